@@ -1,0 +1,1 @@
+"""ITACLIP: training-free open-vocabulary semantic segmentation with CLIP."""

@@ -1,0 +1,256 @@
+"""Read CLIP weights from a file without executing anything in it.
+
+Four formats are understood: OpenAI's TorchScript archive, a plain PyTorch state
+dict, safetensors, and a Hugging Face CLIP folder. All come out as one state dict
+under OpenAI's parameter names.
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import json
+import pickle
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from itaclip.errors import ItaclipError
+
+# Buffers of OpenAI's archives that describe the model rather than belong to it.
+_DESCRIPTIONS = ("input_resolution", "context_length", "vocab_size")
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """Weights as they lie on disk.
+
+    Attributes:
+        state: tensors under OpenAI CLIP's parameter names.
+        quick_gelu: what the file says of its activation; None where it is silent.
+        path: where they were read.
+    """
+
+    state: dict[str, Tensor]
+    quick_gelu: bool | None
+    path: Path
+
+
+def read_weights(path: str | Path) -> WeightFile:
+    """Read any of the four formats; the content decides, not the file's ending.
+
+    Raises:
+        ItaclipError: no such file, truncated or foreign content, or a pickle that
+            asks for more than tensors.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_hugging_face(path)
+    if not path.is_file():
+        raise ItaclipError(f"{path}: no such weight file or folder.")
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:9] == b"{":  # a safetensors file: 8 bytes of header length, then JSON
+        state, metadata = _read_safetensors(path)
+        stated = metadata.get("quick_gelu")
+        quick_gelu = None if stated is None else stated.lower() == "true"
+        return WeightFile(_openai_names(state), quick_gelu, path)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if any(name.split("/")[1:2] == ["constants.pkl"] or "/code/" in name for name in names):
+            return WeightFile(_openai_names(_read_torchscript(path)), True, path)
+    return WeightFile(_openai_names(_read_state_dict(path)), None, path)
+
+
+# --- formats -----------------------------------------------------------------
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ItaclipError(f"{path}: truncated or damaged safetensors file ({error}).") from error
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ItaclipError(
+            f"{path}: refused, because it holds more than tensors or is no PyTorch file: "
+            f"{str(error).splitlines()[0]} Convert it to safetensors where you trust it."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, ImportError) as error:
+        raise ItaclipError(
+            f"{path}: truncated, or not a weight file that PyTorch can read "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__})."
+        ) from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ItaclipError(f"{path}: holds no state dict (names with tensors), but {type(content).__name__}.")
+    return content
+
+
+def _read_hugging_face(folder: Path) -> WeightFile:
+    config_path = folder / "config.json"
+    if not config_path.is_file():
+        raise ItaclipError(f"{folder}: a Hugging Face CLIP folder needs config.json, which is missing.")
+    try:
+        config = json.loads(config_path.read_text())
+        vision, text = config["vision_config"], config["text_config"]
+    except (json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
+        raise ItaclipError(f"{config_path}: not the configuration of a CLIP model ({error!r}).") from error
+    activation = {part.get("hidden_act", "quick_gelu") for part in (vision, text)}
+    if not activation <= {"quick_gelu", "gelu"} or len(activation) > 1:
+        raise ItaclipError(f"{config_path}: hidden_act {sorted(activation)} is neither 'quick_gelu' nor 'gelu'.")
+    weights = folder / "model.safetensors"
+    if weights.is_file():
+        state, _ = _read_safetensors(weights)
+    elif (folder / "pytorch_model.bin").is_file():
+        weights = folder / "pytorch_model.bin"
+        state = _read_state_dict(weights)
+    else:
+        raise ItaclipError(f"{folder}: holds neither model.safetensors nor pytorch_model.bin.")
+    return WeightFile(_openai_names(state), activation == {"quick_gelu"}, weights)
+
+
+class _Inert:
+    """Stands in for any TorchScript class: keeps attributes, runs nothing."""
+
+    def __init__(self, *_: object) -> None:
+        self.attributes: dict[str, Any] = {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.attributes = state if isinstance(state, dict) else {}
+
+
+class _TensorReader(pickle.Unpickler):
+    """Unpickles a TorchScript object tree into inert objects and tensors, nothing else."""
+
+    def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
+        super().__init__(io.BytesIO(archive.read(f"{root}/data.pkl")))
+        self._archive, self._root = archive, root
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.startswith("__torch__") or module == "torch.jit._pickle":
+            return _Inert
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _rebuild_tensor
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return lambda data, *_: data
+        if module == "torch" and name in _STORAGES:
+            return _STORAGES[name]
+        if (module, name) == ("torch", "device"):
+            return str
+        raise ItaclipError(
+            f"refused: the archive asks for {module}.{name}, which no CLIP weight file needs."
+        )
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        _, dtype, key, _, count = pid
+        raw = bytearray(self._archive.read(f"{self._root}/data/{key}"))
+        storage = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
+        if storage.numel() < count:
+            raise ItaclipError(f"truncated: tensor {key} holds {storage.numel()} of {count} values.")
+        return storage
+
+
+_STORAGES = {
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "DoubleStorage": torch.float64,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "BoolStorage": torch.bool,
+}
+
+
+def _rebuild_tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: object) -> Tensor:
+    return torch.as_strided(storage, tuple(size), tuple(stride), offset).clone()
+
+
+def _read_torchscript(path: Path) -> dict[str, Tensor]:
+    """The tensors of a TorchScript archive, read as data; its code is never loaded."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).split("/")[0]
+            tree = _TensorReader(archive, root).load()
+    except ItaclipError as error:
+        raise ItaclipError(f"{path}: {error}") from error
+    except (zipfile.BadZipFile, pickle.UnpicklingError, StopIteration, KeyError, EOFError, ValueError,
+            RuntimeError, TypeError, AttributeError, IndexError) as error:  # fmt: skip
+        raise ItaclipError(f"{path}: damaged TorchScript archive ({type(error).__name__}: {error}).") from error
+    state: dict[str, Tensor] = {}
+
+    def walk(node: object, prefix: str) -> None:
+        if isinstance(node, _Inert):
+            for key, value in node.attributes.items():
+                if isinstance(value, Tensor):
+                    state[prefix + key] = value
+                else:
+                    walk(value, f"{prefix}{key}.")
+
+    walk(tree, "")
+    return state
+
+
+# --- names -------------------------------------------------------------------
+
+_HUGGING_FACE = (
+    (r"^vision_model\.embeddings\.class_embedding$", "visual.class_embedding"),
+    (r"^vision_model\.embeddings\.patch_embedding\.weight$", "visual.conv1.weight"),
+    (r"^vision_model\.embeddings\.position_embedding\.weight$", "visual.positional_embedding"),
+    (r"^vision_model\.pre_layrnorm\.", "visual.ln_pre."),
+    (r"^vision_model\.post_layernorm\.", "visual.ln_post."),
+    (r"^vision_model\.encoder\.layers\.", "visual.transformer.resblocks."),
+    (r"^text_model\.embeddings\.token_embedding\.weight$", "token_embedding.weight"),
+    (r"^text_model\.embeddings\.position_embedding\.weight$", "positional_embedding"),
+    (r"^text_model\.final_layer_norm\.", "ln_final."),
+    (r"^text_model\.encoder\.layers\.", "transformer.resblocks."),
+    (r"\.self_attn\.out_proj\.", ".attn.out_proj."),
+    (r"\.layer_norm1\.", ".ln_1."),
+    (r"\.layer_norm2\.", ".ln_2."),
+    (r"\.mlp\.fc1\.", ".mlp.c_fc."),
+    (r"\.mlp\.fc2\.", ".mlp.c_proj."),
+)
+
+
+def _openai_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename Hugging Face parameters to OpenAI's; strip what is not a parameter."""
+    if any(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    if "vision_model.embeddings.class_embedding" not in state:
+        return {key: value for key, value in state.items() if key not in _DESCRIPTIONS}
+    renamed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if key.endswith("position_ids") or re.search(r"\.self_attn\.[kv]_proj\.", key):
+            continue
+        if key == "visual_projection.weight":
+            renamed["visual.proj"] = value.T.contiguous()
+        elif key == "text_projection.weight":
+            renamed["text_projection"] = value.T.contiguous()
+        elif ".self_attn.q_proj." in key:
+            joint = torch.cat([state[key.replace("q_proj", part)] for part in ("q_proj", "k_proj", "v_proj")])
+            head, kind = key.split(".self_attn.q_proj.")
+            renamed[_rename(f"{head}.") + f"attn.in_proj_{kind}"] = joint
+        else:
+            renamed[_rename(key)] = value
+    return renamed
+
+
+def _rename(key: str) -> str:
+    for pattern, replacement in _HUGGING_FACE:
+        key = re.sub(pattern, replacement, key)
+    return key

@@ -1,0 +1,96 @@
+"""Attention recipes of the training-free family, as pure functions.
+
+A recipe answers what the modified block's attention returns for given projections:
+``recipe(projections, value, grid) -> B x h x N x d``. The value is an argument of its
+own because ITACLIP applies the maps of middle layers to the values of the last one.
+No recipe stores an N x N map: attention is linear in its map, so sums of maps are
+sums of outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from itaclip.clip.blocks import Projections, attend
+
+Grid = tuple[int, int]
+Recipe = Callable[[Projections, Tensor, Grid], Tensor]
+
+
+def query_key(p: Projections, value: Tensor, grid: Grid) -> Tensor:
+    """softmax(q k' s) v: CLIP itself."""
+    return attend(p.query, p.key, value)
+
+
+def query_query(p: Projections, value: Tensor, grid: Grid) -> Tensor:
+    """softmax(q q' s) v: ClearCLIP (Lan et al., ECCV 2024)."""
+    return attend(p.query, p.query, value)
+
+
+def key_key(p: Projections, value: Tensor, grid: Grid) -> Tensor:
+    """softmax(k k' s) v."""
+    return attend(p.key, p.key, value)
+
+
+def value_value(p: Projections, value: Tensor, grid: Grid) -> Tensor:
+    """softmax(v v' s) v, with the similarity of the projections' own values."""
+    return attend(p.value, p.value, value)
+
+
+def self_self(p: Projections, value: Tensor, grid: Grid) -> Tensor:
+    """(softmax(q q' s) + softmax(k k' s)) v: SCLIP (Wang et al., ECCV 2024) and ITACLIP, eq. 3.
+
+    The two maps are added, not averaged: rows sum to 2.
+    """
+    return attend(p.query, p.query, value) + attend(p.key, p.key, value)
+
+
+def value_only(p: Projections, value: Tensor, grid: Grid) -> Tensor:
+    """v: every token keeps its own value, as in MaskCLIP (Zhou et al., ECCV 2022)."""
+    return value
+
+
+def neighbour(std: float) -> Recipe:
+    """softmax(k k' s + G) v with G a Gaussian window on the grid: NACLIP (Hajimiri et al., WACV 2025)."""
+
+    def recipe(p: Projections, value: Tensor, grid: Grid) -> Tensor:
+        bias = gaussian_window(grid, std).to(p.key)
+        return attend(p.key, p.key, value, bias=bias)
+
+    return recipe
+
+
+def generalised(p: Projections, value: Tensor, grid: Grid) -> Tensor:
+    """GEM's iterated self-self attention over v, k and q (Bousselham et al., CVPR 2024).
+
+    Each of the three is normalised, attends to itself once and is normalised again; its
+    self-similarity then weighs the values. The temperature grows with the mean norm of
+    the block's input; the three outputs are averaged.
+    """
+    scale = p.query.shape[-1] ** -0.5
+    temperature = (scale * p.normed.norm(dim=-1).mean(dim=1))[:, None, None, None]
+
+    def refine(a: Tensor, onto: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(a * temperature, a, onto, scale=1.0)
+
+    outputs = []
+    for a in (p.value, p.key, p.query):
+        a = F.normalize(a, dim=-1)
+        a = F.normalize(refine(a, a), dim=-1)
+        outputs.append(refine(a, value))
+    return (outputs[0] + outputs[1] + outputs[2]) / 3
+
+
+@lru_cache(maxsize=32)
+def gaussian_window(grid: Grid, std: float) -> Tensor:
+    """N x N bias exp(-d^2 / (2 std^2)), d in patches; row and column of the class token are 0."""
+    rows, columns = grid
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    places = torch.stack([y.flatten(), x.flatten()], dim=1).float()
+    squared = (places[:, None] - places[None]).square().sum(-1)
+    return F.pad(torch.exp(-squared / (2 * std**2)), (1, 0, 1, 0))

@@ -1,0 +1,54 @@
+"""OpenAI's transformer block, taken apart: pure functions over open_clip's modules.
+
+Shapes: B images or texts, N tokens, D width, h heads of d = D / h channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Projections:
+    """Queries, keys and values of one block, each B x h x N x d with biases included,
+    and the block's normalised input ``ln_1(x)``, B x N x D, that they are made of."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    normed: Tensor
+
+
+def project(block: nn.Module, x: Tensor) -> Projections:
+    """The three thirds of the fused input projection of ``ln_1(x)``; x: B x N x D."""
+    batch, tokens, _ = x.shape
+    attention, normed = block.attn, block.ln_1(x)
+    joint = F.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
+    q, k, v = joint.view(batch, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+    return Projections(q, k, v, normed)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None, causal: bool = False) -> Tensor:
+    """``softmax(query key' / sqrt(d) + bias) value``, without the N x N map; B x h x N x d."""
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=causal)
+
+
+def merge_heads(block: nn.Module, heads: Tensor) -> Tensor:
+    """Concatenate the heads (B x h x N x d) and apply the output projection: B x N x D."""
+    batch, _, tokens, _ = heads.shape
+    return block.attn.out_proj(heads.transpose(1, 2).reshape(batch, tokens, -1))
+
+
+def feed_forward(block: nn.Module, x: Tensor) -> Tensor:
+    """``W_2 act(W_1 ln_2(x))``, without the residual."""
+    return block.mlp(block.ln_2(x))
+
+
+def run_block(block: nn.Module, x: Tensor, projections: Projections | None = None, causal: bool = False) -> Tensor:
+    """The block as CLIP trained it: attention and feed-forward network, each with a residual."""
+    p = projections or project(block, x)
+    x = x + merge_heads(block, attend(p.query, p.key, p.value, causal=causal))
+    return x + feed_forward(block, x)

@@ -1,0 +1,124 @@
+"""The dense image encoder: CLIP's ViT, read token by token."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from itaclip.clip.blocks import Projections, feed_forward, merge_heads, project, run_block
+from itaclip.clip.methods import Method
+from itaclip.errors import ItaclipError
+
+
+class DenseEncoder(nn.Module):
+    """Image tower that returns a feature for every patch (ITACLIP, section 3).
+
+    Args:
+        visual: open_clip's image tower of OpenAI's layout.
+        method: how the last block(s) are read.
+
+    Raises:
+        ItaclipError: a middle layer that the tower does not have.
+    """
+
+    def __init__(self, visual: nn.Module, method: Method) -> None:
+        super().__init__()
+        self.visual = visual
+        self.method = method
+        self.blocks: nn.ModuleList = visual.transformer.resblocks
+        layers = len(self.blocks)
+        # The last block's own maps enter anyway, so a middle layer comes before it.
+        beyond = [i for i in method.middle_layers if not 1 <= i < layers]
+        if beyond:
+            raise ItaclipError(
+                f"middle_layers {list(method.middle_layers)}: {beyond} are not among 1..{layers - 1} of this "
+                f"{layers}-block model; set middle_layers for it."
+            )
+        if method.depth > layers:
+            raise ItaclipError(f"the method changes the last {method.depth} blocks; this model has {layers}.")
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return int(self.visual.conv1.kernel_size[0])
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square images that the model was trained on."""
+        return self.patch_size * self.table_side
+
+    @property
+    def table_side(self) -> int:
+        """Side of the square grid of positional embeddings."""
+        return round((self.visual.positional_embedding.shape[0] - 1) ** 0.5)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Tokens in the joint space, before normalisation.
+
+        Args:
+            pixels: B x 3 x h x w, RGB, normalised with CLIP's mean and std; sides are
+                multiples of the patch size.
+
+        Returns:
+            B x (1 + rows * columns) x E, class token first, patches row by row.
+
+        Raises:
+            ItaclipError: sides that are not multiples of the patch size.
+        """
+        x, grid = self._embed(pixels)
+        last = len(self.blocks) - 1
+        first = last - self.method.depth + 1  # where the modified stream leaves the ordinary one
+        middle: list[Projections] = []
+        stream = x
+        for i, block in enumerate(self.blocks):
+            p = project(block, x)
+            if i + 1 in self.method.middle_layers:
+                middle.append(p)
+            if i == first:
+                stream = x
+            if i >= first:
+                stream = self._modified(block, stream, p, middle if i == last else [], grid)
+            if i < last:
+                x = run_block(block, x, p)
+        return self.visual.ln_post(stream) @ self.visual.proj
+
+    def _modified(self, block: nn.Module, x: Tensor, p: Projections, middle: list[Projections],
+                  grid: tuple[int, int]) -> Tensor:  # fmt: skip
+        """One modified block. With middle layers its maps are half of the fused one:
+        ``A* = A_L / 2 + mean(A_l) / 2`` (ITACLIP, eq. 5), applied to the last values."""
+        recipe, value = self.method.recipe, p.value
+        out = recipe(p, value, grid)
+        if middle:
+            out = 0.5 * out + sum(recipe(m, value, grid) for m in middle) * (0.5 / len(middle))
+        update = merge_heads(block, out)
+        x = x + update if self.method.residual else update
+        return x + feed_forward(block, x) if self.method.feed_forward else x
+
+    def _embed(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Patch, class and positional embedding, then ``ln_pre``; also the token grid."""
+        patch = self.patch_size
+        height, width = pixels.shape[-2:]
+        if height % patch or width % patch or not height or not width:
+            raise ItaclipError(f"input of {height} x {width} pixels is not a multiple of the patch size {patch}.")
+        x = self.visual.conv1(pixels)
+        grid = (x.shape[2], x.shape[3])
+        x = x.flatten(2).transpose(1, 2)
+        first = self.visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        x = torch.cat([first, x], dim=1) + self.positions(grid).to(x.dtype)
+        return self.visual.ln_pre(x), grid
+
+    def positions(self, grid: tuple[int, int]) -> Tensor:
+        """Positional embeddings for a token grid: (1 + rows * columns) x D."""
+        table: Tensor = self.visual.positional_embedding
+        side = self.table_side
+        if grid == (side, side):
+            return table
+        square = table[1:].float().T.reshape(1, -1, side, side)
+        if self.method.positions == "scale":
+            factors = [(n + 0.1) / side for n in grid]
+            patches = F.interpolate(square, scale_factor=factors, mode="bicubic", recompute_scale_factor=False)
+        else:
+            antialias = self.method.positions == "antialias"
+            patches = F.interpolate(square, size=grid, mode="bicubic", antialias=antialias)
+        return torch.cat([table[:1].float(), patches.flatten(2)[0].T])

@@ -1,0 +1,71 @@
+"""From query logits to a label map (ITACLIP, section 7). Q queries, K classes, H x W pixels."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from itaclip.settings import Settings
+
+
+def class_scores(logits: Tensor, query_to_class: Tensor, settings: Settings) -> Tensor:
+    """Softmax over queries, then the best query of every class; small areas dropped.
+
+    Args:
+        logits: Q x H x W.
+        query_to_class: Q, ascending class ids that cover 0..K-1.
+        settings: `logit_scale` and `area_thd` are read.
+
+    Returns:
+        K x H x W in [0, 1]. They need not sum to 1: synonyms share the softmax.
+    """
+    probabilities = (logits * settings.logit_scale).softmax(0)
+    counts = torch.bincount(query_to_class).tolist()
+    if max(counts) == 1:
+        scores = probabilities
+    else:
+        parts = probabilities.split(counts)
+        scores = torch.stack([part.amax(0) if len(part) > 1 else part[0] for part in parts])
+    if settings.area_thd is not None:
+        scores = drop_small_areas(scores, settings.area_thd)
+    return scores
+
+
+def drop_small_areas(scores: Tensor, threshold: float) -> Tensor:
+    """Zero the classes, other than 0, that cover at most `threshold` of the foreground.
+
+    Their pixels fall to the next best class, not to the background.
+    """
+    area = torch.bincount(scores.argmax(0).flatten(), minlength=len(scores)).to(scores.dtype)
+    area[0] = 0
+    kept = area > threshold * area.sum()
+    kept[0] = True
+    return scores * kept.to(scores.dtype)[:, None, None]
+
+
+def label_map(scores: Tensor, settings: Settings) -> Tensor:
+    """Best class of every pixel: thresholded, then closed.
+
+    Args:
+        scores: K x H x W.
+        settings: `prob_thd` is read.
+
+    Returns:
+        H x W int64 class ids.
+    """
+    best, labels = scores.max(0)
+    labels = labels.masked_fill(best < settings.prob_thd, 0)
+    return close_labels(labels)
+
+
+def close_labels(labels: Tensor) -> Tensor:
+    """Grey-scale closing of the label *numbers* with a 3 x 3 square: dilate, then erode.
+
+    Higher class ids win over lower ones, so the result depends on the order of classes;
+    the published numbers were made so. Pixels beyond the border do not count.
+    """
+    image = labels[None].float()
+    dilated = F.max_pool2d(image, 3, stride=1, padding=1)
+    eroded = -F.max_pool2d(-dilated, 3, stride=1, padding=1)
+    return eroded[0].to(labels.dtype)

@@ -1,0 +1,19 @@
+"""The one family of errors that a user can cause and mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ItaclipError(ValueError):
+    """Bad input. The message names the file, line or value, and says what to do.
+
+    Command-line programs print the message alone and exit with status 2.
+    """
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint such as `` Did you mean 'itaclip'?``, or nothing when no name is close."""
+    close = get_close_matches(word, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,121 @@
+"""Every setting of the pipeline, declared once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from itaclip.clip.methods import METHODS
+from itaclip.errors import ItaclipError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an image becomes a label map. Names follow the published configurations.
+
+    Raises:
+        ItaclipError: a value outside its range; the message shows it.
+    """
+
+    method: str = "itaclip"
+    """Which attention reads the image tower: a key of `itaclip.clip.METHODS`."""
+
+    background: bool = False
+    """Class 0 is the background: it has no auxiliary text, and its queries stay unmixed."""
+
+    # --- image encoder ---
+    attn_self: bool = True
+    """Self-self attention (q-q + k-k); False puts CLIP's q-k in its place."""
+    residual: bool | None = None
+    """Keep ``x +`` around the last attention. None follows the method: ITACLIP's published
+    numbers kept it, although the design as first described had none."""
+    middle_layers: tuple[int, ...] | None = None
+    """Blocks, from 1, whose maps are fused with the last one's; None follows the method
+    (7, 8 and 10 of 12 for ITACLIP; deeper models need their own)."""
+
+    # --- image engineering ---
+    img_engineering: bool = True
+    """Five views of every crop: plain, grey, blurred, flipped down, flipped sideways."""
+    img_eng_coefficient: float = 0.75
+    """Weight of the views that keep the geometry, against the flips; in [0, 1]."""
+    blur_kernel: int = 11
+    """Side of the blur kernel in pixels, odd. Published for patches of 16 pixels."""
+    blur_sigma: float = 5.0
+    """Standard deviation of the blur in pixels."""
+
+    # --- texts ---
+    def_coefficient: float = 0.2
+    """Weight of the auxiliary text against the class name; in [0, 1]."""
+
+    # --- sliding window ---
+    slide_crop: int = 224
+    """Side of a window in pixels of the resized image; 0 takes the whole image at once."""
+    slide_stride: int = 112
+    """Step between windows. Published: 28, which is finer and many times slower."""
+
+    # --- refinement ---
+    pamr_steps: int = 0
+    """Rounds of pixel-adaptive mask refinement; 0 is off. Published: 10."""
+    pamr_stride: tuple[int, ...] = (8, 16)
+    """Dilations of its neighbourhood in pixels of the original image."""
+
+    # --- decision ---
+    logit_scale: float = 40.0
+    """Inverse temperature of the softmax over queries (CLIP itself learned 100)."""
+    prob_thd: float = 0.0
+    """Pixels whose best class scores less become class 0; keep 0 without a background."""
+    area_thd: float | None = None
+    """Foreground classes that cover at most this share of the foreground are dropped."""
+
+    # --- running ---
+    batch_crops: int = 60
+    """Crop views per encoder pass. Affects speed and memory, never the result."""
+    dtype: str = "fp32"
+    """Precision of the encoders: fp32, bf16 or fp16."""
+    device: str = "auto"
+    """Torch device; auto takes a GPU when there is one."""
+
+    def __post_init__(self) -> None:
+        for name in ("middle_layers", "pamr_stride"):  # config files hold lists
+            value = getattr(self, name)
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
+        unit = ("img_eng_coefficient", "def_coefficient", "prob_thd")
+        checks = [
+            (self.method in METHODS, "method", f"one of {', '.join(METHODS)}"),
+            *((0 <= getattr(self, n) <= 1, n, "in [0, 1]") for n in unit),
+            (self.area_thd is None or 0 <= self.area_thd <= 1, "area_thd", "None or in [0, 1]"),
+            (self.slide_crop >= 0, "slide_crop", "a number of pixels, or 0 for the whole image"),
+            (self.slide_stride > 0, "slide_stride", "a positive number of pixels"),
+            (not self.slide_crop or self.slide_stride <= self.slide_crop, "slide_stride",
+             f"at most slide_crop ({self.slide_crop}), or pixels between windows are never seen"),
+            (self.blur_kernel % 2 == 1 and self.blur_kernel > 0, "blur_kernel", "odd and positive"),
+            (self.blur_sigma > 0, "blur_sigma", "positive"),
+            (self.pamr_steps >= 0, "pamr_steps", "0 or more"),
+            (not self.pamr_steps or (len(self.pamr_stride) > 0 and min(self.pamr_stride) > 0), "pamr_stride",
+             "one or more positive dilations"),
+            (self.logit_scale > 0, "logit_scale", "positive"),
+            (self.batch_crops > 0, "batch_crops", "positive"),
+            (self.dtype in ("fp32", "bf16", "fp16"), "dtype", "fp32, bf16 or fp16"),
+        ]  # fmt: skip
+        for holds, name, expected in checks:
+            if not holds:
+                raise ItaclipError(f"{name} = {getattr(self, name)!r}: expected {expected}.")
+
+    def changed(self, **values: Any) -> Settings:
+        """A copy with some values replaced, checked again."""
+        return replace(self, **checked_names(values))
+
+
+def checked_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, after refusing names that are no setting.
+
+    Raises:
+        ItaclipError: an unknown name, with the nearest known one.
+    """
+    known = [field.name for field in fields(Settings)]
+    for name in values:
+        if name not in known:
+            raise ItaclipError(f"unknown setting {name!r}.{did_you_mean(name, known)} Settings: {', '.join(known)}.")
+    return dict(values)

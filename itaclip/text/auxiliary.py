@@ -1,0 +1,74 @@
+"""Auxiliary texts: a definition or a synonym for every class, one line each.
+
+The line format is that of the published LLaMA texts: ``name >=text``, in the order of
+the class file, with no line for the background.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from itaclip.errors import ItaclipError
+from itaclip.text.class_names import ClassNames, read_lines
+
+SEPARATOR = ">="
+
+_LOG = logging.getLogger(__name__)
+
+
+def read_auxiliary_texts(path: str | Path, classes: ClassNames, background: bool) -> tuple[str, ...]:
+    """Read and check the auxiliary texts of a class list.
+
+    Args:
+        path: the text file.
+        classes: the classes that it must describe.
+        background: whether class 0 is the background, which has no line.
+
+    Returns:
+        One text per described class, taken verbatim after ``>=``.
+
+    Raises:
+        ItaclipError: a line too few or too many, without ``>=``, with an empty text, or
+            that stands where another class is expected; names file and line. A name
+            that no class has (other wordings exist) is only reported by a warning.
+    """
+    lines = read_lines(path)
+    while lines and not lines[-1].strip():
+        lines.pop()
+    owner = {_plain(word): words[0] for words in classes.synonyms for word in words}
+    expected = classes.synonyms[1:] if background else classes.synonyms
+    texts = []
+    for number, line in enumerate(lines, 1):
+        name, separator, text = line.partition(SEPARATOR)
+        where = f"{path}, line {number}"
+        if not separator:
+            raise ItaclipError(f"{where}: {line!r} has no ' >='; write `name >=text`.")
+        if not text.strip():
+            raise ItaclipError(f"{where}: the text of {name!r} is empty.")
+        if number > len(expected):
+            raise ItaclipError(
+                f"{where}: {name!r} is one line too many; {classes.source} has {len(expected)} classes"
+                f"{' besides the background' if background else ''}."
+            )
+        words = expected[number - 1]
+        if _plain(name) not in {_plain(word) for word in words}:
+            message = f"{where}: describes {name.strip()!r} where {words[0]!r} of {classes.source} is expected"
+            if _plain(name) in owner:
+                raise ItaclipError(
+                    f"{message}; lines follow the order of the class file"
+                    f"{', without the background' if background else ''}."
+                )
+            _LOG.warning("%s; taken as another wording of it.", message)
+        texts.append(text)
+    if len(texts) < len(expected):
+        raise ItaclipError(
+            f"{path}: ends after {len(texts)} of {len(expected)} lines; {expected[len(texts)][0]!r} is the first "
+            f"class of {classes.source} without a text."
+        )
+    return tuple(texts)
+
+
+def _plain(name: str) -> str:
+    """Names are compared without case, blanks and hyphens: 'traffic light' = 'trafficlight'."""
+    return "".join(ch for ch in name.lower() if ch not in " -_")
