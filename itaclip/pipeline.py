@@ -56,7 +56,7 @@ class Pipeline(nn.Module):
         method = get_method(settings.method, settings.residual, settings.attn_self, settings.middle_layers)
         self.encoder = DenseEncoder(clip.visual, method).to(DTYPES[settings.dtype])
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def forward(
         self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]], bank: TextBank
     ) -> list[Segmentation]:

@@ -13,7 +13,9 @@ What is contrasted, all of it at caption level:
   Sub-captions as extra positives follow DreamLIP (Zheng et al., ECCV 2024), the
   sigmoid loss follows SigLIP (Zhai et al., ICCV 2023).
 
-Patch dropout as in FLIP (Li et al., CVPR 2023) makes a step several times cheaper.
+Most steps see small scenes (8 x 8 patches) at random places of the positional grid,
+which is several times cheaper than whole ones and keeps neighbouring patches together;
+the last steps see the whole 14 x 14.
 The feed-forward network of the last block is skipped at random (stochastic depth,
 Huang et al., ECCV 2016), so that what the last attention writes is readable by itself.
 """
@@ -21,6 +23,7 @@ Huang et al., ECCV 2016), so that what the last attention writes is readable by 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -75,18 +78,19 @@ class TextureBank:
 class SceneStream(IterableDataset[Batch]):
     """Endless batches of scenes: images B x 3 x H x W uint8, truth B x classes, captions."""
 
-    def __init__(self, batch: int, seed: int, workers: int, per_class: int) -> None:
-        self.batch, self.seed, self.workers, self.per_class = batch, seed, workers, per_class
+    def __init__(self, batch: int, seed: int, side: int, per_class: int) -> None:
+        self.batch, self.seed, self.side, self.per_class = batch, seed, side, per_class
 
     def __iter__(self) -> Iterator[Batch]:
         info = torch.utils.data.get_worker_info()
         cv2.setNumThreads(1)
-        rng = np.random.default_rng([self.seed, info.id if info else 0])
+        rng = np.random.default_rng([self.seed, self.side, info.id if info else 0])
+        most = 6 if self.side == SIDE else 3
         bank = TextureBank(self.per_class, 200, rng)
         while True:
             images, truth, captions = [], np.zeros((self.batch, CLASSES), np.float32), []
             for i in range(self.batch):
-                scene = draw_scene((SIDE, SIDE), rng, bank)
+                scene = draw_scene((self.side, self.side), rng, bank, most=most)
                 images.append(_augment(scene.image, rng))
                 present = scene.classes()
                 truth[i, present] = 1
@@ -126,14 +130,19 @@ def _attend(attention: nn.MultiheadAttention, x: Tensor, causal: bool = False) -
     return attention.out_proj(out.transpose(1, 2).reshape(batch, tokens, width))
 
 
-def encode_image(model: CLIP, pixels: Tensor, keep: int | None, skip_last_mlp: float = 0.0) -> Tensor:
-    """Unit tokens B x (1 + patches) x E, class token first; `keep` patches when given."""
+def random_places(images: int, side: int, device: torch.device) -> Tensor:
+    """For every image the numbers of a random block of patches in the whole grid: B x patches."""
+    whole, block = SIDE // PATCH, side // PATCH
+    top, left = torch.randint(whole - block + 1, (2, images, 1, 1), device=device)
+    steps = torch.arange(block, device=device)
+    return ((top + steps[:, None]) * whole + left + steps).flatten(1)
+
+
+def encode_image(model: CLIP, pixels: Tensor, places: Tensor, skip_last_mlp: float = 0.0) -> Tensor:
+    """Unit tokens B x (1 + patches) x E, class token first, for patches at `places` of the grid."""
     visual = model.visual
     x = visual.conv1(pixels).flatten(2).transpose(1, 2)
-    x = x + visual.positional_embedding[1:]
-    if keep is not None:
-        chosen = torch.rand(x.shape[:2], device=x.device).topk(keep, dim=1).indices
-        x = x.gather(1, chosen[..., None].expand(-1, -1, x.shape[2]))
+    x = x + visual.positional_embedding[1:][places]
     first = visual.class_embedding + visual.positional_embedding[0]
     x = visual.ln_pre(torch.cat([first.expand(len(x), 1, -1), x], dim=1))
     blocks = visual.transformer.resblocks
@@ -204,7 +213,8 @@ def dense_miou(model: CLIP, device: torch.device, scenes: int = 24) -> dict[str,
     for _ in range(scenes):
         scene = draw_scene((SIDE, SIDE), rng)
         pixels = torch.from_numpy(scene.image.transpose(2, 0, 1)).float()
-        tokens = encode_image(model, ((pixels - MEAN) / STD)[None].to(device), None)[0, 1:]
+        normalised = ((pixels - MEAN) / STD)[None].to(device)
+        tokens = encode_image(model, normalised, random_places(1, SIDE, device))[0, 1:]
         score = (tokens @ text.T).T.reshape(1, CLASSES, SIDE // PATCH, SIDE // PATCH)
         labels = F.interpolate(score, size=(SIDE, SIDE), mode="bilinear").argmax(1)[0].cpu().numpy()
         np.add.at(hits, (scene.labels.ravel(), labels.ravel()), 1)
@@ -226,7 +236,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
     parser.add_argument("--steps", type=int, default=9000)
     parser.add_argument("--batch", type=int, default=96)
-    parser.add_argument("--keep", type=int, default=64, help="patches kept of 196 while training")
+    parser.add_argument("--small", type=int, default=64, help="side in pixels of the small scenes")
     parser.add_argument("--whole", type=float, default=0.12, help="last share of steps that see every patch")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -254,18 +264,24 @@ def main() -> None:
         return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / args.steps)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    stream = SceneStream(args.batch, args.seed, args.workers, args.per_class)
-    loader = DataLoader(stream, batch_size=None, num_workers=args.workers, prefetch_factor=4)
+    small_steps = round(args.steps * (1 - args.whole))
+
+    def batches() -> Iterator[Batch]:
+        for side, count in ((args.small, small_steps), (SIDE, args.steps - small_steps)):
+            stream = SceneStream(args.batch, args.seed, side, args.per_class)
+            loader = DataLoader(stream, batch_size=None, num_workers=args.workers, prefetch_factor=4)
+            yield from itertools.islice(loader, count)
+
     short_rng = np.random.default_rng([args.seed, 7])
     image_tower = torch.compile(encode_image) if args.compile else encode_image
     began, running = time.time(), 0.0
-    for step, (images, truth, captions) in zip(range(1, args.steps + 1), loader, strict=False):
+    for step, (images, truth, captions) in enumerate(batches(), 1):
         images, truth = images.to(device), truth.to(device)
         words = [*captions, *(caption([c], short_rng) for c in range(CLASSES))]
-        keep = args.keep if step <= args.steps * (1 - args.whole) else None
+        places = random_places(len(images), images.shape[-1], device)
         pixels = (images.float() - MEAN.to(device)) / STD.to(device)
         with torch.autocast(device.type, torch.bfloat16):
-            tokens = image_tower(model, pixels, keep, skip_last_mlp=0.5)
+            tokens = image_tower(model, pixels, places, skip_last_mlp=0.5)
             text = encode_text(model, tokenizer(words).to(device))
         loss = contrast(model, tokens, text[: len(captions)], text[len(captions) :], truth)
         optimizer.zero_grad(set_to_none=True)

@@ -69,6 +69,7 @@ def draw_scene(
     rng: Generator,
     brush: Brush = draw,
     candidates: Sequence[int] = tuple(range(len(TEXTURES))),
+    most: int = 6,
 ) -> Scene:
     """Draw one scene of the given (height, width).
 
@@ -77,13 +78,14 @@ def draw_scene(
         rng: the only source of randomness.
         brush: ``(class_id, shape, rng) -> H x W x 3 uint8``, paints a texture.
         candidates: class ids that may be used; class 0 is the plain background.
+        most: regions that a scene has at the most.
     """
     if rng.random() < 0.5:  # regions side by side
-        parts = int(rng.integers(1, 7))
+        parts = int(rng.integers(1, most + 1))
         region = _mosaic(shape, parts, rng)
         classes = rng.choice(candidates, parts, replace=parts > len(candidates))
     else:  # shapes on a ground that is plain more often than not
-        parts = int(rng.integers(1, 5))
+        parts = int(rng.integers(1, max(2, most - 1)))
         region = np.zeros(shape, np.int64)
         for part in range(1, parts + 1):
             region[_blob(shape, rng)] = part

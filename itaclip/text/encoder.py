@@ -38,7 +38,7 @@ class TextEncoder(nn.Module):
         # CLIP's byte-pair vocabulary is the same for every architecture of this layout
         self.tokenizer = open_clip.SimpleTokenizer(context_length=self.context_length)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def forward(self, prompts: Sequence[str]) -> Tensor:
         """Encode every distinct prompt once.
 

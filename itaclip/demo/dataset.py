@@ -1,0 +1,77 @@
+"""The bundled demo data set: held-out scenes in the layout of Pascal VOC, drawn on first use."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from itaclip.demo.scenes import draw_scene
+from itaclip.demo.textures import TEXTURES
+from itaclip.errors import ItaclipError
+from itaclip.palette import palette
+
+SCENES = 32
+# No training or development scene is drawn from this seed (see tools/train_demo_clip.py).
+HELD_OUT_SEED = 20250611
+
+
+def class_lines() -> list[str]:
+    """The demo's class file, line by line."""
+    return [", ".join(texture.names) for texture in TEXTURES]
+
+
+def ensure_demo_dataset(root: str | Path, scenes: int = SCENES) -> Path:
+    """Draw the demo data set below `root` unless it is there already.
+
+    ``JPEGImages/*.jpg``, ``SegmentationClass/*.png`` (paletted class ids) and
+    ``ImageSets/Segmentation/val.txt``. The folder appears whole or not at all.
+
+    Returns:
+        The root folder.
+
+    Raises:
+        ItaclipError: `root` exists but holds something else, or cannot be written.
+    """
+    root = Path(root)
+    if (root / "ImageSets/Segmentation/val.txt").is_file():
+        return root
+    if root.exists() and any(root.iterdir()):
+        raise ItaclipError(f"{root}: exists, but is no demo data set; name another folder or remove it.")
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+        try:
+            _draw_all(partial, scenes)
+            partial.chmod(0o755)
+            os.replace(partial, root)  # fails when another process was first, which is as good
+        except OSError:
+            if not (root / "ImageSets/Segmentation/val.txt").is_file():
+                raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise ItaclipError(f"{root}: the demo data set cannot be written ({error.strerror or error}).") from error
+    return root
+
+
+def _draw_all(root: Path, scenes: int) -> None:
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    colors = np.array(palette(len(TEXTURES)), np.uint8).ravel().tolist()
+    names = []
+    for number in range(scenes):
+        rng = np.random.default_rng([HELD_OUT_SEED, number])
+        shape = (int(rng.integers(150, 200)), int(rng.integers(200, 270)))
+        scene = draw_scene(shape if number % 4 else shape[::-1], rng)
+        name = f"scene_{number:03d}"
+        Image.fromarray(scene.image).save(root / f"JPEGImages/{name}.jpg", quality=95, subsampling=0)
+        mask = Image.fromarray(scene.labels, "P")
+        mask.putpalette(colors)
+        mask.save(root / f"SegmentationClass/{name}.png")
+        names.append(name)
+    (root / "ImageSets/Segmentation/val.txt").write_text("\n".join(names) + "\n")

@@ -1,0 +1,1 @@
+"""Evaluation of a configuration: `python eval.py` and what it is made of."""

@@ -1,0 +1,130 @@
+"""The command line of `eval.py`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmengine import dist
+from mmengine.config import DictAction
+from rich.console import Console
+
+from itaclip.console import make_console, make_progress
+from itaclip.errors import ItaclipError
+from itaclip.evaluation.loop import evaluate
+from itaclip.evaluation.report import as_json, class_table
+from itaclip.evaluation.setup import build_dataset, build_model, check_classes, check_labels, load_config
+from itaclip.files import write_json
+
+_SECONDS_BETWEEN_LINES = 15.0
+SOME_SKIPPED = 1
+"""Exit status when the run finished but images were unreadable."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of `eval.py`."""
+    options = argparse.ArgumentParser(prog="eval.py", description="Evaluate a configuration on its data set.")
+    options.add_argument("--config", type=Path, required=True, help="configuration, such as configs/cfg_voc.py")
+    options.add_argument("--data-root", help="folder of the data set; replaces the configuration's")
+    options.add_argument("--weights", help="CLIP's name or a weight file; replaces the configuration's")
+    options.add_argument("--work-dir", type=Path, help="folder for metrics.json (default: work_dirs/<config>)")
+    options.add_argument("--show-dir", type=Path, help="write image, truth, result and legend of every image here")
+    options.add_argument("--out", type=Path, help="write label maps here, PNG under each image's own name")
+    options.add_argument("--limit", type=int, help="only the first N images")
+    options.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none",
+                         help="how the processes of a distributed run were started")  # fmt: skip
+    options.add_argument("--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE",
+                         help="change entries of the configuration, such as model.pamr_steps=0")  # fmt: skip
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run an evaluation; returns the exit status.
+
+    Raises:
+        ItaclipError: bad input, with its message.
+    """
+    args = parser().parse_args(arguments)
+    if args.limit is not None and args.limit < 1:
+        raise ItaclipError(f"--limit {args.limit}: expected 1 or more.")
+    config = load_config(args.config)
+    config.merge_from_dict(args.cfg_options)
+    if args.data_root is not None:
+        config.test_dataloader.dataset.data_root = args.data_root
+    if args.weights is not None:
+        config.model.model_name = args.weights
+    if args.launcher != "none":
+        import torch
+
+        dist.init_dist(args.launcher, backend="nccl" if torch.cuda.is_available() else "gloo")
+    first = dist.get_rank() == 0
+    console = make_console() if first else Console(file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+
+    if first:  # the demo's data set is drawn once, not once per process
+        dataset = build_dataset(config)
+    dist.barrier()
+    dataset = dataset if first else build_dataset(config)
+    check_labels(dataset)
+    began = time.perf_counter()
+    model = build_model(config)
+    check_classes(model.classes, dataset)
+    console.print(f"{args.config.name}: {len(dataset)} images, {len(model.classes)} classes, "
+                  f"{len(model.query_to_class)} queries; model and texts ready after "
+                  f"{time.perf_counter() - began:.1f} s")  # fmt: skip
+
+    loader = config.test_dataloader
+    total = len(dataset) if args.limit is None else min(args.limit, len(dataset))
+    with _progress(console, total) as advance:
+        outcome = evaluate(
+            model, dataset, batch_size=loader.get("batch_size", 1), num_workers=loader.get("num_workers", 0),
+            limit=args.limit, masks_to=args.out, overlays_to=args.show_dir, advance=advance,
+        )  # fmt: skip
+    if not first:
+        return 0
+    metrics = outcome.counts.metrics()
+    names = tuple(dataset.metainfo["classes"])
+    run = {
+        "config": str(args.config), "model_name": config.model.get("model_name", "ViT-B/16"),
+        "pretrained": config.model.get("pretrained"), "data_root": str(config.test_dataloader.dataset.data_root),
+        "limit": args.limit, "processes": dist.get_world_size(),
+    }  # fmt: skip
+    folder = args.work_dir or Path("work_dirs") / args.config.stem
+    write_json(folder / "metrics.json", as_json(metrics, names, outcome, model.settings, run))
+    console.print(class_table(metrics, names))
+    console.print(f"mIoU {metrics.mean_iou:.2f}  mAcc {metrics.mean_accuracy:.2f}  aAcc {metrics.all_accuracy:.2f}  "
+                  f"on {outcome.images} images, {outcome.seconds / max(outcome.images, 1):.2f} s each")  # fmt: skip
+    console.print(f"written: {folder / 'metrics.json'}"
+                  + (f", masks in {args.out}" if args.out else "")
+                  + (f", overlays in {args.show_dir}" if args.show_dir else ""))  # fmt: skip
+    for path, reason in outcome.skipped:
+        console.print(f"skipped: {path} ({reason})")
+    return SOME_SKIPPED if outcome.skipped else 0
+
+
+@contextmanager
+def _progress(console: Console, total: int) -> Iterator["_Advance"]:
+    """A bar with the time left on a terminal, a line now and then elsewhere."""
+    with make_progress(console) as bar:
+        yield _Advance(console, total, bar, bar.add_task("evaluating", total=total))
+
+
+class _Advance:
+    """Counts images done and says how long the rest will take."""
+
+    def __init__(self, console: Console, total: int, bar: object, task: int) -> None:
+        self._console, self._total, self._bar, self._task = console, total, bar, task
+        self._began = self._said = time.perf_counter()
+        self._done = 0
+
+    def __call__(self, count: int) -> None:
+        self._done = min(self._done + count, self._total)
+        self._bar.update(self._task, completed=self._done)  # type: ignore[attr-defined]
+        now = time.perf_counter()
+        if not self._console.is_terminal and now - self._said > _SECONDS_BETWEEN_LINES:
+            self._said = now
+            left = (now - self._began) / self._done * (self._total - self._done)
+            self._console.print(f"{self._done}/{self._total} images, {left:.0f} s left")

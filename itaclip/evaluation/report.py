@@ -1,0 +1,94 @@
+"""What a run reports: the per-class table and `metrics.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import platform
+import resource
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from itaclip.evaluation.counts import Metrics
+from itaclip.evaluation.loop import Outcome
+from itaclip.settings import Settings
+
+_PACKAGES = ("itaclip", "torch", "torchvision", "mmcv", "mmcv-lite", "mmengine", "mmsegmentation", "open_clip_torch")
+
+
+def class_table(metrics: Metrics, names: tuple[str, ...]) -> Table:
+    """IoU and accuracy of every class, and the summary row."""
+    table = Table(title="Results in percent")
+    table.add_column("class")
+    table.add_column("IoU", justify="right")
+    table.add_column("Acc", justify="right")
+    for name, iou, accuracy in zip(names, metrics.iou, metrics.accuracy, strict=True):
+        table.add_row(name, _percent(iou), _percent(accuracy))
+    table.add_section()
+    table.add_row("mean", _percent(metrics.mean_iou), _percent(metrics.mean_accuracy))
+    table.add_row("all pixels", "", _percent(metrics.all_accuracy))
+    return table
+
+
+def as_json(metrics: Metrics, names: tuple[str, ...], outcome: Outcome, settings: Settings,
+            run: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
+    """The content of `metrics.json`; NaN becomes null."""
+    return {
+        "mIoU": _number(metrics.mean_iou),
+        "mAcc": _number(metrics.mean_accuracy),
+        "aAcc": _number(metrics.all_accuracy),
+        "per_class": {
+            name: {"IoU": _number(iou), "Acc": _number(accuracy)}
+            for name, iou, accuracy in zip(names, metrics.iou, metrics.accuracy, strict=True)
+        },
+        "images": outcome.images,
+        "pixels": metrics.pixels,
+        "skipped": [{"path": path, "reason": reason} for path, reason in outcome.skipped],
+        "seconds_per_image": outcome.seconds / max(outcome.images, 1),
+        "peak_memory_mib": peak_memory_mib(),
+        "settings": dataclasses.asdict(settings),
+        "run": run,
+        "versions": versions(),
+        "machine": machine(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what the numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and GPU."""
+    return {
+        "platform": platform.platform(),
+        "cores": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def peak_memory_mib() -> dict[str, float]:
+    """Largest memory so far in MiB: of the process, and of the GPU where one was used."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss: bytes on macOS, KiB elsewhere
+    peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
+    if torch.cuda.is_available():
+        peak["gpu"] = torch.cuda.max_memory_allocated() / 2**20
+    return peak
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2f}"
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)

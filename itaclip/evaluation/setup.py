@@ -1,0 +1,139 @@
+"""From a configuration file to a data set and a model, with everything checked first."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS, MODELS
+
+from itaclip.demo.dataset import ensure_demo_dataset
+from itaclip.errors import ItaclipError
+from itaclip.openmmlab import ITACLIPSegmentor
+from itaclip.text import ClassNames
+
+IGNORED_LABEL = 255
+"""Pixels that count neither for nor against."""
+
+_MASKS_CHECKED = 5
+
+
+def load_config(path: str | Path) -> Config:
+    """Read an MMEngine configuration (Python: only run files that you trust).
+
+    Raises:
+        ItaclipError: no such file, an error inside it, or parts missing.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ItaclipError(f"{path}: no such configuration file.")
+    try:
+        config = Config.fromfile(path)
+    except Exception as error:  # a configuration is code, so anything can go wrong in it
+        raise ItaclipError(f"{path}: cannot be read as a configuration ({type(error).__name__}: {error}).") from error
+    for part in ("model", "test_dataloader"):
+        if part not in config or (part == "test_dataloader" and "dataset" not in config[part]):
+            raise ItaclipError(f"{path}: has no {part if part == 'model' else 'test_dataloader.dataset'}.")
+    init_default_scope(config.get("default_scope", "mmseg"))
+    return config
+
+
+def build_dataset(config: Config) -> Any:
+    """Build the test data set; the demo's is drawn when it is not there.
+
+    Raises:
+        ItaclipError: a folder or list file that does not exist, or no image found.
+    """
+    settings = config.test_dataloader.dataset
+    root = Path(settings.get("data_root") or "")
+    if settings.type == "DemoDataset":
+        ensure_demo_dataset(root)
+    prefix = settings.get("data_prefix", {})
+    needed = [(root, "data_root")]
+    needed += [(root / folder, f"data_prefix.{key}") for key, folder in prefix.items() if folder]
+    if settings.get("ann_file"):
+        needed.append((root / settings.ann_file, "ann_file"))
+    for path, name in needed:
+        if not path.exists():
+            raise ItaclipError(
+                f"{path}: does not exist ({name} of the data set {settings.type}). Give the folder that holds "
+                f"{', '.join(str(v) for v in prefix.values())} with --data-root; docs/datasets.md shows the tree."
+            )
+    dataset = DATASETS.build(settings)
+    if not len(dataset):
+        raise ItaclipError(f"{root}: no image of the data set {settings.type} was found in it.")
+    return dataset
+
+
+def build_model(config: Config) -> ITACLIPSegmentor:
+    """Build the segmentor that a configuration describes.
+
+    Raises:
+        ItaclipError: another type of model, or whatever its parts refuse.
+    """
+    if config.model.get("type") not in ("ITACLIPSegmentor", "ITACLIP_Segmentor"):
+        raise ItaclipError(f"model.type {config.model.get('type')!r}: expected 'ITACLIPSegmentor'.")
+    options = {key: value for key, value in config.model.items() if key != "type"}
+    if "name_path" not in options:
+        raise ItaclipError("model.name_path is missing: the class file, one class per line.")
+    segmentor: ITACLIPSegmentor = MODELS.get("ITACLIPSegmentor")(**options)
+    return segmentor
+
+
+# --- checks before a long run ------------------------------------------------
+
+
+def check_classes(classes: ClassNames, dataset: Any) -> None:
+    """The class file must have the data set's classes, in its order.
+
+    Words differ on purpose ("ship" for "boat"), so only what is certainly wrong counts:
+    another number of classes, or a class's own name on another class's line.
+
+    Raises:
+        ItaclipError: names the file, the line and both classes.
+    """
+    expected = dataset.metainfo["classes"]
+    kind = type(dataset).__name__
+    if len(classes) != len(expected):
+        raise ItaclipError(
+            f"{classes.source}: has {len(classes)} classes, but {kind} has {len(expected)}; "
+            "one line per class, in the data set's order."
+        )
+    line_of = {_plain(word): i for i, words in reversed(list(enumerate(classes.synonyms))) for word in words[:1]}
+    for i, name in enumerate(expected):
+        found = line_of.get(_plain(name), i)
+        if found != i and _plain(name) not in {_plain(word) for word in classes.synonyms[i]}:
+            raise ItaclipError(
+                f"{classes.source}, line {found + 1}: {classes.names[found]!r} is class {i} of {kind} and belongs on "
+                f"line {i + 1}, where {classes.names[i]!r} stands."
+            )
+
+
+def check_labels(dataset: Any, count: int = _MASKS_CHECKED) -> None:
+    """The first masks must hold class ids of the data set, or 255 for "ignore".
+
+    Raises:
+        ItaclipError: names the mask and the value. Without this, wrong masks would only
+            show as an mIoU near zero.
+    """
+    classes = len(dataset.metainfo["classes"])
+    for i in range(min(count, len(dataset))):
+        try:
+            sample = dataset[i]["data_samples"]
+        except Exception:  # noqa: S112 - an unreadable file is reported by the run itself
+            continue
+        values = np.unique(sample.gt_sem_seg.data.numpy())
+        strange = [int(v) for v in values if v >= classes and v != IGNORED_LABEL]
+        if strange:
+            raise ItaclipError(
+                f"{sample.seg_map_path}: holds label {strange[0]}, but {type(dataset).__name__} has labels "
+                f"0..{classes - 1} and 255 (ignored). Are these the converted masks? See docs/datasets.md."
+            )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

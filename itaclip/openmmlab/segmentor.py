@@ -1,0 +1,142 @@
+"""`ITACLIPSegmentor`: the pipeline as a segmentor of MMSegmentation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from mmengine.structures import PixelData
+from mmseg.models.segmentors import BaseSegmentor
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from itaclip.clip import load_clip
+from itaclip.errors import ItaclipError
+from itaclip.palette import palette
+from itaclip.pipeline import Pipeline
+from itaclip.settings import Settings, checked_names
+from itaclip.text import TextBank, TextEncoder, build_text_bank, read_auxiliary_texts, read_class_names
+
+_LOG = logging.getLogger(__name__)
+
+
+@MODELS.register_module(name=["ITACLIPSegmentor", "ITACLIP_Segmentor"])
+class ITACLIPSegmentor(BaseSegmentor):
+    """Training-free open-vocabulary segmentor (ITACLIP, CVPRW 2025).
+
+    Published configurations can be ported line by line: the names are theirs.
+
+    Args:
+        model_name: CLIP's name or a path to its weights, see `itaclip.clip.load_clip`.
+        pretrained: open_clip's tag, or a path, for a named model.
+        quick_gelu: overrides the activation that the weights tell of.
+        name_path: class file, one class per line, synonyms separated by ", ".
+        auxiliary_text_path: definitions or synonyms, ``name >=text`` per line; None for none.
+        data_preprocessor: None builds `ITACLIPPreprocessor`.
+        dataset_name: of old configurations; the class file tells all, so it is not read.
+        width_chunk_size: of old configurations; memory is bounded without it.
+        settings: every field of `itaclip.settings.Settings`.
+
+    Raises:
+        ItaclipError: bad weights, class file, texts or settings.
+    """
+
+    def __init__(
+        self,
+        name_path: str | Path,
+        model_name: str = "ViT-B/16",
+        pretrained: str | None = "openai",
+        quick_gelu: bool | None = None,
+        auxiliary_text_path: str | Path | None = None,
+        data_preprocessor: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | None = None,
+        dataset_name: str | None = None,
+        width_chunk_size: int | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(data_preprocessor or {"type": "ITACLIPPreprocessor"}, init_cfg)
+        if dataset_name is not None or width_chunk_size is not None:
+            _LOG.info("dataset_name and width_chunk_size are accepted for old configurations and not used.")
+        self.settings = Settings(**checked_names(settings))
+        background = self.settings.background
+        classes = read_class_names(name_path, background)
+        auxiliary = read_auxiliary_texts(auxiliary_text_path, classes, background) if auxiliary_text_path else None
+        device = choose_device(self.settings.device)
+        clip = load_clip(model_name, pretrained, quick_gelu)
+        encoder = TextEncoder(clip).to(device)
+        bank = build_text_bank(encoder, classes, auxiliary, self.settings.def_coefficient, background)
+        self.classes = classes
+        self.register_buffer("text_features", bank.features, persistent=False)
+        self.register_buffer("query_to_class", bank.query_to_class, persistent=False)
+        self.pipeline = Pipeline(clip, self.settings)
+        self.dataset_meta = {"classes": classes.names, "palette": palette(len(classes))}
+        self.to(device)
+        self.eval()
+
+    @property
+    def bank(self) -> TextBank:
+        """The text bank on the model's device."""
+        return TextBank(self.text_features, self.query_to_class, self.classes)
+
+    def predict(
+        self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[SegDataSample] | None = None
+    ) -> list[SegDataSample]:
+        """Segment a batch.
+
+        Args:
+            inputs: B x 3 x H x W, or a list of 3 x H x W of any sizes; normalised RGB.
+            data_samples: each tells the `ori_shape` that its result gets; without them
+                results have the size of the inputs.
+
+        Returns:
+            Per image a data sample with ``seg_logits`` (K x H x W class scores) and
+            ``pred_sem_seg`` (1 x H x W int64 class ids).
+        """
+        images = list(inputs)
+        samples = list(data_samples) if data_samples is not None else [SegDataSample() for _ in images]
+        sizes = [
+            tuple(sample.metainfo.get("ori_shape", image.shape[-2:]))[:2]
+            for sample, image in zip(samples, images, strict=True)
+        ]
+        for sample, result in zip(samples, self.pipeline(images, sizes, self.bank), strict=True):
+            sample.set_data(
+                {"seg_logits": PixelData(data=result.scores), "pred_sem_seg": PixelData(data=result.labels[None])}
+            )
+        return samples
+
+    def encode_decode(self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
+        """Class scores of equally large images at their own size: B x K x H x W."""
+        sizes = [(image.shape[-2], image.shape[-1]) for image in inputs]
+        return torch.stack([result.scores for result in self.pipeline(list(inputs), sizes, self.bank)])
+
+    def extract_feat(self, inputs: Tensor) -> Tensor:
+        """Dense tokens of whole images, B x (1 + patches) x E, class token first."""
+        tokens: Tensor = self.pipeline.encoder(inputs)
+        return tokens
+
+    def _forward(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
+        return self.encode_decode(inputs, data_samples)
+
+    def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> NoReturn:
+        """Always refuses: the method has no parameters to train."""
+        raise ItaclipError("ITACLIP is training-free: there is no loss; call predict() or test_step().")
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device of a setting; "auto" takes a GPU when there is one.
+
+    Raises:
+        ItaclipError: a device that torch does not know or this machine does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ItaclipError(f"device {name!r} is not available: {str(error).splitlines()[0]}") from error
+    return device
