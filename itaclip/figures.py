@@ -50,7 +50,9 @@ def legend(labels: NDArray[np.integer], names: Sequence[str], colors: Sequence[S
     lines = [(int(ids[i]), f"{names[ids[i]]}  {counts[i] / labels.size:.1%}") for i in order]
     rows = max(1, (height - 2 * _MARGIN) // (size + 7))
     columns = [lines[i : i + rows] for i in range(0, len(lines), rows)] or [[]]
-    widths = [max([int(font.getlength(text)) for _, text in column], default=0) + size + 2 * _MARGIN for column in columns]
+    widths = [
+        max([int(font.getlength(text)) for _, text in column], default=0) + size + 2 * _MARGIN for column in columns
+    ]
     canvas = Image.new("RGB", (sum(widths) + _MARGIN, height), _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     left = _MARGIN

@@ -57,9 +57,7 @@ class Pipeline(nn.Module):
         self.encoder = DenseEncoder(clip.visual, method).to(DTYPES[settings.dtype])
 
     @torch.no_grad()
-    def forward(
-        self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]], bank: TextBank
-    ) -> list[Segmentation]:
+    def forward(self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]], bank: TextBank) -> list[Segmentation]:
         """Segment a batch of images of any sizes.
 
         Args:
@@ -73,7 +71,7 @@ class Pipeline(nn.Module):
         settings = self.settings
         results = []
         for image, size, patches in zip(images, sizes, self.patch_logits(images, bank), strict=True):
-            logits = stitch(patches, self._plan(image), size)
+            logits = stitch(patches, self.plan(image), size)
             if settings.pamr_steps:
                 guide = F.interpolate(image[None].float(), size=size, mode="bilinear", align_corners=False)[0]
                 logits = pamr(logits, guide, settings.pamr_steps, settings.pamr_stride)
@@ -86,7 +84,7 @@ class Pipeline(nn.Module):
 
         Windows of different images share an encoder pass when their sizes agree.
         """
-        plans = [self._plan(image) for image in images]
+        plans = [self.plan(image) for image in images]
         outputs = [
             torch.empty(plan.count, *plan.grid, len(bank.features), device=image.device)
             for plan, image in zip(plans, images, strict=True)
@@ -109,7 +107,8 @@ class Pipeline(nn.Module):
         tokens: Tensor = self.encoder(pixels.to(DTYPES[self.settings.dtype]))
         return tokens
 
-    def _plan(self, image: Tensor) -> WindowPlan:
+    def plan(self, image: Tensor) -> WindowPlan:
+        """The windows that the settings lay over an image of 3 x H x W."""
         if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
             raise ItaclipError(f"image of shape {tuple(image.shape)}: expected 3 x height x width with pixels in it.")
         settings = self.settings

@@ -9,7 +9,9 @@ What is contrasted, all of it at caption level:
 
 * class token with the caption of its scene, as in CLIP (Radford et al., ICML 2021);
 * mean of the unit patch tokens with the same captions;
-* the same mean with one short caption per class, each true or false of the scene.
+* patch tokens with one short caption per class, each true or false of the scene, by a
+  soft maximum over patches. The mean does not care whether attention mixes regions;
+  the maximum, as in FILIP (Yao et al., ICLR 2022), rewards patches that do not.
   Sub-captions as extra positives follow DreamLIP (Zheng et al., ECCV 2024), the
   sigmoid loss follows SigLIP (Zhai et al., ICCV 2023).
 
@@ -51,6 +53,7 @@ EMBED, TEXT_WIDTH, TEXT_LAYERS = 64, 64, 3
 MEAN = torch.tensor([122.771, 116.746, 104.094]).view(3, 1, 1)
 STD = torch.tensor([68.501, 66.632, 70.323]).view(3, 1, 1)
 CLASSES = len(TEXTURES)
+SHARPNESS = 10.0  # of the soft maximum: 0 is the mean over patches, infinity the maximum
 
 Batch = tuple[Tensor, Tensor, list[str]]
 
@@ -62,15 +65,11 @@ class TextureBank:
     """Textures drawn once and cut at random: composing a scene then takes about 2 ms."""
 
     def __init__(self, per_class: int, side: int, rng: np.random.Generator) -> None:
-        self.tiles = np.stack(
-            [[draw(c, (side, side), rng) for _ in range(per_class)] for c in range(CLASSES)]
-        )
+        self.tiles = np.stack([[draw(c, (side, side), rng) for _ in range(per_class)] for c in range(CLASSES)])
 
-    def __call__(
-        self, class_id: int, shape: tuple[int, int], rng: np.random.Generator
-    ) -> NDArray[np.uint8]:
+    def __call__(self, class_id: int, shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.uint8]:
         tile = self.tiles[class_id, rng.integers(self.tiles.shape[1])]
-        top, left = (rng.integers(have - want + 1) for have, want in zip(tile.shape, shape))
+        top, left = (rng.integers(have - want + 1) for have, want in zip(tile.shape, shape, strict=False))
         cut = tile[top : top + shape[0], left : left + shape[1]]
         return cut[:, :: -1 if rng.random() < 0.5 else 1]
 
@@ -192,11 +191,13 @@ class Contrast(nn.Module):
         holds = ((1 - truth) @ truth.T < 0.5).float()  # [i, j]: caption j is true of scene i
         mean = F.normalize(tokens[:, 1:].mean(1), dim=-1)
         scale = model.logit_scale.exp().clamp(max=100.0)
-        logits = self.scale.exp() * mean @ short.T + self.bias
+        cosines = tokens[:, 1:] @ short.T  # B x patches x C
+        softest = (torch.logsumexp(SHARPNESS * cosines, 1) - math.log(cosines.shape[1])) / SHARPNESS
+        logits = self.scale.exp() * softest + self.bias
         return (
             0.3 * caption_contrast(tokens[:, 0], full, holds, scale)
-            + 0.5 * caption_contrast(mean, full, holds, scale)
-            + 4.0 * F.binary_cross_entropy_with_logits(logits, truth)
+            + 0.3 * caption_contrast(mean, full, holds, scale)
+            + 6.0 * F.binary_cross_entropy_with_logits(logits, truth)
         )
 
 

@@ -88,7 +88,16 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path}: refused, because it holds more than tensors or is no PyTorch file: "
             f"{str(error).splitlines()[0]} Convert it to safetensors where you trust it."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, ImportError) as error:
+    except (
+        RuntimeError,
+        SafetensorError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        ImportError,
+    ) as error:
         raise ItaclipError(
             f"{path}: truncated, or not a weight file that PyTorch can read "
             f"({str(error).splitlines()[0] if str(error) else type(error).__name__})."
@@ -153,9 +162,7 @@ class _TensorReader(pickle.Unpickler):
             return _STORAGES[name]
         if (module, name) == ("torch", "device"):
             return str
-        raise ItaclipError(
-            f"refused: the archive asks for {module}.{name}, which no CLIP weight file needs."
-        )
+        raise ItaclipError(f"refused: the archive asks for {module}.{name}, which no CLIP weight file needs.")
 
     def persistent_load(self, pid: Any) -> Tensor:
         _, dtype, key, _, count = pid

@@ -6,9 +6,13 @@ Shapes: B images or texts, N tokens, D width, h heads of d = D / h channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+Block: TypeAlias = Any
+"""open_clip's `ResidualAttentionBlock`, which carries no types."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Projections:
     normed: Tensor
 
 
-def project(block: nn.Module, x: Tensor) -> Projections:
+def project(block: Block, x: Tensor) -> Projections:
     """The three thirds of the fused input projection of ``ln_1(x)``; x: B x N x D."""
     batch, tokens, _ = x.shape
     attention, normed = block.attn, block.ln_1(x)
@@ -36,18 +40,18 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=causal)
 
 
-def merge_heads(block: nn.Module, heads: Tensor) -> Tensor:
+def merge_heads(block: Block, heads: Tensor) -> Tensor:
     """Concatenate the heads (B x h x N x d) and apply the output projection: B x N x D."""
     batch, _, tokens, _ = heads.shape
     return block.attn.out_proj(heads.transpose(1, 2).reshape(batch, tokens, -1))
 
 
-def feed_forward(block: nn.Module, x: Tensor) -> Tensor:
+def feed_forward(block: Block, x: Tensor) -> Tensor:
     """``W_2 act(W_1 ln_2(x))``, without the residual."""
     return block.mlp(block.ln_2(x))
 
 
-def run_block(block: nn.Module, x: Tensor, projections: Projections | None = None, causal: bool = False) -> Tensor:
+def run_block(block: Block, x: Tensor, projections: Projections | None = None, causal: bool = False) -> Tensor:
     """The block as CLIP trained it: attention and feed-forward network, each with a residual."""
     p = projections or project(block, x)
     x = x + merge_heads(block, attend(p.query, p.key, p.value, causal=causal))

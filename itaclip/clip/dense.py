@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from itaclip.clip.blocks import Projections, feed_forward, merge_heads, project, run_block
+from itaclip.clip.blocks import Block, Projections, feed_forward, merge_heads, project, run_block
 from itaclip.clip.methods import Method
 from itaclip.errors import ItaclipError
 
@@ -22,9 +24,9 @@ class DenseEncoder(nn.Module):
         ItaclipError: a middle layer that the tower does not have.
     """
 
-    def __init__(self, visual: nn.Module, method: Method) -> None:
+    def __init__(self, visual: Any, method: Method) -> None:
         super().__init__()
-        self.visual = visual
+        self.visual: Any = visual
         self.method = method
         self.blocks: nn.ModuleList = visual.transformer.resblocks
         layers = len(self.blocks)
@@ -83,7 +85,7 @@ class DenseEncoder(nn.Module):
                 x = run_block(block, x, p)
         return self.visual.ln_post(stream) @ self.visual.proj
 
-    def _modified(self, block: nn.Module, x: Tensor, p: Projections, middle: list[Projections],
+    def _modified(self, block: Block, x: Tensor, p: Projections, middle: list[Projections],
                   grid: tuple[int, int]) -> Tensor:  # fmt: skip
         """One modified block. With middle layers its maps are half of the fused one:
         ``A* = A_L / 2 + mean(A_l) / 2`` (ITACLIP, eq. 5), applied to the last values."""

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import getproxies
 
 import open_clip
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
 from open_clip.model import CLIP
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 from open_clip.transformer import ResidualAttentionBlock
@@ -100,7 +108,7 @@ def weight_folders() -> list[Path]:
 def _is_path(name: str) -> bool:
     """A path exists, ends like a weight file, or starts like a path; 'ViT-B/16' does none."""
     looks = name.endswith((".pt", ".pth", ".bin", ".safetensors")) or name.startswith(("./", "../", "/", "~"))
-    return looks or Path(name).exists() and name not in _OPENAI_NAMES
+    return looks or (Path(name).exists() and name not in _OPENAI_NAMES)
 
 
 def _fetch(architecture: str, tag: str, config: dict[str, Any]) -> Path:
@@ -117,23 +125,56 @@ def _fetch(architecture: str, tag: str, config: dict[str, Any]) -> Path:
                     f"delete it and fetch it again from {url}."
                 )
             return candidate
+    hub = str(config.get("hf_hub", ""))
     try:
-        return Path(download_pretrained(config))
+        if cached := _in_hub_cache(hub):
+            return cached
+        _require_network()
+        with _quiet("huggingface_hub", "httpx"):
+            return Path(download_pretrained(config))
     except Exception as error:  # whatever the hub's and the network's libraries raise
-        if os.environ.get("HF_HUB_OFFLINE") not in ("1", "true", "True") and url:
-            try:
-                return Path(download_pretrained({"url": url}))
-            except Exception as second:
-                error = second
         raise ItaclipError(
             f"{architecture} ({tag}): the weights are not on this machine and could not be downloaded "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}).\n"
             f"  expected file: {name}\n"
             f"  put it in:     {' or '.join(str(f) for f in weight_folders())}"
             " (or name it: --weights PATH; ITACLIP_WEIGHTS_DIR adds a folder)\n"
-            f"  address:       {url or 'https://huggingface.co/' + str(config.get('hf_hub', ''))}\n"
+            f"  address:       {url or 'https://huggingface.co/' + hub}\n"
             f"  sha256:        {checksum or 'not published with the address'}"
         ) from error
+
+
+def _in_hub_cache(hub: str) -> Path | None:
+    """The file of a hub model that an earlier download left in the hub's cache."""
+    if not hub:
+        return None
+    repository, name = hub.rsplit("/", 1)
+    for candidate in (name,) if name else ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
+        cached = try_to_load_from_cache(repository, candidate)
+        if isinstance(cached, str):
+            return Path(cached)
+    return None
+
+
+def _require_network() -> None:
+    """Fail at once without a network; the hub's client would retry for most of a minute."""
+    if HF_HUB_OFFLINE:
+        raise ConnectionError("HF_HUB_OFFLINE is set")
+    if not getproxies():
+        socket.getaddrinfo(urlparse(ENDPOINT).hostname, 443)
+
+
+@contextmanager
+def _quiet(*loggers: str) -> Iterator[None]:
+    """Only errors from these loggers: ours says it all in one message."""
+    levels = {name: logging.getLogger(name).level for name in loggers}
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _checksum(url: str) -> str:
@@ -145,10 +186,11 @@ def _checksum(url: str) -> str:
 
 
 def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else (
-            hashlib.sha256(file.read()).hexdigest()
-        )
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 # --- building ----------------------------------------------------------------
@@ -194,7 +236,7 @@ def _from_file(weights: WeightFile, quick_gelu: bool | None) -> CLIP:
     width, patch = patches.shape[0], patches.shape[-1]
     text_width = state["ln_final.weight"].shape[0]
     if width % 64 or text_width % 64:
-        raise ItaclipError(f"{weights.path}: widths {width} and {text_width} are not multiples of OpenAI's head size 64.")
+        raise ItaclipError(f"{weights.path}: widths {width} and {text_width} are no multiples of OpenAI's heads of 64.")
     if quick_gelu is None:
         quick_gelu = True if weights.quick_gelu is None else weights.quick_gelu
     with torch.device("meta"):

@@ -65,7 +65,8 @@ def get_method(name: str, residual: bool | None = None, attn_self: bool = True,
         ItaclipError: an unknown name.
     """
     if name not in METHODS:
-        raise ItaclipError(f"method {name!r} is unknown; there are: {', '.join(METHODS)}." + did_you_mean(name, METHODS))
+        known = ", ".join(METHODS)
+        raise ItaclipError(f"method {name!r} is unknown; there are: {known}.{did_you_mean(name, METHODS)}")
     method = METHODS[name]
     if residual is not None:
         method = replace(method, residual=residual)

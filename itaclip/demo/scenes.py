@@ -43,7 +43,6 @@ def _mosaic(shape: tuple[int, int], parts: int, rng: Generator) -> NDArray[np.in
 
 def _blob(shape: tuple[int, int], rng: Generator) -> NDArray[np.bool_]:
     """A closed shape: an ellipse, a polygon or a wavy outline, of a random size and place."""
-    height, width = shape
     radius = rng.uniform(0.14, 0.34) * min(shape)
     cy, cx = rng.uniform(0.15, 0.85, 2) * shape
     points = np.linspace(0, 2 * np.pi, 64, endpoint=False)

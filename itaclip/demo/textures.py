@@ -10,13 +10,13 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Plane: TypeAlias = NDArray[np.float32]
+Plane: TypeAlias = NDArray[np.floating[Any]]
 Generator: TypeAlias = np.random.Generator
 Painter: TypeAlias = Callable[[Plane, Plane, Generator], Plane]
 
@@ -58,9 +58,7 @@ def noise(shape: tuple[int, int], cell: float, rng: Generator, octaves: int = 1,
     height, width = shape
     total, weight_sum, weight = np.zeros(shape, np.float32), 0.0, 1.0
     for _ in range(octaves):
-        grid = rng.random(
-            (int(height / cell) + 3, int(width / (cell * stretch)) + 3), dtype=np.float32
-        )
+        grid = rng.random((int(height / cell) + 3, int(width / (cell * stretch)) + 3), dtype=np.float32)
         total += weight * cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
         weight_sum, weight, cell = weight_sum + weight, weight * 0.5, max(cell / 2, 1.0)
     return np.clip((total / weight_sum - 0.5) * 1.3 + 0.5, 0, 1)
@@ -194,18 +192,21 @@ def starry_sky(x: Plane, y: Plane, rng: Generator) -> Plane:
     cells = _cells(x, y, rng.uniform(7, 11), 0.9, rng)
     haze = noise(x.shape, 40, rng)
     sky = _mix(_color(rng, 0.66, 0.04, 0.8, 0.12, 0.07), _color(rng, 0.72, 0.05, 0.6, 0.3, 0.08), haze)
-    return np.maximum(sky, _edge(0.5 + 1.3 * cells.random - cells.nearest)[..., None] * (0.5 + 0.5 * cells.random[..., None]))
+    star = _edge(0.5 + 1.3 * cells.random - cells.nearest) * (0.5 + 0.5 * cells.random)
+    return np.maximum(sky, star[..., None])
 
 
 def clouds(x: Plane, y: Plane, rng: Generator) -> Plane:
     puffs = noise(x.shape, 26, rng, 4, stretch=1.5)
-    return _mix(_color(rng, 0.57, 0.02, 0.5, 0.85, 0.1), np.full(3, rng.uniform(0.9, 1.0), np.float32), puffs * 3.2 - 1.1)
+    sky, white = _color(rng, 0.57, 0.02, 0.5, 0.85, 0.1), np.full(3, rng.uniform(0.9, 1.0), np.float32)
+    return _mix(sky, white, puffs * 3.2 - 1.1)
 
 
 def fire(x: Plane, y: Plane, rng: Generator) -> Plane:
     heat = noise(x.shape, 9, rng, 3, stretch=0.45)
     heat = np.clip((heat - 0.3) * 2.0, 0, 1)
-    dark, flame, hot = _color(rng, 0.0, 0.01, 0.9, 0.3, 0.08), _color(rng, 0.05, 0.01, 0.95, 0.95, 0.04), _color(rng, 0.14, 0.01, 0.6, 1.0, 0.02)
+    dark, flame = _color(rng, 0.0, 0.01, 0.9, 0.3, 0.08), _color(rng, 0.05, 0.01, 0.95, 0.95, 0.04)
+    hot = _color(rng, 0.14, 0.01, 0.6, 1.0, 0.02)
     return np.where(heat[..., None] < 0.5, _mix(dark, flame, heat * 2), _mix(flame, hot, heat * 2 - 1))
 
 
@@ -213,10 +214,14 @@ def tartan(x: Plane, y: Plane, rng: Generator) -> Plane:
     a, b = _contrasting(rng)
     c = _color(rng, saturation=0.4, value=0.9, jitter=0.1)
     period = rng.uniform(16, 24)
+
     def band(t: Plane) -> Plane:
         return 0.5 * _edge(period * 0.45 - np.mod(t, period))
-    thin = sum(_edge(1.2 - np.abs(np.mod(t, period) - period * 0.72)) for t in (x, y))
-    return _mix(_mix(a, b, band(x) + band(y)), c, 0.6 * np.asarray(thin, np.float32))
+
+    def thin(t: Plane) -> Plane:
+        return 0.6 * _edge(1.2 - np.abs(np.mod(t, period) - period * 0.72))
+
+    return _mix(_mix(a, b, band(x) + band(y)), c, thin(x) + thin(y))
 
 
 def zigzag(x: Plane, y: Plane, rng: Generator) -> Plane:
@@ -254,9 +259,7 @@ def fish_scales(x: Plane, y: Plane, rng: Generator) -> Plane:
     step = r * 0.6
     row = np.floor(y / step)
     # a row hangs over the one below it: look at the upper row first
-    upper, own = (
-        np.hypot(np.mod(x + (k % 2) * r, 2 * r) - r, y - k * step) for k in (row - 1, row)
-    )
+    upper, own = (np.hypot(np.mod(x + (k % 2) * r, 2 * r) - r, y - k * step) for k in (row - 1, row))
     distance = np.where(upper < r, upper, own)
     return _mix(a, b, np.clip(distance / r, 0, 1) ** 4)
 
@@ -277,7 +280,10 @@ def confetti(x: Plane, y: Plane, rng: Generator) -> Plane:
 def sand(x: Plane, y: Plane, rng: Generator) -> Plane:
     ripple = 0.5 + 0.5 * np.sin((y + 14 * noise(x.shape, 36, rng)) * 2 * np.pi / rng.uniform(10, 16))
     grain = rng.random(x.shape, dtype=np.float32) - 0.5
-    return _mix(_color(rng, 0.1, 0.01, 0.45, 0.7, 0.08), _color(rng, 0.115, 0.01, 0.35, 0.93, 0.06), ripple) + 0.09 * grain[..., None]
+    return (
+        _mix(_color(rng, 0.1, 0.01, 0.45, 0.7, 0.08), _color(rng, 0.115, 0.01, 0.35, 0.93, 0.06), ripple)
+        + 0.09 * grain[..., None]
+    )
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _progress(console: Console, total: int) -> Iterator["_Advance"]:
+def _progress(console: Console, total: int) -> Iterator[_Advance]:
     """A bar with the time left on a terminal, a line now and then elsewhere."""
     with make_progress(console) as bar:
         yield _Advance(console, total, bar, bar.add_task("evaluating", total=total))

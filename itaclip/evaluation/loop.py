@@ -155,5 +155,3 @@ def save_mask(labels: NDArray[np.int64], colors: list[list[int]], path: Path) ->
     mask = Image.fromarray(labels.astype(np.uint8), "P")
     mask.putpalette(np.asarray(colors, np.uint8).ravel().tolist())
     mask.save(path)
-
-

@@ -87,7 +87,7 @@ def peak_memory_mib() -> dict[str, float]:
 
 
 def _percent(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.2f}"
+    return "-" if math.isnan(value) else f"{value:.2f}"
 
 
 def _number(value: float) -> float | None:

@@ -61,9 +61,7 @@ class COCOObjectDataset(BaseSegDataset):
     )
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(
-            img_suffix=".jpg", seg_map_suffix="_instanceTrainIds.png", reduce_zero_label=False, **options
-        )
+        super().__init__(img_suffix=".jpg", seg_map_suffix="_instanceTrainIds.png", reduce_zero_label=False, **options)
 
 
 @DATASETS.register_module()

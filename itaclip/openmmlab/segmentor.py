@@ -16,6 +16,7 @@ from torch import Tensor
 
 from itaclip.clip import load_clip
 from itaclip.errors import ItaclipError
+from itaclip.openmmlab.preprocessor import ITACLIPPreprocessor
 from itaclip.palette import palette
 from itaclip.pipeline import Pipeline
 from itaclip.settings import Settings, checked_names
@@ -58,7 +59,9 @@ class ITACLIPSegmentor(BaseSegmentor):
         width_chunk_size: int | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(data_preprocessor or {"type": "ITACLIPPreprocessor"}, init_cfg)
+        # built here, because BaseModel would look for it outside MMSegmentation's scope
+        preprocessor = MODELS.build(data_preprocessor) if data_preprocessor else ITACLIPPreprocessor()
+        super().__init__(preprocessor, init_cfg)
         if dataset_name is not None or width_chunk_size is not None:
             _LOG.info("dataset_name and width_chunk_size are accepted for old configurations and not used.")
         self.settings = Settings(**checked_names(settings))

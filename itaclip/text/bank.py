@@ -74,7 +74,9 @@ def build_text_bank(
     if auxiliary is not None:
         first = 1 if background else 0
         if len(auxiliary) != len(classes) - first:
-            raise ItaclipError(f"{len(auxiliary)} auxiliary texts for {len(classes) - first} classes of {classes.source}.")
+            raise ItaclipError(
+                f"{len(auxiliary)} auxiliary texts for {len(classes) - first} classes of {classes.source}."
+            )
         mixed = query_to_class >= first
         texts = ensemble(encoder, auxiliary)[query_to_class[mixed] - first]
         features[mixed] = (1 - coefficient) * features[mixed] + coefficient * texts

@@ -1,0 +1,39 @@
+# make demo   install everything into .venv, evaluate the bundled demo, save overlays
+# make test   install, then run the tests (TESTS=... picks some)
+PYTHON ?= python3
+TESTS ?= -m "not vit_b_16"
+BIN := .venv/bin
+
+.PHONY: demo test test-full lint format clean
+
+demo: .venv/.installed
+	$(BIN)/python eval.py --config configs/cfg_demo.py --show-dir work_dirs/cfg_demo/overlays
+
+test: .venv/.dev
+	$(BIN)/python -m pytest $(TESTS)
+
+# The recorded outputs at ViT-B/16's real size: minutes, and about 3 GiB.
+test-full: .venv/.dev
+	$(BIN)/python -m pytest -m vit_b_16
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv/.installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -r requirements.txt
+	$(BIN)/python -m pip install --no-deps -e .
+	touch $@
+
+.venv/.dev: .venv/.installed requirements-dev.txt
+	$(BIN)/python -m pip install -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf .venv work_dirs data/demo

@@ -1,0 +1,14 @@
+"""Make COCO-Object's masks (80 things and background) from COCO-Stuff's pixel maps.
+
+    python datasets/cvt_coco_object.py data/coco_stuff164k -o data/coco_object --workers 8
+
+Reads annotations/{train2017,val2017}/*.png with raw values 0..181 and 255; val alone is
+enough. Writes *_instanceTrainIds.png: things are 1..80 in COCO's order, all else is 0.
+Without -o they go beside the raw maps. What is there already is not made again.
+"""
+
+from itaclip.console import run
+from itaclip.preparation.coco import COCO_OBJECT, main
+
+if __name__ == "__main__":
+    run(lambda: main(COCO_OBJECT))

@@ -1,0 +1,14 @@
+"""Make COCO-Stuff-164k's masks (171 classes) from its pixel maps.
+
+    python datasets/cvt_coco_stuff.py data/coco_stuff164k --workers 8
+
+Reads annotations/{train2017,val2017}/*.png with raw values 0..181 and 255; val alone is
+enough. Writes *_labelTrainIds.png: labels 0..170, the ids that exist in order; 255 stays 255.
+Without -o they go beside the raw maps. What is there already is not made again.
+"""
+
+from itaclip.console import run
+from itaclip.preparation.coco import COCO_STUFF, main
+
+if __name__ == "__main__":
+    run(lambda: main(COCO_STUFF))

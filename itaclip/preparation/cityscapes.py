@@ -1,0 +1,128 @@
+"""Cityscapes' annotations to its 19 evaluated classes (``*_gtFine_labelTrainIds.png``)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from itaclip.errors import ItaclipError
+from itaclip.preparation.conversion import Conversion, Running, convert
+from itaclip.preparation.listing import iterate_files, require_folder
+from itaclip.preparation.masks import IGNORED, LabelMap, lookup_table, read_label_map
+
+SPLITS = ("train", "val", "test")
+
+_IDS = "_gtFine_labelIds.png"
+_POLYGONS = "_gtFine_polygons.json"
+_TRAIN_IDS = "_gtFine_labelTrainIds.png"
+
+# Position is the official id; the number plate has id -1 and is never drawn.
+_NAMES = (
+    "unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic", "ground", "road",
+    "sidewalk", "parking", "rail track", "building", "wall", "fence", "guard rail", "bridge", "tunnel", "pole",
+    "polegroup", "traffic light", "traffic sign", "vegetation", "terrain", "sky", "person", "rider", "car", "truck",
+    "bus", "caravan", "trailer", "train", "motorcycle", "bicycle",
+)  # fmt: skip
+_NEVER_DRAWN = ("license plate",)
+_EVALUATED = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
+    "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
+)  # fmt: skip
+
+TABLE = lookup_table({_NAMES.index(name): label for label, name in enumerate(_EVALUATED)}, default=IGNORED)
+"""256 entries, official id to label 0..18 or 255."""
+
+
+def convert_cityscapes(root: Path, out: Path | None, running: Running) -> int:
+    """Convert ``gtFine/{train,val,test}`` below `root`, or those of them that exist.
+
+    The source is ``*_gtFine_labelIds.png``; where it is missing, ``*_gtFine_polygons.json``.
+
+    Args:
+        root: the folder of Cityscapes.
+        out: where ``gtFine/...`` is written; None: beside the sources.
+        running: console, number of processes, whether to redo.
+
+    Raises:
+        ItaclipError: no annotation, or one that cannot be converted.
+    """
+    require_folder(root / "gtFine", "extract gtFine_trainvaltest.zip into the folder of Cityscapes.")
+    written = 0
+    found = False
+    for split in SPLITS:
+        source = root / "gtFine" / split
+        find = partial(_find, source, (out or root) / "gtFine" / split)
+        if source.is_dir() and any(find()):
+            found = True
+            written += convert(find, _labels, running, f"Cityscapes {split}")
+    if not found:
+        raise ItaclipError(f"{root / 'gtFine'}: holds neither val/<city>/*{_IDS} nor val/<city>/*{_POLYGONS}.")
+    return written
+
+
+def _find(source: Path, target: Path) -> Iterator[Conversion[Path]]:
+    for path in iterate_files(source, recursive=True):
+        stem = _stem(path)
+        if stem is not None:
+            yield Conversion(path, target / path.parent.relative_to(source) / (stem + _TRAIN_IDS))
+
+
+def _stem(path: Path) -> str | None:
+    """The image's name, if the file is the one to convert."""
+    if path.name.endswith(_IDS):
+        return path.name[: -len(_IDS)]
+    if path.name.endswith(_POLYGONS):
+        stem = path.name[: -len(_POLYGONS)]
+        return None if path.with_name(stem + _IDS).exists() else stem
+    return None
+
+
+def _labels(path: Path) -> LabelMap:
+    if path.suffix == ".json":
+        return TABLE[draw_polygons(path)]
+    ids = read_label_map(path)
+    strange = ids[(ids >= len(_NAMES)) & (ids != IGNORED)]
+    if strange.size:
+        raise ItaclipError(f"{path}: holds value {int(strange[0])}; Cityscapes' ids are 0..{len(_NAMES) - 1}.")
+    return TABLE[ids]
+
+
+def draw_polygons(path: Path) -> LabelMap:
+    """Draw a polygon file as the official tools do: in order, later objects over earlier ones.
+
+    Returns:
+        H x W uint8, official ids; 0 (unlabeled) where nothing was drawn.
+
+    Raises:
+        ItaclipError: no valid JSON, parts missing, or an unknown label; names file and object.
+    """
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ItaclipError(f"{path}: cannot be read as JSON ({error}); extract or fetch it again.") from error
+    try:
+        canvas = Image.new("L", (int(content["imgWidth"]), int(content["imgHeight"])), 0)
+        pen = ImageDraw.Draw(canvas)
+        for number, thing in enumerate(content["objects"]):
+            name = thing["label"]
+            if name not in _NAMES and name.endswith("group"):
+                name = name.removesuffix("group")  # a crowd counts as what it consists of
+            if thing.get("deleted") or name in _NEVER_DRAWN:
+                continue
+            if name not in _NAMES:
+                raise ItaclipError(f"{path}, object {number}: {name!r} is no label of Cityscapes.")
+            pen.polygon([(float(x), float(y)) for x, y in thing["polygon"]], fill=_NAMES.index(name))
+    except ItaclipError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ItaclipError(
+            f"{path}: is not in the form of gtFine ({type(error).__name__}: {error}); expected imgWidth, imgHeight "
+            "and objects with label and polygon."
+        ) from error
+    return np.array(canvas)

@@ -1,0 +1,194 @@
+"""Looking at the images and masks of a data set, one pair at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from itaclip.errors import ItaclipError
+from itaclip.findings import Findings
+from itaclip.preparation.jobs import run_jobs
+from itaclip.preparation.listing import iterate_files
+from itaclip.preparation.masks import IGNORED, read_label_map
+
+SAMPLE = 50
+"""Pairs that are decoded when not all are."""
+
+CONVERTED_MASKS = "Use the masks that the converter wrote (docs/datasets.md)."
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A data set on disk, as MMSegmentation will read it.
+
+    Attributes:
+        images: folder of images.
+        masks: folder of masks.
+        names: list file, one image name without suffix per line; None scans `images`.
+        image_suffix: follows the name in `images`.
+        mask_suffix: follows the name in `masks`.
+        classes: class names; their labels are 0..K-1 after the shift below.
+        zero_ignored: stored label 0 is ignored, and 1..K become 0..K-1.
+        mask_remedy: what to do about missing or strange masks.
+    """
+
+    images: Path
+    masks: Path
+    names: Path | None
+    image_suffix: str
+    mask_suffix: str
+    classes: tuple[str, ...]
+    zero_ignored: bool = False
+    mask_remedy: str = CONVERTED_MASKS
+
+    def stored_labels(self) -> range:
+        """The labels that a mask may hold, besides 255."""
+        return range(len(self.classes) + self.zero_ignored)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image and its mask."""
+
+    image: Path
+    mask: Path
+
+
+@dataclass
+class Seen:
+    """What a check found.
+
+    Attributes:
+        pairs: number of pairs in the tree.
+        decoded: how many of them were decoded.
+        pixels: 256, int64: stored labels of all decoded masks.
+        findings: what is wrong.
+    """
+
+    pairs: int = 0
+    decoded: int = 0
+    pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
+    findings: Findings = field(default_factory=Findings)
+
+    def classes_without_pixels(self, tree: Tree) -> list[str]:
+        """Classes that no decoded mask shows."""
+        return [name for i, name in enumerate(tree.classes) if not self.pixels[i + tree.zero_ignored]]
+
+
+def find_pairs(tree: Tree, findings: Findings | None = None) -> Iterator[Pair]:
+    """The pairs of a tree, in the order of its list file or, without one, in no particular order.
+
+    Args:
+        tree: the data set.
+        findings: gathers what is wrong with the list file itself.
+
+    Raises:
+        ItaclipError: the list file or folder cannot be read.
+    """
+    if tree.names is None:
+        for image in iterate_files(tree.images, tree.image_suffix, recursive=True):
+            name = str(image.relative_to(tree.images))[: -len(tree.image_suffix)]
+            yield Pair(image, tree.masks / (name + tree.mask_suffix))
+        return
+    seen: set[str] = set()
+    for number, line in enumerate(_lines(tree.names), 1):
+        name = line.strip()
+        where = f"{tree.names}, line {number}"
+        if findings is not None and not name:
+            findings.add("blank line in the list", "Delete the line.", where)
+        if findings is not None and name in seen:
+            findings.add("name listed twice", "Delete one of the lines.", f"{where}: {name}")
+        seen.add(name)
+        if name:
+            yield Pair(tree.images / (name + tree.image_suffix), tree.masks / (name + tree.mask_suffix))
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            yield from file
+    except (OSError, UnicodeDecodeError) as error:
+        raise ItaclipError(f"{path}: cannot be read as a list of names ({error}).") from error
+
+
+def inspect_tree(tree: Tree, full: bool = False, workers: int = 1) -> Seen:
+    """Check that every pair exists, and decode a sample of `SAMPLE` pairs or all of them.
+
+    Raises:
+        ItaclipError: the list file or a folder cannot be read.
+    """
+    seen = Seen()
+    seen.pairs = sum(1 for _ in find_pairs(tree, seen.findings))
+    step = 1 if full else max(1, -(-seen.pairs // SAMPLE))
+
+    def present() -> Iterator[Pair]:
+        position = count()
+        for pair in find_pairs(tree):
+            if _exists(pair, tree, seen.findings) and next(position) % step == 0:
+                yield pair
+
+    for faults, pixels in run_jobs(partial(inspect_pair, tree), present(), workers):
+        seen.decoded += 1
+        seen.pixels += pixels
+        for fault in faults:
+            seen.findings.add(*fault)
+    return seen
+
+
+def _exists(pair: Pair, tree: Tree, findings: Findings) -> bool:
+    image, mask = pair.image.is_file(), pair.mask.is_file()
+    if not image:
+        hint = f"Extract the images again; the list must hold names without {tree.image_suffix}."
+        findings.add("missing image", hint, str(pair.image))
+    if not mask:
+        findings.add("missing mask", tree.mask_remedy, str(pair.mask))
+    return image and mask
+
+
+def inspect_pair(tree: Tree, pair: Pair) -> tuple[list[tuple[str, str, str]], NDArray[np.int64]]:
+    """Decode one pair.
+
+    Returns:
+        What is wrong (what, remedy, where), and the 256 pixel counts of the mask.
+    """
+    faults = []
+    pixels = np.zeros(256, np.int64)
+    size = None
+    try:
+        size = _decoded_size(pair.image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        faults.append(("image that cannot be decoded", "Extract or fetch it again.", f"{pair.image}: {error}"))
+    try:
+        labels = read_label_map(pair.mask)
+    except ItaclipError as error:
+        faults.append(("mask that cannot be read", tree.mask_remedy, str(error)))
+        return faults, pixels
+    pixels = np.bincount(labels.ravel(), minlength=256)
+    if size is not None and size != labels.shape:
+        faults.append((
+            "image and mask differ in size", "They belong to different versions; extract both from the same source.",
+            f"{pair.mask}: {labels.shape[0]} x {labels.shape[1]}, image {size[0]} x {size[1]}",
+        ))  # fmt: skip
+    allowed = tree.stored_labels()
+    strange = [value for value in np.flatnonzero(pixels).tolist() if value not in allowed and value != IGNORED]
+    if strange:
+        faults.append((
+            f"label outside 0..{allowed[-1]} and 255", tree.mask_remedy,
+            f"{pair.mask}: {', '.join(map(str, strange[:5]))}{', ...' if len(strange) > 5 else ''}",
+        ))  # fmt: skip
+    return faults, pixels
+
+
+def _decoded_size(path: Path) -> tuple[int, int]:
+    """Height and width as MMSegmentation's loader will have them: turned as the camera noted."""
+    with Image.open(path) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        image.load()
+        return (image.width, image.height) if turned else (image.height, image.width)

@@ -1,0 +1,73 @@
+"""Many small jobs over several processes, with memory that does not grow with their number."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from itaclip.errors import ItaclipError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+# Jobs under way per process: enough that none waits for the next, few enough to stay small.
+_AHEAD = 8
+
+
+def default_workers() -> int:
+    """The number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[Result]:
+    """Apply a picklable function to every job; results come in the order of the jobs.
+
+    Jobs are drawn only as fast as they are done. The first error ends the run: jobs
+    under way are finished, waiting ones dropped, and the error is raised here.
+
+    Raises:
+        ItaclipError: fewer than one worker, or a worker process was killed.
+    """
+    if workers < 1:
+        raise ItaclipError(f"--workers {workers}: expected 1 or more.")
+    if workers == 1:
+        yield from map(function, jobs)
+        return
+    # Spawned, not forked: the progress bar runs a thread, and forking threads can deadlock.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_prepare_worker)
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for job in jobs:
+            waiting.append(pool.submit(function, job))
+            if len(waiting) >= workers * _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise ItaclipError(
+            "A worker process was killed, perhaps for want of memory; run again with fewer --workers. "
+            "What was written so far is whole and is kept."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _prepare_worker() -> None:
+    """Leave Ctrl-C to the parent, and end with it: a killed parent cannot tell its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,74 @@
+"""COCO's run-length encoded and polygon masks, decoded with NumPy and Pillow alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+
+def decode_mask(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
+    """The mask of one annotation.
+
+    Args:
+        segmentation: run lengths ``{"size": [h, w], "counts": [...] or "..."}``, a list of
+            polygons ``[[x, y, x, y, ...], ...]``, or one such polygon.
+        height: of the image in pixels.
+        width: of the image in pixels.
+
+    Returns:
+        height x width, bool.
+
+    Raises:
+        ValueError: another form, or a mask of another size.
+    """
+    if isinstance(segmentation, dict):
+        return _decode_runs(segmentation, height, width)
+    if isinstance(segmentation, list) and segmentation:
+        polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
+        canvas = Image.new("1", (width, height))
+        pen = ImageDraw.Draw(canvas)
+        for polygon in polygons:
+            pen.polygon([float(value) for value in polygon], fill=1)
+        return np.array(canvas)
+    raise ValueError(f"segmentation {str(segmentation)[:40]!r} is neither run lengths nor polygons")
+
+
+def _decode_runs(runs: dict[str, Any], height: int, width: int) -> NDArray[np.bool_]:
+    """Runs alternate between 0 and 1, begin with 0, and go down the columns."""
+    if list(runs.get("size", ())) != [height, width]:
+        raise ValueError(f"run lengths of size {runs.get('size')} in an image of {height} x {width}")
+    counts = runs.get("counts")
+    lengths = _unpack(counts) if isinstance(counts, str) else counts
+    if not isinstance(lengths, list) or any(length < 0 for length in lengths) or sum(lengths) != height * width:
+        raise ValueError(f"run lengths that do not add up to {height} x {width}")
+    values = np.arange(len(lengths)) % 2 == 1
+    return np.repeat(values, lengths).reshape(width, height).T
+
+
+def _unpack(text: str) -> list[int]:
+    """COCO's compressed run lengths.
+
+    A character carries five bits, the lowest first, and a flag "more to come"; the number's
+    sign is its last bit. From the fourth number on, each is told as the difference to the
+    one two places before.
+    """
+    lengths: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64:
+            raise ValueError(f"compressed run lengths with the character {character!r}")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        lengths.append(value + lengths[-2] if len(lengths) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise ValueError("compressed run lengths that end within a number")
+    return lengths

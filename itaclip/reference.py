@@ -1,0 +1,167 @@
+"""Compare the pipeline, stage by stage, with recorded outputs of published implementations."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP
+from torch import Tensor
+
+from itaclip.clip import METHODS, DenseEncoder, Method, attention, load_clip
+from itaclip.errors import ItaclipError
+from itaclip.pamr import pamr
+from itaclip.pipeline import MEAN, STD, Pipeline
+from itaclip.settings import Settings, checked_names
+from itaclip.text import TextEncoder, build_text_bank, parse_class_names, read_auxiliary_texts
+from itaclip.views import view_logits
+from itaclip.windows import stitch
+
+STAGE_TOLERANCE = 1e-4
+LOGIT_TOLERANCE = 1e-5
+LABELS_EQUAL = 0.999
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One compared quantity.
+
+    Attributes:
+        name: as in the recorded file.
+        value: largest absolute difference, or share of equal labels.
+        limit: what it may be at most (differences) or must be at least (labels).
+    """
+
+    name: str
+    value: float
+    limit: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the stage is within its tolerance."""
+        return self.value >= self.limit if self.name == "pred" else self.value <= self.limit
+
+
+def compare(recorded: str | Path, weights: str | Path) -> list[Stage]:
+    """Run the stages that a recorded file holds, on the weights it was recorded with.
+
+    Args:
+        recorded: an .npz of the ITACLIP format (``meta_json``) or of the training-free
+            family's (``<method>/<input>/tokens``).
+        weights: any file that `itaclip.clip.load_clip` reads.
+
+    Raises:
+        ItaclipError: a file that is neither, or weights of another geometry.
+    """
+    try:
+        arrays = dict(np.load(recorded, allow_pickle=False))
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ItaclipError(f"{recorded}: not a readable .npz file ({error}).") from error
+    if "meta_json" in arrays and "query_features" in arrays:
+        run: Callable[[dict[str, Any], CLIP], Iterator[Stage]] = _itaclip
+    elif "input/crop" in arrays and "text" in arrays:
+        run = _training_free
+    else:
+        raise ItaclipError(f"{recorded}: holds no recorded outputs of a known format (keys: {list(arrays)[:4]}).")
+    clip = load_clip(str(weights))
+    width = arrays["query_features" if run is _itaclip else "text"].shape[1]
+    if clip.text_projection.shape[1] != width:
+        raise ItaclipError(
+            f"{weights}: joint space of {clip.text_projection.shape[1]}, but {recorded} was recorded with {width}."
+        )
+    with torch.no_grad():
+        return list(run(arrays, clip))
+
+
+def normalise(bgr: np.ndarray) -> Tensor:
+    """uint8 H x W x 3 BGR to normalised RGB, 3 x H x W float32."""
+    rgb = torch.from_numpy(bgr[..., ::-1].copy()).permute(2, 0, 1).float()
+    return (rgb - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+
+
+def _itaclip(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
+    meta = json.loads(str(arrays["meta_json"]))
+    options = {key: value for key, value in meta["options"].items() if key != "width_chunk_size"}
+    settings = Settings(background=meta["background"], **checked_names(options))
+    classes = parse_class_names(meta["names"].split("\n"), background=meta["background"])
+    texts = None
+    if meta["aux"]:
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+            file.write(meta["aux"])
+            file.flush()
+            texts = read_auxiliary_texts(file.name, classes, meta["background"])
+    bank = build_text_bank(TextEncoder(clip), classes, texts, settings.def_coefficient, meta["background"])
+    yield _difference("query_features", bank.features, arrays)
+
+    pipeline = Pipeline(clip, settings)
+    image = normalise(arrays["resized_bgr"])
+    size = (int(meta["ori_shape"][0]), int(meta["ori_shape"][1]))
+    crop = image[None, :, :224, :224]
+    yield _difference("crop_tokens", pipeline.encoder(crop)[0], arrays)
+    grid = (224 // pipeline.encoder.patch_size,) * 2
+    mixed = view_logits(crop, pipeline.encoder, bank.features, grid, settings)[0].permute(2, 0, 1)
+    upsampled = F.interpolate(mixed[None], size=(224, 224), mode="bilinear")[0]
+    yield _difference("crop_logits_s4", upsampled[:, ::4, ::4], arrays)
+
+    logits = stitch(pipeline.patch_logits([image], bank)[0], pipeline.plan(image), size)
+    yield _difference("fused_logits_s4", logits[:, ::4, ::4], arrays)
+    if "pamr_logits_s4" in arrays:
+        guide = F.interpolate(image[None], size=size, mode="bilinear")[0]
+        refined = pamr(logits, guide, settings.pamr_steps, settings.pamr_stride)
+        yield _difference("pamr_logits_s4", refined[:, ::4, ::4], arrays)
+    result = pipeline([image], [size], bank)[0]
+    yield _difference("probs_s4", result.scores[:, ::4, ::4], arrays)
+    equal = float((result.labels.numpy() == arrays["pred"]).mean())
+    yield Stage("pred", equal, LABELS_EQUAL)
+
+
+def recorded_methods() -> dict[str, Method]:
+    """The variants of the recorded training-free file, by its key prefixes."""
+
+    def bare(name: str) -> Method:
+        return replace(METHODS[name], residual=False, feed_forward=False)
+
+    def full(name: str) -> Method:
+        return replace(METHODS[name], residual=True, feed_forward=True)
+
+    return {
+        "vanilla": METHODS["clip"],
+        "vanilla_noresidual": bare("clip"),
+        "maskclip": METHODS["maskclip"],
+        "maskclip_noresidual": bare("maskclip"),
+        "sclip": METHODS["sclip"],
+        "sclip_noresidual": bare("sclip"),
+        "clearclip": METHODS["clearclip"],
+        "clearclip_fullblock": full("clearclip"),
+        "gem": METHODS["gem"],
+        "gem_noresidual": replace(METHODS["gem"], residual=False),
+        "naclip": METHODS["naclip"],
+        "naclip_fullblock": full("naclip"),
+        "kk": replace(METHODS["clearclip"], recipe=attention.key_key),
+    }
+
+
+def _training_free(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
+    text = torch.from_numpy(arrays["text"])
+    for name, method in recorded_methods().items():
+        encoder = DenseEncoder(clip.visual, method)
+        for shape in ("crop", "wide"):
+            tokens = encoder(torch.from_numpy(arrays[f"input/{shape}"]).float())[0, 1:]
+            yield _difference(f"{name}/{shape}/tokens", tokens, arrays)
+            logits = F.normalize(tokens, dim=-1) @ text.T
+            yield _difference(f"{name}/{shape}/logits", logits, arrays, LOGIT_TOLERANCE)
+
+
+def _difference(name: str, ours: Tensor, arrays: dict[str, Any], limit: float = STAGE_TOLERANCE) -> Stage:
+    theirs = torch.from_numpy(arrays[name]).float()
+    if ours.shape != theirs.shape:
+        raise ItaclipError(f"{name}: shape {tuple(ours.shape)}, recorded {tuple(theirs.shape)}. Other weights?")
+    return Stage(name, float((ours - theirs).abs().max()), limit)

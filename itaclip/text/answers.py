@@ -1,0 +1,90 @@
+"""What an auxiliary text must be like: for answers of language models, and for finished files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+MAX_WORDS = 50
+
+# How chat models begin when they speak to the user instead of answering.
+_PREAMBLE = re.compile(
+    r"(sure|certainly|absolutely|of course|ok|okay|great|yes|no problem|alright)\s*[,.!:]"
+    r"|here('s|\s+is|\s+are|\s+you)\b"
+    r"|(i|i'm|i'd|i'll|i've|as an ai|as a language model|my apologies|sorry|let me)\s"
+    r"|(the\s+)?(definition|synonym|answer|output|response|one-word synonym)\b[^:]{0,60}(:|\bis\b)",
+    re.IGNORECASE,
+)
+_QUOTES = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019"}
+_BLANKS = str.maketrans(dict.fromkeys("\u00a0\u2009\u202f", " "))
+_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a language model is asked for every class.
+
+    Attributes:
+        name: "definition" or "synonym"; part of file names.
+        prompt: with ``{name}`` in place of the class.
+        one_word: the answer must be a single word.
+    """
+
+    name: str
+    prompt: str
+    one_word: bool
+
+
+DEFINITION = Task(
+    "definition",
+    'Define the word "{name}" in one sentence of at most 50 words that tells what it looks like. '
+    "Answer with the definition and nothing else: no introduction, no quotation marks, no line break.",
+    one_word=False,
+)
+SYNONYM = Task(
+    "synonym",
+    'Give exactly one word that is a synonym of "{name}", or the word closest in meaning if there is none. '
+    "Answer with that word and nothing else: no sentence, no explanation, no punctuation.",
+    one_word=True,
+)
+TASKS = (DEFINITION, SYNONYM)
+
+
+def tidy(answer: str, task: Task) -> str:
+    """Drop what surrounds an answer: blanks, a pair of quotes, thoughts of a reasoning model, a word's full stop."""
+    text = _THOUGHTS.sub("", answer).translate(_BLANKS).strip()
+    if task.one_word:
+        text = text.rstrip(".!")
+    if len(text) > 1 and _QUOTES.get(text[0]) == text[-1] and text[0] not in text[1:-1]:
+        text = text[1:-1].strip()
+    return text.rstrip(".!").lower() if task.one_word else text
+
+
+def fault(text: str, name: str, task: Task) -> str | None:
+    """What is wrong with a text for the class `name`, as a phrase after "the answer"; None if nothing is."""
+    words = text.split()
+    if not words:
+        return "is empty"
+    if len(text.splitlines()) > 1:
+        return "has more than one line"
+    if not text.isprintable():
+        return "holds characters that do not print"
+    if ">=" in text:
+        return "holds '>=', which separates names from texts"
+    if _plain(text) == _plain(name):
+        return "only repeats the name"
+    if _PREAMBLE.match(text) or text.endswith(":"):
+        return "begins with a preamble"
+    if task.one_word:
+        if len(words) > 1:
+            return f"has {len(words)} words instead of one"
+        return None if re.fullmatch(r"[^\W\d_]+(['\u2019-][^\W\d_]+)*", text) else "is no word"
+    if re.match(rf"\W*{re.escape(name)}\W*\s*[:=\u2013\u2014-]\s", text, re.IGNORECASE):
+        return "repeats the name in front"
+    if len(words) > MAX_WORDS:
+        return f"has {len(words)} words; the limit is {MAX_WORDS}"
+    return None
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[\W_]", "", text.lower())

@@ -1,0 +1,83 @@
+"""Shared fixtures: stand-in weights that anyone can make again, and small data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from make_weights import as_torchscript, make_state_dict
+from open_clip.model import CLIP
+from PIL import Image
+
+import itaclip.openmmlab  # noqa: F401 - first: it makes mmseg importable beside mmcv-lite
+from itaclip.clip import load_clip
+from itaclip.text import TextEncoder
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def tiny_state() -> dict[str, torch.Tensor]:
+    return make_state_dict("tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory, tiny_state: dict[str, torch.Tensor]) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "tiny.pt"
+    torch.save(tiny_state, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_torchscript(tmp_path_factory: pytest.TempPathFactory, tiny_state: dict[str, torch.Tensor]) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "tiny_jit.pt"
+    as_torchscript(tiny_state).save(str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tiny_weights: Path) -> CLIP:
+    return load_clip(str(tiny_weights))
+
+
+@pytest.fixture(scope="session")
+def tiny_text(tiny_clip: CLIP) -> TextEncoder:
+    return TextEncoder(tiny_clip)
+
+
+@pytest.fixture
+def class_file(tmp_path: Path) -> Path:
+    path = tmp_path / "classes.txt"
+    path.write_text("background, wall\ncat, kitten\ncup\n")
+    return path
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    path = tmp_path / "definitions.txt"
+    path.write_text("cat >=a small furry animal\ncup >=an open container for drinks\n")
+    return path
+
+
+@pytest.fixture
+def voc_like(tmp_path: Path) -> Callable[..., Path]:
+    """Write a data set in VOC's layout from images and masks of the given sizes."""
+
+    def make(sizes: list[tuple[int, int]], classes: int = 20) -> Path:
+        root = tmp_path / "voc"
+        for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+            (root / folder).mkdir(parents=True)
+        rng = np.random.default_rng(0)
+        names = [f"image_{i}" for i in range(len(sizes))]
+        for name, (height, width) in zip(names, sizes, strict=True):
+            pixels = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize((width, height)).save(root / f"JPEGImages/{name}.jpg")
+            mask = rng.integers(0, classes, (height, width), dtype=np.uint8)
+            Image.fromarray(mask).save(root / f"SegmentationClass/{name}.png")
+        (root / "ImageSets/Segmentation/val.txt").write_text("\n".join(names) + "\n")
+        return root
+
+    return make

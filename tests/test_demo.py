@@ -1,0 +1,154 @@
+"""The bundled demo: scenes, data set, weights, and a meaningful result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from mmengine.config import Config
+from PIL import Image
+
+from itaclip.clip import load_clip
+from itaclip.demo.captions import caption
+from itaclip.demo.dataset import class_lines, ensure_demo_dataset
+from itaclip.demo.scenes import draw_scene
+from itaclip.demo.textures import TEXTURES, draw
+from itaclip.evaluation.command import main
+from itaclip.figures import legend, overlay, paint_labels, result_figure
+from itaclip.files import atomic_path
+from itaclip.palette import palette
+from itaclip.text import TextEncoder
+
+
+@pytest.mark.parametrize("class_id", range(len(TEXTURES)))
+def test_every_texture_draws_and_follows_its_seed(class_id: int) -> None:
+    image = draw(class_id, (48, 64), np.random.default_rng(3))
+    assert image.shape == (48, 64, 3)
+    assert image.dtype == np.uint8
+    assert np.array_equal(image, draw(class_id, (48, 64), np.random.default_rng(3)))
+    assert not np.array_equal(image, draw(class_id, (48, 64), np.random.default_rng(4)))
+    if class_id:
+        assert image.std() > 8  # a pattern, not a plain colour
+
+
+def test_scenes_tell_the_classes_they_show() -> None:
+    for seed in range(20):
+        scene = draw_scene((60, 80), np.random.default_rng(seed))
+        shares = np.bincount(scene.labels.ravel(), minlength=len(TEXTURES)) / scene.labels.size
+        assert scene.classes() == [c for c in range(len(TEXTURES)) if shares[c] >= 0.03]
+
+
+def test_captions_name_every_class_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        chosen = rng.choice(len(TEXTURES), 3, replace=False)
+        sentence = caption(list(chosen), rng)
+        for class_id in chosen:
+            assert any(word in sentence for word in (*TEXTURES[class_id].names, *TEXTURES[class_id].sayings))
+
+
+def test_the_data_set_is_drawn_once_and_whole(tmp_path: Path) -> None:
+    root = ensure_demo_dataset(tmp_path / "demo", scenes=3)
+    names = (root / "ImageSets/Segmentation/val.txt").read_text().split()
+    assert len(names) == 3
+    for name in names:
+        mask = Image.open(root / f"SegmentationClass/{name}.png")
+        assert mask.mode == "P"
+        assert mask.size == Image.open(root / f"JPEGImages/{name}.jpg").size
+        assert np.asarray(mask).max() < len(TEXTURES)
+    stamp = (root / "ImageSets/Segmentation/val.txt").stat().st_mtime_ns
+    ensure_demo_dataset(root, scenes=3)
+    assert (root / "ImageSets/Segmentation/val.txt").stat().st_mtime_ns == stamp
+    assert [p.name for p in tmp_path.iterdir()] == ["demo"]
+
+
+def test_the_class_file_is_the_worlds() -> None:
+    assert (ROOT / "configs/cls_demo.txt").read_text().splitlines() == class_lines()
+
+
+def test_bundled_weights_are_a_small_clip() -> None:
+    path = ROOT / "itaclip/demo/demo_clip.safetensors"
+    assert path.stat().st_size <= 15 * 2**20
+    clip = load_clip("demo")
+    assert len(clip.visual.transformer.resblocks) == 12
+    text = TextEncoder(clip)(["a photo of bricks.", "a photo of grass.", "a photo of a lawn."])
+    assert float(text[1] @ text[2]) > float(text[1] @ text[0]) + 0.3  # synonyms are close
+
+
+def test_the_demo_segments_what_it_has_not_seen(tmp_path: Path) -> None:
+    """Eight held-out scenes in full; chance is below 5 %."""
+    status = main(["--config", str(ROOT / "configs/cfg_demo.py"), "--data-root", str(tmp_path / "demo"),
+                   "--work-dir", str(tmp_path), "--limit", "8"])  # fmt: skip
+    assert status == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["aAcc"] > 60
+    assert metrics["mIoU"] > 30
+
+
+def test_readme_and_configuration_show_the_recorded_demo_numbers() -> None:
+    recorded = json.loads((ROOT / "docs/results/demo.json").read_text())
+    for name, metrics in recorded.items():
+        shown = f"{metrics['mIoU']:.1f}"
+        assert shown in (ROOT / "README.md").read_text(), name
+    assert f"{recorded['itaclip']['mIoU']:.1f} mIoU" in (ROOT / "configs/cfg_demo.py").read_text()
+
+
+# --- pictures ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 21, 171, 300, 900])
+def test_palette_colours_are_distinct_and_fixed(count: int) -> None:
+    colors = palette(count)
+    assert len({tuple(c) for c in colors}) == count
+    assert colors == palette(1000)[:count]
+
+
+def test_pictures_have_the_colours_of_their_classes() -> None:
+    labels = np.array([[0, 1], [299, 255]])
+    colors = palette(300)
+    assert paint_labels(labels, colors)[1, 0].tolist() == colors[299]
+    few = paint_labels(np.array([[1, 255]]), palette(2))
+    assert few[0, 1].tolist() == [0, 0, 0]  # ignored pixels are black
+    image = np.full((2, 2, 3), 100, np.uint8)
+    assert overlay(image, np.zeros((2, 2), int), palette(1)).shape == (2, 2, 3)
+
+
+def test_legend_is_never_clipped() -> None:
+    labels = np.arange(60).repeat(10).reshape(20, 30)
+    names = [f"a rather long class name {i}" for i in range(60)]
+    picture = legend(labels, names, palette(60), height=100)
+    columns = np.asarray(picture)
+    assert (columns[:, -3:] == 255).all()  # white margin at the right border
+    assert (columns[-3:] == 255).all()
+    figure = result_figure(np.zeros((20, 30, 3), np.uint8), labels, names, labels)
+    assert figure.width > 90
+
+
+# --- files -------------------------------------------------------------------
+
+
+def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "deep/result.txt"
+
+    def fail() -> None:
+        with atomic_path(target) as partial:
+            partial.write_text("half")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert list((tmp_path / "deep").iterdir()) == []
+    with atomic_path(target) as partial:
+        partial.write_text("whole")
+    assert target.read_text() == "whole"
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["result.txt"]
+
+
+def test_config_of_the_demo_keeps_the_published_proportions() -> None:
+    demo = Config.fromfile(ROOT / "configs/cfg_demo.py").model
+    patch = load_clip("demo").visual.conv1.kernel_size[0]
+    assert (demo.slide_crop / patch, torch.tensor(demo.pamr_stride).tolist()) == (14, [4, 8])

@@ -1,0 +1,259 @@
+"""Weights from every format, and what is wrong with them said plainly."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from open_clip.model import CLIP
+from open_clip.transformer import QuickGELU
+from safetensors.torch import save_file
+from transformers import CLIPConfig, CLIPModel
+
+from itaclip.clip import DenseEncoder, Method, attention, get_method, load_clip
+from itaclip.clip import loading as loading_module
+from itaclip.errors import ItaclipError
+
+State = dict[str, torch.Tensor]
+
+
+def activation(clip: CLIP) -> type:
+    return type(clip.visual.transformer.resblocks[0].mlp.gelu)
+
+
+def same_weights(a: CLIP, b: CLIP) -> bool:
+    other = dict(b.named_parameters())
+    return all(torch.equal(v, other[k]) for k, v in a.named_parameters() if k != "logit_scale")
+
+
+def test_torchscript_state_dict_and_safetensors_agree(
+    tiny_clip: CLIP, tiny_torchscript: Path, tiny_state: State, tmp_path: Path
+) -> None:
+    save_file({k: v.contiguous() for k, v in tiny_state.items()}, tmp_path / "tiny.safetensors")
+    assert same_weights(tiny_clip, load_clip(str(tiny_torchscript)))
+    assert same_weights(tiny_clip, load_clip(str(tmp_path / "tiny.safetensors")))
+
+
+def test_torchscript_reading_equals_torch_jit(tiny_torchscript: Path) -> None:
+    theirs = torch.jit.load(str(tiny_torchscript)).state_dict()
+    ours = dict(load_clip(str(tiny_torchscript)).named_parameters())
+    for key, value in ours.items():
+        assert torch.equal(value, theirs[key].float())
+
+
+def test_our_encoder_with_plain_settings_is_open_clips_image_tower(tiny_clip: CLIP) -> None:
+    """The class token of the dense encoder as plain CLIP is what open_clip calls the image feature."""
+    pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    tokens = DenseEncoder(tiny_clip.visual, get_method("clip"))(pixels)
+    assert torch.allclose(tokens[:, 0], tiny_clip.encode_image(pixels), atol=1e-4)
+
+
+@pytest.mark.parametrize("hidden_act", ["quick_gelu", "gelu"])
+def test_hugging_face_folder_gives_the_same_features(tmp_path: Path, hidden_act: str) -> None:
+    part = {"num_hidden_layers": 2, "intermediate_size": 512, "hidden_act": hidden_act}
+    config = CLIPConfig(
+        text_config={**part, "hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 1,
+                     "eos_token_id": 49407, "bos_token_id": 49406},
+        vision_config={**part, "hidden_size": 128, "num_attention_heads": 2, "image_size": 64, "patch_size": 16},
+        projection_dim=32,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    theirs = CLIPModel(config).eval()
+    theirs.save_pretrained(tmp_path / "hf")
+    ours = load_clip(str(tmp_path / "hf"))
+    assert (activation(ours) is QuickGELU) == (hidden_act == "quick_gelu")
+    pixels = torch.randn(2, 3, 64, 64)
+    tokens = torch.randint(1, 4000, (2, 77))
+    tokens[:, 9] = 49407
+    tokens[:, 10:] = 0
+    with torch.no_grad():
+        image = theirs.visual_projection(theirs.vision_model(pixel_values=pixels).pooler_output)
+        hidden = theirs.text_model(input_ids=tokens).last_hidden_state[:, 9]
+        text = theirs.text_projection(hidden)
+    assert torch.allclose(ours.encode_image(pixels), image, atol=1e-4)
+    assert torch.allclose(ours.encode_text(tokens), text, atol=1e-4)
+
+
+def test_quick_gelu_follows_the_weights(tiny_torchscript: Path, tiny_state: State, tmp_path: Path) -> None:
+    assert activation(load_clip(str(tiny_torchscript))) is QuickGELU  # OpenAI's archives always
+    plain = {k: v.contiguous() for k, v in tiny_state.items()}
+    save_file(plain, tmp_path / "gelu.safetensors", metadata={"quick_gelu": "false"})
+    assert activation(load_clip(str(tmp_path / "gelu.safetensors"))) is torch.nn.GELU
+    save_file(plain, tmp_path / "quick.safetensors", metadata={"quick_gelu": "true"})
+    assert activation(load_clip(str(tmp_path / "quick.safetensors"))) is QuickGELU
+    assert activation(load_clip(str(tmp_path / "quick.safetensors"), quick_gelu=False)) is torch.nn.GELU
+    # and it is not only a label: features differ
+    pixels = torch.randn(1, 3, 224, 224)
+    a, b = (load_clip(str(tmp_path / f"{n}.safetensors")).encode_image(pixels) for n in ("gelu", "quick"))
+    assert (a - b).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(("tag", "quick"), [("openai", True), ("laion2b_s34b_b79k", False)])
+def test_quick_gelu_follows_the_tag_of_a_named_model(
+    tag: str, quick: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ViT-B-32` of OpenAI and of LAION share an architecture name, not an activation."""
+    text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1}
+    vision = {"image_size": 64, "layers": 1, "width": 64, "patch_size": 32}
+    config = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}
+    torch.manual_seed(0)
+    save_file({k: v.contiguous() for k, v in CLIP(**config).state_dict().items()}, tmp_path / "w.safetensors")
+    monkeypatch.setattr(loading_module.open_clip, "get_model_config", lambda name: config)
+    monkeypatch.setattr(loading_module, "_fetch", lambda *_: tmp_path / "w.safetensors")
+    assert (activation(load_clip("ViT-B/32", tag)) is QuickGELU) == quick
+
+
+def test_weights_lie_frozen_in_float32(tiny_torchscript: Path) -> None:
+    clip = load_clip(str(tiny_torchscript))
+    assert {p.dtype for p in clip.parameters()} == {torch.float32}
+    assert not any(p.requires_grad for p in clip.parameters())
+    assert not clip.training
+
+
+# --- bad input ---------------------------------------------------------------
+
+
+def test_without_a_network_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ITACLIP_WEIGHTS_DIR", str(tmp_path / "mine"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loading_module, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(loading_module, "_in_hub_cache", lambda _: None)
+    with pytest.raises(ItaclipError) as caught:
+        load_clip("ViT-B/16")
+    message = str(caught.value)
+    assert "ViT-B-16.pt" in message
+    assert str(tmp_path / "mine") in message
+    assert "https://openaipublic.azureedge.net/clip/models/5806e77c" in message
+    assert "sha256:        5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f" in message
+
+
+def test_a_file_under_the_expected_name_with_another_checksum_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ITACLIP_WEIGHTS_DIR", str(tmp_path))
+    (tmp_path / "ViT-B-16.pt").write_bytes(b"half a download")
+    with pytest.raises(ItaclipError, match=r"ViT-B-16\.pt: its sha256 is not 5806e77c"):
+        load_clip("ViT-B/16")
+
+
+def test_a_file_with_the_right_checksum_is_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_torchscript: Path, tiny_clip: CLIP
+) -> None:
+    """The real address with the checksum of a stand-in; the architecture then does not fit it."""
+    import hashlib
+
+    content = tiny_torchscript.read_bytes()
+    (tmp_path / "ViT-B-16.pt").write_bytes(content)
+    monkeypatch.setenv("ITACLIP_WEIGHTS_DIR", str(tmp_path))
+    monkeypatch.setattr(loading_module, "_checksum", lambda _: hashlib.sha256(content).hexdigest())
+    with pytest.raises(ItaclipError, match="missing: transformer"):
+        load_clip("ViT-B/16")
+
+
+def test_unknown_names_get_a_hint() -> None:
+    with pytest.raises(ItaclipError, match="Did you mean 'ViT-B/16'"):
+        load_clip("VIT-B/16")
+    with pytest.raises(ItaclipError, match="openai"):
+        load_clip("ViT-B/16", "opnai")
+
+
+@pytest.mark.parametrize("name", ["RN50", "ViT-B-16-SigLIP", "coca_ViT-B-32", "xlm-roberta-base-ViT-B-32"])
+def test_other_architectures_are_refused(name: str, tmp_path: Path, tiny_weights: Path) -> None:
+    with pytest.raises(ItaclipError, match="not a ViT of OpenAI's block layout"):
+        load_clip(name, str(tiny_weights))
+
+
+def test_missing_file() -> None:
+    with pytest.raises(ItaclipError, match=r"/nowhere/x\.pt: no such weight file"):
+        load_clip("/nowhere/x.pt")
+
+
+@pytest.mark.parametrize("kind", ["pt", "jit", "safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_truncated_files(
+    kind: str, share: float, tmp_path: Path, tiny_weights: Path, tiny_torchscript: Path, tiny_state: State
+) -> None:
+    source = {"pt": tiny_weights, "jit": tiny_torchscript, "safetensors": tmp_path / "whole.safetensors"}[kind]
+    if kind == "safetensors":
+        save_file({k: v.contiguous() for k, v in tiny_state.items()}, source)
+    content = source.read_bytes()
+    broken = tmp_path / f"broken.{kind}"
+    broken.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ItaclipError, match=r"broken\."):
+        load_clip(str(broken) if kind != "jit" else str(broken.rename(tmp_path / "broken.pt")))
+
+
+class _Bomb:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.target,)
+
+
+def test_a_malicious_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+    target = tmp_path / "executed"
+    torch.save({"visual.proj": _Bomb(target)}, tmp_path / "evil.pt")
+    with pytest.raises(ItaclipError, match=r"evil\.pt: refused"):
+        load_clip(str(tmp_path / "evil.pt"))
+    with zipfile.ZipFile(tmp_path / "evil_jit.pt", "w") as archive:  # dressed as TorchScript
+        archive.writestr("x/data.pkl", pickle.dumps(_Bomb(target), protocol=2))
+        archive.writestr("x/constants.pkl", b"")
+    with pytest.raises(ItaclipError, match=r"evil_jit\.pt: refused"):
+        load_clip(str(tmp_path / "evil_jit.pt"))
+    assert not target.exists()
+
+
+def test_wrong_geometry(tmp_path: Path, tiny_state: State) -> None:
+    def broken(**changes: torch.Tensor | None) -> str:
+        state = {k: v for k, v in {**tiny_state, **changes}.items() if v is not None}
+        torch.save(state, tmp_path / "x.pt")
+        return str(tmp_path / "x.pt")
+
+    with pytest.raises(ItaclipError, match=r"wrong geometry.*\(100, 128\)"):
+        load_clip(broken(**{"visual.positional_embedding": torch.zeros(100, 128)}))
+    with pytest.raises(ItaclipError, match=r"1 tensor of a wrong shape: visual\.transformer.*instead of \(512, 128\)"):
+        load_clip(broken(**{"visual.transformer.resblocks.3.mlp.c_fc.weight": torch.zeros(100, 128)}))
+    with pytest.raises(ItaclipError, match=r"missing: visual\.ln_post\.weight"):
+        load_clip(broken(**{"visual.ln_post.weight": None}))
+    with pytest.raises(ItaclipError, match="unexpected: extra"):
+        load_clip(broken(extra=torch.zeros(1)))
+    with pytest.raises(ItaclipError, match="not the weights of a CLIP ViT"):
+        load_clip(broken(**{"visual.proj": None}))
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(ItaclipError, match="holds no state dict"):
+        load_clip(str(tmp_path / "list.pt"))
+
+
+def test_hugging_face_folder_problems(tmp_path: Path) -> None:
+    with pytest.raises(ItaclipError, match=r"config\.json, which is missing"):
+        load_clip(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"vision_config": {"hidden_act": "relu"}, "text_config": {}}))
+    with pytest.raises(ItaclipError, match="hidden_act"):
+        load_clip(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"vision_config": {}, "text_config": {}}))
+    with pytest.raises(ItaclipError, match=r"neither model\.safetensors"):
+        load_clip(str(tmp_path))
+
+
+def test_middle_layers_beyond_the_model_are_refused(tiny_clip: CLIP) -> None:
+    with pytest.raises(ItaclipError, match=r"middle_layers \[7, 12\]: \[12\] are not among 1\.\.11"):
+        DenseEncoder(tiny_clip.visual, Method(attention.self_self, True, False, middle_layers=(7, 12)))
+    with pytest.raises(ItaclipError, match="not a multiple of the patch size 16"):
+        DenseEncoder(tiny_clip.visual, get_method("itaclip"))(torch.zeros(1, 3, 224, 225))
+
+
+def test_recorded_real_embeddings_have_the_documented_shape() -> None:
+    folder = Path(__file__).parent.parent / "tools/real_text_embeddings"
+    voc, stuff = (np.load(folder / n).astype(np.float32) for n in ("voc12_single.npy", "coco_single.npy"))
+    assert (voc.shape, stuff.shape) == ((20, 512), (171, 512))
+    assert np.allclose(np.linalg.norm(voc, axis=1), 1, atol=1e-3)
+    # "bus" is class 5 of VOC without background and of COCO-Stuff: the same prompt, the same row
+    assert float(voc[5] @ stuff[5]) > 0.9999

@@ -1,0 +1,108 @@
+"""Cityscapes' annotations to its 19 classes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from preparation_helpers import fails_clearly, read, run_script, visible, write_mask
+from rich.console import Console
+
+from itaclip.errors import ItaclipError
+from itaclip.preparation.cityscapes import convert_cityscapes
+from itaclip.preparation.conversion import Running
+
+RUNNING = Running(Console(quiet=True))
+CITY = "gtFine/val/lindau"
+NAME = "lindau_000000_000019_gtFine"
+
+# official ids of the evaluated classes, in the order of their labels 0..18
+EVALUATED = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
+
+
+def square(label: str, left: int, top: int, right: int, bottom: int, **more: Any) -> dict[str, Any]:
+    return {"label": label, "polygon": [[left, top], [right, top], [right, bottom], [left, bottom]], **more}
+
+
+def write_polygons(root: Path, objects: list[dict[str, Any]], width: int = 8, height: int = 6) -> Path:
+    path = root / CITY / f"{NAME}_polygons.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"imgWidth": width, "imgHeight": height, "objects": objects}))
+    return path
+
+
+def test_label_ids(tmp_path: Path) -> None:
+    write_mask(tmp_path / CITY / f"{NAME}_labelIds.png", [list(range(34)), [255] * 34])
+    assert convert_cityscapes(tmp_path, None, RUNNING) == 1
+    result = read(tmp_path / CITY / f"{NAME}_labelTrainIds.png")
+    expected = [EVALUATED.index(number) if number in EVALUATED else 255 for number in range(34)]
+    assert result.tolist() == [expected, [255] * 34]
+
+
+def test_polygons_where_label_ids_are_missing(tmp_path: Path) -> None:
+    write_polygons(
+        tmp_path,
+        [
+            square("road", 0, 0, 7, 5),
+            square("car", 0, 0, 1, 1),
+            square("persongroup", 4, 0, 5, 1),  # a crowd counts as its members
+            square("license plate", 0, 0, 0, 0),  # never drawn
+            square("sky", 2, 2, 3, 3, deleted=1),
+            square("polegroup", 6, 4, 7, 5),  # not evaluated
+        ],
+    )
+    assert convert_cityscapes(tmp_path, None, RUNNING) == 1
+    result = read(tmp_path / CITY / f"{NAME}_labelTrainIds.png")
+    expected = [[0] * 8 for _ in range(6)]
+    for y in (0, 1):
+        expected[y][0:2] = [13, 13]
+        expected[y][4:6] = [11, 11]
+        expected[y + 4][6:8] = [255, 255]
+    assert result.tolist() == expected
+
+
+def test_label_ids_come_first_and_out_folder(tmp_path: Path) -> None:
+    write_polygons(tmp_path / "in", [square("sky", 0, 0, 7, 5)])
+    write_mask(tmp_path / "in" / CITY / f"{NAME}_labelIds.png", [[7]])
+    write_mask(tmp_path / "in" / CITY / f"{NAME}_instanceIds.png", [[7]])
+    done = run_script("datasets/cvt_cityscapes.py", tmp_path / "in", "-o", tmp_path / "out", "--workers", 2)
+    assert done.returncode == 0, done.stderr
+    assert visible(tmp_path / "out") == [f"{CITY}/{NAME}_labelTrainIds.png"]
+    assert read(tmp_path / "out" / CITY / f"{NAME}_labelTrainIds.png").tolist() == [[0]]
+
+
+def test_missing_annotations(tmp_path: Path) -> None:
+    fails_clearly(run_script("datasets/cvt_cityscapes.py", tmp_path), "gtFine_trainvaltest.zip")
+    (tmp_path / CITY).mkdir(parents=True)
+    with pytest.raises(ItaclipError, match="holds neither"):
+        convert_cityscapes(tmp_path, None, RUNNING)
+
+
+def test_truncated_json(tmp_path: Path) -> None:
+    path = write_polygons(tmp_path, [square("road", 0, 0, 7, 5)])
+    path.write_text(path.read_text()[:50])
+    fails_clearly(run_script("datasets/cvt_cityscapes.py", tmp_path, "--workers", 2), str(path), "JSON")
+    assert visible(tmp_path) == [f"{CITY}/{NAME}_polygons.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"imgWidth": 8, "imgHeight": 6, "objects": [square("unicorn", 0, 0, 1, 1)]}, "object 0: 'unicorn'"),
+        ({"imgWidth": 8, "objects": []}, "imgHeight"),
+        ([], "not in the form"),
+        ({"imgWidth": 8, "imgHeight": 6, "objects": [{"label": "road", "polygon": [1, 2]}]}, "not in the form"),
+    ],
+)
+def test_strange_json(tmp_path: Path, content: Any, message: str) -> None:
+    write_polygons(tmp_path, []).write_text(json.dumps(content))
+    with pytest.raises(ItaclipError, match=message):
+        convert_cityscapes(tmp_path, None, RUNNING)
+
+
+def test_strange_id(tmp_path: Path) -> None:
+    write_mask(tmp_path / CITY / f"{NAME}_labelIds.png", [[34]])
+    with pytest.raises(ItaclipError, match="holds value 34"):
+        convert_cityscapes(tmp_path, None, RUNNING)

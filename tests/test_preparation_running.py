@@ -1,0 +1,173 @@
+"""Conversions that are killed, resumed, run twice at once, or find the disk full."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from preparation_helpers import ROOT, environment, fails_clearly, read, run_script, write_mask
+from rich.console import Console
+
+from itaclip.errors import ItaclipError
+from itaclip.preparation.coco import COCO_STUFF, convert_coco
+from itaclip.preparation.conversion import Conversion, Running, convert
+from itaclip.preparation.jobs import run_jobs
+from itaclip.preparation.masks import LabelMap
+
+SCRIPT = str(ROOT / "datasets/cvt_coco_stuff.py")
+COUNT = 140
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """Enough maps that a run can be caught half-way: one, linked many times over."""
+    root = tmp_path / "coco"
+    raw = np.random.default_rng(0).integers(0, 11, (320, 480))
+    first = write_mask(root / "annotations/val2017/000000.png", raw)
+    for number in range(1, COUNT):
+        os.link(first, first.with_name(f"{number:06}.png"))
+    return root
+
+
+def results(root: Path) -> list[Path]:
+    return sorted((root / "annotations/val2017").glob("[!.]*_labelTrainIds.png"))
+
+
+def children(pid: int) -> list[int]:
+    listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
+    return [int(line) for line in listing.stdout.split()]
+
+
+def alive(pid: int) -> bool:
+    state = Path(f"/proc/{pid}/stat")
+    return state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes as Linux shows them")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_interrupted_and_resumed(many: Path, how: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, SCRIPT, str(many), "--workers", "2"], env=environment(), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 30
+    while len(results(many)) < 10 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    workers = children(process.pid)
+    process.send_signal(how)
+    _, stderr = process.communicate(timeout=30)
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "Traceback" not in stderr
+    deadline = time.monotonic() + 10
+    while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert workers
+    assert not any(alive(pid) for pid in workers), "workers outlive a killed parent"
+
+    kept = {path: path.stat().st_mtime_ns for path in results(many)}
+    assert 10 <= len(kept) < COUNT
+    expected = COCO_STUFF.table[read(many / "annotations/val2017/000000.png")]
+    for path in kept:
+        assert np.array_equal(read(path), expected)
+    assert convert_coco(many, None, COCO_STUFF, Running(Console(quiet=True))) == COUNT - len(kept)
+    assert len(results(many)) == COUNT
+    assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
+
+
+def test_two_runs_at_once(many: Path) -> None:
+    command = [sys.executable, SCRIPT, str(many), "--force", "--workers", "1"]
+    runs = [subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [run.communicate(timeout=60)[1] for run in runs] == ["", ""]
+    assert [run.returncode for run in runs] == [0, 0]
+    expected = COCO_STUFF.table[read(many / "annotations/val2017/000000.png")]
+    assert len(results(many)) == COUNT
+    assert all(np.array_equal(read(path), expected) for path in results(many)[::20])
+    assert not list(many.rglob(".*"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_disk_full(many: Path, workers: int) -> None:
+    done = run_script(
+        "datasets/cvt_coco_stuff.py", many, "--workers", workers,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+    )  # fmt: skip
+    fails_clearly(done, "cannot be written", "File too large")
+    assert results(many) == []
+    assert not list(many.rglob(".*"))
+
+
+def test_unwritable_out(many: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file where a folder should be")
+    fails_clearly(run_script("datasets/cvt_coco_stuff.py", many, "-o", tmp_path / "out"), "cannot be written")
+
+
+# --- the pool ----------------------------------------------------------------
+
+
+def double(number: int) -> int:
+    if number == 13:
+        raise ItaclipError("thirteen")
+    return 2 * number
+
+
+def die(_: int) -> None:
+    os._exit(1)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_in_order_and_first_error(workers: int) -> None:
+    assert list(run_jobs(double, range(13), workers)) == list(range(0, 26, 2))
+    with pytest.raises(ItaclipError, match="thirteen"):
+        list(run_jobs(double, range(20), workers))
+
+
+def test_jobs_are_drawn_as_they_are_done() -> None:
+    drawn = 0
+
+    def jobs() -> Iterator[int]:
+        nonlocal drawn
+        for _ in range(500):
+            drawn += 1
+            yield 1
+
+    running = run_jobs(double, jobs(), 2)
+    for done in range(1, 20):
+        next(running)
+        assert drawn <= done + 2 * 8
+    running.close()  # type: ignore[attr-defined]
+
+
+def test_killed_worker() -> None:
+    with pytest.raises(ItaclipError, match="fewer --workers"):
+        list(run_jobs(die, range(3), 2))
+    with pytest.raises(ItaclipError, match="--workers 0"):
+        list(run_jobs(double, range(3), 0))
+
+
+def blank(_: int) -> LabelMap:
+    return np.zeros((1, 1), np.uint8)
+
+
+def test_memory_does_not_grow_with_the_number(tmp_path: Path) -> None:
+    Image.fromarray(blank(0)).save(tmp_path / "done.png")
+
+    def find() -> Iterator[Conversion[int]]:
+        return (Conversion(number, tmp_path / "done.png") for number in range(100_000))
+
+    tracemalloc.start()
+    try:
+        assert convert(find, blank, Running(Console(quiet=True)), "masks") == 0
+        assert tracemalloc.get_traced_memory()[1] < 2e6
+    finally:
+        tracemalloc.stop()

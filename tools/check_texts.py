@@ -1,0 +1,15 @@
+"""Check definitions and synonyms against their class files; without options, all shipped ones.
+
+    python tools/check_texts.py
+    python tools/check_texts.py --names my_classes.txt --texts my_definitions.txt --background
+
+Exit status: 0 all files can be used, 1 some cannot, 2 bad usage.
+"""
+
+from pathlib import Path
+
+from itaclip.console import run
+from itaclip.text.checking import main
+
+if __name__ == "__main__":
+    run(lambda: main(Path(__file__).resolve().parents[1]))

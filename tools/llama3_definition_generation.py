@@ -1,0 +1,19 @@
+"""Ask LLaMA 3, or any chat model, for a definition of every class.
+
+    python tools/llama3_definition_generation.py --dataset voc21 --out my_texts/voc21_definitions.txt
+    python tools/llama3_definition_generation.py --names my_classes.txt --out my_definitions.txt \\
+        --base-url http://localhost:11434/v1 --model llama3
+
+Tokens come from the environment: HF_TOKEN for gated models, OPENAI_API_KEY for servers.
+Run it again after an interruption: only what is missing is asked. Exit status: 0 all
+classes have a definition, 1 some have none (the file is then not written), 2 bad usage.
+"""
+
+from pathlib import Path
+
+from itaclip.console import run
+from itaclip.text.answers import DEFINITION
+from itaclip.text.generation import main
+
+if __name__ == "__main__":
+    run(lambda: main(DEFINITION, Path(__file__).resolve().parents[1] / "configs"))

@@ -1,0 +1,14 @@
+"""Set up a data set of your own: configuration, class file and text stub.
+
+    python tools/new_dataset.py data/street/images data/street/masks --classes street.txt --name street
+
+Masks are PNG files of class ids, named like the images. docs/custom-dataset.md tells more.
+"""
+
+from pathlib import Path
+
+from itaclip.console import run
+from itaclip.preparation.own import main
+
+if __name__ == "__main__":
+    run(lambda: main(Path(__file__).resolve().parents[1] / "configs/base.py"))
