@@ -45,18 +45,18 @@ def drop_small_areas(scores: Tensor, threshold: float) -> Tensor:
 
 
 def label_map(scores: Tensor, settings: Settings) -> Tensor:
-    """Best class of every pixel: thresholded, then closed.
+    """Best class of every pixel: thresholded, then closed (by ITACLIP alone).
 
     Args:
         scores: K x H x W.
-        settings: `prob_thd` is read.
+        settings: `prob_thd` and `closing` are read.
 
     Returns:
         H x W int64 class ids.
     """
     best, labels = scores.max(0)
     labels = labels.masked_fill(best < settings.prob_thd, 0)
-    return close_labels(labels)
+    return close_labels(labels) if settings.closing else labels
 
 
 def close_labels(labels: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,8 +71,9 @@ def result_figure(
     names: Sequence[str],
     truth: NDArray[np.integer] | None = None,
     colors: Sequence[Sequence[int]] | None = None,
+    compared: Mapping[str, NDArray[np.integer]] | None = None,
 ) -> Image.Image:
-    """Image, truth where known, result and legend, side by side.
+    """Image, truth where known, other results, the result, and a legend of all, side by side.
 
     Args:
         image: H x W x 3 uint8 RGB.
@@ -80,15 +81,25 @@ def result_figure(
         names: one per class.
         truth: H x W class ids; 255 is drawn black.
         colors: RGB per class; None takes the project's palette.
+        compared: other results by title.
     """
     colors = colors if colors is not None else palette(len(names))
-    panels = [Image.fromarray(image)]
-    if truth is not None:
-        panels.append(Image.fromarray(overlay(image, truth, colors)))
-    panels.append(Image.fromarray(overlay(image, predicted, colors)))
-    shown = predicted if truth is None else np.concatenate([predicted.ravel(), truth[truth < len(names)].ravel()])[None]
-    panels.append(legend(shown, names, colors, max(image.shape[0], 40)))
+    maps = {"truth": truth, **(compared or {}), "result": predicted}
+    shown = {title: labels for title, labels in maps.items() if labels is not None}
+    panels = [titled(Image.fromarray(image), "image")]
+    panels += [titled(Image.fromarray(overlay(image, labels, colors)), title) for title, labels in shown.items()]
+    every = np.concatenate([labels.ravel() for labels in shown.values()])[None]
+    panels.append(legend(every, names, colors, max(panels[0].height, 40)))
     return side_by_side(panels)
+
+
+def titled(picture: Image.Image, title: str) -> Image.Image:
+    """A picture with a line of text above it."""
+    font = ImageFont.load_default(12)
+    canvas = Image.new("RGB", (picture.width, picture.height + 17), _BACKGROUND)
+    ImageDraw.Draw(canvas).text((1, 0), title, fill=(0, 0, 0), font=font)
+    canvas.paste(picture, (0, 17))
+    return canvas
 
 
 def side_by_side(panels: Sequence[Image.Image], gap: int = 4) -> Image.Image:

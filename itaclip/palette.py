@@ -5,10 +5,10 @@ from __future__ import annotations
 import colorsys
 
 # Distinct at a glance and readable under white or black text; class 0 is dark grey.
-_FIRST = """
-404040 e6194b 3cb44b ffe119 4363d8 f58231 911eb4 42d4f4 f032e6 bfef45 fabed4
-469990 dcbeff 9a6324 fffac8 800000 aaffc3 808000 ffd8b1 000075 a9a9a9
-""".split()
+_FIRST = (
+    "404040", "e6194b", "3cb44b", "ffe119", "4363d8", "f58231", "911eb4", "42d4f4", "f032e6", "bfef45", "fabed4",
+    "469990", "dcbeff", "9a6324", "fffac8", "800000", "aaffc3", "808000", "ffd8b1", "000075", "a9a9a9",
+)  # fmt: skip
 
 
 def palette(count: int) -> list[list[int]]:

@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor
 
-from itaclip.clip import METHODS, DenseEncoder, Method, attention, load_clip
+from itaclip.clip import METHODS, DenseEncoder, Method, load_clip
 from itaclip.errors import ItaclipError
 from itaclip.pamr import pamr
 from itaclip.pipeline import MEAN, STD, Pipeline
 from itaclip.settings import Settings, checked_names
 from itaclip.text import TextEncoder, build_text_bank, parse_class_names, read_auxiliary_texts
-from itaclip.views import view_logits
+from itaclip.views import make_views, mix_views, view_features
 from itaclip.windows import stitch
 
 STAGE_TOLERANCE = 1e-4
@@ -107,7 +107,8 @@ def _itaclip(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
     crop = image[None, :, :224, :224]
     yield _difference("crop_tokens", pipeline.encoder(crop)[0], arrays)
     grid = (224 // pipeline.encoder.patch_size,) * 2
-    mixed = view_logits(crop, pipeline.encoder, bank.features, grid, settings)[0].permute(2, 0, 1)
+    features = view_features(pipeline.encoder(make_views(crop, settings)), 1, grid)
+    mixed = mix_views(features, bank.features, settings)[0].permute(2, 0, 1)
     upsampled = F.interpolate(mixed[None], size=(224, 224), mode="bilinear")[0]
     yield _difference("crop_logits_s4", upsampled[:, ::4, ::4], arrays)
 
@@ -126,26 +127,23 @@ def _itaclip(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
 def recorded_methods() -> dict[str, Method]:
     """The variants of the recorded training-free file, by its key prefixes."""
 
-    def bare(name: str) -> Method:
-        return replace(METHODS[name], residual=False, feed_forward=False)
-
     def full(name: str) -> Method:
         return replace(METHODS[name], residual=True, feed_forward=True)
 
     return {
         "vanilla": METHODS["clip"],
-        "vanilla_noresidual": bare("clip"),
+        "vanilla_noresidual": replace(METHODS["clip"], residual=False, feed_forward=False),
         "maskclip": METHODS["maskclip"],
-        "maskclip_noresidual": bare("maskclip"),
+        "maskclip_noresidual": METHODS["maskclip_bare"],
         "sclip": METHODS["sclip"],
-        "sclip_noresidual": bare("sclip"),
+        "sclip_noresidual": METHODS["sclip_bare"],
         "clearclip": METHODS["clearclip"],
         "clearclip_fullblock": full("clearclip"),
         "gem": METHODS["gem"],
-        "gem_noresidual": replace(METHODS["gem"], residual=False),
+        "gem_noresidual": METHODS["gem_bare"],
         "naclip": METHODS["naclip"],
         "naclip_fullblock": full("naclip"),
-        "kk": replace(METHODS["clearclip"], recipe=attention.key_key),
+        "kk": METHODS["kk"],
     }
 
 

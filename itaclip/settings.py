@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from itaclip.clip.methods import METHODS
+from itaclip.clip import attention
+from itaclip.clip.methods import METHODS, Method, Positions, get_method
 from itaclip.errors import ItaclipError, did_you_mean
+from itaclip.windows import Padding
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,19 @@ class Settings:
     # --- image encoder ---
     attn_self: bool = True
     """Self-self attention (q-q + k-k); False puts CLIP's q-k in its place."""
+    attention: str | None = None
+    """Attention in the place of the method's, as pairs summed: "qk", "qq+kk", "vv", ..."""
     residual: bool | None = None
     """Keep ``x +`` around the last attention. None follows the method: ITACLIP's published
     numbers kept it, although the design as first described had none."""
     middle_layers: tuple[int, ...] | None = None
     """Blocks, from 1, whose maps are fused with the last one's; None follows the method
-    (7, 8 and 10 of 12 for ITACLIP; deeper models need their own)."""
+    (7, 8 and 10 of 12 for ITACLIP; at another depth in proportion, which is untested)."""
+    feed_forward: bool | None = None
+    """Keep the last feed-forward network; None follows the method (ITACLIP drops it)."""
+    pos_interpolation: Positions | None = None
+    """How positional embeddings meet another token grid: "scale" with the factor
+    (n + 0.1) / table, "size", "antialias"; None follows the method."""
 
     # --- image engineering ---
     img_engineering: bool = True
@@ -53,6 +62,9 @@ class Settings:
     """Side of a window in pixels of the resized image; 0 takes the whole image at once."""
     slide_stride: int = 112
     """Step between windows. Published: 28, which is finer and many times slower."""
+    padding: Padding = "end"
+    """Where zeros fill a window up to whole patches: behind it, or in halves around it
+    ("centre", as ClearCLIP does)."""
 
     # --- refinement ---
     pamr_steps: int = 0
@@ -67,6 +79,8 @@ class Settings:
     """Pixels whose best class scores less become class 0; keep 0 without a background."""
     area_thd: float | None = None
     """Foreground classes that cover at most this share of the foreground are dropped."""
+    closing: bool = True
+    """Close the label map with a 3 x 3 square at the end, as ITACLIP alone does."""
 
     # --- running ---
     batch_crops: int = 60
@@ -87,6 +101,10 @@ class Settings:
             *((0 <= getattr(self, n) <= 1, n, "in [0, 1]") for n in unit),
             (self.area_thd is None or 0 <= self.area_thd <= 1, "area_thd", "None or in [0, 1]"),
             (self.slide_crop >= 0, "slide_crop", "a number of pixels, or 0 for the whole image"),
+            (self.attn_self or self.attention is None, "attention", "None where attn_self is False"),
+            (self.pos_interpolation in (None, "scale", "size", "antialias"), "pos_interpolation",
+             "None, scale, size or antialias"),
+            (self.padding in ("end", "centre"), "padding", "end or centre"),
             (self.slide_stride > 0, "slide_stride", "a positive number of pixels"),
             (not self.slide_crop or self.slide_stride <= self.slide_crop, "slide_stride",
              f"at most slide_crop ({self.slide_crop}), or pixels between windows are never seen"),
@@ -102,6 +120,21 @@ class Settings:
         for holds, name, expected in checks:
             if not holds:
                 raise ItaclipError(f"{name} = {getattr(self, name)!r}: expected {expected}.")
+        if self.attention is not None:
+            attention.named(self.attention)
+
+    def resolved_method(self, blocks: int) -> Method:
+        """The method with these switches applied, for an image tower of so many blocks."""
+        pairs = self.attention if self.attn_self else "qk"
+        return get_method(
+            self.method,
+            residual=self.residual,
+            feed_forward=self.feed_forward,
+            recipe=None if pairs is None else attention.named(pairs),
+            middle_layers=self.middle_layers,
+            positions=self.pos_interpolation,
+            blocks=blocks,
+        )
 
     def changed(self, **values: Any) -> Settings:
         """A copy with some values replaced, checked again."""

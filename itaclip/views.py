@@ -5,8 +5,6 @@ ITACLIP, section 4. Shapes: n crops, h x w pixels, r x c patches, E channels, Q 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,28 +29,37 @@ def make_views(crops: Tensor, settings: Settings) -> Tensor:
     return torch.cat([crops, grey, blurred, tv.vertical_flip(crops), tv.horizontal_flip(crops)])
 
 
-def view_logits(
-    crops: Tensor, encode: Callable[[Tensor], Tensor], text: Tensor, grid: tuple[int, int], settings: Settings
-) -> Tensor:
+def view_features(tokens: Tensor, crops: int, grid: tuple[int, int]) -> Tensor:
+    """Unit features of the patches of every view.
+
+    Args:
+        tokens: (V * n) x (1 + r * c) x E, as `make_views` orders them.
+        crops: n.
+        grid: r, c.
+
+    Returns:
+        V x n x r x c x E float32, flipped views still flipped.
+    """
+    return F.normalize(tokens[:, 1:].float(), dim=-1).view(-1, crops, *grid, tokens.shape[-1])
+
+
+def mix_views(features: Tensor, text: Tensor, settings: Settings) -> Tensor:
     """Cosine-like logits of every patch of every crop.
 
     ``logits = w * mean(features of plain, grey, blurred) t' + (1 - w) * mean(unflipped logits)``
 
     Args:
-        crops: n x 3 x h x w, normalised RGB.
-        encode: image tower, B x 3 x h x w to B x (1 + r * c) x E.
+        features: V x n x r x c x E from `view_features`.
         text: Q x E text bank.
-        grid: r, c.
-        settings: `img_engineering` and `img_eng_coefficient` are read.
+        settings: `img_engineering` and `img_eng_coefficient` are read; without image
+            engineering the first view counts alone.
 
     Returns:
         n x r x c x Q in the dtype of `text`.
     """
-    tokens = encode(make_views(crops, settings))[:, 1:]
-    features = F.normalize(tokens.to(text.dtype), dim=-1)
     if not settings.img_engineering:
-        return (features @ text.T).view(-1, *grid, len(text))
-    plain, grey, blurred, down, sideways = features.view(VIEWS, len(crops), *grid, -1)
+        return features[0] @ text.T
+    plain, grey, blurred, down, sideways = features
     kept = (plain + grey + blurred) / 3 @ text.T
     # flipping back, averaging and the text product are linear and commute
     turned = (down.flip(1) + sideways.flip(2)) / 2 @ text.T

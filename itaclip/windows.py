@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Padding: TypeAlias = Literal["end", "centre"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Axis:
         size: pixels of the (resized) image.
         window: pixels of one window, never more than the image has.
         padded: the window rounded up to whole patches.
+        before: pixels of padding in front of the window; the rest lies behind it.
         patches: patches along a window.
         starts: first pixel of every window; the last one ends at the border.
     """
@@ -31,17 +35,23 @@ class Axis:
     size: int
     window: int
     padded: int
+    before: int
     patches: int
     starts: tuple[int, ...]
 
 
-def plan_axis(size: int, crop: int, stride: int, patch: int) -> Axis:
-    """Lay windows of `crop` pixels over `size` pixels; 0 makes one window of it all."""
+def plan_axis(size: int, crop: int, stride: int, patch: int, padding: Padding = "end") -> Axis:
+    """Lay windows of `crop` pixels over `size` pixels; 0 makes one window of it all.
+
+    A window that is no whole number of patches is padded at its end, or in halves around it
+    ("centre", as ClearCLIP does; the smaller half comes first).
+    """
     window = min(size, crop) if crop else size
     count = max(size - window + stride - 1, 0) // stride + 1
     starts = tuple(min(i * stride, size - window) for i in range(count))
     patches = -(-window // patch)
-    return Axis(size, window, patches * patch, patches, starts)
+    before = (patches * patch - window) // 2 if padding == "centre" else 0
+    return Axis(size, window, patches * patch, before, patches, starts)
 
 
 @dataclass(frozen=True)
@@ -52,9 +62,9 @@ class WindowPlan:
     columns: Axis
 
     @classmethod
-    def of(cls, size: tuple[int, int], crop: int, stride: int, patch: int) -> WindowPlan:
+    def of(cls, size: tuple[int, int], crop: int, stride: int, patch: int, padding: Padding = "end") -> WindowPlan:
         """Plan the windows of an image of (height, width) pixels."""
-        return cls(*(plan_axis(side, crop, stride, patch) for side in size))
+        return cls(*(plan_axis(side, crop, stride, patch, padding) for side in size))
 
     @property
     def count(self) -> int:
@@ -76,8 +86,8 @@ def cut_windows(image: Tensor, plan: WindowPlan, first: int, last: int) -> Tenso
     """Windows `first` to `last` (excluded) of an image, without a loop.
 
     Args:
-        image: 3 x H x W, normalised. Windows that are no whole patches are padded below
-            and to the right with zeros, which is the mean colour.
+        image: 3 x H x W, normalised. Windows that are no whole patches are padded where
+            the plan says, with zeros, which is the mean colour.
 
     Returns:
         n x 3 x padded height x padded width.
@@ -89,8 +99,10 @@ def cut_windows(image: Tensor, plan: WindowPlan, first: int, last: int) -> Tenso
     rows = (top[:, None] + torch.arange(plan.rows.window)).to(image.device)
     columns = (left[:, None] + torch.arange(plan.columns.window)).to(image.device)
     windows = image[:, rows[:, :, None], columns[:, None, :]].transpose(0, 1)
-    below, right = plan.rows.padded - plan.rows.window, plan.columns.padded - plan.columns.window
-    return F.pad(windows, (0, right, 0, below)) if below or right else windows
+    margins = [
+        side for axis in (plan.columns, plan.rows) for side in (axis.before, axis.padded - axis.window - axis.before)
+    ]
+    return F.pad(windows, margins) if any(margins) else windows
 
 
 def stitch(logits: Tensor, plan: WindowPlan, size: tuple[int, int]) -> Tensor:
@@ -121,7 +133,7 @@ def stitching_matrix(axis: Axis, size: int) -> Tensor:
     Bilinear upsampling of each window, mean where windows overlap, bilinear resampling of
     the whole; padding is dropped. Rows sum to 1.
     """
-    upsample = _resample(axis.patches, axis.padded)[: axis.window]
+    upsample = _resample(axis.patches, axis.padded)[axis.before : axis.before + axis.window]
     canvas = torch.zeros(axis.size, len(axis.starts), axis.patches, dtype=torch.float64)
     count = torch.zeros(axis.size, 1, 1, dtype=torch.float64)
     for i, start in enumerate(axis.starts):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.server
 import json
 import pickle
+import threading
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -147,14 +151,53 @@ def test_a_file_with_the_right_checksum_is_used(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_torchscript: Path, tiny_clip: CLIP
 ) -> None:
     """The real address with the checksum of a stand-in; the architecture then does not fit it."""
-    import hashlib
-
     content = tiny_torchscript.read_bytes()
     (tmp_path / "ViT-B-16.pt").write_bytes(content)
     monkeypatch.setenv("ITACLIP_WEIGHTS_DIR", str(tmp_path))
     monkeypatch.setattr(loading_module, "_checksum", lambda _: hashlib.sha256(content).hexdigest())
     with pytest.raises(ItaclipError, match="missing: transformer"):
         load_clip("ViT-B/16")
+
+
+@pytest.fixture
+def weight_server(tmp_path: Path, tiny_torchscript: Path) -> Iterator[tuple[str, list[str]]]:
+    """A real server on this machine with one weight file; also the paths asked for."""
+    asked: list[str] = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            content = tiny_torchscript.read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/openaipublic", asked
+    server.shutdown()
+
+
+def test_downloads_are_checked_cached_and_not_repeated(
+    weight_server: tuple[str, list[str]], tiny_torchscript: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, asked = weight_server
+    good = hashlib.sha256(tiny_torchscript.read_bytes()).hexdigest()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for proxy in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+    fetch = loading_module._fetch
+    path = fetch("tiny", "test", {"url": f"{address}/{good}/tiny.pt"})
+    assert path.read_bytes() == tiny_torchscript.read_bytes()
+    assert fetch("tiny", "test", {"url": f"{address}/{good}/tiny.pt"}) == path
+    assert len(asked) == 1
+    with pytest.raises(ItaclipError, match="checksum does not"):
+        fetch("other", "test", {"url": f"{address}/{'0' * 64}/other.pt"})
 
 
 def test_unknown_names_get_a_hint() -> None:

@@ -126,6 +126,8 @@ def write(path: Path, kind: str) -> np.ndarray:
         exif = Image.Exif()
         exif[0x0112] = 6  # shown turned by 90 degrees
         rgb.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+    else:
+        rgb.save(path)
     return bgr
 
 

@@ -9,7 +9,10 @@ if [ $# -lt 2 ]; then
 fi
 config=$1 processes=$2
 shift 2
-exec python -m torch.distributed.run \
+root=$(cd "$(dirname "$0")/.." && pwd)
+python=$root/.venv/bin/python
+[ -x "$python" ] || python=python
+exec "${PYTHON:-$python}" -m torch.distributed.run \
   --nnodes "${NNODES:-1}" --node-rank "${NODE_RANK:-0}" --nproc-per-node "$processes" \
   --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "${PORT:-29500}" \
-  "$(dirname "$0")/../eval.py" --config "$config" --launcher pytorch "$@"
+  "$root/eval.py" --config "$config" --launcher pytorch "$@"

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from itaclip.clip.blocks import Projections, attend
+from itaclip.errors import ItaclipError
 
 Grid = tuple[int, int]
 Recipe = Callable[[Projections, Tensor, Grid], Tensor]
@@ -42,12 +43,16 @@ def value_value(p: Projections, value: Tensor, grid: Grid) -> Tensor:
     return attend(p.value, p.value, value)
 
 
-def self_self(p: Projections, value: Tensor, grid: Grid) -> Tensor:
-    """(softmax(q q' s) + softmax(k k' s)) v: SCLIP (Wang et al., ECCV 2024) and ITACLIP, eq. 3.
+def sum_of(first: Recipe, *more: Recipe) -> Recipe:
+    """The sum of several recipes, not their mean: with n maps, rows sum to n."""
 
-    The two maps are added, not averaged: rows sum to 2.
-    """
-    return attend(p.query, p.query, value) + attend(p.key, p.key, value)
+    def recipe(p: Projections, value: Tensor, grid: Grid) -> Tensor:
+        out = first(p, value, grid)
+        for other in more:
+            out = out + other(p, value, grid)
+        return out
+
+    return recipe
 
 
 def value_only(p: Projections, value: Tensor, grid: Grid) -> Tensor:
@@ -84,6 +89,33 @@ def generalised(p: Projections, value: Tensor, grid: Grid) -> Tensor:
         a = F.normalize(refine(a, a), dim=-1)
         outputs.append(refine(a, value))
     return (outputs[0] + outputs[1] + outputs[2]) / 3
+
+
+PAIRS: dict[str, Recipe] = {"qk": query_key, "qq": query_query, "kk": key_key, "vv": value_value}
+"""The similarities that a name such as "qq+kk" is made of."""
+
+
+@lru_cache(maxsize=32)
+def named(sum_of_pairs: str) -> Recipe:
+    """The recipe of a name: pairs of `PAIRS` joined by "+", as in the ablation of ITACLIP's paper.
+
+    The same name gives the same function, so that equal methods compare equal.
+
+    Raises:
+        ItaclipError: a part that is no pair.
+    """
+    parts = sum_of_pairs.split("+")
+    unknown = [part for part in parts if part not in PAIRS]
+    if unknown:
+        raise ItaclipError(
+            f"attention = {sum_of_pairs!r}: {unknown[0]!r} is none of {', '.join(PAIRS)}; join several with '+'."
+        )
+    recipes = [PAIRS[part] for part in parts]
+    return recipes[0] if len(recipes) == 1 else sum_of(*recipes)
+
+
+self_self = named("qq+kk")
+"""(softmax(q q' s) + softmax(k k' s)) v: SCLIP (Wang et al., ECCV 2024) and ITACLIP, eq. 3."""
 
 
 @lru_cache(maxsize=32)

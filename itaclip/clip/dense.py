@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -9,8 +11,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from itaclip.clip.blocks import Block, Projections, feed_forward, merge_heads, project, run_block
-from itaclip.clip.methods import Method
+from itaclip.clip.methods import Method, Positions
 from itaclip.errors import ItaclipError
+
+
+@dataclass
+class _Stream:
+    """What one method has made of the blocks so far.
+
+    Attributes:
+        method: whose it is.
+        x: B x N x D, once the method has left the ordinary stream.
+        middle: projections of the middle layers passed.
+    """
+
+    method: Method
+    x: Tensor | None = None
+    middle: list[Projections] = field(default_factory=list)
 
 
 class DenseEncoder(nn.Module):
@@ -29,6 +46,9 @@ class DenseEncoder(nn.Module):
         self.visual: Any = visual
         self.method = method
         self.blocks: nn.ModuleList = visual.transformer.resblocks
+        self._check(method)
+
+    def _check(self, method: Method) -> None:
         layers = len(self.blocks)
         # The last block's own maps enter anyway, so a middle layer comes before it.
         beyond = [i for i in method.middle_layers if not 1 <= i < layers]
@@ -68,36 +88,47 @@ class DenseEncoder(nn.Module):
         Raises:
             ItaclipError: sides that are not multiples of the patch size.
         """
-        x, grid = self._embed(pixels)
+        return self.read(pixels, [self.method])[0]
+
+    def read(self, pixels: Tensor, methods: Sequence[Method]) -> list[Tensor]:
+        """Tokens of several methods from one pass: the ordinary blocks run once for all.
+
+        Args:
+            pixels: as for `forward`.
+            methods: they resample positional embeddings alike.
+
+        Returns:
+            What `forward` returns, per method.
+
+        Raises:
+            ItaclipError: as `forward` and the constructor; or methods that resample
+                positional embeddings in different ways.
+        """
+        for method in methods:
+            self._check(method)
+        if len({method.positions for method in methods}) > 1:
+            raise ItaclipError("methods that resample positional embeddings differently cannot share a pass.")
+        x, grid = self._embed(pixels, methods[0].positions)
         last = len(self.blocks) - 1
-        first = last - self.method.depth + 1  # where the modified stream leaves the ordinary one
-        middle: list[Projections] = []
-        stream = x
+        streams = [_Stream(method) for method in methods]
         for i, block in enumerate(self.blocks):
             p = project(block, x)
-            if i + 1 in self.method.middle_layers:
-                middle.append(p)
-            if i == first:
-                stream = x
-            if i >= first:
-                stream = self._modified(block, stream, p, middle if i == last else [], grid)
+            for stream in streams:
+                self._follow(stream, i, x, p, grid)
             if i < last:
                 x = run_block(block, x, p)
-        return self.visual.ln_post(stream) @ self.visual.proj
+        return [self.visual.ln_post(stream.x) @ self.visual.proj for stream in streams]
 
-    def _modified(self, block: Block, x: Tensor, p: Projections, middle: list[Projections],
-                  grid: tuple[int, int]) -> Tensor:  # fmt: skip
-        """One modified block. With middle layers its maps are half of the fused one:
-        ``A* = A_L / 2 + mean(A_l) / 2`` (ITACLIP, eq. 5), applied to the last values."""
-        recipe, value = self.method.recipe, p.value
-        out = recipe(p, value, grid)
-        if middle:
-            out = 0.5 * out + sum(recipe(m, value, grid) for m in middle) * (0.5 / len(middle))
-        update = merge_heads(block, out)
-        x = x + update if self.method.residual else update
-        return x + feed_forward(block, x) if self.method.feed_forward else x
+    def _follow(self, stream: _Stream, i: int, x: Tensor, p: Projections, grid: tuple[int, int]) -> None:
+        """Take a stream past block i, whose ordinary input is x."""
+        last, method = len(self.blocks) - 1, stream.method
+        if i + 1 in method.middle_layers:
+            stream.middle.append(p)
+        if i > last - method.depth:  # the first time, the stream leaves the ordinary one
+            begun = x if stream.x is None else stream.x
+            stream.x = _modified(self.blocks[i], method, begun, p, stream.middle if i == last else [], grid)
 
-    def _embed(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def _embed(self, pixels: Tensor, positions: Positions) -> tuple[Tensor, tuple[int, int]]:
         """Patch, class and positional embedding, then ``ln_pre``; also the token grid."""
         patch = self.patch_size
         height, width = pixels.shape[-2:]
@@ -107,20 +138,31 @@ class DenseEncoder(nn.Module):
         grid = (x.shape[2], x.shape[3])
         x = x.flatten(2).transpose(1, 2)
         first = self.visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
-        x = torch.cat([first, x], dim=1) + self.positions(grid).to(x.dtype)
+        x = torch.cat([first, x], dim=1) + self.positions(grid, positions).to(x.dtype)
         return self.visual.ln_pre(x), grid
 
-    def positions(self, grid: tuple[int, int]) -> Tensor:
-        """Positional embeddings for a token grid: (1 + rows * columns) x D."""
+    def positions(self, grid: tuple[int, int], rule: Positions) -> Tensor:
+        """Positional embeddings for a token grid, see `Method.positions`: (1 + rows * columns) x D."""
         table: Tensor = self.visual.positional_embedding
         side = self.table_side
         if grid == (side, side):
             return table
         square = table[1:].float().T.reshape(1, -1, side, side)
-        if self.method.positions == "scale":
+        if rule == "scale":
             factors = [(n + 0.1) / side for n in grid]
             patches = F.interpolate(square, scale_factor=factors, mode="bicubic", recompute_scale_factor=False)
         else:
-            antialias = self.method.positions == "antialias"
-            patches = F.interpolate(square, size=grid, mode="bicubic", antialias=antialias)
+            patches = F.interpolate(square, size=grid, mode="bicubic", antialias=rule == "antialias")
         return torch.cat([table[:1].float(), patches.flatten(2)[0].T])
+
+
+def _modified(block: Block, method: Method, x: Tensor, p: Projections, middle: list[Projections],
+              grid: tuple[int, int]) -> Tensor:  # fmt: skip
+    """One modified block. With middle layers its maps are half of the fused one:
+    ``A* = A_L / 2 + mean(A_l) / 2`` (ITACLIP, eq. 5), applied to the last values."""
+    out = method.recipe(p, p.value, grid)
+    if middle:
+        out = 0.5 * out + sum(method.recipe(m, p.value, grid) for m in middle) * (0.5 / len(middle))
+    update = merge_heads(block, out)
+    x = x + update if method.residual else update
+    return x + feed_forward(block, x) if method.feed_forward else x

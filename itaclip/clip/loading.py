@@ -129,7 +129,7 @@ def _fetch(architecture: str, tag: str, config: dict[str, Any]) -> Path:
     try:
         if cached := _in_hub_cache(hub):
             return cached
-        _require_network()
+        _require_network(ENDPOINT if hub else url)
         with _quiet("huggingface_hub", "httpx"):
             return Path(download_pretrained(config))
     except Exception as error:  # whatever the hub's and the network's libraries raise
@@ -156,12 +156,12 @@ def _in_hub_cache(hub: str) -> Path | None:
     return None
 
 
-def _require_network() -> None:
+def _require_network(address: str) -> None:
     """Fail at once without a network; the hub's client would retry for most of a minute."""
     if HF_HUB_OFFLINE:
         raise ConnectionError("HF_HUB_OFFLINE is set")
     if not getproxies():
-        socket.getaddrinfo(urlparse(ENDPOINT).hostname, 443)
+        socket.getaddrinfo(urlparse(address).hostname, 443)
 
 
 @contextmanager

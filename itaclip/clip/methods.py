@@ -6,11 +6,16 @@ A new method is one entry of `METHODS`; nothing else needs to know of it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 from itaclip.clip import attention
 from itaclip.clip.attention import Recipe
 from itaclip.errors import ItaclipError, did_you_mean
+
+Positions: TypeAlias = Literal["scale", "size", "antialias"]
+
+_PUBLISHED_BLOCKS = 12
+"""Blocks of ViT-B, for which the middle layers were chosen."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Method:
     feed_forward: bool
     middle_layers: tuple[int, ...] = ()
     depth: int = 1
-    positions: Literal["scale", "size", "antialias"] = "scale"
+    positions: Positions = "scale"
 
 
 METHODS: dict[str, Method] = {
@@ -45,21 +50,40 @@ METHODS: dict[str, Method] = {
     "clearclip": Method(attention.query_query, residual=False, feed_forward=False),
     "naclip": Method(attention.neighbour(std=5.0), residual=False, feed_forward=False),
     "gem": Method(attention.generalised, residual=True, feed_forward=False, depth=6, positions="antialias"),
+    # What ClearCLIP's repository computes for these three by default: its switch drops the
+    # residual, and with it the feed-forward network.
+    "maskclip_bare": Method(attention.value_only, residual=False, feed_forward=False),
+    "sclip_bare": Method(attention.self_self, residual=False, feed_forward=False),
+    "gem_bare": Method(attention.generalised, residual=False, feed_forward=False, depth=6, positions="antialias"),
+    # NACLIP's ablation without its Gaussian window.
+    "kk": Method(attention.key_key, residual=False, feed_forward=False),
     # Residual kept: the published table was made with it, although the design as first
     # described had none. `residual=False` in the settings switches it off.
     "itaclip": Method(attention.self_self, residual=True, feed_forward=False, middle_layers=(7, 8, 10)),
 }
 
 
-def get_method(name: str, residual: bool | None = None, attn_self: bool = True,
-               middle_layers: tuple[int, ...] | None = None) -> Method:  # fmt: skip
-    """Look up a method and apply the switches of a configuration.
+def get_method(
+    name: str,
+    *,
+    residual: bool | None = None,
+    feed_forward: bool | None = None,
+    recipe: Recipe | None = None,
+    middle_layers: tuple[int, ...] | None = None,
+    positions: Positions | None = None,
+    blocks: int = _PUBLISHED_BLOCKS,
+) -> Method:
+    """Look up a method and apply the switches of a configuration; None keeps the method's own.
 
     Args:
         name: a key of `METHODS`.
-        residual: overrides the method's own; None keeps it.
-        attn_self: False replaces the recipe by CLIP's own q-k attention.
-        middle_layers: overrides the method's own; None keeps them.
+        residual: keep ``x +`` around the attention.
+        feed_forward: keep the feed-forward network.
+        recipe: the attention.
+        middle_layers: blocks to fuse, as they are.
+        positions: how positional embeddings are resampled.
+        blocks: of the model. The method's own middle layers belong to 12; for another depth
+            they are scaled in proportion, which no publication has tested.
 
     Raises:
         ItaclipError: an unknown name.
@@ -68,10 +92,17 @@ def get_method(name: str, residual: bool | None = None, attn_self: bool = True,
         known = ", ".join(METHODS)
         raise ItaclipError(f"method {name!r} is unknown; there are: {known}.{did_you_mean(name, METHODS)}")
     method = METHODS[name]
-    if residual is not None:
-        method = replace(method, residual=residual)
-    if not attn_self:
-        method = replace(method, recipe=attention.query_key)
-    if middle_layers is not None:
-        method = replace(method, middle_layers=middle_layers)
-    return method
+    if middle_layers is None and method.middle_layers and blocks != _PUBLISHED_BLOCKS:
+        middle_layers = scaled_layers(method.middle_layers, blocks)
+    changes: dict[str, Any] = {"residual": residual, "feed_forward": feed_forward, "recipe": recipe,
+               "middle_layers": middle_layers, "positions": positions}  # fmt: skip
+    return replace(method, **{field: value for field, value in changes.items() if value is not None})
+
+
+def scaled_layers(layers: tuple[int, ...], blocks: int) -> tuple[int, ...]:
+    """Layers of a 12-block model at the same relative depth of another: ``round(l * blocks / 12)``.
+
+    They stay before the last block; layers that fall together count once.
+    """
+    scaled = (round(layer * blocks / _PUBLISHED_BLOCKS) for layer in layers)
+    return tuple(sorted({layer for layer in scaled if 1 <= layer < blocks}))

@@ -10,12 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine import dist
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 from rich.console import Console
 
+from itaclip.clip import METHODS
 from itaclip.console import make_console, make_progress
 from itaclip.errors import ItaclipError
+from itaclip.evaluation.distributed import join
 from itaclip.evaluation.loop import evaluate
+from itaclip.evaluation.protocol import PRESETS, apply_protocol
 from itaclip.evaluation.report import as_json, class_table
 from itaclip.evaluation.setup import build_dataset, build_model, check_classes, check_labels, load_config
 from itaclip.files import write_json
@@ -29,6 +32,11 @@ def parser() -> argparse.ArgumentParser:
     """The options of `eval.py`."""
     options = argparse.ArgumentParser(prog="eval.py", description="Evaluate a configuration on its data set.")
     options.add_argument("--config", type=Path, required=True, help="configuration, such as configs/cfg_voc.py")
+    options.add_argument("--method", help="attention of the image tower: " + ", ".join(METHODS))
+    options.add_argument("--preset", choices=PRESETS,
+                         help="published: the settings that the method was published with on this data set; "
+                              "common: one protocol for all methods")  # fmt: skip
+    options.add_argument("--pamr", choices=("on", "off"), help="refinement, whatever preset and configuration say")
     options.add_argument("--data-root", help="folder of the data set; replaces the configuration's")
     options.add_argument("--weights", help="CLIP's name or a weight file; replaces the configuration's")
     options.add_argument("--work-dir", type=Path, help="folder for metrics.json (default: work_dirs/<config>)")
@@ -51,16 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     if args.limit is not None and args.limit < 1:
         raise ItaclipError(f"--limit {args.limit}: expected 1 or more.")
-    config = load_config(args.config)
-    config.merge_from_dict(args.cfg_options)
-    if args.data_root is not None:
-        config.test_dataloader.dataset.data_root = args.data_root
-    if args.weights is not None:
-        config.model.model_name = args.weights
-    if args.launcher != "none":
-        import torch
-
-        dist.init_dist(args.launcher, backend="nccl" if torch.cuda.is_available() else "gloo")
+    folder = args.work_dir or Path("work_dirs") / args.config.stem
+    config, source = configure(args, folder)
+    join(args.launcher)
     first = dist.get_rank() == 0
     console = make_console() if first else Console(file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
 
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     loader = config.test_dataloader
     total = len(dataset) if args.limit is None else min(args.limit, len(dataset))
-    with _progress(console, total) as advance:
+    with progress(console, total) as advance:
         outcome = evaluate(
             model, dataset, batch_size=loader.get("batch_size", 1), num_workers=loader.get("num_workers", 0),
             limit=args.limit, masks_to=args.out, overlays_to=args.show_dir, advance=advance,
@@ -90,9 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = {
         "config": str(args.config), "model_name": config.model.get("model_name", "ViT-B/16"),
         "pretrained": config.model.get("pretrained"), "data_root": str(config.test_dataloader.dataset.data_root),
-        "limit": args.limit, "processes": dist.get_world_size(),
+        "preset": args.preset, "preset_source": source, "limit": args.limit, "processes": dist.get_world_size(),
     }  # fmt: skip
-    folder = args.work_dir or Path("work_dirs") / args.config.stem
     write_json(folder / "metrics.json", as_json(metrics, names, outcome, model.settings, run))
     console.print(class_table(metrics, names))
     console.print(f"mIoU {metrics.mean_iou:.2f}  mAcc {metrics.mean_accuracy:.2f}  aAcc {metrics.all_accuracy:.2f}  "
@@ -105,8 +105,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return SOME_SKIPPED if outcome.skipped else 0
 
 
+def configure(args: argparse.Namespace, folder: Path) -> tuple[Config, str | None]:
+    """The configuration that the options describe; `--cfg-options` have the last word.
+
+    Args:
+        args: parsed options.
+        folder: receives a class file when the preset words classes differently.
+
+    Returns:
+        The configuration, and where a preset's settings come from.
+
+    Raises:
+        ItaclipError: bad input.
+    """
+    config = load_config(args.config)
+    source = apply_protocol(config, folder, args.method, args.preset, args.pamr)
+    config.merge_from_dict(args.cfg_options)
+    if args.data_root is not None:
+        config.test_dataloader.dataset.data_root = args.data_root
+    if args.weights is not None:
+        config.model.model_name = args.weights
+    return config, source
+
+
 @contextmanager
-def _progress(console: Console, total: int) -> Iterator[_Advance]:
+def progress(console: Console, total: int) -> Iterator[_Advance]:
     """A bar with the time left on a terminal, a line now and then elsewhere."""
     with make_progress(console) as bar:
         yield _Advance(console, total, bar, bar.add_task("evaluating", total=total))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,23 +87,14 @@ def evaluate(
         overlays_to: folder for image, truth, result and legend, side by side.
         advance: told how many images were done, for progress.
     """
-    rank, world = dist.get_rank(), dist.get_world_size()
-    last = len(dataset) if limit is None else min(limit, len(dataset))
-    loader: DataLoader[Any] = DataLoader(
-        Subset(_Guarded(dataset), range(rank, last, world)),  # no image twice, none left out
-        batch_size=batch_size,
-        num_workers=num_workers,
-        collate_fn=list,
-    )
+    world = dist.get_world_size()
     outcome = Outcome(IoUCounts(len(dataset.metainfo["classes"])))
-    for batch in loader:
-        items = [item for item in batch if not isinstance(item, _Failure)]
-        outcome.skipped += [(item.path, item.reason) for item in batch if isinstance(item, _Failure)]
-        if items:
+    for batch, skipped in batches(dataset, batch_size, num_workers, limit):
+        outcome.skipped += skipped
+        count = len(batch["inputs"])
+        if count:
             began = time.perf_counter()
-            samples = model.test_step(
-                {"inputs": [item["inputs"] for item in items], "data_samples": [item["data_samples"] for item in items]}
-            )
+            samples = model.test_step(batch)
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             outcome.seconds += time.perf_counter() - began
@@ -111,14 +102,36 @@ def evaluate(
                 predicted = sample.pred_sem_seg.data[0]
                 outcome.counts.add(predicted, sample.gt_sem_seg.data[0])
                 _write_pictures(sample, predicted.cpu().numpy(), dataset, masks_to, overlays_to)
-            outcome.images += len(items)
-        advance(len(batch) * world)
+            outcome.images += count
+        advance((count + len(skipped)) * world)
     outcome.counts.add_from_other_processes()
     gathered = dist.all_gather_object((outcome.images, outcome.skipped)) if world > 1 else []
     if gathered:
         outcome.images = sum(images for images, _ in gathered)
         outcome.skipped = [pair for _, pairs in gathered for pair in pairs]
     return outcome
+
+
+def batches(
+    dataset: Any, batch_size: int, num_workers: int, limit: int | None
+) -> Iterator[tuple[dict[str, list[Any]], list[tuple[str, str]]]]:
+    """This process's share of a data set: no image twice, none left out.
+
+    Yields:
+        A batch as a data preprocessor takes it, of images that could be loaded; and path
+        and reason of those that could not.
+    """
+    last = len(dataset) if limit is None else min(limit, len(dataset))
+    loader: DataLoader[Any] = DataLoader(
+        Subset(_Guarded(dataset), range(dist.get_rank(), last, dist.get_world_size())),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=list,
+    )
+    for batch in loader:
+        items = [item for item in batch if not isinstance(item, _Failure)]
+        skipped = [(item.path, item.reason) for item in batch if isinstance(item, _Failure)]
+        yield {key: [item[key] for item in items] for key in ("inputs", "data_samples")}, skipped
 
 
 def _write_pictures(

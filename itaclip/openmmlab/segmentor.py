@@ -40,6 +40,8 @@ class ITACLIPSegmentor(BaseSegmentor):
         data_preprocessor: None builds `ITACLIPPreprocessor`.
         dataset_name: of old configurations; the class file tells all, so it is not read.
         width_chunk_size: of old configurations; memory is bounded without it.
+        train_cfg: put there by MMSegmentation's builders; nothing is trained.
+        test_cfg: likewise; windows are settings here.
         settings: every field of `itaclip.settings.Settings`.
 
     Raises:
@@ -57,6 +59,8 @@ class ITACLIPSegmentor(BaseSegmentor):
         init_cfg: dict[str, Any] | None = None,
         dataset_name: str | None = None,
         width_chunk_size: int | None = None,
+        train_cfg: dict[str, Any] | None = None,
+        test_cfg: dict[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         # built here, because BaseModel would look for it outside MMSegmentation's scope

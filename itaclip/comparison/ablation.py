@@ -1,0 +1,133 @@
+"""Many variants of one configuration in one run, doing once what they have in common.
+
+Every prompt is encoded once. Variants share views and blocks 1..L-1 when their windows
+agree, the whole encoder when their method agrees, stitching and PAMR when their logits
+agree. Each gives what a separate evaluation of its settings gives.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from open_clip.model import CLIP
+from torch import Tensor
+
+from itaclip.clip import load_clip
+from itaclip.evaluation.counts import IoUCounts
+from itaclip.evaluation.loop import Outcome, batches
+from itaclip.openmmlab import ITACLIPPreprocessor
+from itaclip.openmmlab.segmentor import choose_device
+from itaclip.pipeline import Pipeline
+from itaclip.settings import Settings, checked_names
+from itaclip.text import TextBank, TextEncoder, build_text_bank, read_auxiliary_texts, read_class_names
+
+_NO_SETTINGS = ("type", "name_path", "model_name", "pretrained", "quick_gelu", "auxiliary_text_path",
+                "data_preprocessor", "init_cfg", "dataset_name", "width_chunk_size")  # fmt: skip
+
+
+class RememberingEncoder(TextEncoder):
+    """The text tower, which encodes no prompt twice."""
+
+    def __init__(self, clip: CLIP) -> None:
+        super().__init__(clip)
+        self._known: dict[str, Tensor] = {}
+
+    def forward(self, prompts: Sequence[str]) -> Tensor:
+        """As `TextEncoder`; what was asked before is remembered."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known]
+        if new:
+            self._known.update(zip(new, super().forward(new), strict=True))
+        return torch.stack([self._known[prompt] for prompt in prompts])
+
+
+class Ablation:
+    """What all variants of a configuration share: weights, classes, texts.
+
+    Args:
+        config: a whole configuration.
+
+    Raises:
+        ItaclipError: bad weights, class file, texts or settings.
+    """
+
+    def __init__(self, config: Config) -> None:
+        model = config.model
+        self.base = Settings(**checked_names({k: v for k, v in model.items() if k not in _NO_SETTINGS}))
+        background = self.base.background
+        self.classes = read_class_names(model.name_path, background)
+        texts = model.get("auxiliary_text_path")
+        self.auxiliary = read_auxiliary_texts(texts, self.classes, background) if texts else None
+        self._device = choose_device(self.base.device)
+        clip = load_clip(
+            model.get("model_name", "ViT-B/16"), model.get("pretrained", "openai"), model.get("quick_gelu")
+        )
+        self._encoder = RememberingEncoder(clip).to(self._device)
+        self._banks: dict[float, TextBank] = {}
+        self._pipeline = Pipeline(clip, self.base).to(self._device)
+        self._preprocessor = ITACLIPPreprocessor().to(self._device)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of the image tower."""
+        return len(self._pipeline.encoder.blocks)
+
+    def bank(self, coefficient: float) -> TextBank:
+        """The text bank with auxiliary texts of a weight."""
+        if coefficient not in self._banks:
+            self._banks[coefficient] = build_text_bank(
+                self._encoder, self.classes, self.auxiliary, coefficient, self.base.background
+            )
+        return self._banks[coefficient]
+
+    def forget(self) -> None:
+        """Drop all texts, so that the next run starts as from nothing."""
+        self._banks.clear()
+        self._encoder._known.clear()
+
+    def run(
+        self,
+        dataset: Any,
+        variants: Sequence[Settings],
+        *,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        limit: int | None = None,
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> list[Outcome]:
+        """Evaluate variants together.
+
+        Args:
+            dataset: MMSegmentation's, in test mode.
+            variants: settings of the configuration's dtype; equal ones are computed once.
+            batch_size: images per step.
+            num_workers: loading processes.
+            limit: only the first images.
+            advance: told how many images were done.
+
+        Returns:
+            Per variant; all tell the same seconds, those of the whole run with its texts.
+        """
+        began = time.perf_counter()
+        distinct = list(dict.fromkeys(variants))
+        pairs = [(settings, self.bank(settings.def_coefficient)) for settings in distinct]
+        counts = [IoUCounts(len(dataset.metainfo["classes"])) for _ in distinct]
+        shared = Outcome(counts[0])
+        for batch, skipped in batches(dataset, batch_size, num_workers, limit):
+            shared.skipped += skipped
+            if batch["inputs"]:
+                data = self._preprocessor(batch)
+                samples = data["data_samples"]
+                sizes = [tuple(sample.metainfo["ori_shape"])[:2] for sample in samples]
+                results = self._pipeline.variants(data["inputs"], sizes, pairs)
+                for image, variant, result in results:
+                    counts[variant].add(result.labels, samples[image].gt_sem_seg.data[0])
+                shared.images += len(samples)
+            advance(len(batch["inputs"]) + len(skipped))
+        shared.seconds = time.perf_counter() - began
+        place = {settings: i for i, settings in enumerate(distinct)}
+        return [replace(shared, counts=counts[place[settings]]) for settings in variants]

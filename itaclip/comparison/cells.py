@@ -1,0 +1,194 @@
+"""The cells of a comparison: one evaluation each, run once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from itaclip.clip.loading import DEMO
+from itaclip.errors import ItaclipError
+from itaclip.evaluation import command
+from itaclip.files import write_json
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One evaluation.
+
+    Attributes:
+        config: configuration of the data set.
+        method: a key of `itaclip.clip.METHODS`.
+        preset: "published", "common", or "config" for the configuration's own settings.
+        pamr: "on", "off", or "preset" for what preset and configuration say.
+    """
+
+    config: str
+    method: str
+    preset: str
+    pamr: str
+
+    @property
+    def name(self) -> str:
+        """A file name that tells the cells of a comparison apart."""
+        place = hashlib.sha256(str(Path(self.config).resolve()).encode()).hexdigest()[:6]
+        return f"{Path(self.config).stem}-{place}-{self.method}-{self.preset}-pamr_{self.pamr}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What all cells share.
+
+    Attributes:
+        weights: CLIP's name or file; None follows the configurations.
+        data_roots: folders by configuration stem, such as ``cfg_voc``.
+        limit: only the first images.
+        processes: more than one runs every cell through `launcher`.
+        launcher: path of tools/dist_test.sh.
+        overrides: ``key=value`` entries of every configuration.
+    """
+
+    weights: str | None = None
+    data_roots: tuple[tuple[str, str], ...] = ()
+    limit: int | None = None
+    processes: int = 1
+    launcher: Path | None = None
+    overrides: tuple[str, ...] = ()
+
+
+def make_cells(configs: Sequence[str], methods: Sequence[str], presets: Sequence[str], pamr: str) -> list[Cell]:
+    """All combinations, data set by data set; `pamr` = "both" doubles them."""
+    switches = ("off", "on") if pamr == "both" else (pamr,)
+    return [Cell(*values) for values in itertools.product(configs, methods, presets, switches)]
+
+
+def arguments(cell: Cell, options: Options, folder: Path) -> list[str]:
+    """The options of `eval.py` for a cell whose files go to `folder`."""
+    found = ["--config", cell.config, "--method", cell.method, "--work-dir", str(folder)]
+    if cell.preset != "config":
+        found += ["--preset", cell.preset]
+    if cell.pamr != "preset":
+        found += ["--pamr", cell.pamr]
+    if options.weights:
+        found += ["--weights", options.weights]
+    root = dict(options.data_roots).get(Path(cell.config).stem)
+    if root:
+        found += ["--data-root", root]
+    if options.limit:
+        found += ["--limit", str(options.limit)]
+    if options.overrides:
+        found += ["--cfg-options", *options.overrides]
+    return found
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a cell: metrics, or the reason why there are none.
+
+    Attributes:
+        cell: which.
+        dataset: the type that the configuration gives its data set; "" if it could not be read.
+        pamr: whether PAMR was on; None if the settings could not be found out.
+        metrics: content of its metrics.json.
+        error: message of the failure.
+        kept: from an earlier run.
+    """
+
+    cell: Cell
+    dataset: str
+    pamr: bool | None
+    metrics: dict[str, Any] | None = None
+    error: str | None = None
+    kept: bool = False
+
+
+def run_cell(cell: Cell, options: Options, out: Path) -> Result:
+    """Evaluate a cell, unless its result under the same settings is at hand.
+
+    A failure is a result too. Results with unreadable images are not taken for final.
+    """
+    folder = out / "cells" / cell.name
+    kept_at = folder.with_suffix(".json")
+    dataset, pamr = "", None
+    try:
+        found = arguments(cell, options, folder)
+        args = command.parser().parse_args(found)
+        config, _ = command.configure(args, folder)
+        dataset = str(config.test_dataloader.dataset.type)
+        pamr = bool(config.model.get("pamr_steps", 0))
+        identity = fingerprint(config, options.limit)
+        kept = _read(kept_at)
+        if kept and kept["fingerprint"] == identity and not kept["metrics"]["skipped"]:
+            return Result(cell, dataset, pamr, kept["metrics"], kept=True)
+        (folder / "metrics.json").unlink(missing_ok=True)  # its presence tells that the run ended well
+        if options.processes > 1:
+            _launch(found, options)
+        else:
+            command.main(found)
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        write_json(kept_at, {"fingerprint": identity, "cell": asdict(cell), "metrics": metrics})
+        return Result(cell, dataset, pamr, metrics)
+    except Exception as error:  # one cell must not end the others, whatever it dies of
+        reason = str(error) if isinstance(error, ItaclipError) else f"{type(error).__name__}: {error}"
+        return Result(cell, dataset, pamr, error=reason)
+
+
+def fingerprint(config: Config, limit: int | None) -> str:
+    """Changes with whatever a result depends on: settings, class words, texts, weights, data set."""
+    model = config.model.to_dict()
+    files = {key: _content(model.pop(key, None)) for key in ("name_path", "auxiliary_text_path")}
+    content = {
+        "model": model,
+        "files": files,
+        "weights": [_identity(model.get(key)) for key in ("model_name", "pretrained")],
+        "dataset": config.test_dataloader.dataset.to_dict(),
+        "limit": limit,
+        "version": version("itaclip"),
+    }
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _content(path: str | None) -> str | None:
+    return Path(path).read_text(encoding="utf-8-sig") if path and Path(path).is_file() else path
+
+
+def _identity(name: str | None) -> list[Any] | None:
+    """Size and time of a weight file; None for a name."""
+    path = resources.files("itaclip.demo") / "demo_clip.safetensors" if name == DEMO else Path(name or "")
+    if not isinstance(path, Path) or not path.is_file():
+        return None
+    return [path.stat().st_size, path.stat().st_mtime_ns]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return kept if {"fingerprint", "metrics"} <= kept.keys() else None
+
+
+def _launch(found: list[str], options: Options) -> None:
+    """Run `eval.py` in several processes; its output goes to the terminal as it comes."""
+    if options.launcher is None or not options.launcher.is_file():
+        raise ItaclipError(f"{options.processes} processes need tools/dist_test.sh; {options.launcher} is no file.")
+    config, rest = found[1], found[2:]
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(["bash", str(options.launcher), config, str(options.processes), *rest], env=environment,
+                          check=False, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    if not (Path(found[found.index("--work-dir") + 1]) / "metrics.json").is_file():
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        told = [line for line in lines if line.startswith("error: ")]
+        raise ItaclipError(f"{options.processes} processes ended with {done.returncode}: {(told or lines)[-1]}")

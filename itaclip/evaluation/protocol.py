@@ -1,0 +1,93 @@
+"""Method, preset and refinement of a run, put into its configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from mmengine.config import Config
+
+from itaclip.clip import METHODS
+from itaclip.errors import ItaclipError, did_you_mean
+from itaclip.files import write_text
+from itaclip.presets import Preset, common, published
+from itaclip.text import read_class_names
+from itaclip.text.class_names import read_lines
+
+PRESETS = ("published", "common")
+_PAMR_STEPS = 10
+_LONG_SIDE = 2048
+
+Switch: TypeAlias = Literal["on", "off"]
+
+
+def apply_protocol(config: Config, folder: Path, method: str | None = None, preset: str | None = None,
+                   pamr: Switch | None = None) -> str | None:  # fmt: skip
+    """Change a configuration in place; None leaves what it says.
+
+    Args:
+        config: a whole configuration.
+        folder: receives the class file, where the preset words classes differently.
+        method: a key of `itaclip.clip.METHODS`. Alone it changes nothing else.
+        preset: "published" or "common", see `itaclip.presets`.
+        pamr: refinement, whatever the preset says: "on" keeps its rounds, or takes the
+            published 10 where it has none.
+
+    Returns:
+        Where the preset's settings come from; None without a preset.
+
+    Raises:
+        ItaclipError: an unknown method, nothing published for this pair, or a
+            configuration that the preset does not fit.
+    """
+    model = config.model
+    if method is not None:
+        if method not in METHODS:
+            raise ItaclipError(
+                f"--method {method}: expected one of {', '.join(METHODS)}.{did_you_mean(method, METHODS)}"
+            )
+        model.method = method
+    source = None
+    if preset is not None:
+        dataset = config.test_dataloader.dataset
+        name = model.get("method", "itaclip")
+        chosen = published(name, dataset.type) if preset == "published" else common(
+            dataset.type, model.get("background", False)
+        )  # fmt: skip
+        _put(config, chosen, folder)
+        source = chosen.source
+    if pamr is not None:
+        model.pamr_steps = 0 if pamr == "off" else model.get("pamr_steps") or _PAMR_STEPS
+    return source
+
+
+def _put(config: Config, preset: Preset, folder: Path) -> None:
+    model = config.model
+    if preset.texts and not model.get("auxiliary_text_path"):
+        raise ItaclipError(
+            "the published settings mix in auxiliary texts, but model.auxiliary_text_path is not set; "
+            "name a file (llm_texts/ has them), or take --preset common."
+        )
+    if not preset.texts:
+        model.auxiliary_text_path = None
+    model.update(dict(preset.settings))
+    if preset.short_side is not None:
+        _resize(config.test_dataloader.dataset)["scale"] = (_LONG_SIDE, preset.short_side)
+    if preset.words:
+        lines = read_lines(model.name_path)
+        for number, words in preset.words.items():
+            lines[number] = words
+        path = folder / Path(model.name_path).name
+        write_text(path, "\n".join(lines) + "\n")
+        read_class_names(path, model.get("background", False))
+        model.name_path = str(path)
+
+
+def _resize(dataset: Any) -> Any:
+    """The one step of the test pipeline that resizes."""
+    steps = [step for step in dataset.get("pipeline", []) if step.get("type") == "Resize"]
+    if len(steps) != 1:
+        raise ItaclipError(
+            f"the test pipeline has {len(steps)} Resize steps; a preset sets the short side of exactly one."
+        )
+    return steps[0]

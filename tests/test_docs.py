@@ -1,0 +1,38 @@
+"""The documents say what the code does."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from itaclip.evaluation.command import parser
+from itaclip.settings import Settings
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "llm_texts/README.md"]
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    text = (ROOT / "docs/configuration.md").read_text()
+    for field in fields(Settings):
+        assert f"`{field.name}`" in text, field.name
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_named_files_exist(path: Path) -> None:
+    text = path.read_text()
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    missing = [link for link in links if not (path.parent / link).exists()]
+    code = re.findall(r"`((?:configs|tools|datasets|itaclip|llm_texts|tests|docs)/[\w./-]+)`", text)
+    missing += [name for name in code if not (ROOT / name).exists() and "village" not in name]  # the guide's example
+    assert missing == []
+
+
+def test_every_option_of_eval_is_in_the_readme_or_its_help() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for option in ("--config", "--data-root", "--weights", "--work-dir", "--show-dir", "--out", "--limit"):
+        assert option in readme
+        assert option in parser().format_help()

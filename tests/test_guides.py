@@ -1,0 +1,68 @@
+"""The guides to methods and extensions: their code runs, their numbers are the data's."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from comparison_helpers import small_config
+from conftest import ROOT
+
+from itaclip.clip import METHODS
+from itaclip.comparison.command import main as compare
+from itaclip.comparison.published import ALL, TABLES
+from itaclip.evaluation.command import main as evaluate
+
+METHODS_GUIDE = (ROOT / "docs/methods.md").read_text()
+
+
+@pytest.fixture
+def own_method(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forgets the method of the guide afterwards."""
+    before = dict(METHODS)
+    yield
+    METHODS.clear()
+    METHODS.update(before)
+
+
+def test_the_ten_line_method_runs(
+    own_method: None, tmp_path: Path, tiny_weights: Path, voc_like: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = re.findall(r"```python\n# (\S+)\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.DOTALL)
+    assert [name for name, _ in blocks] == ["my_method.py", "configs/cfg_mine.py"]
+    for name, text in blocks:
+        (tmp_path / Path(name).name).write_text(text)
+    small_config(tmp_path / "cfg_demo.py", tiny_weights, voc_like([(40, 60)]))
+    monkeypatch.syspath_prepend(tmp_path)
+    config = str(tmp_path / "cfg_mine.py")
+    assert evaluate(["--config", config, "--work-dir", str(tmp_path / "out")]) == 0
+    assert json.loads((tmp_path / "out/metrics.json").read_text())["settings"]["method"] == "mine"
+    given = ["--configs", config, "--methods", "mine", "clip", "--out", str(tmp_path / "all")]
+    assert compare(ROOT / "tools/dist_test.sh", given) == 0
+    code = [line for line in blocks[0][1].splitlines() if line.strip() and not line.lstrip().startswith('"""')]
+    assert len(code) <= 10
+
+
+def test_every_method_is_described() -> None:
+    described = re.findall(r"^\| `(\w+)` \|.*\| (yes|no) \| (yes|no) \|", METHODS_GUIDE, re.MULTILINE)
+    assert {name for name, *_ in described} == set(METHODS)
+    for name, residual, feed_forward in described:
+        assert (METHODS[name].residual, METHODS[name].feed_forward) == (residual == "yes", feed_forward == "yes")
+
+
+def test_published_numbers_of_the_guide_are_the_data() -> None:
+    printed = set()
+    for line in METHODS_GUIDE.split("## Published mIoU")[1].split("\n## ")[0].splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| ") and cells[0] != "method":
+            scores = {name: float(value) for name, value in zip(ALL, cells[3:], strict=True) if value}
+            printed.add((cells[0], cells[1], cells[2], tuple(scores.items())))
+    data = {
+        (row.label, row.extra, row.source, tuple((name, row.scores[name]) for name in ALL if name in row.scores))
+        for row in TABLES
+        if row.backbone == "OpenAI ViT-B/16"
+    }
+    assert printed == data

@@ -1,0 +1,260 @@
+"""Every method on every kind of input, recipes against stored maps, and other backbones."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import open_clip
+import oracle
+import pytest
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP
+from safetensors.torch import save_file
+from torch import Tensor
+
+from itaclip.clip import METHODS, DenseEncoder, Method, attention, get_method, load_clip
+from itaclip.clip import loading as loading_module
+from itaclip.clip.blocks import Projections
+from itaclip.clip.methods import scaled_layers
+from itaclip.errors import ItaclipError
+from itaclip.pipeline import Pipeline
+from itaclip.settings import Settings
+from itaclip.text import TextBank, parse_class_names
+
+CLASSES = parse_class_names(["background, wall", "cat, kitten", "cup"])
+SHAPES = {
+    "square": [(64, 64)],
+    "wide": [(64, 112)],
+    "odd": [(75, 101)],
+    "batch of mixed sizes": [(64, 64), (50, 90), (64, 64), (33, 20)],
+}
+
+
+def bank_of(width: int) -> TextBank:
+    features = torch.randn(len(CLASSES.queries), width, generator=torch.Generator().manual_seed(1))
+    return TextBank(F.normalize(features, dim=-1), torch.tensor(CLASSES.query_to_class), CLASSES)
+
+
+def picture(height: int, width: int, seed: int = 0) -> Tensor:
+    coarse = torch.randn(1, 3, height // 6 + 2, width // 6 + 2, generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(coarse, size=(height, width), mode="bicubic")[0]
+
+
+@pytest.fixture(scope="module")
+def clips(tiny_clip: CLIP) -> dict[str, CLIP]:
+    """The stand-in in each precision; a pipeline converts the tower that it is given."""
+    return {"fp32": tiny_clip, "bf16": copy.deepcopy(tiny_clip)}
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_on_every_input(method: str, shape: str, dtype: str, clips: dict[str, CLIP]) -> None:
+    bank = bank_of(64)
+    settings = Settings(method=method, slide_crop=64, slide_stride=48, img_engineering=False, dtype=dtype)
+    images = [picture(*size, seed=i) for i, size in enumerate(SHAPES[shape])]
+    sizes = [(image.shape[1] + 5, image.shape[2] - 3) for image in images]
+    together = Pipeline(clips[dtype], settings)(images, sizes, bank)
+    tolerance = 1e-4 if dtype == "fp32" else 0.06
+    exact = Pipeline(clips["fp32"], settings.changed(dtype="fp32"))
+    for image, size, result in zip(images, sizes, together, strict=True):
+        assert result.labels.shape == size
+        assert result.scores.shape == (3, *size)
+        assert result.scores.isfinite().all()
+        alone = exact([image], [size], bank)[0]
+        assert torch.allclose(result.scores, alone.scores, atol=tolerance)
+
+
+def test_methods_differ_from_each_other(tiny_clip: CLIP) -> None:
+    pixels = picture(224, 304)[None]
+    encoder = DenseEncoder(tiny_clip.visual, METHODS["clip"])
+    found = {name: encoder.read(pixels, [method])[0] for name, method in METHODS.items()}
+    for a in found:
+        for b in found:
+            assert a == b or (found[a] - found[b]).abs().max() > 0.01, (a, b)
+
+
+def test_methods_from_one_pass_are_those_of_separate_passes(tiny_clip: CLIP) -> None:
+    pixels = torch.stack([picture(96, 128), picture(96, 128, seed=1)])
+    methods = [method for method in METHODS.values() if method.positions == "scale"]
+    encoder = DenseEncoder(tiny_clip.visual, METHODS["itaclip"])
+    for method, tokens in zip(methods, encoder.read(pixels, methods), strict=True):
+        assert torch.equal(tokens, DenseEncoder(tiny_clip.visual, method)(pixels))
+    with pytest.raises(ItaclipError, match="positional embeddings differently"):
+        encoder.read(pixels, [METHODS["gem"], METHODS["clip"]])
+
+
+def test_a_new_method_is_one_entry(tiny_clip: CLIP, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mean_value(p: Projections, value: Tensor, grid: tuple[int, int]) -> Tensor:
+        return value.mean(dim=2, keepdim=True).expand_as(value)
+
+    monkeypatch.setitem(METHODS, "mine", Method(mean_value, residual=True, feed_forward=False))
+    pipeline = Pipeline(tiny_clip, Settings(method="mine", slide_crop=64, slide_stride=64))
+    assert pipeline([picture(64, 80)], [(64, 80)], bank_of(64))[0].labels.shape == (64, 80)
+
+
+# --- recipes -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["qk", "qq", "kk", "vv", "qq+kk", "qq+vv", "qq+kk+vv", "qk+qk"])
+def test_named_recipes_equal_sums_of_stored_maps(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 10, 16, generator=generator) for _ in range(3))
+    value = torch.randn(2, 3, 10, 16, generator=generator)  # a middle layer's map meets another block's values
+    sides = {"q": q, "k": k, "v": v}
+    maps = sum(torch.softmax(sides[a] @ sides[b].transpose(-1, -2) / math.sqrt(16), dim=-1) for a, b in name.split("+"))
+    found = attention.named(name)(Projections(q, k, v, torch.empty(0)), value, (3, 3))
+    assert torch.allclose(found, maps @ value, atol=1e-5)
+    assert attention.named(name) is attention.named(name)
+
+
+@pytest.mark.parametrize("name", ["", "qq+", "kq", "qq kk"])
+def test_unknown_pairs_are_refused(name: str) -> None:
+    with pytest.raises(ItaclipError, match="is none of qk, qq, kk, vv"):
+        Settings(attention=name)
+
+
+def test_switches_change_the_method() -> None:
+    own = Settings().resolved_method(12)
+    assert own == METHODS["itaclip"]
+    kept = Settings(attention="vv", feed_forward=True, pos_interpolation="size").resolved_method(12)
+    assert kept == replace(own, recipe=attention.value_value, feed_forward=True, positions="size")
+    assert Settings(attn_self=False).resolved_method(12).recipe is attention.query_key
+    assert (
+        Settings(method="maskclip", residual=False, feed_forward=False).resolved_method(12) == METHODS["maskclip_bare"]
+    )
+    for wrong in ({"attn_self": False, "attention": "qq"}, {"pos_interpolation": "cubic"}, {"padding": "middle"}):
+        with pytest.raises(ItaclipError, match=f"{list(wrong)[-1]} = .*: expected"):
+            Settings(**wrong)
+
+
+def test_positional_interpolation_is_a_setting(tiny_clip: CLIP) -> None:
+    encoder = DenseEncoder(tiny_clip.visual, METHODS["clip"])
+    tables = {rule: encoder.positions((10, 19), rule) for rule in ("scale", "size", "antialias")}  # type: ignore[arg-type]
+    square = tiny_clip.visual.positional_embedding[1:].T.reshape(1, -1, 14, 14)
+    plain = F.interpolate(square, size=(10, 19), mode="bicubic", align_corners=False)[0].flatten(1).T
+    assert torch.allclose(tables["size"][1:], plain, atol=1e-5)
+    assert (tables["size"] - tables["scale"]).abs().max() > 0.01
+    assert (tables["size"] - tables["antialias"]).abs().max() > 0.01
+
+
+# --- windows -----------------------------------------------------------------
+
+
+def centre_padded(image: Tensor, state: dict[str, Tensor], text: Tensor, crop: int, stride: int) -> Tensor:
+    """ClearCLIP's padding with loops: halves around each window, cut off its upsampled logits."""
+    options = oracle.Options(self_self=True, views=False)
+    height, width = image.shape[1:]
+    crop_h, crop_w = min(height, crop or height), min(width, crop or width)
+    total, count = torch.zeros(len(text), height, width), torch.zeros(height, width)
+    for row in range(max(height - crop_h + stride - 1, 0) // stride + 1):
+        for column in range(max(width - crop_w + stride - 1, 0) // stride + 1):
+            bottom, end = min(row * stride + crop_h, height), min(column * stride + crop_w, width)
+            window = image[:, bottom - crop_h : bottom, end - crop_w : end]
+            extra_h, extra_w = -crop_h % 16, -crop_w % 16
+            top, left = extra_h // 2, extra_w // 2
+            padded = torch.zeros(3, crop_h + extra_h, crop_w + extra_w)
+            padded[:, top : top + crop_h, left : left + crop_w] = window
+            features = oracle.unit(oracle.encode(padded, state, options)[1:]) @ text.T
+            maps = features.T.reshape(1, len(text), padded.shape[1] // 16, padded.shape[2] // 16)
+            up = F.interpolate(maps, size=padded.shape[1:], mode="bilinear", align_corners=False)[0]
+            total[:, bottom - crop_h : bottom, end - crop_w : end] += up[:, top : top + crop_h, left : left + crop_w]
+            count[bottom - crop_h : bottom, end - crop_w : end] += 1
+    return total / count
+
+
+@pytest.mark.parametrize(("size", "crop", "stride"), [((75, 101), 0, 50), ((75, 101), 61, 33), ((30, 130), 90, 45),
+                                                      ((64, 96), 64, 32)])  # fmt: skip
+def test_centre_padding_equals_its_oracle(
+    size: tuple[int, int], crop: int, stride: int, tiny_clip: CLIP, tiny_state: dict[str, Tensor]
+) -> None:
+    bank, image, target = bank_of(64), picture(*size), (size[0] + 11, size[1] - 7)
+    logits = centre_padded(image, tiny_state, bank.features, crop, stride)
+    logits = F.interpolate(logits[None], size=target, mode="bilinear", align_corners=False)[0]
+    scores, _ = oracle.decide(logits, list(CLASSES.query_to_class), oracle.Options())
+    settings = Settings(slide_crop=crop, slide_stride=stride, img_engineering=False, padding="centre")
+    result = Pipeline(tiny_clip, settings)([image], [target], bank)[0]
+    assert torch.allclose(result.scores, scores, atol=1e-4)
+    behind = Pipeline(tiny_clip, settings.changed(padding="end"))([image], [target], bank)[0]
+    multiple = not any(min(side, crop or side) % 16 for side in size)
+    assert torch.allclose(behind.scores, result.scores, atol=1e-4) == multiple
+
+
+def test_without_closing_single_pixels_stay(tiny_clip: CLIP) -> None:
+    settings = Settings(slide_crop=64, slide_stride=48, img_engineering=False, closing=False)
+    result = Pipeline(tiny_clip, settings)([picture(64, 64)], [(64, 64)], bank_of(64))[0]
+    assert torch.equal(result.labels, result.scores.argmax(0))
+
+
+# --- backbones ---------------------------------------------------------------
+
+BACKBONES = {  # name, tag, patch, blocks, table side, QuickGELU
+    "ViT-B/32": ("openai", 32, 12, 7, True),
+    "ViT-L/14": ("openai", 14, 24, 16, True),
+    "ViT-L/14@336px": ("openai", 14, 24, 24, True),
+    "ViT-B-16": ("laion2b_s34b_b88k", 16, 12, 14, False),
+    "ViT-L-14": ("laion2b_s32b_b82k", 14, 24, 16, False),
+}
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, pytest.MonkeyPatch], CLIP]:
+    """A named model at its own depth, patch and image size, but narrow, with random weights."""
+    genuine: Callable[[str], dict[str, Any]] = open_clip.get_model_config
+
+    def make(name: str, monkeypatch: pytest.MonkeyPatch) -> CLIP:
+        def narrow(architecture: str) -> dict[str, Any]:
+            config = genuine(architecture)
+            config["embed_dim"] = 32
+            config["vision_cfg"] |= {"width": 64}
+            config["text_cfg"] |= {"width": 64, "heads": 1, "layers": 1}
+            return config
+
+        config = narrow(loading_module._OPENAI_NAMES.get(name, name))
+        torch.manual_seed(0)
+        path = tmp_path_factory.mktemp("narrow") / "w.safetensors"
+        parts = {key: config[key] for key in ("embed_dim", "vision_cfg", "text_cfg")}
+        save_file({k: v.contiguous() for k, v in CLIP(**parts).state_dict().items() if k != "attn_mask"}, path)
+        monkeypatch.setattr(loading_module.open_clip, "get_model_config", narrow)
+        monkeypatch.setattr(loading_module, "_fetch", lambda *_: path)
+        return load_clip(name, BACKBONES[name][0])
+
+    return make
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_backbones_of_open_clip(
+    name: str, backbone: Callable[..., CLIP], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, patch, blocks, side, quick = BACKBONES[name]
+    clip = backbone(name, monkeypatch)
+    assert ("Quick" in type(clip.visual.transformer.resblocks[0].mlp.gelu).__name__) == quick
+    encoder = DenseEncoder(clip.visual, METHODS["clip"])
+    assert (encoder.patch_size, len(encoder.blocks), encoder.table_side) == (patch, blocks, side)
+    pixels = picture(side * patch, side * patch)[None]
+    with torch.no_grad():
+        assert torch.allclose(encoder(pixels)[:, 0], clip.encode_image(pixels), atol=1e-4)
+    with caplog.at_level(logging.INFO):
+        settings = Settings(slide_crop=6 * patch, slide_stride=4 * patch, img_engineering=False)
+        for method in METHODS:
+            pipeline = Pipeline(clip, settings.changed(method=method))
+            result = pipeline([picture(7 * patch, 9 * patch)], [(50, 70)], bank_of(32))[0]
+            assert result.scores.isfinite().all()
+    middle = Settings().resolved_method(blocks).middle_layers
+    assert middle == ((7, 8, 10) if blocks == 12 else (14, 16, 20))
+    assert ("in proportion; no publication" in caplog.text) == (blocks != 12)
+
+
+def test_middle_layers_are_scaled_only_when_none_are_given() -> None:
+    assert scaled_layers((7, 8, 10), 6) == (4, 5)
+    assert scaled_layers((7, 8, 10), 1) == ()
+    assert scaled_layers((7, 8, 10), 32) == (19, 21, 27)
+    assert get_method("itaclip", middle_layers=(3, 5), blocks=24).middle_layers == (3, 5)
+    assert get_method("itaclip", middle_layers=(), blocks=24).middle_layers == ()
+    assert get_method("sclip", blocks=24) == METHODS["sclip"]
