@@ -25,7 +25,6 @@ model = dict(
     pamr_stride=(4, 8),
     logit_scale=60,
     prob_thd=0.1,
-    batch_crops=10,
 )
 
 test_pipeline = [

@@ -72,7 +72,8 @@ def shared_logits(
               for plan, image in zip(plans, images, strict=True)]
         for key, reading in distinct.items()
     }  # fmt: skip
-    per_pass = max(1, settings.batch_crops // (VIEWS if settings.img_engineering else 1))
+    batch = settings.batch_crops or (60 if images and images[0].is_cuda else 10)
+    per_pass = max(1, batch // (VIEWS if settings.img_engineering else 1))
     for runs in _passes(plans, per_pass):
         crops = torch.cat([cut_windows(images[i], plans[i], a, b) for i, a, b in runs])
         pixels = make_views(crops, settings).to(DTYPES[settings.dtype])
