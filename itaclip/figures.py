@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,3 +112,13 @@ def side_by_side(panels: Sequence[Image.Image], gap: int = 4) -> Image.Image:
         canvas.paste(panel, (left, 0))
         left += panel.width + gap
     return canvas
+
+
+def save_mask(labels: NDArray[np.integer], colors: Sequence[Sequence[int]], path: Path) -> None:
+    """Write class ids as PNG: 8-bit with a palette, 16-bit grey above 256 classes."""
+    if len(colors) > 256:
+        Image.fromarray(labels.astype(np.uint16)).save(path)
+        return
+    mask = Image.fromarray(labels.astype(np.uint8), "P")
+    mask.putpalette(np.asarray(colors, np.uint8).ravel().tolist())
+    mask.save(path)

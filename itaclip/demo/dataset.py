@@ -13,6 +13,7 @@ from PIL import Image
 from itaclip.demo.scenes import draw_scene
 from itaclip.demo.textures import TEXTURES
 from itaclip.errors import ItaclipError
+from itaclip.figures import save_mask
 from itaclip.palette import palette
 
 SCENES = 32
@@ -62,7 +63,7 @@ def ensure_demo_dataset(root: str | Path, scenes: int = SCENES) -> Path:
 def _draw_all(root: Path, scenes: int) -> None:
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
-    colors = np.array(palette(len(TEXTURES)), np.uint8).ravel().tolist()
+    colors = palette(len(TEXTURES))
     names = []
     for number in range(scenes):
         rng = np.random.default_rng([HELD_OUT_SEED, number])
@@ -70,8 +71,6 @@ def _draw_all(root: Path, scenes: int) -> None:
         scene = draw_scene(shape if number % 4 else shape[::-1], rng)
         name = f"scene_{number:03d}"
         Image.fromarray(scene.image).save(root / f"JPEGImages/{name}.jpg", quality=95, subsampling=0)
-        mask = Image.fromarray(scene.labels, "P")
-        mask.putpalette(colors)
-        mask.save(root / f"SegmentationClass/{name}.png")
+        save_mask(scene.labels, colors, root / f"SegmentationClass/{name}.png")
         names.append(name)
     (root / "ImageSets/Segmentation/val.txt").write_text("\n".join(names) + "\n")

@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from itaclip.evaluation.counts import IoUCounts
-from itaclip.figures import result_figure
+from itaclip.figures import result_figure, save_mask
 from itaclip.files import atomic_path
 from itaclip.openmmlab import ITACLIPSegmentor
 
@@ -158,13 +158,3 @@ def _own_name(path: str, dataset: Any) -> Path:
         return Path(path).resolve().relative_to(Path(dataset.data_prefix["img_path"]).resolve())
     except (ValueError, KeyError):
         return Path(Path(path).name)
-
-
-def save_mask(labels: NDArray[np.int64], colors: list[list[int]], path: Path) -> None:
-    """Write class ids as PNG: 8-bit with a palette, 16-bit grey above 256 classes."""
-    if len(colors) > 256:
-        Image.fromarray(labels.astype(np.uint16)).save(path)
-        return
-    mask = Image.fromarray(labels.astype(np.uint8), "P")
-    mask.putpalette(np.asarray(colors, np.uint8).ravel().tolist())
-    mask.save(path)

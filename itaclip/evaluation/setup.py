@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from itaclip.demo.dataset import ensure_demo_dataset
 from itaclip.errors import ItaclipError
 from itaclip.openmmlab import ITACLIPSegmentor
 from itaclip.text import ClassNames
+from itaclip.text.class_names import plain_name
 
 IGNORED_LABEL = 255
 """Pixels that count neither for nor against."""
@@ -103,10 +103,10 @@ def check_classes(classes: ClassNames, dataset: Any) -> None:
             f"{classes.source}: has {len(classes)} classes, but {kind} has {len(expected)}; "
             "one line per class, in the data set's order."
         )
-    line_of = {_plain(word): i for i, words in reversed(list(enumerate(classes.synonyms))) for word in words[:1]}
+    line_of = {plain_name(word): i for i, words in reversed(list(enumerate(classes.synonyms))) for word in words[:1]}
     for i, name in enumerate(expected):
-        found = line_of.get(_plain(name), i)
-        if found != i and _plain(name) not in {_plain(word) for word in classes.synonyms[i]}:
+        found = line_of.get(plain_name(name), i)
+        if found != i and plain_name(name) not in {plain_name(word) for word in classes.synonyms[i]}:
             raise ItaclipError(
                 f"{classes.source}, line {found + 1}: {classes.names[found]!r} is class {i} of {kind} and belongs on "
                 f"line {i + 1}, where {classes.names[i]!r} stands."
@@ -133,7 +133,3 @@ def check_labels(dataset: Any, count: int = _MASKS_CHECKED) -> None:
                 f"{sample.seg_map_path}: holds label {strange[0]}, but {type(dataset).__name__} has labels "
                 f"0..{classes - 1} and 255 (ignored). Are these the converted masks? See docs/datasets.md."
             )
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())

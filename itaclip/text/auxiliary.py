@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 
 from itaclip.errors import ItaclipError
-from itaclip.text.class_names import ClassNames, read_lines
+from itaclip.text.class_names import ClassNames, plain_name, read_lines
 
 SEPARATOR = ">="
 
@@ -36,7 +36,7 @@ def read_auxiliary_texts(path: str | Path, classes: ClassNames, background: bool
     lines = read_lines(path)
     while lines and not lines[-1].strip():
         lines.pop()
-    owner = {_plain(word): words[0] for words in classes.synonyms for word in words}
+    owner = {plain_name(word): words[0] for words in classes.synonyms for word in words}
     expected = classes.synonyms[1:] if background else classes.synonyms
     texts = []
     for number, line in enumerate(lines, 1):
@@ -52,9 +52,9 @@ def read_auxiliary_texts(path: str | Path, classes: ClassNames, background: bool
                 f"{' besides the background' if background else ''}."
             )
         words = expected[number - 1]
-        if _plain(name) not in {_plain(word) for word in words}:
+        if plain_name(name) not in {plain_name(word) for word in words}:
             message = f"{where}: describes {name.strip()!r} where {words[0]!r} of {classes.source} is expected"
-            if _plain(name) in owner:
+            if plain_name(name) in owner:
                 raise ItaclipError(
                     f"{message}; lines follow the order of the class file"
                     f"{', without the background' if background else ''}."
@@ -67,8 +67,3 @@ def read_auxiliary_texts(path: str | Path, classes: ClassNames, background: bool
             f"class of {classes.source} without a text."
         )
     return tuple(texts)
-
-
-def _plain(name: str) -> str:
-    """Names are compared without case, blanks and hyphens: 'traffic light' = 'trafficlight'."""
-    return "".join(ch for ch in name.lower() if ch not in " -_")

@@ -83,6 +83,11 @@ def read_class_names(path: str | Path, background: bool = False) -> ClassNames:
     return parse_class_names(read_lines(path), str(path), background)
 
 
+def plain_name(name: str) -> str:
+    """A name without case, blanks and hyphens, for comparing: 'Traffic light' = 'trafficlight'."""
+    return "".join(ch for ch in name.lower() if ch not in " -_")
+
+
 def read_lines(path: str | Path) -> list[str]:
     """The lines of a UTF-8 text file, without a byte-order mark and line ends."""
     try:
