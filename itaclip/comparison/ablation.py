@@ -12,37 +12,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from mmengine.config import Config
-from open_clip.model import CLIP
-from torch import Tensor
 
 from itaclip.clip import load_clip
+from itaclip.devices import choose_device
 from itaclip.evaluation.counts import IoUCounts
 from itaclip.evaluation.loop import Outcome, batches
 from itaclip.openmmlab import ITACLIPPreprocessor
-from itaclip.openmmlab.segmentor import choose_device
 from itaclip.pipeline import Pipeline
 from itaclip.settings import Settings, checked_names
-from itaclip.text import TextBank, TextEncoder, build_text_bank, read_auxiliary_texts, read_class_names
+from itaclip.text import TextBank, TextCache, TextEncoder, build_text_bank, read_auxiliary_texts, read_class_names
 
 _NO_SETTINGS = ("type", "name_path", "model_name", "pretrained", "quick_gelu", "auxiliary_text_path",
-                "data_preprocessor", "init_cfg", "dataset_name", "width_chunk_size")  # fmt: skip
-
-
-class RememberingEncoder(TextEncoder):
-    """The text tower, which encodes no prompt twice."""
-
-    def __init__(self, clip: CLIP) -> None:
-        super().__init__(clip)
-        self._known: dict[str, Tensor] = {}
-
-    def forward(self, prompts: Sequence[str]) -> Tensor:
-        """As `TextEncoder`; what was asked before is remembered."""
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known]
-        if new:
-            self._known.update(zip(new, super().forward(new), strict=True))
-        return torch.stack([self._known[prompt] for prompt in prompts])
+                "text_cache", "data_preprocessor", "init_cfg", "dataset_name", "width_chunk_size")  # fmt: skip
 
 
 class Ablation:
@@ -66,7 +48,7 @@ class Ablation:
         clip = load_clip(
             model.get("model_name", "ViT-B/16"), model.get("pretrained", "openai"), model.get("quick_gelu")
         )
-        self._encoder = RememberingEncoder(clip).to(self._device)
+        self._encoder = TextEncoder(clip, TextCache()).to(self._device)
         self._banks: dict[float, TextBank] = {}
         self._pipeline = Pipeline(clip, self.base).to(self._device)
         self._preprocessor = ITACLIPPreprocessor().to(self._device)
@@ -87,7 +69,7 @@ class Ablation:
     def forget(self) -> None:
         """Drop all texts, so that the next run starts as from nothing."""
         self._banks.clear()
-        self._encoder._known.clear()
+        self._encoder.cache = TextCache()
 
     def run(
         self,

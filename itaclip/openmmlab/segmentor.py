@@ -15,12 +15,21 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from itaclip.clip import load_clip
+from itaclip.devices import choose_device
 from itaclip.errors import ItaclipError
 from itaclip.openmmlab.preprocessor import ITACLIPPreprocessor
 from itaclip.palette import palette
 from itaclip.pipeline import Pipeline
 from itaclip.settings import Settings, checked_names
-from itaclip.text import TextBank, TextEncoder, build_text_bank, read_auxiliary_texts, read_class_names
+from itaclip.text import (
+    TextBank,
+    TextCache,
+    TextEncoder,
+    build_text_bank,
+    default_folder,
+    read_auxiliary_texts,
+    read_class_names,
+)  # fmt: skip
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,6 +46,7 @@ class ITACLIPSegmentor(BaseSegmentor):
         quick_gelu: overrides the activation that the weights tell of.
         name_path: class file, one class per line, synonyms separated by ", ".
         auxiliary_text_path: definitions or synonyms, ``name >=text`` per line; None for none.
+        text_cache: keep text features on disk for the next start, see `itaclip.text.TextCache`.
         data_preprocessor: None builds `ITACLIPPreprocessor`.
         dataset_name: of old configurations; the class file tells all, so it is not read.
         width_chunk_size: of old configurations; memory is bounded without it.
@@ -55,6 +65,7 @@ class ITACLIPSegmentor(BaseSegmentor):
         pretrained: str | None = "openai",
         quick_gelu: bool | None = None,
         auxiliary_text_path: str | Path | None = None,
+        text_cache: bool = True,
         data_preprocessor: dict[str, Any] | None = None,
         init_cfg: dict[str, Any] | None = None,
         dataset_name: str | None = None,
@@ -74,7 +85,7 @@ class ITACLIPSegmentor(BaseSegmentor):
         auxiliary = read_auxiliary_texts(auxiliary_text_path, classes, background) if auxiliary_text_path else None
         device = choose_device(self.settings.device)
         clip = load_clip(model_name, pretrained, quick_gelu)
-        encoder = TextEncoder(clip).to(device)
+        encoder = TextEncoder(clip, TextCache(default_folder()) if text_cache else None).to(device)
         bank = build_text_bank(encoder, classes, auxiliary, self.settings.def_coefficient, background)
         self.classes = classes
         self.register_buffer("text_features", bank.features, persistent=False)
@@ -131,19 +142,3 @@ class ITACLIPSegmentor(BaseSegmentor):
     def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> NoReturn:
         """Always refuses: the method has no parameters to train."""
         raise ItaclipError("ITACLIP is training-free: there is no loss; call predict() or test_step().")
-
-
-def choose_device(name: str) -> torch.device:
-    """The torch device of a setting; "auto" takes a GPU when there is one.
-
-    Raises:
-        ItaclipError: a device that torch does not know or this machine does not have.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ItaclipError(f"device {name!r} is not available: {str(error).splitlines()[0]}") from error
-    return device

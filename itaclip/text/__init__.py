@@ -2,8 +2,9 @@
 
 from itaclip.text.auxiliary import read_auxiliary_texts
 from itaclip.text.bank import TextBank, build_text_bank
+from itaclip.text.cache import TextCache, default_folder
 from itaclip.text.class_names import ClassNames, parse_class_names, read_class_names
 from itaclip.text.encoder import TextEncoder
 
-__all__ = ["ClassNames", "TextBank", "TextEncoder", "build_text_bank", "parse_class_names",
-           "read_auxiliary_texts", "read_class_names"]  # fmt: skip
+__all__ = ["ClassNames", "TextBank", "TextCache", "TextEncoder", "build_text_bank", "default_folder",
+           "parse_class_names", "read_auxiliary_texts", "read_class_names"]  # fmt: skip

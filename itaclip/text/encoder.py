@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 
 import open_clip
 import torch
@@ -12,6 +13,7 @@ from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from itaclip.clip.blocks import run_block
+from itaclip.text.cache import TextCache, fingerprint
 
 _LOG = logging.getLogger(__name__)
 
@@ -25,10 +27,15 @@ class TextEncoder(nn.Module):
 
     The tower is causal and reads the end-of-text position only, so dropping what
     follows the last end-of-text of a batch changes nothing (ITACLIP, section 2).
+
+    Args:
+        clip: open_clip's CLIP of OpenAI's layout; only the text tower is kept.
+        cache: keeps what `itaclip.text.bank.ensemble` makes of this tower's features.
     """
 
-    def __init__(self, clip: CLIP) -> None:
+    def __init__(self, clip: CLIP, cache: TextCache | None = None) -> None:
         super().__init__()
+        self.cache = cache
         self.token_embedding = clip.token_embedding
         self.positional_embedding = clip.positional_embedding
         self.blocks: nn.ModuleList = clip.transformer.resblocks
@@ -37,6 +44,16 @@ class TextEncoder(nn.Module):
         self.context_length = int(clip.positional_embedding.shape[0])
         # CLIP's byte-pair vocabulary is the same for every architecture of this layout
         self.tokenizer = open_clip.SimpleTokenizer(context_length=self.context_length)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tower computes."""
+        return self.token_embedding.weight.device
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A name for these weights, the same on every machine."""
+        return fingerprint(self.named_parameters())
 
     @torch.no_grad()
     def forward(self, prompts: Sequence[str]) -> Tensor:
@@ -49,7 +66,6 @@ class TextEncoder(nn.Module):
         tokens = self.tokenizer(unique)
         ends = tokens.argmax(dim=1)  # end-of-text has the highest id
         self._report_cut(unique, ends)
-        device = self.token_embedding.weight.device
         features: list[Tensor] = [torch.empty(0)] * len(unique)
         order = ends.argsort(stable=True).tolist()
         while order:
@@ -57,7 +73,7 @@ class TextEncoder(nn.Module):
             width = int(ends[order[-1]]) + 1
             count = max(1, _TOKENS_PER_PASS // width)
             part, order = order[-count:], order[:-count]
-            encoded = self._encode(tokens[part, :width].to(device), ends[part].to(device))
+            encoded = self._encode(tokens[part, :width].to(self.device), ends[part].to(self.device))
             for i, feature in zip(part, encoded, strict=True):
                 features[i] = feature
         place = {prompt: i for i, prompt in enumerate(unique)}
