@@ -1,1 +1,33 @@
-"""ITACLIP: training-free open-vocabulary semantic segmentation with CLIP."""
+"""ITACLIP: training-free open-vocabulary semantic segmentation with CLIP (CVPRW 2025).
+
+from itaclip import Segmenter
+
+segmenter = Segmenter("ViT-B/16")
+segmenter.set_classes(["cat", "sofa, couch"])
+segmenter("photo.jpg").overlay().save("overlay.png")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from itaclip.errors import ItaclipError
+
+if TYPE_CHECKING:
+    from itaclip.result import Result
+    from itaclip.segmenter import Segmenter
+    from itaclip.settings import Settings
+    from itaclip.vocabulary import Vocabulary
+
+__all__ = ["ItaclipError", "Result", "Segmenter", "Settings", "Vocabulary"]
+
+_HOMES = {"Result": "result", "Segmenter": "segmenter", "Settings": "settings", "Vocabulary": "vocabulary"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public class on first use: converters and checks need not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'itaclip' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"itaclip.{_HOMES[name]}"), name)

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from itaclip.errors import ItaclipError
 
@@ -17,6 +27,8 @@ BAD_INPUT = 2
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
+
+_SECONDS_BETWEEN_LINES = 15.0
 
 
 def make_console(stderr: bool = False) -> Console:
@@ -30,6 +42,32 @@ def make_progress(console: Console) -> Progress:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("left"), TimeRemainingColumn(), console=console, disable=not console.is_terminal,
     )  # fmt: skip
+
+
+@contextmanager
+def progress(console: Console, total: int, what: str) -> Iterator[Advance]:
+    """A bar with the time left on a terminal, a line now and then elsewhere."""
+    with make_progress(console) as bar:
+        yield Advance(console, total, bar, bar.add_task(what, total=total))
+
+
+class Advance:
+    """Called with the number of images done since, says how long the rest will take."""
+
+    def __init__(self, console: Console, total: int, bar: Progress, task: TaskID) -> None:
+        self._console, self._total, self._bar, self._task = console, total, bar, task
+        self._began = self._said = time.perf_counter()
+        self._done = 0
+
+    def __call__(self, count: int) -> None:
+        """Count images."""
+        self._done = min(self._done + count, self._total)
+        self._bar.update(self._task, completed=self._done)
+        now = time.perf_counter()
+        if not self._console.is_terminal and now - self._said > _SECONDS_BETWEEN_LINES:
+            self._said = now
+            left = (now - self._began) / max(self._done, 1) * (self._total - self._done)
+            self._console.print(f"{self._done}/{self._total} images, {left:.0f} s left")
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:

@@ -213,3 +213,46 @@ _WORDS: dict[str, dict[str, dict[int, str]]] = {
         "coco_object": {0: "background", 1: "person", 63: "tv"},
     },
 }
+
+# --- free-form class lists ---------------------------------------------------
+
+QUALITIES: dict[str, dict[str, Any]] = {
+    "exact": dict(windows_per_side=8, img_engineering=True),
+    "balanced": dict(windows_per_side=2, img_engineering=True),
+    "fast": dict(windows_per_side=2, img_engineering=False),
+}
+"""How closely windows lie (steps per window) and whether each is seen in five views. "exact" is
+as published; the others approximate it at a fraction of the encoder passes."""
+
+
+def free_form(quality: str, image_size: int, patch_size: int) -> tuple[int, dict[str, Any]]:
+    """Short side and settings for classes that a person makes up, for any CLIP.
+
+    Windows have the side that the model was trained on, images one and a half of it (336
+    for 224, as published), and pixel counts follow the patch: the published ones were
+    chosen for patches of 16. What was measured for the rest is told in docs/classes.md.
+
+    Args:
+        quality: a key of `QUALITIES`.
+        image_size: side in pixels of the images that the model was trained on.
+        patch_size: side of its patches in pixels.
+
+    Raises:
+        ItaclipError: an unknown quality.
+    """
+    if quality not in QUALITIES:
+        raise ItaclipError(f"quality {quality!r}: expected one of {', '.join(QUALITIES)}.")
+    chosen = dict(QUALITIES[quality])
+    scale = patch_size / 16
+    settings = dict(
+        background=True,
+        slide_crop=image_size,
+        slide_stride=max(1, image_size // chosen.pop("windows_per_side")),
+        blur_kernel=2 * round(5 * scale) + 1,
+        blur_sigma=5 * scale,
+        pamr_steps=10,
+        pamr_stride=tuple(max(1, round(d * scale)) for d in (8, 16)),
+        prob_thd=0.1,
+        **chosen,
+    )
+    return image_size * 3 // 2, settings

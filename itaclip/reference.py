@@ -18,12 +18,14 @@ from torch import Tensor
 
 from itaclip.clip import METHODS, DenseEncoder, Method, load_clip
 from itaclip.errors import ItaclipError
+from itaclip.images import normalise
 from itaclip.pamr import pamr
-from itaclip.pipeline import MEAN, STD, Pipeline
+from itaclip.pipeline import Pipeline
 from itaclip.settings import Settings, checked_names
 from itaclip.text import TextEncoder, build_text_bank, parse_class_names, read_auxiliary_texts
 from itaclip.views import make_views, mix_views, view_features
 from itaclip.windows import stitch
+from itaclip.zero_shot import recorded as zero_shot
 
 STAGE_TOLERANCE = 1e-4
 LOGIT_TOLERANCE = 1e-5
@@ -50,27 +52,32 @@ class Stage:
         return self.value >= self.limit if self.name == "pred" else self.value <= self.limit
 
 
-def compare(recorded: str | Path, weights: str | Path) -> list[Stage]:
+def compare(recorded: str | Path, weights: str | Path | None = None) -> list[Stage]:
     """Run the stages that a recorded file holds, on the weights it was recorded with.
 
     Args:
-        recorded: an .npz of the ITACLIP format (``meta_json``) or of the training-free
-            family's (``<method>/<input>/tokens``).
-        weights: any file that `itaclip.clip.load_clip` reads.
+        recorded: an .npz of the ITACLIP format (``meta_json``), of the training-free
+            family's (``<method>/<input>/tokens``) or of a trained method's (``params_json``).
+        weights: any file that `itaclip.clip.load_clip` reads; a trained method's recording
+            needs none, because it tells how to draw its parameters.
 
     Raises:
-        ItaclipError: a file that is neither, or weights of another geometry.
+        ItaclipError: a file that is none of them, no weights, or those of another geometry.
     """
     try:
         arrays = dict(np.load(recorded, allow_pickle=False))
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ItaclipError(f"{recorded}: not a readable .npz file ({error}).") from error
+    if "params_json" in arrays:
+        return [Stage(*row) for row in zero_shot.compare(arrays)]
     if "meta_json" in arrays and "query_features" in arrays:
         run: Callable[[dict[str, Any], CLIP], Iterator[Stage]] = _itaclip
     elif "input/crop" in arrays and "text" in arrays:
         run = _training_free
     else:
         raise ItaclipError(f"{recorded}: holds no recorded outputs of a known format (keys: {list(arrays)[:4]}).")
+    if weights is None:
+        raise ItaclipError(f"{recorded}: name the weights it was recorded with (--weights).")
     clip = load_clip(str(weights))
     width = arrays["query_features" if run is _itaclip else "text"].shape[1]
     if clip.text_projection.shape[1] != width:
@@ -79,12 +86,6 @@ def compare(recorded: str | Path, weights: str | Path) -> list[Stage]:
         )
     with torch.no_grad():
         return list(run(arrays, clip))
-
-
-def normalise(bgr: np.ndarray) -> Tensor:
-    """uint8 H x W x 3 BGR to normalised RGB, 3 x H x W float32."""
-    rgb = torch.from_numpy(bgr[..., ::-1].copy()).permute(2, 0, 1).float()
-    return (rgb - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
 def _itaclip(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
@@ -102,7 +103,7 @@ def _itaclip(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
     yield _difference("query_features", bank.features, arrays)
 
     pipeline = Pipeline(clip, settings)
-    image = normalise(arrays["resized_bgr"])
+    image = normalise(arrays["resized_bgr"][..., ::-1])
     size = (int(meta["ori_shape"][0]), int(meta["ori_shape"][1]))
     crop = image[None, :, :224, :224]
     yield _difference("crop_tokens", pipeline.encoder(crop)[0], arrays)

@@ -13,7 +13,9 @@ from open_clip.model import CLIP
 from PIL import Image
 
 import itaclip.openmmlab  # noqa: F401 - first: it makes mmseg importable beside mmcv-lite
+from itaclip import Segmenter
 from itaclip.clip import load_clip
+from itaclip.demo.dataset import ensure_demo_dataset
 from itaclip.text import TextEncoder
 
 ROOT = Path(__file__).parent.parent
@@ -54,6 +56,18 @@ def tiny_clip(tiny_weights: Path) -> CLIP:
 @pytest.fixture(scope="session")
 def tiny_text(tiny_clip: CLIP) -> TextEncoder:
     return TextEncoder(tiny_clip)
+
+
+@pytest.fixture(scope="session")
+def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first scenes of the bundled demo."""
+    return ensure_demo_dataset(tmp_path_factory.mktemp("demo") / "demo", scenes=4)
+
+
+@pytest.fixture(scope="session")
+def quick() -> Segmenter:
+    """The bundled CLIP, as fast as it goes."""
+    return Segmenter("demo", "fast", pamr_steps=0)
 
 
 @pytest.fixture

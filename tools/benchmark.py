@@ -26,7 +26,7 @@ from itaclip.evaluation.report import machine, peak_memory_mib, versions
 from itaclip.evaluation.setup import build_model, load_config
 from itaclip.files import write_json
 from itaclip.pamr import pamr
-from itaclip.reference import normalise
+from itaclip.images import normalise
 from itaclip.views import VIEWS
 from itaclip.windows import cut_windows, stitch
 

@@ -15,16 +15,15 @@ from typing import Any
 from mmengine.config import Config
 
 from itaclip.clip import load_clip
+from itaclip.configuration import NO_SETTINGS
 from itaclip.devices import choose_device
 from itaclip.evaluation.counts import IoUCounts
-from itaclip.evaluation.loop import Outcome, batches
+from itaclip.evaluation.loading import load_batches, plan_batches
+from itaclip.evaluation.loop import Outcome
 from itaclip.openmmlab import ITACLIPPreprocessor
 from itaclip.pipeline import Pipeline
 from itaclip.settings import Settings, checked_names
 from itaclip.text import TextBank, TextCache, TextEncoder, build_text_bank, read_auxiliary_texts, read_class_names
-
-_NO_SETTINGS = ("type", "name_path", "model_name", "pretrained", "quick_gelu", "auxiliary_text_path",
-                "text_cache", "data_preprocessor", "init_cfg", "dataset_name", "width_chunk_size")  # fmt: skip
 
 
 class Ablation:
@@ -39,7 +38,7 @@ class Ablation:
 
     def __init__(self, config: Config) -> None:
         model = config.model
-        self.base = Settings(**checked_names({k: v for k, v in model.items() if k not in _NO_SETTINGS}))
+        self.base = Settings(**checked_names({k: v for k, v in model.items() if k not in NO_SETTINGS}))
         background = self.base.background
         self.classes = read_class_names(model.name_path, background)
         texts = model.get("auxiliary_text_path")
@@ -99,7 +98,7 @@ class Ablation:
         pairs = [(settings, self.bank(settings.def_coefficient)) for settings in distinct]
         counts = [IoUCounts(len(dataset.metainfo["classes"])) for _ in distinct]
         shared = Outcome(counts[0])
-        for batch, skipped in batches(dataset, batch_size, num_workers, limit):
+        for batch, skipped in load_batches(dataset, plan_batches(len(dataset), batch_size, limit), num_workers):
             shared.skipped += skipped
             if batch["inputs"]:
                 data = self._preprocessor(batch)

@@ -64,12 +64,13 @@ def parse_class_names(lines: Sequence[str], source: str = "class list", backgrou
         if not all(words):
             raise ItaclipError(f"{source}, line {number}: {line!r} has an empty synonym.")
         for word in words:
-            if word in seen and not (background and seen[word] == 1 != number):
+            lower = word.lower()  # as CLIP's tokenizer reads it
+            if lower in seen and not (background and seen[lower] == 1 != number):
                 raise ItaclipError(
-                    f"{source}, line {number}: {word!r} already stands on line {seen[word]}; "
+                    f"{source}, line {number}: {word!r} already stands on line {seen[lower]}; "
                     "a word can name only one class."
                 )
-            seen[word] = number
+            seen[lower] = number
         classes.append(words)
     return ClassNames(tuple(classes), source)
 

@@ -1,0 +1,6 @@
+"""`python -m itaclip` is the command `itaclip`."""
+
+from itaclip.command.main import entry
+
+if __name__ == "__main__":
+    entry()

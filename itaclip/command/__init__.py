@@ -1,0 +1,1 @@
+"""The command line: `itaclip segment`, `eval`, `demo`, `serve`, `env`."""

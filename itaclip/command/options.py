@@ -1,0 +1,103 @@
+"""Options that commands share: which model, which settings, which classes."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from pathlib import Path
+from typing import Any
+
+from itaclip.errors import ItaclipError
+from itaclip.presets import QUALITIES
+from itaclip.segmenter import Segmenter
+from itaclip.text.auxiliary import SEPARATOR
+from itaclip.text.class_names import read_lines
+from itaclip.vocabulary import Vocabulary, split_classes
+
+
+def add_model_options(options: argparse.ArgumentParser) -> None:
+    """Model, quality, method and settings."""
+    group = options.add_argument_group("model")
+    group.add_argument("--model", help="CLIP by name (ViT-B/16, demo, ...) or a weight file (default: ViT-B/16)")
+    group.add_argument("--config", type=Path, help="take model, settings and classes of an evaluation's configuration")
+    group.add_argument("--quality", choices=tuple(QUALITIES), default="balanced",
+                       help="exact: windows and views as published; balanced and fast approximate it")  # fmt: skip
+    group.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="changes",
+                       help="any setting of docs/configuration.md, such as method=naclip pamr_steps=0")  # fmt: skip
+    group.add_argument("--device", default="auto", help="torch device; auto takes a GPU when there is one")
+    group.add_argument("--no-text-cache", action="store_true", help="encode all texts anew, keep none")
+
+
+def add_class_options(options: argparse.ArgumentParser) -> None:
+    """Classes, background and definitions."""
+    group = options.add_argument_group("classes")
+    group.add_argument("--classes", help='"cat; sofa, couch": semicolons between classes, commas between synonyms')
+    group.add_argument("--classes-file", type=Path, help="one class per line, commas between synonyms")
+    group.add_argument("--background", default="yes",
+                       help='what is none of the classes: "yes" (general contrast words), "no" (every pixel gets a '
+                            'class), or words of your own: "wall, floor" (default: yes)')  # fmt: skip
+    group.add_argument("--definitions", type=Path, help="`name >=text` per line, for some or all classes")
+
+
+def make_segmenter(args: argparse.Namespace) -> Segmenter:
+    """The segmenter that the options describe.
+
+    Raises:
+        ItaclipError: weights that cannot be had, or a bad setting.
+    """
+    changes = {"device": args.device} | dict(_setting(text) for text in args.changes)
+    text_cache = not args.no_text_cache
+    if args.config is not None:
+        return Segmenter.from_config(args.config, model=args.model, text_cache=text_cache, **changes)
+    return Segmenter(args.model or "ViT-B/16", args.quality, text_cache=text_cache, **changes)
+
+
+def choose_vocabulary(args: argparse.Namespace, segmenter: Segmenter) -> Vocabulary:
+    """The classes that the options describe, or else the configuration's.
+
+    Raises:
+        ItaclipError: none, two lists, or a bad one.
+    """
+    if args.classes is not None and args.classes_file is not None:
+        raise ItaclipError("--classes and --classes-file: give one of them.")
+    if args.classes_file is not None:
+        classes = [line for line in read_lines(args.classes_file) if line.strip()]
+        if not classes:
+            raise ItaclipError(f"{args.classes_file}: holds no class; write one per line.")
+    elif args.classes is not None:
+        classes = split_classes(args.classes)
+    elif segmenter.vocabulary is not None:
+        return segmenter.vocabulary
+    else:
+        raise ItaclipError('name the classes: --classes "cat; sofa, couch", or --classes-file F.')
+    backgrounds: dict[str, bool | list[str]] = {"yes": True, "no": False}
+    background = backgrounds.get(args.background, args.background.replace(";", ",").split(","))
+    definitions = read_definitions(args.definitions) if args.definitions else None
+    return segmenter.prepare(classes, background, definitions)
+
+
+def read_definitions(path: Path) -> dict[str, str]:
+    """Texts by class name from lines ``name >=text``; blank lines are skipped.
+
+    Raises:
+        ItaclipError: a line without ``>=``; names file and line.
+    """
+    found = {}
+    for number, line in enumerate(read_lines(path), 1):
+        name, separator, text = line.partition(SEPARATOR)
+        if line.strip() and not separator:
+            raise ItaclipError(f"{path}, line {number}: {line!r} has no ' >='; write `name >=text`.")
+        if line.strip():
+            found[name.strip()] = text
+    return found
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """``name=value``, the value as Python writes it; what is no Python is a word."""
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise ItaclipError(f"--set {text!r}: expected KEY=VALUE, such as pamr_steps=0.")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return name, value

@@ -1,0 +1,94 @@
+"""`itaclip segment`: files in, masks and overlays out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from itaclip.command.options import add_class_options, add_model_options, choose_vocabulary, make_segmenter
+from itaclip.console import make_console, progress
+from itaclip.errors import ItaclipError
+from itaclip.folder import find_items, segment_folder
+
+SOME_FAILED = 1
+"""Exit status when the run finished but files could not be segmented."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Segment what the options name; returns the exit status.
+
+    Raises:
+        ItaclipError: bad input, with its message.
+    """
+    args = _parser().parse_args(arguments)
+    for name in ("batch", "every"):
+        if getattr(args, name) < 1:
+            raise ItaclipError(f"--{name} {getattr(args, name)}: expected 1 or more.")
+    shard = _shard(args.shard)
+    items = find_items(args.inputs)
+    console = make_console(stderr=args.json)
+    began = time.perf_counter()
+    segmenter = make_segmenter(args)
+    vocabulary = choose_vocabulary(args, segmenter)
+    own = len(items[shard[0] :: shard[1]])
+    console.print(f"{own} files, classes: {', '.join(vocabulary.names)}; "
+                  f"ready after {time.perf_counter() - began:.1f} s", markup=False)  # fmt: skip
+    began = time.perf_counter()
+    with progress(console, own, "segmenting") as advance:
+        report = segment_folder(
+            segmenter, vocabulary, items, args.out, batch=args.batch, overlays=not args.no_overlays,
+            every=args.every, shard=shard, overwrite=args.overwrite, advance=advance,
+        )  # fmt: skip
+    seconds = time.perf_counter() - began
+    for name, reason in report.failed.items():
+        console.print(f"failed: {name}: {reason}", markup=False)
+    kept = f", {report.kept} kept from an earlier run" if report.kept else ""
+    console.print(f"{report.done} segmented in {seconds:.1f} s{kept}, {len(report.failed)} failed; "
+                  f"masks, overlays and results in {args.out}", markup=False)  # fmt: skip
+    if args.json:
+        summary = {"out": str(args.out), "done": report.done, "kept": report.kept, "failed": report.failed}
+        sys.stdout.write(json.dumps(summary | {"classes": vocabulary.names, "seconds": seconds}) + "\n")
+    return SOME_FAILED if report.failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(
+        prog="itaclip segment",
+        description="Label every pixel of images, folders or videos with classes of your own.",
+        epilog='example: itaclip segment photos --classes "cat; sofa, couch; plant" --out labelled\n'
+        "Run it again after an interruption: it goes on where it was.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    options.add_argument("inputs", nargs="+", metavar="INPUT", help="image, video, folder (to any depth) or pattern")
+    options.add_argument("--out", type=Path, required=True, help="folder for masks/, overlays/ and results.jsonl")
+    add_class_options(options)
+    add_model_options(options)
+    group = options.add_argument_group("run")
+    group.add_argument("--batch", type=int, default=4, help="images per step (default: 4)")
+    group.add_argument("--every", type=int, default=1, help="of a video, one frame in so many (default: 1)")
+    group.add_argument("--no-overlays", action="store_true", help="write masks and results only")
+    group.add_argument("--overwrite", action="store_true", help="replace results of other settings in --out")
+    group.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="take every N-th file from the I-th, from 0; under torchrun its rank is the default",
+    )
+    group.add_argument("--json", action="store_true", help="a summary as JSON on standard output, all else on error")
+    return options
+
+
+def _shard(text: str | None) -> tuple[int, int]:
+    """``"2/8"`` as numbers; without it the place that torchrun gave this process."""
+    text = text or f"{os.environ.get('RANK', 0)}/{os.environ.get('WORLD_SIZE', 1)}"
+    try:
+        index, count = (int(part) for part in text.split("/"))
+    except ValueError:
+        raise ItaclipError(f"--shard {text}: expected I/N, such as 0/8.") from None
+    if not 0 <= index < count:
+        raise ItaclipError(f"--shard {text}: expected 0 <= I < N.")
+    return index, count

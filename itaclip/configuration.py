@@ -1,0 +1,91 @@
+"""Reading the model part of an evaluation's configuration without MMSegmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from itaclip.errors import ItaclipError
+from itaclip.settings import Settings, checked_names
+from itaclip.text import TextEncoder, build_text_bank, read_auxiliary_texts, read_class_names
+from itaclip.vocabulary import Vocabulary
+
+NO_SETTINGS = frozenset(
+    ("type", "name_path", "model_name", "pretrained", "quick_gelu", "auxiliary_text_path", "text_cache",
+     "data_preprocessor", "init_cfg", "dataset_name", "width_chunk_size", "train_cfg", "test_cfg")
+)  # fmt: skip
+"""Keywords of `ITACLIPSegmentor` that are no field of `Settings`."""
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What a configuration says of its model.
+
+    Attributes:
+        weights: name or file, tag, activation, as `itaclip.clip.load_clip` takes them.
+        settings: of the pipeline.
+        short_side: pixels that the short side of an image is resized to.
+        name_path: class file.
+        auxiliary_text_path: definitions or synonyms, or None.
+    """
+
+    weights: tuple[str, str | None, bool | None]
+    settings: Settings
+    short_side: int
+    name_path: str
+    auxiliary_text_path: str | None
+
+    def vocabulary(self, encoder: TextEncoder) -> Vocabulary:
+        """Its classes, encoded.
+
+        Raises:
+            ItaclipError: a bad class file or bad texts.
+        """
+        background = self.settings.background
+        classes = read_class_names(self.name_path, background)
+        path = self.auxiliary_text_path
+        texts = read_auxiliary_texts(path, classes, background) if path else None
+        bank = build_text_bank(encoder, classes, texts, self.settings.def_coefficient, background)
+        return Vocabulary.of(bank, background, texts)
+
+
+def read_model(
+    path: str | Path, model: str | None = None, changes: Mapping[str, Any] | None = None
+) -> ModelDescription:
+    """Read a configuration (Python: only files that you trust).
+
+    Args:
+        path: such as ``configs/cfg_voc.py``.
+        model: CLIP's name or weights; None takes the configuration's.
+        changes: settings that replace the configuration's.
+
+    Raises:
+        ItaclipError: no such file, an error inside it, or parts missing.
+    """
+    if not Path(path).is_file():
+        raise ItaclipError(f"{path}: no such configuration file.")
+    try:
+        # the segmentor that it would register brings all of MMSegmentation
+        config = Config.fromfile(path, import_custom_modules=False)
+    except Exception as error:  # a configuration is code, so anything can go wrong in it
+        raise ItaclipError(f"{path}: cannot be read as a configuration ({type(error).__name__}: {error}).") from error
+    options: dict[str, Any] = config.get("model") or {}
+    if "name_path" not in options:
+        raise ItaclipError(f"{path}: model.name_path is missing: the class file, one class per line.")
+    steps = config.get("test_pipeline") or config.get("test_dataloader", {}).get("dataset", {}).get("pipeline", [])
+    scales = [step["scale"] for step in steps if step.get("type") == "Resize" and step.get("keep_ratio")]
+    if len(scales) != 1:
+        raise ItaclipError(f"{path}: expected one Resize step with keep_ratio in test_pipeline, found {len(scales)}.")
+    settings = {key: value for key, value in options.items() if key not in NO_SETTINGS} | dict(changes or {})
+    weights = model or options.get("model_name", "ViT-B/16")
+    return ModelDescription(
+        (weights, options.get("pretrained", "openai"), options.get("quick_gelu")),
+        Settings(**checked_names(settings)),
+        min(scales[0]),
+        options["name_path"],
+        options.get("auxiliary_text_path"),
+    )

@@ -1,0 +1,35 @@
+"""Pictures: overlays, legends, results beside the truth, errors, scores, charts.
+
+Charts (`itaclip.figures.charts`) and the gallery (`itaclip.figures.gallery`) are imported
+where they are used, since matplotlib takes its time.
+"""
+
+from itaclip.figures.pictures import (
+    error_map,
+    heat_map,
+    legend,
+    overlay,
+    paint_labels,
+    result_figure,
+    save_mask,
+    score_figure,
+    side_by_side,
+    stacked,
+    titled,
+    with_legend,
+)
+
+__all__ = [
+    "error_map",
+    "heat_map",
+    "legend",
+    "overlay",
+    "paint_labels",
+    "result_figure",
+    "save_mask",
+    "score_figure",
+    "side_by_side",
+    "stacked",
+    "titled",
+    "with_legend",
+]

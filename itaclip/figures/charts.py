@@ -1,0 +1,56 @@
+"""Charts of an evaluation: IoU per class, confusion between classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+_MOST_NUMBERS = 24  # classes up to which a confusion matrix shows its values
+
+
+def iou_chart(iou: Sequence[float], names: Sequence[str], title: str = "IoU by class") -> Figure:
+    """Bars of IoU in percent, the best class on top; classes without a value are left out."""
+    rows = sorted((value, name) for value, name in zip(iou, names, strict=True) if not np.isnan(value))
+    figure = Figure(figsize=(7, 1.2 + 0.24 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    bars = axes.barh([name for _, name in rows], [value for value, _ in rows], color="#3b6ea5")
+    axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
+    mean = float(np.mean([value for value, _ in rows])) if rows else float("nan")
+    axes.axvline(mean, color="#d62839", linewidth=1)
+    axes.set(xlim=(0, 105), xlabel="IoU in percent", title=f"{title} (mean {mean:.1f}, red line)")
+    axes.margins(y=0.01)
+    return figure
+
+
+def confusion_chart(counts: NDArray[np.integer], names: Sequence[str], title: str = "Confusion") -> Figure:
+    """Which class the pixels of a class were given, in percent of the class.
+
+    Args:
+        counts: K x K pixels, truth by row, result by column.
+        names: K.
+        title: of the chart.
+    """
+    share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 2.5 + 0.34 * min(len(names), 60)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    ticks = range(len(names))
+    axes.set_xticks(ticks, names, rotation=90, fontsize=8)
+    axes.set_yticks(ticks, names, fontsize=8)
+    axes.set(xlabel="result", ylabel="truth", title=f"{title}, percent of the true class")
+    figure.colorbar(image, ax=axes, shrink=0.8)
+    if len(names) <= _MOST_NUMBERS:
+        for row, column in np.argwhere(share >= 1):
+            color = "white" if share[row, column] > 55 else "black"
+            axes.text(column, row, f"{share[row, column]:.0f}", ha="center", va="center", color=color, fontsize=7)
+    return figure
+
+
+def save_chart(figure: Figure, path: Path) -> None:
+    """Write a chart as PNG."""
+    figure.savefig(path, dpi=110, format="png")

@@ -1,0 +1,342 @@
+"""Segmenting many files: found, shared out in shards, written one by one, taken up again.
+
+OUT/run.json                 what the results depend on; another run never mixes in
+OUT/masks/NAME.png           class ids under the image's own name
+OUT/overlays/NAME.jpg
+OUT/results.jsonl            a line per image, written after its files
+OUT/results-00002-of-00008.jsonl, OUT/index.json     the same of a run in shards
+"""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from itaclip import figures
+from itaclip.errors import ItaclipError
+from itaclip.files import atomic_path, write_json
+from itaclip.images import SUFFIXES, read_image
+from itaclip.result import Result
+from itaclip.segmenter import Segmenter
+from itaclip.video import VIDEO_SUFFIXES, segment_video
+from itaclip.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file to segment.
+
+    Attributes:
+        path: where it is.
+        name: its path below the folder that all files share, with its ending.
+        stem: name of what is written for it, without ending; no two are alike.
+    """
+
+    path: Path
+    name: str
+    stem: str
+
+
+@dataclass
+class Report:
+    """What a run did.
+
+    Attributes:
+        done: images segmented now.
+        kept: images of an earlier run, left as they were.
+        failed: reasons by image name.
+    """
+
+    done: int = 0
+    kept: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+# --- finding -----------------------------------------------------------------
+
+
+def find_items(inputs: Sequence[str | Path]) -> list[Item]:
+    """Images and videos that are meant, in the order of their names.
+
+    Args:
+        inputs: files, folders (searched to any depth), or patterns such as ``shots/*.jpg``.
+
+    Raises:
+        ItaclipError: an input that matches nothing.
+    """
+    paths: dict[Path, None] = {}
+    roots = []
+    for entry in map(str, inputs):
+        path = Path(entry)
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES and p.is_file())
+            roots.append(path.resolve())
+        else:
+            found = [path] if path.is_file() else sorted(Path(p) for p in glob.glob(entry, recursive=True))  # noqa: PTH207
+            found = [p for p in found if p.is_file()]
+            roots += [p.resolve().parent for p in found]
+        if not found:
+            kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES | VIDEO_SUFFIXES))
+            reason = f"no image or video in it ({kinds})" if path.is_dir() else "no such file, folder or pattern"
+            raise ItaclipError(f"{entry}: {reason}.")
+        paths.update(dict.fromkeys(p.resolve() for p in found))
+    base = Path(os.path.commonpath(roots))
+    items, taken = [], set()
+    for path in paths:
+        name = path.relative_to(base) if path.is_relative_to(base) else Path(path.name)  # a link that leads elsewhere
+        stem = str(name if path.suffix.lower() in VIDEO_SUFFIXES else name.with_suffix(""))
+        while stem in taken:  # a.jpg beside a.png
+            stem += path.suffix or "_"
+        taken.add(stem)
+        items.append(Item(path, str(name), stem))
+    return items
+
+
+# --- running -----------------------------------------------------------------
+
+
+def segment_folder(
+    segmenter: Segmenter,
+    vocabulary: Vocabulary,
+    items: Sequence[Item],
+    out: Path,
+    *,
+    batch: int = 4,
+    overlays: bool = True,
+    every: int = 1,
+    shard: tuple[int, int] = (0, 1),
+    overwrite: bool = False,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Report:
+    """Segment files into a folder, going on where an earlier run ended.
+
+    A file counts as done when its line is written, which comes after its pictures, so an
+    interrupted run loses nothing and repeats one batch at most. What is done stays done
+    whatever the number of shards was. A file that cannot be read gets a line with the
+    reason, and another try in the next run.
+
+    Args:
+        segmenter: how.
+        vocabulary: the classes.
+        items: all files, the same for every shard.
+        out: where to.
+        batch: images per step.
+        overlays: also write overlays.
+        every: of a video, one frame in so many.
+        shard: (i, n): take every n-th file from the i-th, from 0.
+        overwrite: drop what another run left in `out`.
+        advance: told how many files were done.
+
+    Raises:
+        ItaclipError: `out` holds results of other settings, is in use by another process
+            of this shard, or cannot be written.
+    """
+    own = items[shard[0] :: shard[1]]
+    with _Journal(out, shard, run_key(segmenter, vocabulary, every), overwrite) as journal:
+        kinds = ("mask", "overlay") if overlays else ("mask",)
+        waiting = [item for item in own if not journal.done(item.name, kinds)]
+        report = Report(kept=len(own) - len(waiting))
+        advance(report.kept)
+        images = [item for item in waiting if item.path.suffix.lower() not in VIDEO_SUFFIXES]
+        for part, read in _read_ahead(segmenter, images, batch):
+            for item, result in zip(part, _segment(segmenter, vocabulary, part, read), strict=True):
+                if isinstance(result, Result):
+                    journal.add(item.name, _write(item, result, out, overlays))
+                    report.done += 1
+                else:
+                    journal.add(item.name, {"error": result})
+                    report.failed[item.name] = result
+            journal.flush()
+            advance(len(part))
+        for item in waiting:
+            if item.path.suffix.lower() in VIDEO_SUFFIXES:
+                try:
+                    line = segment_video(segmenter, vocabulary, item.path, item.stem, out, batch, every, overlays)
+                    report.done += 1
+                except ItaclipError as error:
+                    line = {"error": str(error)}
+                    report.failed[item.name] = str(error)
+                journal.add(item.name, line)
+                journal.flush()
+                advance(1)
+    write_index(out)
+    return report
+
+
+def _read_ahead(
+    segmenter: Segmenter, items: Sequence[Item], batch: int
+) -> Iterator[tuple[Sequence[Item], list[Any]]]:  # fmt: skip
+    """Batches of items and their arrays, or the reason why there is none, one batch ahead."""
+    parts = [items[i : i + batch] for i in range(0, len(items), batch)]
+
+    def read(part: Sequence[Item]) -> list[Any]:
+        return [_attempt(read_image, item.path, segmenter.largest) for item in part]
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(read, parts[0]) if parts else None
+        for n, part in enumerate(parts):
+            assert waiting is not None
+            ready = waiting.result()
+            waiting = pool.submit(read, parts[n + 1]) if n + 1 < len(parts) else None
+            yield part, ready
+
+
+def _segment(segmenter: Segmenter, vocabulary: Vocabulary, items: Sequence[Item], read: Sequence[Any]) -> list[Any]:
+    """A result or the reason for none, per item; images of a batch that fails are tried alone."""
+    good = [n for n, image in enumerate(read) if not isinstance(image, str)]
+    found = _attempt(segmenter, [read[n] for n in good], vocabulary) if good else []
+    if isinstance(found, str):
+        found = [_attempt(segmenter, read[n], vocabulary) for n in good]
+    outcome = list(read)
+    for n, result in zip(good, found, strict=True):
+        outcome[n] = result
+    return outcome
+
+
+def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function gives, or in words why it gives nothing."""
+    try:
+        return function(*arguments)
+    except ItaclipError as error:
+        return str(error)
+    except (RuntimeError, MemoryError) as error:  # as a rule too little memory
+        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'out of memory'}"
+
+
+def _write(item: Item, result: Result, out: Path, overlays: bool) -> dict[str, Any]:
+    """Write the pictures of an image; returns its line."""
+    mask = Path("masks") / f"{item.stem}.png"
+    line = {key: value for key, value in result.summary().items() if key not in ("image", "classes")}
+    with atomic_path(out / mask) as partial:
+        figures.save_mask(result.labels, result.colors, partial)
+    line["mask"] = str(mask)
+    if overlays:
+        picture = Path("overlays") / f"{item.stem}.jpg"
+        with atomic_path(out / picture) as partial:
+            result.overlay().save(partial, "JPEG", quality=90)
+        line["overlay"] = str(picture)
+    return line
+
+
+# --- keeping books -----------------------------------------------------------
+
+
+def run_key(segmenter: Segmenter, vocabulary: Vocabulary, every: int = 1) -> dict[str, Any]:
+    """All that results depend on besides the images."""
+    settings = asdict(segmenter.for_vocabulary(vocabulary))
+    del settings["device"], settings["batch_crops"]  # these change no result
+    key = {
+        "weights": segmenter.fingerprint,
+        "short_side": segmenter.short_side,
+        "classes": vocabulary.bank.class_names.synonyms,
+        "background": vocabulary.background,
+        "definitions": vocabulary.definitions,
+        "every": every,
+        "settings": settings,
+    }
+    as_read_back: dict[str, Any] = json.loads(json.dumps(key))
+    return as_read_back
+
+
+def read_lines(out: Path) -> dict[str, dict[str, Any]]:
+    """The last line of every image, by name, over all shards; torn lines are not there."""
+    lines: dict[str, dict[str, Any]] = {}
+    for path in sorted(out.glob("results*.jsonl")):
+        for line in _lines_of(path):
+            name = line.pop("image")
+            if "error" not in line or name not in lines:
+                lines[name] = line
+    return lines
+
+
+def _lines_of(path: Path) -> list[dict[str, Any]]:
+    found = []
+    for text in path.read_bytes().splitlines():  # of bytes: str knows more line ends than JSON does
+        try:
+            found.append(json.loads(text))
+        except ValueError:
+            continue
+    return found
+
+
+def write_index(out: Path) -> None:
+    """Say which shards there are and what each holds: ``index.json``."""
+    if shards := sorted(out.glob("results-*.jsonl")):
+        lines = read_lines(out)
+        failed = sum("error" in line for line in lines.values())
+        counts = {path.name: len({line["image"] for line in _lines_of(path)}) for path in shards}
+        write_json(out / "index.json", {"images": len(lines), "failed": failed, "shards": counts})
+
+
+class _Journal:
+    """The lines of a shard: read, locked, appended to."""
+
+    def __init__(self, out: Path, shard: tuple[int, int], key: dict[str, Any], overwrite: bool) -> None:
+        index, count = shard
+        name = "results.jsonl" if count == 1 else f"results-{index:05d}-of-{count:05d}.jsonl"
+        self._out, self._path, self._key, self._overwrite = out, out / name, key, overwrite
+        self._lines: dict[str, dict[str, Any]] = {}
+
+    def __enter__(self) -> _Journal:
+        with self._reported():
+            self._out.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("ab")
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ItaclipError(f"{self._path}: in use by another process; wait, or take another --out.") from None
+            self._check_key()
+            whole = self._path.read_bytes().rfind(b"\n") + 1  # a kill may have left a torn last line
+            self._file.truncate(whole)
+            self._lines = read_lines(self._out)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def _check_key(self) -> None:
+        path = self._out / "run.json"
+        known = json.loads(path.read_bytes()) if path.is_file() else None
+        if known is not None and known != self._key:
+            different = [name for name in self._key if known.get(name) != self._key[name]]
+            if not self._overwrite:
+                raise ItaclipError(
+                    f"{self._out}: holds results of another run (other {', '.join(different)}); take another folder, "
+                    "or --overwrite to replace them."
+                )
+            for old in self._out.glob("results*.jsonl"):
+                os.truncate(old, 0)
+        if known != self._key:
+            write_json(path, self._key)
+
+    def done(self, name: str, kinds: Sequence[str]) -> bool:
+        """Whether an image has a line that tells no error, and its files of these kinds are there."""
+        line = self._lines.get(name, {})
+        return all(kind in line and (self._out / line[kind]).exists() for kind in kinds)
+
+    def add(self, name: str, line: dict[str, Any]) -> None:
+        """Append the line of an image; one that stands there already is not repeated."""
+        if self._lines.get(name) != line:
+            with self._reported():
+                self._file.write(json.dumps({"image": name, **line}).encode() + b"\n")
+
+    def flush(self) -> None:
+        """Bring the lines to the disk."""
+        with self._reported():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ItaclipError(f"{self._path}: cannot be written ({error.strerror or error}).") from error

@@ -1,0 +1,97 @@
+"""Images in, in every form that people have them, as 8-bit RGB arrays."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from itaclip.errors import ItaclipError
+from itaclip.pipeline import MEAN, STD
+
+ImageSource: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[Any]"
+
+LARGEST = 100_000_000
+"""Pixels of the largest image that is decoded: 300 MB as RGB. Small files can claim far more."""
+
+SUFFIXES = frozenset([".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp"])
+"""Endings by which images in a folder are told from other files."""
+
+
+def read_image(source: ImageSource, largest: int = LARGEST) -> NDArray[np.uint8]:
+    """An image as it is meant to be seen: H x W x 3 uint8 RGB.
+
+    Files are decoded by OpenCV, as MMSegmentation does, so that results agree to the
+    pixel; the orientation that cameras note down is applied, transparency is dropped.
+
+    Args:
+        source: a path, a PIL image, or an array: H x W x 3 (or x 4, or H x W) uint8, RGB.
+        largest: refuse images of more pixels.
+
+    Raises:
+        ItaclipError: no such file, not an image, damaged, too large, or an array of
+            another kind; names the file, or the shape and dtype.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return _decode(Path(source), largest)
+    if isinstance(source, Image.Image):
+        _check_size(source.size, "image", largest)
+        return np.asarray(ImageOps.exif_transpose(source).convert("RGB"))
+    if not isinstance(source, np.ndarray):
+        raise ItaclipError(f"image of type {type(source).__name__}: expected a path, a PIL image or a uint8 array.")
+    shape = source.shape
+    grey = source.ndim == 2
+    if source.dtype != np.uint8 or not (grey or (source.ndim == 3 and shape[2] in (1, 3, 4))) or 0 in shape:
+        raise ItaclipError(f"array of shape {shape} and dtype {source.dtype}: expected height x width x 3, uint8, RGB.")
+    _check_size((shape[1], shape[0]), "array", largest)
+    if grey or shape[2] == 1:
+        return np.repeat(source.reshape(*shape[:2], 1), 3, axis=2)
+    return np.ascontiguousarray(source[..., :3])
+
+
+def normalise(rgb: NDArray[np.uint8]) -> Tensor:
+    """H x W x 3 uint8 RGB to 3 x H x W float32, with CLIP's mean and standard deviation."""
+    pixels = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1).float()
+    return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+
+
+def _decode(path: Path, largest: int) -> NDArray[np.uint8]:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ItaclipError(f"{path}: no such file.") from None
+    except OSError as error:
+        raise ItaclipError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PIL warns of sizes that are checked here
+            with Image.open(path) as opened:
+                _check_size(opened.size, str(path), largest)
+                opened.load()  # OpenCV would fill what is missing of a damaged file with grey
+                decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+                if decoded is None:  # a format that only PIL knows
+                    return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else "too large"
+        raise ItaclipError(f"{path}: {reason} ({str(error).splitlines()[0]}).") from None
+    except ItaclipError:
+        raise
+    except Exception as error:  # decoders raise whatever they like over damaged content
+        raise ItaclipError(f"{path}: damaged ({type(error).__name__}: {error}).") from error
+    return np.ascontiguousarray(decoded[..., ::-1])
+
+
+def _check_size(size: tuple[int, int], name: str, largest: int) -> None:
+    width, height = size
+    if width * height > largest:
+        raise ItaclipError(
+            f"{name}: {width} x {height} pixels; at most {largest:,} are taken. Reduce it, or raise the limit."
+        )

@@ -1,0 +1,137 @@
+"""Free-form class lists: what a person types, checked and encoded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from itaclip.errors import ItaclipError, did_you_mean
+from itaclip.palette import palette
+from itaclip.settings import Settings
+from itaclip.text import ClassNames, TextBank, TextEncoder, build_text_bank, parse_class_names
+from itaclip.text.class_names import plain_name
+
+_LOG = logging.getLogger(__name__)
+
+BACKGROUND_NAME = "background"
+
+CONTRAST_WORDS = (
+    "background", "sky", "wall", "tree", "grass", "road", "sea", "mountain", "sand", "building", "door", "window",
+    "ceiling", "floor", "curtain", "shelf", "stairs", "fence", "ground", "water", "bridge", "sign", "furniture",
+    "clouds", "pavement", "snow",
+)  # fmt: skip
+"""What a photograph shows besides the classes asked for. Without such rivals the softmax over
+queries gives every pixel to one of the classes (Wysoczanska et al., arXiv 2407.05061)."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The classes that an image is to be labelled with.
+
+    Attributes:
+        names: K names, in label order.
+        bank: their text features.
+        background: class 0 is "none of these".
+        colors: K RGB colours in 0..255.
+        definitions: a text or None per class besides the background; None without any.
+    """
+
+    names: tuple[str, ...]
+    bank: TextBank
+    background: bool
+    colors: tuple[tuple[int, int, int], ...]
+    definitions: tuple[str | None, ...] | None
+
+    @classmethod
+    def of(cls, bank: TextBank, background: bool, definitions: Sequence[str | None] | None) -> Vocabulary:
+        """The vocabulary of a bank; a background is called so, whatever its first word is."""
+        names = bank.class_names.names
+        if background:
+            names = (BACKGROUND_NAME, *names[1:])
+        colors = tuple((r, g, b) for r, g, b in _colors(len(names), background))
+        return cls(names, bank, background, colors, tuple(definitions) if definitions else None)
+
+
+def make_vocabulary(
+    encoder: TextEncoder,
+    classes: Sequence[str | Sequence[str]],
+    background: bool | Sequence[str] = True,
+    definitions: Mapping[str, str] | None = None,
+    settings: Settings | None = None,
+) -> Vocabulary:
+    """Encode a class list.
+
+    Args:
+        encoder: the text tower.
+        classes: one entry per class: a name, synonyms separated by commas, or a sequence
+            of synonyms. The first word names the class.
+        background: True adds class 0, "background", with `CONTRAST_WORDS` (less those in
+            the classes' own words, as "wall" is in "brick wall"); a list of words adds it with these; False gives
+            every pixel to one of the classes.
+        definitions: texts that describe classes, by any of their words.
+        settings: `def_coefficient`, the weight of the definitions, is read.
+
+    Raises:
+        ItaclipError: no class, an empty name, a word used twice, a definition of no class.
+    """
+    if isinstance(classes, str):
+        raise ItaclipError(f"classes = {classes!r}: expected a list with one entry per class, such as ['cat', 'dog'].")
+    lines = [_line(entry) for entry in classes]
+    if not lines:
+        raise ItaclipError("the class list is empty: name at least one class, such as 'cat' or 'sofa, couch'.")
+    named = parse_class_names(lines, "class list")
+    if background is True:
+        used = {_singular(part) for word in named.queries for part in word.split()}
+        lines.insert(0, ", ".join(word for word in CONTRAST_WORDS if _singular(word) not in used))
+    elif background is not False:
+        words = _line(background)
+        if not words:
+            raise ItaclipError("background = []: name what surrounds the classes, or pass True or False.")
+        lines.insert(0, words)
+    has_background = background is not False
+    if not has_background and len(lines) == 1:
+        _LOG.warning("One class and no background: every pixel will be %r.", named.names[0])
+    for word in named.queries:
+        if not word.isascii():
+            _LOG.warning("%r: CLIP's text tower was trained on English; other scripts are hardly understood.", word)
+    known = parse_class_names(lines, "class list")
+    texts = _texts(definitions or {}, named, has_background)
+    coefficient = (settings or Settings()).def_coefficient
+    return Vocabulary.of(build_text_bank(encoder, known, texts, coefficient, has_background), has_background, texts)
+
+
+def split_classes(text: str) -> list[str]:
+    """Classes of one line or several: ``"cat; sofa, couch"`` is two classes, one with a synonym."""
+    return [part.strip() for part in text.replace("\n", ";").split(";") if part.strip()]
+
+
+def _line(entry: str | Sequence[str]) -> str:
+    """An entry as a line of a class file: words separated by ", "."""
+    words = entry.split(",") if isinstance(entry, str) else entry
+    return ", ".join(" ".join(str(word).split()) for word in words)
+
+
+def _singular(word: str) -> str:
+    return word.lower().removesuffix("s")
+
+
+def _texts(definitions: Mapping[str, str], classes: ClassNames, background: bool) -> list[str | None] | None:
+    """A text or None per class, in order; None when there is no definition at all."""
+    if not definitions:
+        return None
+    owner = {plain_name(word): i for i, words in enumerate(classes.synonyms) for word in words}
+    texts: list[str | None] = [None] * len(classes)
+    for name, text in definitions.items():
+        if plain_name(name) not in owner:
+            raise ItaclipError(
+                f"definition of {name!r}: no class has this word.{did_you_mean(name, classes.queries)} "
+                f"Classes: {', '.join(classes.names)}."
+            )
+        texts[owner[plain_name(name)]] = text.strip() or None
+    return texts
+
+
+def _colors(count: int, background: bool) -> list[list[int]]:
+    """The palette's first colour is the background's; lists without one skip it."""
+    return palette(count) if background else palette(count + 1)[1:]

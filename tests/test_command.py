@@ -1,0 +1,113 @@
+"""The command line: help, exit codes, plain and JSON output, and errors in a line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from itaclip.command.main import COMMANDS, main
+from itaclip.errors import ItaclipError
+
+QUICK = ("--model", "demo", "--quality", "fast", "--set", "pamr_steps=0")
+
+
+def itaclip(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "itaclip", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_help_names_every_command() -> None:
+    found = itaclip("--help")
+    assert found.returncode == 0
+    for name, text in COMMANDS.items():
+        assert f"  {name:9}{text}" in found.stdout
+    assert "Exit status: 0 done, 1 done but some files failed, 2 bad input" in found.stdout
+
+
+@pytest.mark.parametrize("name", ["segment", "eval", "demo", "env"])
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([name, "--help"])
+    assert stopped.value.code == 0
+    assert "--" in capsys.readouterr().out
+
+
+def test_a_wrong_word_is_told_in_a_line() -> None:
+    found = itaclip("segmnt")
+    assert found.returncode == 2
+    commands = "segment, eval, demo, serve, env"
+    assert found.stderr == f"error: no command 'segmnt'. Did you mean 'segment'? Commands: {commands}.\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--classes", " ; "), "class list is empty"),
+        (("--classes", "cat; cat"), "'cat' already stands on line 1"),
+        (("--classes", "cat", "--classes-file", "f"), "give one of them"),
+        ((), "name the classes"),
+        (("--classes-file", "missing.txt"), "missing.txt: no such file"),
+        (("--classes", "cat", "--batch", "0"), "--batch 0: expected 1 or more"),
+        (("--classes", "cat", "--shard", "3/2"), "--shard 3/2: expected 0 <= I < N"),
+        (("--classes", "cat", "--shard", "one"), "--shard one: expected I/N"),
+        (("--classes", "cat", "--set", "pamr"), "--set 'pamr': expected KEY=VALUE"),
+        (("--classes", "cat", "--set", "pamr_stp=1"), "Did you mean 'pamr_steps'"),
+        (("--classes", "cat", "--set", "prob_thd=7"), r"prob_thd = 7: expected in \[0, 1\]"),
+        (("--classes", "cat", "--definitions", "defs.txt"), "line 1: 'a cat' has no ' >='"),
+        (("--classes", "cat", "--model", "no.pt"), "no.pt"),
+        (("--classes", "cat", "--device", "tpu9"), "device 'tpu9' is not available"),
+    ],
+)
+def test_bad_options(
+    options: tuple[str, ...], message: str, tmp_path: Path, demo_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("defs.txt").write_text("a cat\n")
+    model = () if "--model" in options else ("--model", "demo")
+    with pytest.raises(ItaclipError, match=message):
+        main(["segment", str(demo_root / "JPEGImages"), "--out", "out", *model, *options])
+    assert not Path("out").exists()
+
+
+def test_segment_reports_and_sets_its_status(demo_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("tartan, plaid\npolka dots\n\nclouds\n")
+    (tmp_path / "definitions.txt").write_text("plaid >=a pattern of crossed stripes\n")
+    (tmp_path / "bad.jpg").write_text("nothing")
+    found = itaclip(
+        "segment", demo_root / "JPEGImages/scene_002.jpg", tmp_path / "bad.jpg", "--out", tmp_path / "out", *QUICK,
+        "--classes-file", tmp_path / "words.txt", "--definitions", tmp_path / "definitions.txt",
+        "--background", "plain colour, blank surface", "--json",
+    )  # fmt: skip
+    assert found.returncode == 1, found.stderr
+    summary = json.loads(found.stdout)
+    assert summary["classes"] == ["background", "tartan", "polka dots", "clouds"]
+    assert summary["done"] == 1
+    assert [Path(name).name for name in summary["failed"]] == ["bad.jpg"]
+    assert "failed: " in found.stderr
+    assert "\x1b" not in found.stdout + found.stderr  # no colours where there is no terminal
+    key = json.loads((tmp_path / "out/run.json").read_text())
+    assert key["classes"][0] == ["plain colour", "blank surface"]
+    assert key["definitions"] == ["a pattern of crossed stripes", None, None]
+
+
+def test_demo_is_mostly_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--out", str(tmp_path), "--images", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert float(printed.split(": ")[1].split("%")[0]) > 90
+    assert len(list((tmp_path / "results/overlays").iterdir())) == 1
+    with pytest.raises(ItaclipError, match="--images 0: expected 1 to 32"):
+        main(["demo", "--images", "0"])
+
+
+def test_env_reports_and_checks_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["env", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["self_check"]["passed"]
+    assert report["versions"]["torch"].startswith("2.")
+    assert report["weights"]["demo"] == "bundled"
+    assert main(["env", "--no-check"]) == 0
+    assert "text cache" in capsys.readouterr().out
