@@ -7,21 +7,29 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.text import Text
 from numpy.typing import NDArray
+
+from itaclip.figures.fonts import font, writable
 
 _MOST_NUMBERS = 24  # classes up to which a confusion matrix shows its values
 
 
 def iou_chart(iou: Sequence[float], names: Sequence[str], title: str = "IoU by class") -> Figure:
     """Bars of IoU in percent, the best class on top; classes without a value are left out."""
-    rows = sorted((value, name) for value, name in zip(iou, names, strict=True) if not np.isnan(value))
+    rows = sorted((value, writable(names[i], i)) for i, value in enumerate(iou) if not np.isnan(value))
     figure = Figure(figsize=(7, 1.2 + 0.24 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
-    bars = axes.barh([name for _, name in rows], [value for value, _ in rows], color="#3b6ea5")
+    places = range(len(rows))
+    bars = axes.barh(places, [value for value, _ in rows], color="#3b6ea5")
+    axes.set_yticks(places, [name for _, name in rows])
+    _use_fonts(axes.get_yticklabels())
     axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
     mean = float(np.mean([value for value, _ in rows])) if rows else float("nan")
     axes.axvline(mean, color="#d62839", linewidth=1)
-    axes.set(xlim=(0, 105), xlabel="IoU in percent", title=f"{title} (mean {mean:.1f}, red line)")
+    axes.set(xlim=(0, 112), xticks=range(0, 101, 20), xlabel="IoU in percent")
+    axes.set_title(f"{title} (mean {mean:.1f}, red line)")
     axes.margins(y=0.01)
     return figure
 
@@ -40,8 +48,10 @@ def confusion_chart(counts: NDArray[np.integer], names: Sequence[str], title: st
     axes = figure.add_subplot()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
     ticks = range(len(names))
+    names = [writable(name, i) for i, name in enumerate(names)]
     axes.set_xticks(ticks, names, rotation=90, fontsize=8)
     axes.set_yticks(ticks, names, fontsize=8)
+    _use_fonts([*axes.get_xticklabels(), *axes.get_yticklabels()])
     axes.set(xlabel="result", ylabel="truth", title=f"{title}, percent of the true class")
     figure.colorbar(image, ax=axes, shrink=0.8)
     if len(names) <= _MOST_NUMBERS:
@@ -49,6 +59,14 @@ def confusion_chart(counts: NDArray[np.integer], names: Sequence[str], title: st
             color = "white" if share[row, column] > 55 else "black"
             axes.text(column, row, f"{share[row, column]:.0f}", ha="center", va="center", color=color, fontsize=7)
     return figure
+
+
+def _use_fonts(labels: Sequence[Text]) -> None:
+    """Give every name a font that has its letters."""
+    for label in labels:
+        if found := font(10, label.get_text()):
+            size = label.get_fontsize()
+            label.set_fontproperties(FontProperties(fname=str(found.path), size=size))
 
 
 def save_chart(figure: Figure, path: Path) -> None:

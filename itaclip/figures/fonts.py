@@ -20,11 +20,17 @@ def font(size: int, text: str = "") -> ImageFont.FreeTypeFont | None:
     Returns:
         The first font with a glyph for every letter; None when this machine has none.
     """
-    wanted = {ord(letter) for letter in text if letter.isprintable() and not letter.isspace()}
+    wanted = {ord(letter) for letter in text if not letter.isspace()}
     for path in _paths():
         if wanted <= _letters(path):
             return ImageFont.truetype(path, size)
     return None
+
+
+def writable(name: str, number: int) -> str:
+    """A name on one line; "class 7" where no font has its letters."""
+    name = " ".join(name.split())
+    return name if font(12, name) else f"class {number}"
 
 
 def _paths() -> Iterator[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from itaclip.figures.fonts import font
+from itaclip.figures.fonts import font, writable
 from itaclip.palette import palette
 
 Colors = Sequence[Sequence[int]]
@@ -115,7 +115,7 @@ def legend(labels: NDArray[np.integer], names: Sequence[str], colors: Colors, he
     occurring = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
     size = min(max(13, height // 28), 60)
     line, margin = round(size * 1.55), round(size * 0.6)
-    texts = {i: _short(names[i], i, size) + f"  {counts[i] / labels.size:.1%}" for i in occurring}
+    texts = {i: _short(names[i], i) + f"  {counts[i] / labels.size:.1%}" for i in occurring}
     rows = max(1, (height - 2 * margin) // line, math.ceil(len(occurring) / _MOST_COLUMNS))
     columns = [occurring[i : i + rows] for i in range(0, len(occurring), rows)]
     widths = [max(int(_width(texts[i], size)) for i in column) + size + 3 * margin for column in columns]
@@ -191,7 +191,7 @@ def score_figure(image: NDArray[np.uint8], scores: Mapping[str, NDArray[np.float
 def titled(picture: Image.Image, title: str, number: int = 0) -> Image.Image:
     """A picture with a line of text above it; `number` replaces a name that no font can write."""
     size = min(max(12, picture.height // 24), 60)
-    text = _short(title, number, size)
+    text = _short(title, number)
     while len(text) > 4 and _width(text, size) > picture.width:
         text = text[:-2].rstrip("…") + "…"
     band = round(size * 1.4)
@@ -225,11 +225,9 @@ def _arranged(panels: Sequence[Image.Image], gap: int, across: bool) -> Image.Im
     return canvas
 
 
-def _short(name: str, number: int, size: int) -> str:
+def _short(name: str, number: int) -> str:
     """A name as it can be written: not too long, and in letters that a font has."""
-    name = " ".join(name.split())
-    if font(size, name) is None:
-        return f"class {number}"
+    name = writable(name, number)
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 

@@ -1,0 +1,125 @@
+"""A run as a page of HTML: charts, and every image beside its truth, the worst ones first."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from itaclip.figures.charts import confusion_chart, iou_chart, save_chart
+from itaclip.figures.pictures import Colors, result_figure
+from itaclip.files import atomic_path, write_text
+
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1400px;padding:0 1rem;color:#1b1b1b}"
+    "img{max-width:100%;height:auto}figure{margin:0 0 2rem}figcaption{margin-bottom:.3rem}"
+    ".charts{display:flex;flex-wrap:wrap;gap:1rem;align-items:flex-start}.charts img{max-width:640px;width:100%}"
+)
+
+
+@dataclass(frozen=True)
+class _Card:
+    """One image of the gallery."""
+
+    name: str
+    mean_iou: float
+    picture: str
+
+
+class Gallery:
+    """Collects the images of a run and writes ``index.html`` with its pictures.
+
+    Args:
+        out: folder of the page.
+        names: of the classes.
+        colors: RGB in 0..255 per class.
+    """
+
+    def __init__(self, out: Path, names: Sequence[str], colors: Colors) -> None:
+        self._out, self._names, self._colors = out, names, colors
+        self._cards: list[_Card] = []
+        self.confusion = np.zeros((len(names), len(names)), np.int64)
+
+    def add(
+        self, name: str, image: NDArray[np.uint8], predicted: NDArray[np.integer], truth: NDArray[np.integer]
+    ) -> float:
+        """Count and draw one image.
+
+        Args:
+            name: its name, perhaps with folders.
+            image: H x W x 3 uint8 RGB.
+            predicted: H x W class ids.
+            truth: H x W class ids; 255 is ignored.
+
+        Returns:
+            Mean IoU in percent over the classes that the truth or the result shows.
+        """
+        counts = confusion(predicted, truth, len(self._names))
+        self.confusion += counts
+        mean = float(np.nanmean(iou_of(counts))) if counts.any() else float("nan")
+        picture = f"images/{len(self._cards):06d}.jpg"
+        with atomic_path(self._out / picture) as partial:
+            drawn = result_figure(image, predicted, self._names, truth, self._colors, errors=True)
+            drawn.save(partial, "JPEG", quality=88)
+        self._cards.append(_Card(name, mean, picture))
+        return mean
+
+    def write(self, title: str) -> Path:
+        """Write charts and page; returns the page's path."""
+        values = iou_of(self.confusion)
+        charts = {
+            "iou.png": iou_chart(values.tolist(), self._names),
+            "confusion.png": confusion_chart(self.confusion, self._names),
+        }
+        for name, chart in charts.items():
+            _save(chart, self._out / name)
+        right = np.trace(self.confusion) / max(1, self.confusion.sum())
+        cards = sorted(self._cards, key=lambda card: (np.isfinite(card.mean_iou), card.mean_iou))
+        body = "\n".join(
+            f'<figure id="i{n}"><figcaption>{html.escape(card.name)}: mIoU {card.mean_iou:.1f}</figcaption>'
+            f'<img loading="lazy" src="{card.picture}" alt="image, truth, result and errors"></figure>'
+            for n, card in enumerate(cards)
+        )
+        page = (
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width,initial-scale=1">'
+            f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>\n"
+            f"<h1>{html.escape(title)}</h1>\n<p>{len(cards)} images, mIoU {np.nanmean(values):.2f}, "
+            f"{right:.2%} of the pixels right. The worst images come first.</p>\n"
+            '<div class="charts"><img src="iou.png" alt="IoU of every class">'
+            '<img src="confusion.png" alt="confusion between classes"></div>'
+            f"\n<h2>Images</h2>\n{body}\n</body></html>\n"
+        )
+        write_text(self._out / "index.html", page)
+        return self._out / "index.html"
+
+
+def confusion(predicted: NDArray[np.integer], truth: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
+    """Pixels by true class (row) and given class (column), K x K; ignored ones do not count."""
+    counted = truth < classes
+    pairs = truth[counted].astype(np.int64) * classes + predicted[counted]
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def iou_of(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """IoU in percent of every class from a confusion matrix; NaN for classes that nowhere occur."""
+    both = np.diag(counts).astype(np.float64)
+    either = counts.sum(0) + counts.sum(1) - both
+    return 100 * np.divide(both, either, out=np.full(len(both), np.nan), where=either > 0)
+
+
+def read_mask(path: Path) -> NDArray[np.integer]:
+    """Class ids H x W of a PNG that `save_mask` wrote."""
+    with Image.open(path) as opened:
+        return np.asarray(opened)
+
+
+def _save(chart: Figure, path: Path) -> None:
+    with atomic_path(path) as partial:
+        save_chart(chart, partial)

@@ -1,0 +1,144 @@
+"""Pictures and charts: legends in any script, masks of any number of classes, the page of a run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from itaclip import figures
+from itaclip.figures import fonts
+from itaclip.figures.gallery import Gallery, confusion, iou_of
+from itaclip.palette import palette
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+
+
+def ink(picture: Image.Image) -> np.ndarray:
+    """Rows and columns that hold something else than white, as a mask."""
+    return (np.asarray(picture.convert("RGB")) != 255).any(axis=2)
+
+
+@pytest.mark.parametrize("count", [1, 7, 40, 300])
+@pytest.mark.parametrize("height", [20, 200, 1500])
+def test_every_class_stands_in_the_legend_unclipped(count: int, height: int) -> None:
+    labels = np.arange(count)[None]
+    colors = palette(count)
+    names = [f"class number {i} with rather a long name" for i in range(count)]
+    legend = figures.legend(labels, names, colors, height)
+    shown = set(map(tuple, np.asarray(legend).reshape(-1, 3)))
+    assert {tuple(color) for color in colors} <= shown
+    edges = ink(legend)
+    assert not edges[0].any()
+    assert not edges[-1].any()
+    assert not edges[:, 0].any()
+    assert not edges[:, -1].any()
+
+
+@pytest.mark.parametrize("name", ["кошка", "γάτα", "قطة", "șobolan", "a  line\nbreak"])
+def test_names_are_written_in_their_own_script(name: str) -> None:
+    """DejaVu Sans, which comes along, has them: the picture differs from that of the fallback."""
+    labels = np.zeros((1, 1), int)
+    own = figures.legend(labels, [name], palette(1), 60)
+    fallback = figures.legend(labels, ["class 0"], palette(1), 60)
+    assert own.size != fallback.size or not np.array_equal(np.asarray(own), np.asarray(fallback))
+
+
+def test_a_name_that_no_font_has_is_shown_by_its_number() -> None:
+    unassigned = "\U000e0fff\U0003fffd"
+    assert fonts.font(13, unassigned) is None
+    labels = np.ones((1, 1), int)
+    shown = figures.legend(labels, ["a", unassigned], palette(2), 60)
+    expected = figures.legend(labels, ["a", "class 1"], palette(2), 60)
+    np.testing.assert_array_equal(np.asarray(shown), np.asarray(expected))
+
+
+@pytest.mark.parametrize(("classes", "mode"), [(2, "P"), (256, "P"), (257, "I;16"), (1000, "I;16")])
+def test_masks_keep_every_class_id(tmp_path: Path, classes: int, mode: str) -> None:
+    labels = np.arange(classes).reshape(1, -1)
+    figures.save_mask(labels, palette(classes), tmp_path / "m.png")
+    with Image.open(tmp_path / "m.png") as opened:
+        assert opened.mode == mode
+        np.testing.assert_array_equal(np.asarray(opened), labels)
+
+
+def test_errors_are_red_and_ignored_pixels_black(image: np.ndarray) -> None:
+    truth = np.zeros((90, 120), int)
+    truth[:30], truth[30:60] = 1, 255
+    drawn = figures.error_map(image, np.zeros_like(truth), truth, 2).astype(int)
+    assert (drawn[:30, :, 0] > drawn[:30, :, 1]).all()
+    assert (drawn[30:60] == 0).all()
+    assert (drawn[60:, :, 1] > drawn[60:, :, 0]).all()
+
+
+def test_heat_maps_are_brighter_where_values_are_higher(image: np.ndarray) -> None:
+    values = np.zeros((90, 120))
+    values[:, 60:] = 0.4
+    drawn = figures.heat_map(np.full_like(image, 90), values, highest=0.4)
+    assert drawn[:, 60:].mean() > drawn[:, :60].mean() + 50
+    assert figures.heat_map(image, values, highest=0.0).shape == image.shape
+    sheet = figures.score_figure(image, {f"class {i}": values for i in range(5)}, columns=2)
+    assert sheet.width == 2 * 120 + 4
+
+
+def test_confusion_and_iou_against_plain_counting() -> None:
+    rng = np.random.default_rng(1)
+    truth, predicted = rng.integers(0, 5, (20, 30)), rng.integers(0, 4, (20, 30))
+    truth[truth == 4] = 255
+    counts = confusion(predicted, truth, 5)
+    for row in range(5):
+        for column in range(5):
+            assert counts[row, column] == ((truth == row) & (predicted == column)).sum()
+    valid = truth != 255
+    for k in range(4):
+        both = ((truth == k) & (predicted == k)).sum()
+        either = (((truth == k) | (predicted == k)) & valid).sum()
+        assert iou_of(counts)[k] == pytest.approx(100 * both / either)
+    assert np.isnan(iou_of(counts)[4])
+
+
+def test_the_gallery_shows_the_worst_first_and_escapes_names(image: np.ndarray, tmp_path: Path) -> None:
+    truth = np.zeros((90, 120), int)
+    truth[:45] = 1
+    gallery = Gallery(tmp_path, ["sky", "猫"], palette(2))
+    assert gallery.add("good.jpg", image, truth, truth) == 100
+    assert gallery.add("<b>bad</b>.jpg", image, 1 - truth, truth) == 0
+    page = gallery.write("run & more").read_text()
+    assert page.index("&lt;b&gt;bad") < page.index("good.jpg")
+    assert "<b>" not in page
+    assert "run &amp; more" in page
+    for name in ("iou.png", "confusion.png", "images/000000.jpg", "images/000001.jpg"):
+        with Image.open(tmp_path / name) as opened:
+            opened.load()
+            assert min(opened.size) > 80
+
+
+def test_visualize_agrees_with_eval(demo_root: Path, tmp_path: Path) -> None:
+    from itaclip.evaluation.command import main as evaluate
+
+    config = str(ROOT / "configs/cfg_demo.py")
+    assert evaluate(["--config", config, "--data-root", str(demo_root), "--limit", "2", "--work-dir", str(tmp_path),
+                     "--out", str(tmp_path / "masks"), "--cfg-options", "model.pamr_steps=0", "model.slide_stride=56",
+                     "model.img_engineering=False"]) == 0  # fmt: skip
+    import json
+
+    measured = json.loads((tmp_path / "metrics.json").read_text())["mIoU"]
+    command = [sys.executable, str(ROOT / "tools/visualize.py"), "--config", config, "--data-root", str(demo_root)]
+    found = subprocess.run([*command, "--masks", str(tmp_path / "masks"), "--out", str(tmp_path / "page")],
+                           capture_output=True, text=True, check=False)  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    page = (tmp_path / "page/index.html").read_text()
+    assert f"2 images, mIoU {measured:.2f}" in page
+    (tmp_path / "none").mkdir()
+    found = subprocess.run([*command, "--masks", str(tmp_path / "none"), "--out", str(tmp_path / "p")],
+                           capture_output=True, text=True, check=False)  # fmt: skip
+    assert found.returncode == 2
+    assert "write them with eval.py --out" in found.stderr

@@ -1,0 +1,69 @@
+"""A page of pictures and charts from the masks that an evaluation wrote.
+
+    python eval.py --config configs/cfg_voc.py --data-root DATA --out work_dirs/voc/masks
+    python tools/visualize.py --config configs/cfg_voc.py --data-root DATA \\
+        --masks work_dirs/voc/masks --out work_dirs/voc/page
+
+Then open work_dirs/voc/page/index.html: IoU by class, the confusion matrix, and image,
+truth, result and errors of every image, the worst ones first.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from itaclip.console import make_console, progress, run
+from itaclip.errors import ItaclipError
+from itaclip.evaluation.setup import build_dataset, load_config
+from itaclip.figures.gallery import Gallery, read_mask
+from itaclip.images import read_image
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True, help="configuration of the data set")
+    parser.add_argument("--data-root", help="folder of the data set; replaces the configuration's")
+    parser.add_argument("--masks", type=Path, required=True, help="folder that eval.py --out wrote")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the page")
+    parser.add_argument("--limit", type=int, help="only the first N images that have a mask")
+    args = parser.parse_args()
+    config = load_config(args.config)
+    if args.data_root is not None:
+        config.test_dataloader.dataset.data_root = args.data_root
+    dataset = build_dataset(config)
+    names = dataset.metainfo["classes"]
+    folder = Path(dataset.data_prefix["img_path"]).resolve()
+    found = {}
+    for i in range(len(dataset)):
+        path = Path(dataset.get_data_info(i)["img_path"]).resolve()
+        name = path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
+        if (args.masks / name).with_suffix(".png").is_file():
+            found[i] = name
+    if not found:
+        raise ItaclipError(f"{args.masks}: no mask of {args.config.name}'s images; write them with eval.py --out.")
+    chosen = list(found.items())[: args.limit]
+    gallery = Gallery(args.out, names, dataset.metainfo["palette"])
+    console = make_console()
+    with progress(console, len(chosen), "drawing") as advance:
+        for i, name in chosen:
+            sample = dataset[i]["data_samples"]
+            predicted = read_mask((args.masks / name).with_suffix(".png"))
+            if predicted.max(initial=0) >= len(names):
+                raise ItaclipError(f"{args.masks / name}: label {predicted.max()} is beyond the {len(names)} classes.")
+            truth = sample.gt_sem_seg.data[0].numpy()
+            image = read_image(sample.img_path)
+            if image.shape[:2] != truth.shape:  # a rotated file
+                image = np.asarray(Image.fromarray(image).resize(truth.shape[::-1]))
+            gallery.add(str(name), image, predicted, truth)
+            advance(1)
+    page = gallery.write(f"{args.config.stem}: {len(chosen)} of {len(dataset)} images")
+    console.print(f"written: {page}", markup=False)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
