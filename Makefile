@@ -1,7 +1,8 @@
 # make demo   install everything into .venv, evaluate the bundled demo, save overlays
-# make test   install, then run the tests (TESTS=... picks some)
+# make test   install, then run the tests, one worker per core (TESTS=... picks some)
 PYTHON ?= python3
 TESTS ?= -m "not vit_b_16"
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 BIN := .venv/bin
 
 .PHONY: demo test test-full lint format clean
@@ -10,7 +11,7 @@ demo: .venv/.installed
 	$(BIN)/python eval.py --config configs/cfg_demo.py --show-dir work_dirs/cfg_demo/overlays
 
 test: .venv/.dev
-	$(BIN)/python -m pytest $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
 # The recorded outputs at ViT-B/16's real size: minutes, and about 3 GiB.
 test-full: .venv/.dev

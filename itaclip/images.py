@@ -59,7 +59,7 @@ def read_image(source: ImageSource, largest: int = LARGEST) -> NDArray[np.uint8]
 
 def normalise(rgb: NDArray[np.uint8]) -> Tensor:
     """H x W x 3 uint8 RGB to 3 x H x W float32, with CLIP's mean and standard deviation."""
-    pixels = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1).float()
+    pixels = torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1)
     return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
