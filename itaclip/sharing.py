@@ -72,8 +72,7 @@ def shared_logits(
               for plan, image in zip(plans, images, strict=True)]
         for key, reading in distinct.items()
     }  # fmt: skip
-    batch = settings.batch_crops or (60 if images and images[0].is_cuda else 10)
-    per_pass = max(1, batch // (VIEWS if settings.img_engineering else 1))
+    per_pass = windows_per_pass(settings, images[0].device if images else torch.device("cpu"))
     for runs in _passes(plans, per_pass):
         crops = torch.cat([cut_windows(images[i], plans[i], a, b) for i, a, b in runs])
         pixels = make_views(crops, settings).to(DTYPES[settings.dtype])
@@ -101,6 +100,15 @@ def grouped(readings: Sequence[Reading]) -> list[list[int]]:
         else:
             groups.append([place])
     return groups
+
+
+def windows_per_pass(settings: Settings, device: torch.device) -> int:
+    """Windows that an encoder pass takes, with all their views.
+
+    Ten views fit the caches of a CPU; a GPU is filled by sixty.
+    """
+    batch = settings.batch_crops or (60 if device.type == "cuda" else 10)
+    return max(1, batch // (VIEWS if settings.img_engineering else 1))
 
 
 def _passes(plans: Sequence[WindowPlan], per_pass: int) -> Iterator[list[tuple[int, int, int]]]:

@@ -15,17 +15,31 @@ def run_tool(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=300)
 
 
-def test_benchmark_measures_every_stage(tmp_path: Path) -> None:
+def test_benchmark_measures_every_stage_and_gives_the_plain_labels(tmp_path: Path) -> None:
     done = run_tool("benchmark.py", "--config", "configs/cfg_demo.py", "--size", "90", "100", "--baseline",
                     "--out", str(tmp_path / "figures.json"))  # fmt: skip
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "figures.json").read_text())
-    seconds = figures["seconds"]
-    parts = seconds["encoder and text product"] + seconds["stitching"] + seconds["PAMR"]
-    assert 0 < parts < 3 * seconds["whole image"]
-    assert figures["encoder_passes"] == 5 * figures["windows"]
-    assert figures["gflops_encoder"] > 0
+    (rows,) = (table for title, table in figures["tables"].items() if "image of 90 x 100" in title)
+    seconds = {row["stage"]: row["seconds"] for row in rows}
+    assert 0 < seconds["encoder"] < seconds["sum of stages"]
+    assert seconds["sum of stages"] < 3 * seconds["whole image"]
+    assert figures["passes"] % 5 == 0
+    assert figures["equal_labels"] > 0.9999
+    assert figures["largest_logit_difference"] < 1e-5
     assert "of the matrix peak" in done.stdout
+
+
+def test_benchmark_of_growth_and_pamr(tmp_path: Path) -> None:
+    done = run_tool("benchmark.py", "--config", "configs/cfg_demo.py", "--growth", "--out", str(tmp_path / "g.json"))
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "g.json").read_text())["tables"]["growth"]
+    assert {row["changed"] for row in rows} == {"image side", "queries", "stride"}
+    assert [row["passes"] for row in rows if row["changed"] == "image side"] == [1, 4, 9, 16]
+    done = run_tool("benchmark.py", "--config", "configs/cfg_demo.py", "--pamr", "--size", "90", "120",
+                    "--out", str(tmp_path / "p.json"))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "p.json").read_text())["largest_difference"] < 1e-4
 
 
 def test_check_weights_tells_other_weights_apart() -> None:

@@ -8,11 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import torch
 import torch.nn.functional as F
+from open_clip.transformer import QuickGELU
 from torch import Tensor
 
 Block: TypeAlias = Any
 """open_clip's `ResidualAttentionBlock`, which carries no types."""
+
+_QUICK = 1.702
+_FEW_TOKENS = 1024  # up to here a stored map stays small beside the activations
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,14 @@ def project(block: Block, x: Tensor) -> Projections:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None, causal: bool = False) -> Tensor:
-    """``softmax(query key' / sqrt(d) + bias) value``, without the N x N map; B x h x N x d."""
+    """``softmax(query key' / sqrt(d) + bias) value``; B x h x N x d.
+
+    Without the N x N map, except for bfloat16 on a CPU, where torch's fused kernel takes
+    half as long again as two products.
+    """
+    if query.dtype == torch.bfloat16 and query.device.type == "cpu" and not causal and query.shape[-2] <= _FEW_TOKENS:
+        weights = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)
+        return (weights if bias is None else weights + bias).softmax(-1) @ value
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=causal)
 
 
@@ -47,8 +59,18 @@ def merge_heads(block: Block, heads: Tensor) -> Tensor:
 
 
 def feed_forward(block: Block, x: Tensor) -> Tensor:
-    """``W_2 act(W_1 ln_2(x))``, without the residual."""
-    return block.mlp(block.ln_2(x))
+    """``W_2 act(W_1 ln_2(x))``, without the residual.
+
+    QuickGELU, ``h sigmoid(1.702 h)``, is ``silu(1.702 h) / 1.702``: the factors go into the
+    two products and the activation needs no temporaries, which took 7 % of the time.
+    """
+    first, second = block.mlp.c_fc, block.mlp.c_proj
+    if not isinstance(block.mlp.gelu, QuickGELU):
+        return block.mlp(block.ln_2(x))
+    rows = block.ln_2(x).flatten(0, -2)
+    hidden = torch.addmm(first.bias, rows, first.weight.T, beta=_QUICK, alpha=_QUICK)
+    hidden = F.silu(hidden, inplace=not hidden.requires_grad)
+    return torch.addmm(second.bias, hidden, second.weight.T, alpha=1 / _QUICK).view_as(x)
 
 
 def run_block(block: Block, x: Tensor, projections: Projections | None = None, causal: bool = False) -> Tensor:

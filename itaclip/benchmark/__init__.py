@@ -1,0 +1,1 @@
+"""Where the time goes, against a plain implementation and the machine's matrix peak."""

@@ -1,0 +1,152 @@
+"""Seconds of every stage of one image, and of the same image done plainly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmseg.evaluation import IoUMetric
+from numpy.typing import NDArray
+from open_clip.model import CLIP
+from torch import Tensor
+
+from itaclip.benchmark import plain
+from itaclip.benchmark.machine import timed
+from itaclip.decision import class_scores, label_map
+from itaclip.images import normalise
+from itaclip.pamr import pamr
+from itaclip.pipeline import Pipeline
+from itaclip.settings import Settings
+from itaclip.sharing import DTYPES, windows_per_pass
+from itaclip.text import TextBank
+from itaclip.views import make_views, mix_views, view_features
+from itaclip.windows import cut_windows, stitch
+
+
+@dataclass
+class Stages:
+    """What a run measured.
+
+    Attributes:
+        seconds: by stage, in order.
+        labels: H x W int64.
+        logits: Q x H x W before refinement.
+        guide: 3 x H x W image for the refinement.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    labels: Tensor = field(default_factory=lambda: torch.empty(0))
+    logits: Tensor = field(default_factory=lambda: torch.empty(0))
+    guide: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def clock(self, stage: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function and add its seconds to a stage."""
+        taken, result = timed(lambda: function(*arguments))
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + taken
+        return result
+
+
+def photo(size: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
+    """A random picture with large and small structures: H x W x 3 uint8 RGB."""
+    rng = np.random.default_rng(seed)
+    coarse = [rng.random((max(2, size[0] // d), max(2, size[1] // d), 3)) for d in (100, 25, 6)]
+    layers = [cv2.resize(layer, size[::-1], interpolation=cv2.INTER_CUBIC) for layer in coarse]
+    mixed = 0.6 * layers[0] + 0.3 * layers[1] + 0.1 * layers[2]
+    return (255 * mixed.clip(0, 1)).astype(np.uint8)
+
+
+@torch.no_grad()
+def fast(pipeline: Pipeline, bank: TextBank, jpeg: bytes, short_side: int) -> Stages:
+    """The library's stages, one after the other, for an encoded image."""
+    settings, device = pipeline.settings, bank.features.device
+    found = Stages()
+    bgr = found.clock("decode", _decode, jpeg)
+    image = found.clock("resize, normalise", _prepare, bgr, short_side).to(device)
+    plan, size = pipeline.plan(image), bgr.shape[:2]
+    patches: list[Tensor] = []
+    step = windows_per_pass(settings, device)
+    for first in range(0, plan.count, step):
+        crops = found.clock("windows", cut_windows, image, plan, first, min(first + step, plan.count))
+        pixels = found.clock("views", make_views, crops, settings).to(DTYPES[settings.dtype])
+        tokens = found.clock("encoder", pipeline.encoder, pixels)
+        features = found.clock("text product", view_features, tokens, len(crops), plan.grid)
+        patches.append(found.clock("text product", mix_views, features, bank.features, settings))
+    found.logits = found.clock("stitching", stitch, torch.cat(patches), plan, size)
+    found.guide = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
+    refined = found.logits
+    if settings.pamr_steps:
+        refined = found.clock("PAMR", pamr, refined, found.guide, settings.pamr_steps, settings.pamr_stride)
+    scores = found.clock("decision", class_scores, refined, bank.query_to_class, settings)
+    found.labels = found.clock("decision", label_map, scores, settings)
+    truth = torch.zeros_like(found.labels)
+    found.clock("metric", IoUMetric.intersect_and_union, found.labels, truth, bank.num_classes, 255)
+    found.seconds["sum of stages"] = sum(found.seconds.values())
+    found.clock("whole image", pipeline, [image], [size], bank)
+    return found
+
+
+@torch.no_grad()
+def plainly(
+    clip: CLIP, settings: Settings, middle: Sequence[int], bank: TextBank, jpeg: bytes, short_side: int
+) -> Stages:
+    """The same image done plainly, in float32."""
+    found = Stages()
+    bgr = _decode(jpeg)
+    image, size = _prepare(bgr, short_side).to(bank.features.device), bgr.shape[:2]
+    logits = found.clock("windows", plain.slide, clip.visual, image, bank.features, settings, middle)
+    found.logits = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
+    found.guide = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
+    refined = found.logits
+    if settings.pamr_steps:
+        refined = found.clock("PAMR", plain.refine, refined, found.guide, settings)
+    found.labels = found.clock("decision", plain.decide, refined, bank.query_to_class, settings)
+    found.seconds["whole image"] = sum(found.seconds.values())
+    return found
+
+
+@torch.no_grad()
+def growth(pipeline: Pipeline, bank: TextBank) -> Iterator[dict[str, Any]]:
+    """Seconds over image size, number of queries and stride, one thing changed at a time.
+
+    Yields:
+        What was changed, its value, encoder passes, and seconds.
+    """
+    settings, side = pipeline.settings, pipeline.encoder.image_size
+    base = settings.changed(slide_crop=side, slide_stride=side // 2, img_engineering=False)
+
+    def row(what: str, value: int, size: tuple[int, int], queries: int, chosen: Settings) -> dict[str, Any]:
+        features = bank.features.repeat(-(-queries // len(bank.features)), 1)[:queries]
+        many = TextBank(features, torch.arange(queries, device=features.device), bank.class_names)
+        image = normalise(photo(size)).to(features.device)
+
+        def segment() -> None:
+            for _ in pipeline.variants([image], [size], [(chosen, many)]):
+                pass
+
+        segment()
+        return {
+            "changed": what, "value": value, "passes": pipeline.plan(image, chosen).count, "queries": queries,
+            "pixels": size[0] * size[1], "seconds": timed(segment, 2)[0],
+        }  # fmt: skip
+
+    for windows in (1, 2, 3, 4):
+        edge = side * (windows + 1) // 2
+        yield row("image side", edge, (edge, edge), 20, base)
+    for queries in (20, 80, 320):
+        yield row("queries", queries, (side * 3 // 2,) * 2, queries, base)
+    for parts in (1, 2, 4, 8):
+        yield row("stride", side // parts, (side * 3 // 2,) * 2, 20, base.changed(slide_stride=side // parts))
+
+
+def _decode(jpeg: bytes) -> Any:
+    return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+
+
+def _prepare(bgr: NDArray[np.uint8], short_side: int) -> Tensor:
+    return normalise(mmcv.imrescale(bgr[..., ::-1], (2048, short_side)))
