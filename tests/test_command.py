@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from conftest import ROOT
+
 from itaclip.command.main import COMMANDS, main
 from itaclip.errors import ItaclipError
 
@@ -59,6 +61,8 @@ def test_a_wrong_word_is_told_in_a_line() -> None:
         (("--classes", "cat", "--set", "prob_thd=7"), r"prob_thd = 7: expected in \[0, 1\]"),
         (("--classes", "cat", "--definitions", "defs.txt"), "line 1: 'a cat' has no ' >='"),
         (("--classes", "cat", "--model", "no.pt"), "no.pt"),
+        (("--config", "CONFIG", "--quality", "fast"), "--quality: the configuration tells"),
+        (("--config", "CONFIG", "--background", "no"), "name --classes too"),
         (("--classes", "cat", "--device", "tpu9"), "device 'tpu9' is not available"),
     ],
 )
@@ -67,6 +71,7 @@ def test_bad_options(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("defs.txt").write_text("a cat\n")
+    options = tuple(str(ROOT / "configs/cfg_demo.py") if word == "CONFIG" else word for word in options)
     model = () if "--model" in options else ("--model", "demo")
     with pytest.raises(ItaclipError, match=message):
         main(["segment", str(demo_root / "JPEGImages"), "--out", "out", *model, *options])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -36,3 +37,18 @@ def test_every_option_of_eval_is_in_the_readme_or_its_help() -> None:
     for option in ("--config", "--data-root", "--weights", "--work-dir", "--show-dir", "--out", "--limit"):
         assert option in readme
         assert option in parser().format_help()
+
+
+def test_the_guide_to_class_lists_shows_the_measured_numbers() -> None:
+    rows = json.loads((ROOT / "docs/results/class_lists.json").read_text())["rows"]
+    default = {"logit_scale": 40, "prob_thd": 0.1, "closing": True}
+    text = (ROOT / "docs/classes.md").read_text()
+    shown = re.findall(r"^\| ([^|]+) \| (\d+\.\d+) \|$", text, re.MULTILINE)
+    measured = {(row["background"], f"{row['mean_iou']:.2f}") for row in rows if default.items() <= row.items()}
+    measured |= {
+        (str(row["prob_thd"]), f"{row['mean_iou']:.2f}")
+        for row in rows
+        if row["background"] == "contrast words" and row["logit_scale"] == 40 and row["closing"]
+    }
+    assert set(shown) == measured
+    assert len(shown) == 9

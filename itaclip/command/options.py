@@ -20,8 +20,8 @@ def add_model_options(options: argparse.ArgumentParser) -> None:
     group = options.add_argument_group("model")
     group.add_argument("--model", help="CLIP by name (ViT-B/16, demo, ...) or a weight file (default: ViT-B/16)")
     group.add_argument("--config", type=Path, help="take model, settings and classes of an evaluation's configuration")
-    group.add_argument("--quality", choices=tuple(QUALITIES), default="balanced",
-                       help="exact: windows and views as published; balanced and fast approximate it")  # fmt: skip
+    group.add_argument("--quality", choices=tuple(QUALITIES),
+                       help="exact: windows and views as published; balanced (default) and fast approximate it")  # fmt: skip
     group.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="changes",
                        help="any setting of docs/configuration.md, such as method=naclip pamr_steps=0")  # fmt: skip
     group.add_argument("--device", default="auto", help="torch device; auto takes a GPU when there is one")
@@ -33,7 +33,7 @@ def add_class_options(options: argparse.ArgumentParser) -> None:
     group = options.add_argument_group("classes")
     group.add_argument("--classes", help='"cat; sofa, couch": semicolons between classes, commas between synonyms')
     group.add_argument("--classes-file", type=Path, help="one class per line, commas between synonyms")
-    group.add_argument("--background", default="yes",
+    group.add_argument("--background",
                        help='what is none of the classes: "yes" (general contrast words), "no" (every pixel gets a '
                             'class), or words of your own: "wall, floor" (default: yes)')  # fmt: skip
     group.add_argument("--definitions", type=Path, help="`name >=text` per line, for some or all classes")
@@ -48,8 +48,10 @@ def make_segmenter(args: argparse.Namespace) -> Segmenter:
     changes = {"device": args.device} | dict(_setting(text) for text in args.changes)
     text_cache = not args.no_text_cache
     if args.config is not None:
+        if args.quality is not None:
+            raise ItaclipError("--quality: the configuration tells windows and views; change them with --set.")
         return Segmenter.from_config(args.config, model=args.model, text_cache=text_cache, **changes)
-    return Segmenter(args.model or "ViT-B/16", args.quality, text_cache=text_cache, **changes)
+    return Segmenter(args.model or "ViT-B/16", args.quality or "balanced", text_cache=text_cache, **changes)
 
 
 def choose_vocabulary(args: argparse.Namespace, segmenter: Segmenter) -> Vocabulary:
@@ -67,11 +69,14 @@ def choose_vocabulary(args: argparse.Namespace, segmenter: Segmenter) -> Vocabul
     elif args.classes is not None:
         classes = split_classes(args.classes)
     elif segmenter.vocabulary is not None:
+        if args.background is not None or args.definitions is not None:
+            raise ItaclipError("--background and --definitions: the configuration has its own; name --classes too.")
         return segmenter.vocabulary
     else:
         raise ItaclipError('name the classes: --classes "cat; sofa, couch", or --classes-file F.')
     backgrounds: dict[str, bool | list[str]] = {"yes": True, "no": False}
-    background = backgrounds.get(args.background, args.background.replace(";", ",").split(","))
+    words = args.background or "yes"
+    background = backgrounds.get(words, words.replace(";", ",").split(","))
     definitions = read_definitions(args.definitions) if args.definitions else None
     return segmenter.prepare(classes, background, definitions)
 

@@ -1,0 +1,92 @@
+"""How free-form class lists fare: what the defaults of `itaclip.Segmenter` were chosen by.
+
+    python tools/measure_class_lists.py --out docs/results/class_lists.json
+
+Scenes of the demo's world are drawn anew (none of the held-out ones). For each, a list
+names what the scene shows, less one class in half of the scenes, and two classes that
+it does not show; the rest is background. Every list is tried with several kinds of
+background, thresholds and temperatures. Mean IoU over the classes of a list, mean over
+scenes. It tells how the settings compare in this miniature world, not what
+photographs give.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from itaclip import Segmenter
+from itaclip.console import make_console, progress, run
+from itaclip.demo.dataset import class_lines
+from itaclip.demo.scenes import Scene, draw_scene
+from itaclip.figures.gallery import confusion, iou_of
+from itaclip.files import write_json
+
+SEED = 777
+# temperature, threshold, closing: the default first, then one thing changed
+TRIED = [(40, 0.1, True), *((40, t, True) for t in (0.0, 0.3, 0.4, 0.5)), (60, 0.1, True), (100, 0.1, True),
+         (40, 0.1, False)]  # fmt: skip
+
+
+def class_list(scene: Scene, hide: bool, rng: np.random.Generator) -> list[int]:
+    """Classes to name: those of the scene, perhaps less one, and two others."""
+    shown = [c for c in scene.classes() if c]
+    rng.shuffle(shown)
+    absent = [c for c in range(1, len(class_lines())) if c not in shown]
+    return shown[int(hide and len(shown) > 1) :] + [int(c) for c in rng.choice(absent, 2, replace=False)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="JSON file")
+    parser.add_argument("--scenes", type=int, default=24)
+    args = parser.parse_args()
+    console, rng = make_console(), np.random.default_rng(SEED)
+    lines = class_lines()
+    segmenter = Segmenter("demo")
+    found: dict[tuple[str, int, float, bool], list[float]] = defaultdict(list)
+    with progress(console, args.scenes, "scenes") as advance:
+        for number in range(args.scenes):
+            shape = (int(rng.integers(150, 200)), int(rng.integers(200, 270)))
+            scene = draw_scene(shape, rng)
+            named = class_list(scene, number % 2 == 1, rng)
+            truth = np.zeros(shape, np.int64)
+            for i, class_id in enumerate(named, 1):
+                truth[scene.labels == class_id] = i
+            backgrounds: dict[str, bool | list[str]] = {
+                "none": False,
+                "contrast words": True,
+                '"background"': ["background"],
+                "all that is not named": [lines[c].split(", ")[0] for c in range(len(lines)) if c not in named],
+            }
+            for kind, background in backgrounds.items():
+                vocabulary = segmenter.prepare([lines[c] for c in named], background)
+                for scale, threshold, closing in TRIED if background is not False else TRIED[:1]:
+                    result = segmenter(
+                        scene.image, vocabulary, logit_scale=scale, prob_thd=threshold, closing=closing
+                    )  # fmt: skip
+                    labels = result.labels + (background is False)
+                    iou = iou_of(confusion(labels, truth, len(named) + 1))
+                    found[kind, scale, threshold, closing].append(float(np.nanmean(iou)))
+            advance(1)
+    rows = [
+        {"background": kind, "logit_scale": scale, "prob_thd": threshold, "closing": closing,
+         "mean_iou": round(float(np.mean(values)), 2), "scenes": len(values)}
+        for (kind, scale, threshold, closing), values in found.items()
+    ]  # fmt: skip
+    write_json(args.out, {"seed": SEED, "model": "demo", "rows": rows})
+    table = Table(title="mean IoU")
+    for column in rows[0]:
+        table.add_column(column.replace("_", " "))
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    console.print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
