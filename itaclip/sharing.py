@@ -6,16 +6,25 @@ windows share the views and blocks 1..L-1; those of one method share its feature
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from itaclip.clip import DenseEncoder, Method
+from itaclip.errors import ItaclipError
 from itaclip.settings import Settings
 from itaclip.views import VIEWS, make_views, mix_views, view_features
 from itaclip.windows import WindowPlan, cut_windows
+
+_LOG = logging.getLogger(__name__)
+
+Run: TypeAlias = tuple[int, int, int]
+"""Windows of one image: its place, the first window, and the one after the last."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -59,10 +68,14 @@ def shared_logits(
 ) -> list[list[Tensor]]:
     """Logits of every patch of every window, for readings of equal trunk and views.
 
-    Windows of different images share an encoder pass when their sizes agree.
+    Windows of different images share an encoder pass when their sizes agree. When a GPU's
+    memory does not hold a pass, it is halved, and so are all that follow.
 
     Returns:
         Per reading and image, windows x r x c x Q float32; equal readings share the tensors.
+
+    Raises:
+        ItaclipError: not even a single window fits.
     """
     settings = next((r.settings for r in readings if r.settings.img_engineering), readings[0].settings)
     methods = list(dict.fromkeys(reading.method for reading in readings))
@@ -72,8 +85,8 @@ def shared_logits(
               for plan, image in zip(plans, images, strict=True)]
         for key, reading in distinct.items()
     }  # fmt: skip
-    per_pass = windows_per_pass(settings, images[0].device if images else torch.device("cpu"))
-    for runs in _passes(plans, per_pass):
+
+    def encode(runs: Sequence[Run]) -> None:
         crops = torch.cat([cut_windows(images[i], plans[i], a, b) for i, a, b in runs])
         pixels = make_views(crops, settings).to(DTYPES[settings.dtype])
         features = {
@@ -84,6 +97,25 @@ def shared_logits(
             logits = mix_views(features[reading.method], reading.text.to(crops.device), reading.settings)
             for (i, a, b), part in zip(runs, logits.split([b - a for _, a, b in runs]), strict=True):
                 outputs[key][i][a:b] = part
+
+    per_pass = windows_per_pass(settings, images[0].device if images else torch.device("cpu"))
+    waiting = deque(_passes(plans, min(per_pass, encoder.most_windows or per_pass)))
+    while waiting:
+        runs = waiting.popleft()
+        try:
+            encode(runs)
+        except torch.OutOfMemoryError as error:
+            count = sum(b - a for _, a, b in runs)
+            if count == 1:
+                raise ItaclipError(
+                    "not even one window fits the memory of the device; take a smaller slide_crop, bf16, or "
+                    "img_engineering=False."
+                ) from error
+            encoder.most_windows = max(1, count // 2)
+            _LOG.warning("%d windows a pass do not fit the memory; %d are taken from now on.",
+                         count, encoder.most_windows)  # fmt: skip
+            rest = [runs, *waiting]
+            waiting = deque(part for old in rest for part in _split(old, encoder.most_windows))
     return [outputs[reading.key] for reading in readings]
 
 
@@ -111,8 +143,8 @@ def windows_per_pass(settings: Settings, device: torch.device) -> int:
     return max(1, batch // (VIEWS if settings.img_engineering else 1))
 
 
-def _passes(plans: Sequence[WindowPlan], per_pass: int) -> Iterator[list[tuple[int, int, int]]]:
-    """Windows of one encoder pass after the other, as (image, first, last + 1)."""
+def _passes(plans: Sequence[WindowPlan], per_pass: int) -> Iterator[list[Run]]:
+    """Windows of one encoder pass after the other."""
     waiting: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for i, plan in enumerate(plans):
         waiting.setdefault(plan.padded, []).extend((i, window) for window in range(plan.count))
@@ -121,9 +153,16 @@ def _passes(plans: Sequence[WindowPlan], per_pass: int) -> Iterator[list[tuple[i
             yield _runs(windows[start : start + per_pass])
 
 
-def _runs(windows: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """Consecutive (image, window) pairs as (image, first, last + 1)."""
-    runs: list[tuple[int, int, int]] = []
+def _split(runs: Sequence[Run], per_pass: int) -> Iterator[list[Run]]:
+    """The windows of a pass in smaller ones."""
+    windows = [(image, window) for image, first, end in runs for window in range(first, end)]
+    for start in range(0, len(windows), per_pass):
+        yield _runs(windows[start : start + per_pass])
+
+
+def _runs(windows: Sequence[tuple[int, int]]) -> list[Run]:
+    """Consecutive (image, window) pairs, put together."""
+    runs: list[Run] = []
     for image, window in windows:
         if runs and runs[-1][0] == image:
             runs[-1] = (image, runs[-1][1], window + 1)

@@ -46,6 +46,7 @@ class DenseEncoder(nn.Module):
         self.visual: Any = visual
         self.method = method
         self.blocks: nn.ModuleList = visual.transformer.resblocks
+        self.most_windows: int | None = None  # that a pass has been found to hold; None: not tried
         self._check(method)
 
     def _check(self, method: Method) -> None:
