@@ -22,6 +22,9 @@ ImageSource: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[Any]"
 LARGEST = 100_000_000
 """Pixels of the largest image that is decoded: 300 MB as RGB. Small files can claim far more."""
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What is opened. PIL knows more, and starts other programs for some of them (EPS)."""
+
 SUFFIXES = frozenset([".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp"])
 """Endings by which images in a folder are told from other files."""
 
@@ -73,15 +76,16 @@ def _decode(path: Path, largest: int) -> NDArray[np.uint8]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL warns of sizes that are checked here
-            with Image.open(path) as opened:
+            with Image.open(path, formats=FORMATS) as opened:
                 _check_size(opened.size, str(path), largest)
                 opened.load()  # OpenCV would fill what is missing of a damaged file with grey
                 decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
                 if decoded is None:  # a format that only PIL knows
                     return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        reason = "not an image" if isinstance(error, UnidentifiedImageError) else "too large"
-        raise ItaclipError(f"{path}: {reason} ({str(error).splitlines()[0]}).") from None
+    except UnidentifiedImageError:
+        raise ItaclipError(f"{path}: not an image of a kind that is taken: {', '.join(FORMATS)}.") from None
+    except Image.DecompressionBombError as error:
+        raise ItaclipError(f"{path}: too large ({str(error).splitlines()[0]}).") from None
     except ItaclipError:
         raise
     except Exception as error:  # decoders raise whatever they like over damaged content

@@ -10,6 +10,7 @@ from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.palette import palette
 from itaclip.settings import Settings
 from itaclip.text import ClassNames, TextBank, TextEncoder, build_text_bank, parse_class_names
+from itaclip.text.auxiliary import SEPARATOR
 from itaclip.text.class_names import plain_name
 
 _LOG = logging.getLogger(__name__)
@@ -104,6 +105,22 @@ def make_vocabulary(
 def split_classes(text: str) -> list[str]:
     """Classes of one line or several: ``"cat; sofa, couch"`` is two classes, one with a synonym."""
     return [part.strip() for part in text.replace("\n", ";").split(";") if part.strip()]
+
+
+def split_definitions(lines: Sequence[str], source: str) -> dict[str, str]:
+    """Texts by class name from lines ``name >=text``; blank lines are skipped.
+
+    Raises:
+        ItaclipError: a line without ``>=``; names the source and the line.
+    """
+    found = {}
+    for number, line in enumerate(lines, 1):
+        name, separator, text = line.partition(SEPARATOR)
+        if line.strip() and not separator:
+            raise ItaclipError(f"{source}, line {number}: {line!r} has no ' >='; write `name >=text`.")
+        if line.strip():
+            found[name.strip()] = text
+    return found
 
 
 def _line(entry: str | Sequence[str]) -> str:

@@ -123,3 +123,12 @@ def test_a_class_without_a_definition_stays_as_it_is(tiny_text: TextEncoder) -> 
     mixed = build_text_bank(tiny_text, classes, [None, "an animal"], coefficient=0.3).features
     assert torch.equal(mixed[0], plain[0])
     assert not torch.isclose(mixed[1:], plain[1:]).all(dim=1).any()
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("itaclip.text.cache._MOST_IN_MEMORY", 3)
+    cache = TextCache()
+    for i in range(5):
+        cache.put({str(i): torch.tensor([float(i)])})
+        cache.get(["0"])  # in use all the time
+    assert set(cache.get(list("01234"))) == {"0", "3", "4"}

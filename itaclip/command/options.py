@@ -10,22 +10,23 @@ from typing import Any
 from itaclip.errors import ItaclipError
 from itaclip.presets import QUALITIES
 from itaclip.segmenter import Segmenter
-from itaclip.text.auxiliary import SEPARATOR
 from itaclip.text.class_names import read_lines
-from itaclip.vocabulary import Vocabulary, split_classes
+from itaclip.vocabulary import Vocabulary, split_classes, split_definitions
 
 
-def add_model_options(options: argparse.ArgumentParser) -> None:
-    """Model, quality, method and settings."""
+def add_model_options(options: argparse.ArgumentParser, text_cache: bool = True) -> None:
+    """Model, quality and settings; without `text_cache` no text is kept on disk, and no option says so."""
     group = options.add_argument_group("model")
     group.add_argument("--model", help="CLIP by name (ViT-B/16, demo, ...) or a weight file (default: ViT-B/16)")
     group.add_argument("--config", type=Path, help="take model, settings and classes of an evaluation's configuration")
     group.add_argument("--quality", choices=tuple(QUALITIES),
-                       help="exact: windows and views as published; balanced (default) and fast approximate it")  # fmt: skip
+                       help="exact: as published; balanced (default) and fast approximate it")  # fmt: skip
     group.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="changes",
                        help="any setting of docs/configuration.md, such as method=naclip pamr_steps=0")  # fmt: skip
     group.add_argument("--device", default="auto", help="torch device; auto takes a GPU when there is one")
-    group.add_argument("--no-text-cache", action="store_true", help="encode all texts anew, keep none")
+    options.set_defaults(no_text_cache=not text_cache)
+    if text_cache:
+        group.add_argument("--no-text-cache", action="store_true", help="encode all texts anew, keep none")
 
 
 def add_class_options(options: argparse.ArgumentParser) -> None:
@@ -77,24 +78,8 @@ def choose_vocabulary(args: argparse.Namespace, segmenter: Segmenter) -> Vocabul
     backgrounds: dict[str, bool | list[str]] = {"yes": True, "no": False}
     words = args.background or "yes"
     background = backgrounds.get(words, words.replace(";", ",").split(","))
-    definitions = read_definitions(args.definitions) if args.definitions else None
+    definitions = split_definitions(read_lines(args.definitions), str(args.definitions)) if args.definitions else None
     return segmenter.prepare(classes, background, definitions)
-
-
-def read_definitions(path: Path) -> dict[str, str]:
-    """Texts by class name from lines ``name >=text``; blank lines are skipped.
-
-    Raises:
-        ItaclipError: a line without ``>=``; names file and line.
-    """
-    found = {}
-    for number, line in enumerate(read_lines(path), 1):
-        name, separator, text = line.partition(SEPARATOR)
-        if line.strip() and not separator:
-            raise ItaclipError(f"{path}, line {number}: {line!r} has no ' >='; write `name >=text`.")
-        if line.strip():
-            found[name.strip()] = text
-    return found
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import zlib
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from itaclip.errors import ItaclipError
 from itaclip.files import atomic_path
 
 _LOG = logging.getLogger(__name__)
+
+_MOST_IN_MEMORY = 20_000
+"""Features; 40 MB for ViT-B. A server whose visitors invent words all day stays within it."""
 
 
 class TextCache:
@@ -35,20 +39,24 @@ class TextCache:
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self.folder = Path(folder) if folder is not None else None
-        self._features: dict[str, Tensor] = {}
+        self._features: OrderedDict[str, Tensor] = OrderedDict()  # the least used come first
         self._writable = True
 
     def get(self, keys: Sequence[str]) -> dict[str, Tensor]:
         """The features known, by key; E float32 on the CPU."""
+        found = {}
         for key in keys:
-            if key not in self._features and (feature := self._read(key)) is not None:
-                self._features[key] = feature
-        return {key: self._features[key] for key in keys if key in self._features}
+            feature = self._features.get(key)
+            if feature is None:
+                feature = self._read(key)
+            if feature is not None:
+                found[key] = self._remember(key, feature)
+        return found
 
     def put(self, features: dict[str, Tensor]) -> None:
         """Keep features, E float32 each. A folder that cannot be written is reported once."""
         for key, feature in features.items():
-            self._features[key] = feature = feature.cpu().contiguous()
+            feature = self._remember(key, feature.cpu().clone())
             path = self._path(key)
             if path is None or not self._writable:
                 continue
@@ -58,6 +66,13 @@ class TextCache:
             except (ItaclipError, SafetensorError) as error:
                 self._writable = False
                 _LOG.warning("Text features are not kept for the next start: %s", error)
+
+    def _remember(self, key: str, feature: Tensor) -> Tensor:
+        self._features[key] = feature
+        self._features.move_to_end(key)
+        if len(self._features) > _MOST_IN_MEMORY:
+            self._features.popitem(last=False)
+        return feature
 
     def _read(self, key: str) -> Tensor | None:
         path = self._path(key)

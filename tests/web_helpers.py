@@ -1,0 +1,83 @@
+"""A running `itaclip serve`, and what its tests send to it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from gradio_client import handle_file
+from PIL import Image
+
+COMMAND = [sys.executable, "-c", "from itaclip.command.main import entry; entry()", "serve"]
+OPTIONS = ["--model", "demo", "--quality", "fast", "--max-megapixels", "1", "--max-upload-mb", "2", "--queue-size", "2"]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server's address, the folder that it has for temporary files, and its log."""
+
+    address: str
+    temporary: Path
+    log: Path
+
+
+@contextmanager
+def running_server(folder: Path) -> Iterator[Server]:
+    """Start the command and wait for its address; at the end it must go quietly and leave nothing."""
+    temporary, log = folder / "temporary", folder / "log.txt"
+    temporary.mkdir()
+    environment = os.environ | {
+        "TMPDIR": str(temporary), "ITACLIP_CACHE_DIR": str(folder / "cache"),
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }  # fmt: skip
+    with log.open("w") as output:
+        command = [*COMMAND, *OPTIONS, "--port", str(free_port())]
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        until = time.monotonic() + 90
+        while "serving at" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.1)
+        yield Server(log.read_text().split("serving at ")[1].split()[0], temporary, log)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert list(temporary.glob("itaclip-web-*")) == []
+        assert not (folder / "cache").exists()  # nothing that visitors typed was kept
+    finally:
+        process.kill()
+        process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def form(image: Path | None, classes: str, /, **changes: Any) -> dict[str, Any]:
+    """The values of the form, for gradio_client."""
+    values = {
+        "image": image and handle_file(image), "classes": classes, "background": "general", "own_words": "",
+        "refine": False, "views": False, "threshold": 0.1, "definitions": "",
+    }  # fmt: skip
+    return values | changes
+
+
+def write_bomb(path: Path) -> Path:
+    """A PNG of a few kB that claims 225 megapixels, and has them."""
+    Image.new("1", (15_000, 15_000)).save(path)
+    assert path.stat().st_size < 100_000
+    return path
