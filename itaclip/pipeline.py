@@ -19,7 +19,7 @@ from itaclip.decision import class_scores, label_map
 from itaclip.errors import ItaclipError
 from itaclip.pamr import pamr
 from itaclip.settings import Settings
-from itaclip.sharing import DTYPES, Reading, grouped, shared_logits
+from itaclip.sharing import Reading, grouped, shared_logits
 from itaclip.text import TextBank
 from itaclip.windows import WindowPlan, stitch
 
@@ -28,6 +28,8 @@ _LOG = logging.getLogger(__name__)
 # CLIP's channel statistics of 0..255 RGB values, as every published configuration rounds them.
 MEAN = (122.771, 116.746, 104.094)
 STD = (68.501, 66.632, 70.323)
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Pipeline(nn.Module):
         if settings.middle_layers is None and method.middle_layers != METHODS[settings.method].middle_layers:
             _LOG.info("%s: its middle layers became %s of %d, in proportion; no publication has tested that.",
                       settings.method, method.middle_layers, blocks)  # fmt: skip
-        self.encoder = DenseEncoder(clip.visual, method).to(DTYPES[settings.dtype])
+        self.encoder = DenseEncoder(clip.visual, method).lower(DTYPES[settings.dtype])
 
     @torch.no_grad()
     def forward(self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]], bank: TextBank) -> list[Segmentation]:

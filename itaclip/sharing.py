@@ -26,8 +26,6 @@ _LOG = logging.getLogger(__name__)
 Run: TypeAlias = tuple[int, int, int]
 """Windows of one image: its place, the first window, and the one after the last."""
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 @dataclass(frozen=True, eq=False)
 class Reading:
@@ -88,7 +86,7 @@ def shared_logits(
 
     def encode(runs: Sequence[Run]) -> None:
         crops = torch.cat([cut_windows(images[i], plans[i], a, b) for i, a, b in runs])
-        pixels = make_views(crops, settings).to(DTYPES[settings.dtype])
+        pixels = make_views(crops, settings)
         features = {
             method: view_features(tokens, len(crops), plans[runs[0][0]].grid)
             for method, tokens in zip(methods, encoder.read(pixels, methods), strict=True)

@@ -23,7 +23,7 @@ from itaclip.images import normalise
 from itaclip.pamr import pamr
 from itaclip.pipeline import Pipeline
 from itaclip.settings import Settings
-from itaclip.sharing import DTYPES, windows_per_pass
+from itaclip.sharing import windows_per_pass
 from itaclip.text import TextBank
 from itaclip.views import make_views, mix_views, view_features
 from itaclip.windows import cut_windows, stitch
@@ -73,7 +73,7 @@ def fast(pipeline: Pipeline, bank: TextBank, jpeg: bytes, short_side: int) -> St
     step = windows_per_pass(settings, device)
     for first in range(0, plan.count, step):
         crops = found.clock("windows", cut_windows, image, plan, first, min(first + step, plan.count))
-        pixels = found.clock("views", make_views, crops, settings).to(DTYPES[settings.dtype])
+        pixels = found.clock("views", make_views, crops, settings)
         tokens = found.clock("encoder", pipeline.encoder, pixels)
         features = found.clock("text product", view_features, tokens, len(crops), plan.grid)
         patches.append(found.clock("text product", mix_views, features, bank.features, settings))

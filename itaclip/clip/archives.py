@@ -88,16 +88,7 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path}: refused, because it holds more than tensors or is no PyTorch file: "
             f"{str(error).splitlines()[0]} Convert it to safetensors where you trust it."
         ) from error
-    except (
-        RuntimeError,
-        SafetensorError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        AttributeError,
-        ImportError,
-    ) as error:
+    except Exception as error:  # over damaged content, PyTorch's reader raises nearly anything
         raise ItaclipError(
             f"{path}: truncated, or not a weight file that PyTorch can read "
             f"({str(error).splitlines()[0] if str(error) else type(error).__name__})."

@@ -34,7 +34,8 @@ class Projections:
 def project(block: Block, x: Tensor) -> Projections:
     """The three thirds of the fused input projection of ``ln_1(x)``; x: B x N x D."""
     batch, tokens, _ = x.shape
-    attention, normed = block.attn, block.ln_1(x)
+    attention = block.attn
+    normed = block.ln_1(x).to(attention.in_proj_weight.dtype)
     joint = F.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
     q, k, v = joint.view(batch, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     return Projections(q, k, v, normed)
@@ -66,8 +67,8 @@ def feed_forward(block: Block, x: Tensor) -> Tensor:
     """
     first, second = block.mlp.c_fc, block.mlp.c_proj
     if not isinstance(block.mlp.gelu, QuickGELU):
-        return block.mlp(block.ln_2(x))
-    rows = block.ln_2(x).flatten(0, -2)
+        return block.mlp(block.ln_2(x).to(first.weight.dtype))
+    rows = block.ln_2(x).to(first.weight.dtype).flatten(0, -2)
     hidden = torch.addmm(first.bias, rows, first.weight.T, beta=_QUICK, alpha=_QUICK)
     hidden = F.silu(hidden, inplace=not hidden.requires_grad)
     return torch.addmm(second.bias, hidden, second.weight.T, alpha=1 / _QUICK).view_as(x)

@@ -61,6 +61,18 @@ class DenseEncoder(nn.Module):
         if method.depth > layers:
             raise ItaclipError(f"the method changes the last {method.depth} blocks; this model has {layers}.")
 
+    def lower(self, dtype: torch.dtype) -> DenseEncoder:
+        """Put the matrices, where the time goes, into another precision.
+
+        The residual stream, the norms, the positions and the last projection stay in float32:
+        rounding them as well costs agreement and saves nothing.
+        """
+        self.visual.conv1.to(dtype)
+        for block in self.blocks:
+            block.attn.to(dtype)
+            block.mlp.to(dtype)
+        return self
+
     @property
     def patch_size(self) -> int:
         """Side of a patch in pixels."""
@@ -135,11 +147,11 @@ class DenseEncoder(nn.Module):
         height, width = pixels.shape[-2:]
         if height % patch or width % patch or not height or not width:
             raise ItaclipError(f"input of {height} x {width} pixels is not a multiple of the patch size {patch}.")
-        x = self.visual.conv1(pixels)
+        x = self.visual.conv1(pixels.to(self.visual.conv1.weight.dtype))
         grid = (x.shape[2], x.shape[3])
-        x = x.flatten(2).transpose(1, 2)
-        first = self.visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
-        x = torch.cat([first, x], dim=1) + self.positions(grid, positions).to(x.dtype)
+        first = self.visual.class_embedding
+        x = x.flatten(2).transpose(1, 2).to(first.dtype)
+        x = torch.cat([first.expand(len(x), 1, -1), x], dim=1) + self.positions(grid, positions)
         return self.visual.ln_pre(x), grid
 
     def positions(self, grid: tuple[int, int], rule: Positions) -> Tensor:
@@ -164,6 +176,6 @@ def _modified(block: Block, method: Method, x: Tensor, p: Projections, middle: l
     out = method.recipe(p, p.value, grid)
     if middle:
         out = 0.5 * out + sum(method.recipe(m, p.value, grid) for m in middle) * (0.5 / len(middle))
-    update = merge_heads(block, out)
+    update = merge_heads(block, out).to(x.dtype)
     x = x + update if method.residual else update
     return x + feed_forward(block, x) if method.feed_forward else x
