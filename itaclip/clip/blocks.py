@@ -47,9 +47,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
     Without the N x N map, except for bfloat16 on a CPU, where torch's fused kernel takes
     half as long again as two products.
     """
-    if query.dtype == torch.bfloat16 and query.device.type == "cpu" and not causal and query.shape[-2] <= _FEW_TOKENS:
-        weights = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)
-        return (weights if bias is None else weights + bias).softmax(-1) @ value
+    plain = bias is None and not causal and query.shape[-2] <= _FEW_TOKENS
+    if plain and query.dtype == torch.bfloat16 and query.device.type == "cpu":
+        return (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(-1) @ value
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=causal)
 
 
