@@ -5,7 +5,7 @@ TESTS ?= -m "not vit_b_16"
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 BIN := .venv/bin
 
-.PHONY: demo test test-full lint format clean
+.PHONY: demo test test-full lint format audit clean
 
 demo: .venv/.installed
 	$(BIN)/python eval.py --config configs/cfg_demo.py --show-dir work_dirs/cfg_demo/overlays
@@ -25,6 +25,12 @@ lint: .venv/.dev
 format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Known vulnerabilities of the pinned packages; asks the index's advisory service, so it needs a network.
+audit: requirements.txt
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/python -m pip install --quiet pip-audit
+	.venv/audit/bin/pip-audit --requirement requirements.txt --no-deps --disable-pip
 
 .venv/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -52,21 +52,26 @@ def progress(console: Console, total: int, what: str) -> Iterator[Advance]:
 
 
 class Advance:
-    """Called with the number of images done since, says how long the rest will take."""
+    """Called with the number of images done since, says how long the rest will take.
+
+    The first call sets the clock: images that an earlier run did tell nothing of the speed.
+    """
 
     def __init__(self, console: Console, total: int, bar: Progress, task: TaskID) -> None:
         self._console, self._total, self._bar, self._task = console, total, bar, task
-        self._began = self._said = time.perf_counter()
-        self._done = 0
+        self._done = self._first = 0
+        self._began = self._said = 0.0
 
     def __call__(self, count: int) -> None:
         """Count images."""
         self._done = min(self._done + count, self._total)
         self._bar.update(self._task, completed=self._done)
         now = time.perf_counter()
-        if not self._console.is_terminal and now - self._said > _SECONDS_BETWEEN_LINES:
+        if not self._began:
+            self._first, self._began, self._said = self._done, now, now
+        elif not self._console.is_terminal and now - self._said > _SECONDS_BETWEEN_LINES:
             self._said = now
-            left = (now - self._began) / max(self._done, 1) * (self._total - self._done)
+            left = (now - self._began) / max(1, self._done - self._first) * (self._total - self._done)
             self._console.print(f"{self._done}/{self._total} images, {left:.0f} s left")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from itaclip.clip import attention
 from itaclip.clip.methods import METHODS, Method, Positions, get_method
@@ -96,6 +96,10 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
+        for name, hint in get_type_hints(Settings).items():
+            if not _fits(getattr(self, name), hint):
+                kind = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+                raise ItaclipError(f"{name} = {getattr(self, name)!r}: expected {kind}.")
         unit = ("img_eng_coefficient", "def_coefficient", "prob_thd")
         checks = [
             (self.method in METHODS, "method", f"one of {', '.join(METHODS)}"),
@@ -140,6 +144,17 @@ class Settings:
     def changed(self, **values: Any) -> Settings:
         """A copy with some values replaced, checked again."""
         return replace(self, **checked_names(values))
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a value is of a field's type; integers are floats, too."""
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(entry, get_args(hint)[0]) for entry in value)
+    if get_args(hint):
+        return any(_fits(value, option) for option in get_args(hint))
+    return isinstance(value, (int, float)) if hint is float else isinstance(value, hint)
 
 
 def checked_names(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -119,24 +119,6 @@ def test_unreadable_images_are_named_and_the_run_goes_on(
     assert read_metrics(config)["images"] == 1
 
 
-def test_two_processes_give_the_numbers_of_one(config: Path, voc_like: Callable[..., Path]) -> None:
-    """Real processes on gloo; three images do not divide by two."""
-    root = voc_like([(40, 60), (64, 64), (50, 33)])
-    arguments = ["--config", str(config), "--data-root", str(root), "--work-dir", str(config.parent / "out")]
-    more = ["--cfg-options", "test_dataloader.batch_size=1"]
-    main([*arguments, *more])
-    single = read_metrics(config)
-    command = ["bash", str(ROOT / "tools/dist_test.sh"), str(config), "2", *arguments[2:], *more]
-    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(root)}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    double = read_metrics(config)
-    assert double["run"]["processes"] == 2
-    assert double["images"] == 3
-    assert double["per_class"] == single["per_class"]
-    assert double["pixels"] == single["pixels"]
-
-
 # --- checks before a run -----------------------------------------------------
 
 

@@ -2,9 +2,10 @@
 # Evaluate on several GPUs (or CPU processes) of one or more machines:
 #   tools/dist_test.sh CONFIG PROCESSES [eval.py options]
 # More machines: set NNODES, NODE_RANK, MASTER_ADDR and PORT, the same command on each.
+# MAX_RESTARTS=3 continues up to three times by itself after a process died.
 set -euo pipefail
 if [ $# -lt 2 ]; then
-  sed -n '2,4s/^# //p' "$0" >&2
+  sed -n '2,5s/^# //p' "$0" >&2
   exit 2
 fi
 config=$1 processes=$2
@@ -12,7 +13,17 @@ shift 2
 root=$(cd "$(dirname "$0")/.." && pwd)
 python=$root/.venv/bin/python
 [ -x "$python" ] || python=python
-exec "${PYTHON:-$python}" -m torch.distributed.run \
-  --nnodes "${NNODES:-1}" --node-rank "${NODE_RANK:-0}" --nproc-per-node "$processes" \
-  --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "${PORT:-29500}" \
+cores=$(getconf _NPROCESSORS_ONLN)
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > processes ? cores / processes : 1))}"
+nodes=${NNODES:-1}
+if [ "$nodes" -eq 1 ] && [ -z "${PORT:-}" ]; then # a free port, so that runs do not meet
+  place=(--standalone --local-addr 127.0.0.1)
+else # this rendezvous lets all machines start again when one has to
+  place=(--nnodes "$nodes" --rdzv-backend c10d --rdzv-endpoint "${MASTER_ADDR:-127.0.0.1}:${PORT:-29500}"
+    --rdzv-conf "is_host=$((${NODE_RANK:-0} == 0))" --rdzv-id "${RUN_ID:-itaclip}")
+  export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 # old addresses of processes stay in a shared store
+  if [ -n "${LOCAL_ADDR:-}" ]; then place+=(--local-addr "$LOCAL_ADDR"); fi
+fi
+exec "${PYTHON:-$python}" -m torch.distributed.run "${place[@]}" \
+  --nproc-per-node "$processes" --max-restarts "${MAX_RESTARTS:-0}" \
   "$root/eval.py" --config "$config" --launcher pytorch "$@"

@@ -7,17 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import DictAction
-
 from itaclip.comparison.ablation import Ablation
 from itaclip.comparison.ablation_report import ablation_rows, markdown, plot, rich_table
 from itaclip.comparison.variants import GROUPS, Variant, make_variants
-from itaclip.console import make_console
+from itaclip.console import make_console, progress
 from itaclip.errors import ItaclipError
-from itaclip.evaluation.command import SOME_SKIPPED, progress
+from itaclip.evaluation.command import SOME_SKIPPED
 from itaclip.evaluation.protocol import PRESETS, apply_protocol
 from itaclip.evaluation.report import machine, versions
-from itaclip.evaluation.setup import build_dataset, check_classes, check_labels, load_config
+from itaclip.evaluation.setup import (
+    ConfigOptions,
+    build_dataset,
+    change_config,
+    check_classes,
+    check_labels,
+    load_config,
+)
 from itaclip.files import write_json, write_text
 from itaclip.presets import DATASETS
 
@@ -37,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--limit", type=int, help="only the first N images")
     options.add_argument("--measure-savings", action="store_true",
                          help="also run every variant by itself; tell times and differences")  # fmt: skip
-    options.add_argument("--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE",
+    options.add_argument("--cfg-options", nargs="+", action=ConfigOptions, default={}, metavar="KEY=VALUE",
                          help="change entries of the configuration, such as model.slide_stride=112")  # fmt: skip
     return options
 
@@ -54,7 +59,7 @@ def main(given: Sequence[str] | None = None) -> int:
     out = args.out or Path("work_dirs") / f"ablate_{args.config.stem}"
     config = load_config(args.config)
     apply_protocol(config, out, args.method, args.preset)
-    config.merge_from_dict(args.cfg_options)
+    change_config(config, args.cfg_options)
     if args.data_root is not None:
         config.test_dataloader.dataset.data_root = args.data_root
     if args.weights is not None:
@@ -72,7 +77,7 @@ def main(given: Sequence[str] | None = None) -> int:
                                limit=args.limit)  # fmt: skip
     distinct = len({variant.settings for variant in variants})
     console.print(f"{args.config.name}: {len(variants)} variants ({distinct} distinct) on {total} images")
-    with progress(console, total) as advance:
+    with progress(console, total, "ablating") as advance:
         outcomes = ablation.run(dataset, [variant.settings for variant in variants], **how, advance=advance)
     if not outcomes[0].images:
         raise ItaclipError(f"no image could be read; the first: {' ('.join(outcomes[0].skipped[0])}).")

@@ -10,16 +10,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib import resources
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
-from itaclip.clip.loading import DEMO
 from itaclip.errors import ItaclipError
 from itaclip.evaluation import command
+from itaclip.evaluation.identity import digest, identity
 from itaclip.files import write_json
 
 
@@ -127,9 +123,9 @@ def run_cell(cell: Cell, options: Options, out: Path) -> Result:
         config, _ = command.configure(args, folder)
         dataset = str(config.test_dataloader.dataset.type)
         pamr = bool(config.model.get("pamr_steps", 0))
-        identity = fingerprint(config, options.limit)
+        found_under = digest([identity(config), options.limit])
         kept = _read(kept_at)
-        if kept and kept["fingerprint"] == identity and not kept["metrics"]["skipped"]:
+        if kept and kept["fingerprint"] == found_under and not kept["metrics"]["skipped"]:
             return Result(cell, dataset, pamr, kept["metrics"], kept=True)
         (folder / "metrics.json").unlink(missing_ok=True)  # its presence tells that the run ended well
         if options.processes > 1:
@@ -137,39 +133,11 @@ def run_cell(cell: Cell, options: Options, out: Path) -> Result:
         else:
             command.main(found)
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        write_json(kept_at, {"fingerprint": identity, "cell": asdict(cell), "metrics": metrics})
+        write_json(kept_at, {"fingerprint": found_under, "cell": asdict(cell), "metrics": metrics})
         return Result(cell, dataset, pamr, metrics)
     except Exception as error:  # one cell must not end the others, whatever it dies of
         reason = str(error) if isinstance(error, ItaclipError) else f"{type(error).__name__}: {error}"
         return Result(cell, dataset, pamr, error=reason)
-
-
-def fingerprint(config: Config, limit: int | None) -> str:
-    """Changes with whatever a result depends on: settings, class words, texts, weights, data set."""
-    model = config.model.to_dict()
-    files = {key: _content(model.pop(key, None)) for key in ("name_path", "auxiliary_text_path")}
-    content = {
-        "model": model,
-        "files": files,
-        "weights": [_identity(model.get(key)) for key in ("model_name", "pretrained")],
-        "dataset": config.test_dataloader.dataset.to_dict(),
-        "limit": limit,
-        "version": version("itaclip"),
-    }
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _content(path: str | None) -> str | None:
-    return Path(path).read_text(encoding="utf-8-sig") if path and Path(path).is_file() else path
-
-
-def _identity(name: str | None) -> list[Any] | None:
-    """Size and time of a weight file; None for a name."""
-    path = resources.files("itaclip.demo") / "demo_clip.safetensors" if name == DEMO else Path(name or "")
-    if not isinstance(path, Path) or not path.is_file():
-        return None
-    return [path.stat().st_size, path.stat().st_mtime_ns]
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -5,25 +5,36 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine import dist
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from rich.console import Console
 
 from itaclip.clip import METHODS
-from itaclip.console import make_console, make_progress
+from itaclip.console import make_console, progress
 from itaclip.errors import ItaclipError
-from itaclip.evaluation.distributed import join
-from itaclip.evaluation.loop import evaluate
+from itaclip.evaluation.distributed import joined
+from itaclip.evaluation.identity import identity
+from itaclip.evaluation.journal import Journal
+from itaclip.evaluation.loop import Outcome, Pictures, evaluate
 from itaclip.evaluation.protocol import PRESETS, apply_protocol
 from itaclip.evaluation.report import as_json, class_table
-from itaclip.evaluation.setup import build_dataset, build_model, check_classes, check_labels, load_config
+from itaclip.evaluation.setup import (
+    ConfigOptions,
+    build_dataset,
+    build_model,
+    change_config,
+    check_classes,
+    check_labels,
+    load_config,
+)
 from itaclip.files import write_json
+from itaclip.openmmlab import ITACLIPSegmentor
+from itaclip.text.cache import fingerprint
 
-_SECONDS_BETWEEN_LINES = 15.0
 SOME_SKIPPED = 1
 """Exit status when the run finished but images were unreadable."""
 
@@ -43,9 +54,11 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--show-dir", type=Path, help="write image, truth, result and legend of every image here")
     options.add_argument("--out", type=Path, help="write label maps here, PNG under each image's own name")
     options.add_argument("--limit", type=int, help="only the first N images")
+    options.add_argument("--no-text-cache", action="store_true", help="encode all texts anew, keep none")
+    options.add_argument("--no-resume", action="store_true", help="count anew what an unfinished run has counted")
     options.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none",
                          help="how the processes of a distributed run were started")  # fmt: skip
-    options.add_argument("--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE",
+    options.add_argument("--cfg-options", nargs="+", action=ConfigOptions, default={}, metavar="KEY=VALUE",
                          help="change entries of the configuration, such as model.pamr_steps=0")  # fmt: skip
     return options
 
@@ -61,7 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise ItaclipError(f"--limit {args.limit}: expected 1 or more.")
     folder = args.work_dir or Path("work_dirs") / args.config.stem
     config, source = configure(args, folder)
-    join(args.launcher)
+    with joined(args.launcher) as meet:
+        return _run(args, config, folder, source, meet)
+
+
+def _run(args: argparse.Namespace, config: Config, folder: Path, source: str | None, meet: Callable[[], None]) -> int:
     first = dist.get_rank() == 0
     console = make_console() if first else Console(file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
 
@@ -77,32 +94,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
                   f"{len(model.query_to_class)} queries; model and texts ready after "
                   f"{time.perf_counter() - began:.1f} s")  # fmt: skip
 
+    journal = _open_journal(folder, config, model, console)
+    if args.no_resume:
+        dist.barrier()  # nobody looks for other journals any more
+        journal.remove()
+        dist.barrier()
     loader = config.test_dataloader
     total = len(dataset) if args.limit is None else min(args.limit, len(dataset))
-    with progress(console, total) as advance:
+    with progress(console, total, "evaluating") as advance:
         outcome = evaluate(
             model, dataset, batch_size=loader.get("batch_size", 1), num_workers=loader.get("num_workers", 0),
-            limit=args.limit, masks_to=args.out, overlays_to=args.show_dir, advance=advance,
+            limit=args.limit, pictures=Pictures(args.out, args.show_dir), journal=journal, meet=meet,
+            advance=advance,
         )  # fmt: skip
-    if not first:
-        return 0
+    if first:
+        run = {
+            "config": str(args.config), "model_name": config.model.get("model_name", "ViT-B/16"),
+            "pretrained": config.model.get("pretrained"), "data_root": str(loader.dataset.data_root),
+            "preset": args.preset, "preset_source": source, "limit": args.limit,
+            "processes": dist.get_world_size(), "resumed_images": outcome.resumed,
+        }  # fmt: skip
+        _report(args, dataset, model, outcome, run, folder, console)
+    dist.barrier()  # until the numbers are written, the journal is needed
+    if not outcome.skipped:
+        journal.remove()
+    return SOME_SKIPPED if first and outcome.skipped else 0
+
+
+def _open_journal(folder: Path, config: Config, model: ITACLIPSegmentor, console: Console) -> Journal:
+    """The journal of this evaluation; an unfinished one of another is left alone, and mentioned."""
+    parts: list[dict[str, str]] = [{}]
+    if dist.get_rank() == 0:
+        tower = model.pipeline.encoder
+        parts = [identity(config) | {"image tower": fingerprint(tower.named_parameters()),
+                                     "device": next(tower.parameters()).device.type}]  # fmt: skip
+    dist.broadcast_object_list(parts)
+    journal = Journal(folder / "journal", parts[0])
+    if others := journal.others():
+        console.print(f"{folder / 'journal'}: an unfinished run with other {', '.join(others)} is not continued.")
+    return journal
+
+
+def _report(args: argparse.Namespace, dataset: Any, model: ITACLIPSegmentor, outcome: Outcome, run: dict[str, Any],
+            folder: Path, console: Console) -> None:  # fmt: skip
+    """Write `metrics.json` and print the table."""
     metrics = outcome.counts.metrics()
     names = tuple(dataset.metainfo["classes"])
-    run = {
-        "config": str(args.config), "model_name": config.model.get("model_name", "ViT-B/16"),
-        "pretrained": config.model.get("pretrained"), "data_root": str(config.test_dataloader.dataset.data_root),
-        "preset": args.preset, "preset_source": source, "limit": args.limit, "processes": dist.get_world_size(),
-    }  # fmt: skip
     write_json(folder / "metrics.json", as_json(metrics, names, outcome, model.settings, run))
     console.print(class_table(metrics, names))
     console.print(f"mIoU {metrics.mean_iou:.2f}  mAcc {metrics.mean_accuracy:.2f}  aAcc {metrics.all_accuracy:.2f}  "
                   f"on {outcome.images} images, {outcome.seconds / max(outcome.images, 1):.2f} s each")  # fmt: skip
+    if outcome.resumed:
+        console.print(f"{outcome.resumed} of them were evaluated by an earlier run, which this one continued")
     console.print(f"written: {folder / 'metrics.json'}"
                   + (f", masks in {args.out}" if args.out else "")
                   + (f", overlays in {args.show_dir}" if args.show_dir else ""))  # fmt: skip
     for path, reason in outcome.skipped:
-        console.print(f"skipped: {path} ({reason})")
-    return SOME_SKIPPED if outcome.skipped else 0
+        console.print(f"skipped: {path} ({reason})", markup=False)
+    if outcome.skipped:
+        console.print("Mend these and run the same command again: only their batches are evaluated then.")
 
 
 def configure(args: argparse.Namespace, folder: Path) -> tuple[Config, str | None]:
@@ -120,34 +170,11 @@ def configure(args: argparse.Namespace, folder: Path) -> tuple[Config, str | Non
     """
     config = load_config(args.config)
     source = apply_protocol(config, folder, args.method, args.preset, args.pamr)
-    config.merge_from_dict(args.cfg_options)
+    change_config(config, args.cfg_options)
     if args.data_root is not None:
         config.test_dataloader.dataset.data_root = args.data_root
     if args.weights is not None:
         config.model.model_name = args.weights
+    if args.no_text_cache:
+        config.model.text_cache = False
     return config, source
-
-
-@contextmanager
-def progress(console: Console, total: int) -> Iterator[_Advance]:
-    """A bar with the time left on a terminal, a line now and then elsewhere."""
-    with make_progress(console) as bar:
-        yield _Advance(console, total, bar, bar.add_task("evaluating", total=total))
-
-
-class _Advance:
-    """Counts images done and says how long the rest will take."""
-
-    def __init__(self, console: Console, total: int, bar: object, task: int) -> None:
-        self._console, self._total, self._bar, self._task = console, total, bar, task
-        self._began = self._said = time.perf_counter()
-        self._done = 0
-
-    def __call__(self, count: int) -> None:
-        self._done = min(self._done + count, self._total)
-        self._bar.update(self._task, completed=self._done)  # type: ignore[attr-defined]
-        now = time.perf_counter()
-        if not self._console.is_terminal and now - self._said > _SECONDS_BETWEEN_LINES:
-            self._said = now
-            left = (now - self._began) / self._done * (self._total - self._done)
-            self._console.print(f"{self._done}/{self._total} images, {left:.0f} s left")

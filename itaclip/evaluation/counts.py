@@ -1,8 +1,9 @@
-"""IoU counts: MMSegmentation's `IoUMetric`, summed exactly and across processes."""
+"""Confusion matrices: what an evaluation adds up, exactly and across processes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -10,24 +11,64 @@ from mmengine import dist
 from mmseg.evaluation import IoUMetric
 from torch import Tensor
 
+from itaclip.errors import ItaclipError
 from itaclip.evaluation.setup import IGNORED_LABEL
+
+Sparse: TypeAlias = list[int]
+"""A matrix by its cells that are not zero: cell, pixels, cell, pixels, ...; cell = row * columns + column."""
+
+
+def confusion_matrix(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
+    """Count the pixels of one image by true and predicted class.
+
+    Integers all the way: MMSegmentation's histograms in float32 are wrong from 2^24 pixels on.
+
+    Args:
+        predicted: H x W class ids in 0..K-1.
+        truth: H x W labels; 255 is ignored.
+        classes: K.
+
+    Returns:
+        (K + 1) x K int64 on the CPU: row truth, column predicted. The last row counts labels
+        that are no class; IoUMetric holds such pixels against the class predicted there.
+
+    Raises:
+        ItaclipError: sizes that differ.
+    """
+    if predicted.shape != truth.shape:
+        raise ItaclipError(f"the mask is {_size(truth)}, its image {_size(predicted)}.")
+    predicted, truth = predicted.long(), truth.long()
+    kept = truth != IGNORED_LABEL
+    cells = truth[kept].clamp(max=classes) * classes + predicted[kept]
+    return torch.bincount(cells, minlength=(classes + 1) * classes).view(classes + 1, classes).cpu()
+
+
+def to_sparse(matrix: Tensor) -> Sparse:
+    """The cells of a matrix that are not zero."""
+    cells = matrix.flatten().nonzero().flatten()
+    return torch.stack([cells, matrix.flatten()[cells]], dim=1).flatten().tolist()
 
 
 class IoUCounts:
-    """Pixels per class, added up image by image.
+    """The confusion matrices of images, added up.
 
-    Counts are integers in float64, so the sum does not depend on the order of images or
-    on how many processes share them (IoUMetric itself adds in float32).
+    Integers, so the sum depends neither on the order of images nor on how many processes share them.
     """
 
     def __init__(self, classes: int) -> None:
         self._classes = classes
-        self._total = torch.zeros(4, classes, dtype=torch.float64)
+        self._total = torch.zeros(classes + 1, classes, dtype=torch.int64)
 
-    def add(self, predicted: Tensor, truth: Tensor) -> None:
-        """Count one image; both H x W class ids, 255 in the truth is ignored."""
-        counts = IoUMetric.intersect_and_union(predicted, truth.to(predicted), self._classes, IGNORED_LABEL)
-        self._total += torch.stack([count.double().cpu() for count in counts])
+    def add(self, predicted: Tensor, truth: Tensor) -> Tensor:
+        """Count one image and return its own matrix, see `confusion_matrix`."""
+        matrix = confusion_matrix(predicted, truth, self._classes)
+        self._total += matrix
+        return matrix
+
+    def add_sparse(self, cells: Sparse) -> None:
+        """Add a matrix that `to_sparse` made."""
+        pairs = torch.tensor(cells, dtype=torch.int64).view(-1, 2)
+        self._total.view(-1).index_add_(0, pairs[:, 0], pairs[:, 1])
 
     def add_from_other_processes(self) -> None:
         """Replace the counts by the sum over all processes."""
@@ -39,7 +80,9 @@ class IoUCounts:
 
     def metrics(self) -> Metrics:
         """The scores, in percent."""
-        intersect, union, predicted, labelled = self._total
+        counts = self._total.double()
+        intersect, labelled, predicted = counts.diagonal(), counts[:-1].sum(1), counts.sum(0)
+        union = labelled + predicted - intersect
         values = IoUMetric.total_area_to_metrics(intersect, union, predicted, labelled, ["mIoU"])
         return Metrics(
             iou=[float(v) for v in 100 * values["IoU"]],
@@ -61,3 +104,7 @@ class Metrics:
     mean_accuracy: float
     all_accuracy: float
     pixels: int
+
+
+def _size(labels: Tensor) -> str:
+    return " x ".join(str(side) for side in labels.shape)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ import torch
 from mmengine import dist
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, Subset
 
-from itaclip.evaluation.counts import IoUCounts
+from itaclip.errors import ItaclipError
+from itaclip.evaluation.counts import IoUCounts, Sparse, to_sparse
+from itaclip.evaluation.identity import digest
+from itaclip.evaluation.journal import Entry, Journal
+from itaclip.evaluation.loading import load_batches, plan_batches
 from itaclip.figures import result_figure, save_mask
 from itaclip.files import atomic_path
 from itaclip.openmmlab import ITACLIPSegmentor
@@ -26,42 +30,52 @@ class Outcome:
     """What a run leaves behind besides its files.
 
     Attributes:
-        counts: summed over all processes.
+        counts: summed over all processes, as are the others.
         images: how many were evaluated.
         skipped: path and reason of every image that could not be.
-        seconds: spent in the model, summed over images of this process.
+        seconds: spent in the model, earlier runs that were continued included.
+        resumed: how many of the images an earlier run had evaluated.
     """
 
     counts: IoUCounts
     images: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
+    resumed: int = 0
 
 
 @dataclass(frozen=True)
-class _Failure:
-    """An image that could not be loaded."""
+class Pictures:
+    """Where the pictures of a data set's images go.
 
-    path: str
-    reason: str
+    Attributes:
+        masks: folder for label maps, PNG under each image's own name; None for none.
+        overlays: folder for image, truth, result and legend, side by side; None for none.
+    """
 
+    masks: Path | None = None
+    overlays: Path | None = None
 
-class _Guarded(Dataset[Any]):
-    """A data set whose broken items come back as failures instead of ending the loader."""
+    def complete(self, name: Path) -> bool:
+        """Whether all that is wanted of an image is there."""
+        targets = [folder / name.with_suffix(".png") for folder in (self.masks, self.overlays) if folder]
+        return all(target.is_file() and target.stat().st_size for target in targets)
 
-    def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, index: int) -> Any:
-        try:
-            return self._dataset[index]
-        except Exception as error:  # decoders and transforms raise whatever they like
-            path = self._dataset.get_data_info(index).get("img_path", f"image {index}")
-            reason = "cannot be decoded" if isinstance(error, AttributeError) else f"{type(error).__name__}: {error}"
-            return _Failure(str(path), reason.splitlines()[0])
+    def write(self, sample: Any, predicted: NDArray[np.int64], dataset: Any) -> None:
+        """Write what is wanted of an image."""
+        name = own_name(sample.img_path, dataset).with_suffix(".png")
+        classes, colors = dataset.metainfo["classes"], dataset.metainfo["palette"]
+        if self.masks:
+            with atomic_path(self.masks / name) as partial:
+                save_mask(predicted, colors, partial)
+        if self.overlays:
+            truth = sample.gt_sem_seg.data[0].cpu().numpy()
+            with Image.open(sample.img_path) as opened:
+                image = np.asarray(opened.convert("RGB"))
+            if image.shape[:2] != predicted.shape:  # a rotated file, as OpenCV shows it
+                image = np.asarray(Image.fromarray(image).resize(predicted.shape[::-1]))
+            with atomic_path(self.overlays / name) as partial:
+                result_figure(image, predicted, classes, truth, colors).save(partial)
 
 
 def evaluate(
@@ -71,11 +85,12 @@ def evaluate(
     batch_size: int = 1,
     num_workers: int = 0,
     limit: int | None = None,
-    masks_to: Path | None = None,
-    overlays_to: Path | None = None,
+    pictures: Pictures | None = None,
+    journal: Journal | None = None,
+    meet: Callable[[], None] = lambda: None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Outcome:
-    """Segment a data set and count.
+    """Segment a data set and count; with other processes when there are any.
 
     Args:
         model: on its device.
@@ -83,78 +98,109 @@ def evaluate(
         batch_size: images per step; they may differ in size.
         num_workers: loading processes; 0 loads in this one.
         limit: only the first images.
-        masks_to: folder for label maps, PNG under each image's own name.
-        overlays_to: folder for image, truth, result and legend, side by side.
+        pictures: what to write of every image.
+        journal: of what an earlier run counted, and for what this one counts. Batches
+            with unreadable images are not kept: the images may have been mended.
+        meet: called at the end of this process's share; waits for the others.
         advance: told how many images were done, for progress.
+
+    Raises:
+        ItaclipError: a file that cannot be written, or a loading process that was killed.
     """
-    world = dist.get_world_size()
+    pictures = pictures or Pictures()
+    plan = plan_batches(len(dataset), batch_size, limit)
     outcome = Outcome(IoUCounts(len(dataset.metainfo["classes"])))
-    for batch, skipped in batches(dataset, batch_size, num_workers, limit):
-        outcome.skipped += skipped
-        count = len(batch["inputs"])
-        if count:
-            began = time.perf_counter()
-            samples = model.test_step(batch)
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            outcome.seconds += time.perf_counter() - began
-            for sample in samples:
-                predicted = sample.pred_sem_seg.data[0]
-                outcome.counts.add(predicted, sample.gt_sem_seg.data[0])
-                _write_pictures(sample, predicted.cpu().numpy(), dataset, masks_to, overlays_to)
-            outcome.images += count
-        advance((count + len(skipped)) * world)
+    names, done = [""] * len(plan), set[str]()
+    if journal:
+        names, done = _restore(journal, dataset, plan, pictures, outcome)
+        advance(outcome.resumed)
+    waiting = [(name, batch) for name, batch in zip(names, plan, strict=True) if name not in done]
+    mine = waiting[dist.get_rank() :: dist.get_world_size()]
+    loaded = load_batches(dataset, [batch for _, batch in mine], num_workers)
+    for (name, indices), (batch, skipped) in zip(mine, loaded, strict=True):
+        began = time.perf_counter()
+        samples, refused = _segment(model, batch)
+        seconds = time.perf_counter() - began
+        counts: list[Sparse] = []
+        for sample in samples:
+            predicted = sample.pred_sem_seg.data[0]
+            matrix = outcome.counts.add(predicted, sample.gt_sem_seg.data[0])
+            pictures.write(sample, predicted.cpu().numpy(), dataset)
+            counts.append(to_sparse(matrix))
+        outcome.skipped += skipped + refused
+        outcome.images += len(counts)
+        outcome.seconds += seconds
+        if journal and len(counts) == len(indices):  # last, for it says that all the rest is there
+            images = [str(own_name(sample.img_path, dataset)) for sample in samples]
+            journal.write(name, Entry(images, counts, seconds))
+        advance(len(indices) * dist.get_world_size())
+    meet()
     outcome.counts.add_from_other_processes()
-    gathered = dist.all_gather_object((outcome.images, outcome.skipped)) if world > 1 else []
-    if gathered:
-        outcome.images = sum(images for images, _ in gathered)
-        outcome.skipped = [pair for _, pairs in gathered for pair in pairs]
+    parts = dist.all_gather_object((outcome.images, outcome.seconds, outcome.skipped))
+    outcome.images = sum(images for images, _, _ in parts)
+    outcome.seconds = sum(seconds for _, seconds, _ in parts)
+    outcome.skipped = sorted(pair for _, _, pairs in parts for pair in pairs)
     return outcome
 
 
-def batches(
-    dataset: Any, batch_size: int, num_workers: int, limit: int | None
-) -> Iterator[tuple[dict[str, list[Any]], list[tuple[str, str]]]]:
-    """This process's share of a data set: no image twice, none left out.
-
-    Yields:
-        A batch as a data preprocessor takes it, of images that could be loaded; and path
-        and reason of those that could not.
-    """
-    last = len(dataset) if limit is None else min(limit, len(dataset))
-    loader: DataLoader[Any] = DataLoader(
-        Subset(_Guarded(dataset), range(dist.get_rank(), last, dist.get_world_size())),
-        batch_size=batch_size,
-        num_workers=num_workers,
-        collate_fn=list,
-    )
-    for batch in loader:
-        items = [item for item in batch if not isinstance(item, _Failure)]
-        skipped = [(item.path, item.reason) for item in batch if isinstance(item, _Failure)]
-        yield {key: [item[key] for item in items] for key in ("inputs", "data_samples")}, skipped
-
-
-def _write_pictures(
-    sample: Any, predicted: NDArray[np.int64], dataset: Any, masks_to: Path | None, overlays_to: Path | None
-) -> None:
-    name = _own_name(sample.img_path, dataset)
-    if masks_to:
-        with atomic_path((masks_to / name).with_suffix(".png")) as partial:
-            save_mask(predicted, dataset.metainfo["palette"], partial)
-    if overlays_to:
-        truth = sample.gt_sem_seg.data[0].cpu().numpy()
-        with Image.open(sample.img_path) as opened:
-            image = np.asarray(opened.convert("RGB"))
-        if image.shape[:2] != predicted.shape:  # a rotated file, as OpenCV shows it
-            image = np.asarray(Image.fromarray(image).resize(predicted.shape[::-1]))
-        classes, colors = dataset.metainfo["classes"], dataset.metainfo["palette"]
-        with atomic_path((overlays_to / name).with_suffix(".png")) as partial:
-            result_figure(image, predicted, classes, truth, colors).save(partial)
-
-
-def _own_name(path: str, dataset: Any) -> Path:
-    """The image's path below its data set's image folder, never outside it."""
+def own_name(path: str, dataset: Any) -> Path:
+    """The image's path below its data set's image folder, never outside it; links keep their names."""
     try:
-        return Path(path).resolve().relative_to(Path(dataset.data_prefix["img_path"]).resolve())
+        return Path(os.path.abspath(path)).relative_to(os.path.abspath(dataset.data_prefix["img_path"]))  # noqa: PTH100
     except (ValueError, KeyError):
         return Path(Path(path).name)
+
+
+def _segment(model: ITACLIPSegmentor, batch: dict[str, list[Any]]) -> tuple[list[Any], list[tuple[str, str]]]:
+    """Results of a batch; or, where it cannot be segmented, none, and path and reason of its images."""
+    if not batch["inputs"]:
+        return [], []
+    try:
+        samples = model.test_step(batch)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return samples, []
+    except (ItaclipError, torch.OutOfMemoryError) as error:
+        reason = str(error).splitlines()[0]
+        return [], [(sample.img_path, reason) for sample in batch["data_samples"]]
+
+
+# --- continuing ----------------------------------------------------------------
+
+
+def _restore(
+    journal: Journal, dataset: Any, plan: Sequence[range], pictures: Pictures, outcome: Outcome
+) -> tuple[list[str], set[str]]:
+    """Count what an earlier run left; returns the names of all batches, and of those that are done."""
+    share = range(dist.get_rank(), len(plan), dist.get_world_size())  # of looking at the files
+    gathered = dist.all_gather_object({i: _identify(dataset, plan[i], pictures) for i in share})
+    found = {i: named for part in gathered for i, named in part.items()}
+    entries, done = journal.restore({name for name, complete in found.values() if complete})
+    for entry in entries.values():
+        for cells in entry.counts:
+            outcome.counts.add_sparse(cells)
+        outcome.images += len(entry.counts)
+        outcome.seconds += entry.seconds
+    names = [found[i][0] for i in range(len(plan))]
+    outcome.resumed = sum(len(batch) for name, batch in zip(names, plan, strict=True) if name in done)
+    return names, done
+
+
+def _identify(dataset: Any, indices: range, pictures: Pictures) -> tuple[str, bool]:
+    """A name for a batch that changes with its files, and whether all its pictures are there."""
+    files: list[Any] = [indices.start]
+    complete = True
+    for info in (dataset.get_data_info(i) for i in indices):
+        name = own_name(info["img_path"], dataset)
+        files.append([str(name), *(_stamp(info.get(key)) for key in ("img_path", "seg_map_path"))])
+        complete = complete and pictures.complete(name)
+    return digest(files), complete
+
+
+def _stamp(path: str | None) -> list[int]:
+    """Size in bytes and time of change in ns of a file; empty where there is none."""
+    try:
+        status = Path(path or "").stat()
+        return [status.st_size, status.st_mtime_ns]
+    except OSError:
+        return []

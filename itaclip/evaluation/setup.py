@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 
@@ -35,11 +36,43 @@ def load_config(path: str | Path) -> Config:
         config = Config.fromfile(path)
     except Exception as error:  # a configuration is code, so anything can go wrong in it
         raise ItaclipError(f"{path}: cannot be read as a configuration ({type(error).__name__}: {error}).") from error
-    for part in ("model", "test_dataloader"):
-        if part not in config or (part == "test_dataloader" and "dataset" not in config[part]):
-            raise ItaclipError(f"{path}: has no {part if part == 'model' else 'test_dataloader.dataset'}.")
+    _require_parts(config, path)
     init_default_scope(config.get("default_scope", "mmseg"))
     return config
+
+
+def _require_parts(config: Config, source: str | Path) -> None:
+    for *outer, part in (["model"], ["test_dataloader"], ["test_dataloader", "dataset"]):
+        holder = config[outer[0]] if outer else config
+        if not isinstance(holder.get(part), dict):
+            raise ItaclipError(f"{source}: has no {'.'.join([*outer, part])} that is a dict.")
+
+
+class ConfigOptions(DictAction):
+    """`--cfg-options KEY=VALUE ...` of a parser; what cannot be read as such is a usage error."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> None:
+        """Read the options, as argparse calls it."""
+        try:
+            super().__call__(parser, *rest)
+        except (ValueError, AssertionError) as error:
+            parser.error(f"argument --cfg-options: expected KEY=VALUE, such as model.pamr_steps=0 ({error})")
+
+
+def change_config(config: Config, options: dict[str, Any]) -> None:
+    """Change entries of a configuration in place.
+
+    Raises:
+        ItaclipError: an entry where none can be.
+    """
+    try:
+        config.merge_from_dict(options)
+    except Exception as error:  # whatever MMEngine trips over
+        reason = f"{type(error).__name__}: {error}"
+        raise ItaclipError(
+            f"--cfg-options {' '.join(options)}: cannot be put into the configuration ({reason})."
+        ) from error
+    _require_parts(config, f"--cfg-options {' '.join(options)}")
 
 
 def build_dataset(config: Config) -> Any:

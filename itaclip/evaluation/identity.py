@@ -1,0 +1,74 @@
+"""What the numbers of an evaluation depend on, as hashes: a kept result holds only while they agree."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterable, Iterator
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from itaclip.clip.loading import DEMO
+
+_SHORT = 16
+
+
+def digest(content: Any) -> str:
+    """A short hash of anything that JSON can hold; what it cannot goes in as text."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:_SHORT]
+
+
+def identity(config: Config) -> dict[str, str]:
+    """What a configuration makes a result depend on, by part; contents of files, not their dates.
+
+    Own modules that a configuration imports count as software, since methods may lie in them.
+    """
+    model = config.model.to_dict()
+    texts = [_file(model.pop(name, None)) for name in ("name_path", "auxiliary_text_path")]
+    modules = ["itaclip", *config.get("custom_imports", {}).get("imports", [])]
+    return {
+        "settings": digest(model),
+        "class words and texts": digest(texts),
+        "weights": digest([_weights(model.get(name)) for name in ("model_name", "pretrained")]),
+        "data set": digest(config.test_dataloader.dataset.to_dict()),
+        "software": digest([version("torch"), [_files(_sources(name)) for name in modules]]),
+    }
+
+
+def _weights(name: str | None) -> str | None:
+    """The content of a weight file or folder; a mere name stands for itself."""
+    if name == DEMO:
+        with resources.as_file(resources.files("itaclip.demo") / "demo_clip.safetensors") as path:
+            return _file(path)
+    path = Path(name or "")
+    return _files(sorted(path.iterdir())) if name and path.is_dir() else _file(name)
+
+
+def _sources(module: str) -> Iterator[Path]:
+    """The Python files of a module or package."""
+    found = importlib.util.find_spec(module)
+    if found and found.submodule_search_locations:
+        for folder in found.submodule_search_locations:
+            yield from sorted(Path(folder).rglob("*.py"))
+    elif found and found.origin:
+        yield Path(found.origin)
+
+
+def _files(paths: Iterable[Path]) -> str:
+    return digest([[path.name, _file(path)] for path in paths])
+
+
+def _file(path: str | Path | None) -> str | None:
+    """Hash of a file's content; what is no file stands for itself."""
+    if path is None or not Path(path).is_file():
+        return None if path is None else str(path)
+    found = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()[:_SHORT]

@@ -1,0 +1,139 @@
+"""Evaluations as a user starts them: real processes, which tests may kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from itaclip.demo.dataset import ensure_demo_dataset
+from itaclip.evaluation.command import main
+
+SCENES = 32
+
+
+class Demo:
+    """The bundled demo with coarse settings, its metrics and masks as one process makes them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "cfg_coarse.py"
+        self.data = ensure_demo_dataset(folder / "demo", SCENES)
+        self.config.write_text(f"""
+_base_ = "{ROOT}/configs/cfg_demo.py"
+model = dict(img_engineering=False, slide_stride=56, pamr_steps=0, device="cpu")
+test_dataloader = dict(batch_size=5, num_workers=0, dataset=dict(data_root="{self.data}"))
+""")
+        assert main(["--config", str(self.config), *self.options(folder / "reference")]) == 0
+        self.reference = read_metrics(folder / "reference")
+        self.masks = read_masks(folder / "reference")
+
+    def options(self, work: Path) -> list[str]:
+        """Options of eval.py that leave metrics and masks below a folder."""
+        return ["--work-dir", str(work), "--out", str(work / "masks")]
+
+    def start(self, work: Path, processes: int = 0, more: Sequence[str] = (), limit_file_size: int | None = None,
+              **variables: str) -> subprocess.Popen[str]:  # fmt: skip
+        """Start eval.py (processes = 0), or tools/dist_test.sh; the kernel may limit the bytes of a file."""
+        script = [sys.executable, str(ROOT / "eval.py"), "--config", str(self.config)]
+        if processes:
+            script = ["bash", str(ROOT / "tools/dist_test.sh"), str(self.config), str(processes)]
+        work.mkdir(exist_ok=True)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, **variables}
+
+        def limit() -> None:
+            if limit_file_size is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit_file_size, limit_file_size))
+
+        return subprocess.Popen([*script, *self.options(work), *more], env=environment, text=True, cwd=work,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=limit)  # fmt: skip
+
+    def assert_same(self, work: Path) -> dict[str, Any]:
+        """The metrics below a folder, after comparing all numbers and pixels with one process's."""
+        found = read_metrics(work)
+        for part in ("mIoU", "mAcc", "aAcc", "per_class", "images", "pixels"):
+            assert found[part] == self.reference[part], part
+        assert read_masks(work) == self.masks
+        assert not (work / "journal").exists()  # done: nothing is left to continue
+        return found
+
+
+def two_machines(demo: Demo, work: Path, first: int, **variables: str) -> tuple[subprocess.Popen[str], ...]:
+    """Two launchers that know each other by address only: `first` processes on one, one on the other."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"NNODES": "2", "MASTER_ADDR": "127.0.0.1", "LOCAL_ADDR": "127.0.0.1", "PORT": str(port), **variables}
+    return tuple(demo.start(work, count, NODE_RANK=str(node), **place) for node, count in enumerate((first, 1)))
+
+
+def read_metrics(work: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((work / "metrics.json").read_text())
+    return content
+
+
+def read_masks(work: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (work / "masks").iterdir()}
+
+
+def counted(work: Path) -> int:
+    """Images in the whole lines of the journals."""
+    files = [path.read_bytes().splitlines(keepends=True) for path in (work / "journal").glob("*.jsonl")]
+    lines = [json.loads(line[9:]) for file in files for line in file if line.endswith(b"\n")]
+    return sum(len(line["counts"]) for line in lines if "counts" in line)
+
+
+def wait_until_counted(work: Path, images: int, running: subprocess.Popen[str]) -> int:
+    """Wait for an evaluation in the middle of its work; returns how many images are counted."""
+    deadline = time.monotonic() + 90
+    while counted(work) < images:
+        assert running.poll() is None, running.communicate()[1][-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return counted(work)
+
+
+def ranks_of(launcher: subprocess.Popen[str]) -> list[int]:
+    """Process ids of the evaluating processes below a launcher, as the kernel lists them."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    return [int(child) for child in children if b"eval.py" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def finish(running: subprocess.Popen[str], seconds: float = 120) -> tuple[int, str, str]:
+    """Wait for the end: exit status, output, errors."""
+    out, errors = running.communicate(timeout=seconds)
+    return running.returncode, out, errors
+
+
+@contextmanager
+def killed_at_the_end(*running: subprocess.Popen[str]) -> Iterator[None]:
+    """Leave no process behind, whatever a test does."""
+    try:
+        yield
+    finally:
+        for process in running:
+            kill_all(process)
+
+
+def kill_all(process: subprocess.Popen[str]) -> None:
+    """SIGKILL for a launcher and all below it, which torchrun gives sessions of their own."""
+    for victim in [*(ranks_of(process) if process.poll() is None else []), process.pid]:
+        with suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    return Demo(tmp_path_factory.mktemp("coarse"))
