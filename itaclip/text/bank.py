@@ -11,9 +11,12 @@ from open_clip import OPENAI_IMAGENET_TEMPLATES
 from torch import Tensor
 
 from itaclip.errors import ItaclipError
-from itaclip.text.cache import text_key
+from itaclip.text.cache import TextCache, text_key
 from itaclip.text.class_names import ClassNames
 from itaclip.text.encoder import TextEncoder
+
+TEMPLATES = tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+"""OpenAI's 80 sentences, with ``{}`` in the class's place."""
 
 
 @dataclass(frozen=True)
@@ -36,32 +39,31 @@ class TextBank:
         return len(self.class_names)
 
 
-def ensemble(encoder: TextEncoder, texts: Sequence[str]) -> Tensor:
-    """Encode texts in the 80 templates of OpenAI's ImageNet evaluation.
+def ensemble(encoder: TextEncoder, texts: Sequence[str], templates: Sequence[str] = TEMPLATES) -> Tensor:
+    """Encode texts in templates, by default the 80 of OpenAI's ImageNet evaluation.
 
     Each prompt's feature is normalised, the mean over templates is normalised again.
     Texts that the encoder's cache knows are not encoded again.
 
+    Args:
+        encoder: CLIP's text tower.
+        texts: what to say in the place of ``{}``.
+        templates: sentences with ``{}``.
+
     Returns:
         len(texts) x E, float32, unit norm.
     """
-    if encoder.cache is None:
-        return _ensemble(encoder, texts)
-    written = [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
-    keys = [text_key(encoder.fingerprint, written, encoder.device, text) for text in texts]
-    known = encoder.cache.get(keys)
+    cache = encoder.cache or TextCache()
+    keys = [text_key(encoder.fingerprint, templates, encoder.device, text) for text in texts]
+    known = cache.get(keys)
     missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
     if missing:
-        fresh = dict(zip(missing, _ensemble(encoder, list(missing.values())), strict=True))
-        encoder.cache.put(fresh)
+        prompts = [template.replace("{}", text) for text in missing.values() for template in templates]
+        features = encoder(prompts).view(len(missing), len(templates), -1)
+        fresh = dict(zip(missing, F.normalize(features.mean(dim=1), dim=-1), strict=True))
+        cache.put(fresh)
         known |= fresh
     return torch.stack([known[key].to(encoder.device) for key in keys])
-
-
-def _ensemble(encoder: TextEncoder, texts: Sequence[str]) -> Tensor:
-    prompts = [template(text) for text in texts for template in OPENAI_IMAGENET_TEMPLATES]
-    features = encoder(prompts).view(len(texts), len(OPENAI_IMAGENET_TEMPLATES), -1)
-    return F.normalize(features.mean(dim=1), dim=-1)
 
 
 def build_text_bank(

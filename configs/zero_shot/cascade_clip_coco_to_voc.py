@@ -1,0 +1,14 @@
+"""Cascade-CLIP trained on COCO-Stuff (inductive), tested on VOC (20 classes).
+
+    python tools/test.py configs/zero_shot/cascade_clip_coco_to_voc.py \
+        work_dirs/cascade_clip_coco_inductive/iter_80000.pth --data-root data/VOCdevkit/VOC2012
+
+Published: seen mIoU, unseen mIoU, hIoU and pAcc are not given in the READMEs for this setting.
+Measured here: not yet; OpenAI's weights and the data sets were not at hand.
+All classes count as seen, as published, so unseen mIoU and hIoU are NaN.
+"""
+
+_base_ = "./data_voc.py"
+
+model = dict(method="cascade_clip", mode="fully", unseen=(), encoder=dict(prompts=50))
+test_evaluator = dict(unseen=())

@@ -1,0 +1,163 @@
+"""Checkpoints: the published ones by their own parameter names, and this project's."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from itaclip.errors import ItaclipError
+from itaclip.files import atomic_path
+from itaclip.zero_shot.network import METHODS, ZeroShotMethod
+
+_LOG = logging.getLogger(__name__)
+
+# Published files carry parameters that no computation reads: see docs/zero-shot.md.
+_UNUSED = re.compile(
+    r"^text_encoder\.|\.self_attn\.|\.norm1\.|\.criterion\.empty_weight$"
+    r"|^decode_head\.cascade_decoders\.\d\.layers\.2\.(linear[12]|norm[23]|multihead_attn\.(v|proj))\."
+)
+_TRAINING_ONLY = "decode_head.recovery_decoder."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as it lies on disk.
+
+    Attributes:
+        content: all of it; ``state_dict`` and ``meta`` at least.
+        path: where it was read.
+    """
+
+    content: dict[str, Any]
+    path: Path
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """Parameters by name."""
+        state: dict[str, Tensor] = self.content["state_dict"]
+        return state
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The class names that the file tells of."""
+        meta = self.content.get("meta", {})
+        names = meta.get("CLASSES") or meta.get("classes") or (meta.get("dataset_meta") or {}).get("classes")
+        return tuple(str(name) for name in names) if names else None
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of mmcv 1.x or of this project; nothing in it is executed.
+
+    Raises:
+        ItaclipError: no such file, a truncated one, or one that asks for more than data.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ItaclipError(f"{path}: no such checkpoint.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ItaclipError(
+            f"{path}: refused, because it holds more than tensors and plain data, or is no PyTorch file: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, ImportError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ItaclipError(f"{path}: truncated, or no checkpoint that PyTorch can read ({reason}).") from error
+    if not isinstance(content, dict):
+        raise ItaclipError(f"{path}: holds no checkpoint, but {type(content).__name__}.")
+    if "state_dict" not in content:  # bare parameters
+        content = {"state_dict": content, "meta": {}}
+    state = {key.removeprefix("module."): value for key, value in content["state_dict"].items()}
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ItaclipError(f"{path}: its state_dict holds no tensors by name.")
+    return Checkpoint({"meta": {}, **content, "state_dict": state}, path)
+
+
+def write_checkpoint(content: Mapping[str, Any], path: str | Path) -> None:
+    """Write a checkpoint whole or not at all, so a kill never harms the one before.
+
+    Raises:
+        ItaclipError: the file cannot be written.
+    """
+    with atomic_path(path) as partial:
+        torch.save(dict(content), partial)
+
+
+def adopt(network: nn.Module, state: Mapping[str, Tensor], method: ZeroShotMethod, source: str | Path) -> list[str]:
+    """Give a network (``backbone``, ``decode_head``) the parameters of a checkpoint.
+
+    Every parameter must be there, of its shape, and every one in the file must have a place
+    or be known to be unused. Only the recovery decoder, which inference has no need of, may
+    be missing: it keeps its start values.
+
+    Args:
+        network: has the published parameter names.
+        state: by published names.
+        method: what the network is.
+        source: file name, for messages.
+
+    Returns:
+        Names in the file that no computation reads.
+
+    Raises:
+        ItaclipError: another method's checkpoint; missing, unexpected or misshapen
+            parameters, all counted and the first ones named.
+    """
+    other = next((m for m in METHODS.values() if m is not method and m.signature in state), None)
+    if other is not None:
+        raise ItaclipError(f"{source}: a checkpoint of {other.title}, but the configuration is of {method.title}.")
+    own = network.state_dict()
+    unused = sorted(key for key in state if key not in own and _UNUSED.search(key))
+    missing = sorted(key for key in own if key not in state)
+    unexpected = sorted(state.keys() - own.keys() - set(unused))
+    optional = [key for key in missing if key.startswith(_TRAINING_ONLY)]
+    if len(optional) == sum(key.startswith(_TRAINING_ONLY) for key in own):
+        missing = [key for key in missing if key not in optional]
+    wrong = [f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
+             for key, value in own.items() if key in state and state[key].shape != value.shape]  # fmt: skip
+    problems = [f"{len(keys)} {what}: {', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''}"
+                for what, keys in (("missing", missing), ("unexpected", unexpected), ("of a wrong shape", wrong))
+                if keys]  # fmt: skip
+    if problems:
+        hint = " (model.prompts must be that of the checkpoint)" if any("prompt_embeddings" in w for w in wrong) else ""
+        raise ItaclipError(f"{source}: does not fit {method.title}; parameters " + "; ".join(problems) + f".{hint}")
+    network.load_state_dict({key: state[key].float() for key in own if key in state}, strict=False)
+    if optional:
+        _LOG.warning("%s: holds no recovery decoder; it keeps its start values, which inference does not use.", source)
+    return unused
+
+
+def check_class_order(checkpoint: Checkpoint, classes: Sequence[str], same: bool = False) -> None:
+    """The same classes must stand in the same order; other data sets' classes are welcome.
+
+    Args:
+        checkpoint: what is loaded.
+        classes: the configuration's.
+        same: other classes are an error as well (training goes on with the same data set).
+
+    Raises:
+        ItaclipError: names the first class out of place.
+    """
+    stored = checkpoint.classes
+    if stored is None or stored == tuple(classes) or (not same and set(stored) != set(classes)):
+        return
+    if set(stored) != set(classes):
+        strange = next(iter(sorted(set(stored) ^ set(classes))))
+        raise ItaclipError(
+            f"{checkpoint.path}: trained on {len(stored)} classes, the configuration has {len(classes)}; "
+            f"{strange!r} is on one side only."
+        )
+    k = next(k for k, (a, b) in enumerate(zip(stored, classes, strict=True)) if a != b)
+    raise ItaclipError(
+        f"{checkpoint.path}: class {k} is {stored[k]!r}, but {classes[k]!r} in the configuration; "
+        "the same classes must stand in the same order."
+    )

@@ -1,0 +1,1 @@
+"""The programs `tools/train.py`, `tools/test.py` and `tools/get_flops.py`."""

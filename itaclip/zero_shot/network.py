@@ -1,0 +1,34 @@
+"""The two methods: which encoder goes with which head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from itaclip.zero_shot.cascade_encoder import CascadeEncoder
+from itaclip.zero_shot.cascade_head import CascadeHead
+from itaclip.zero_shot.encoder import PromptedEncoder
+from itaclip.zero_shot.region_encoder import RegionEncoder
+from itaclip.zero_shot.region_head import RegionHead
+
+
+@dataclass(frozen=True)
+class ZeroShotMethod:
+    """A trained method.
+
+    Attributes:
+        title: its name in messages.
+        encoder: class of its image encoder.
+        head: class of its decode head.
+        signature: a parameter of its checkpoints that no other method has.
+    """
+
+    title: str
+    encoder: type[PromptedEncoder]
+    head: type[CascadeHead] | type[RegionHead]
+    signature: str
+
+
+METHODS: dict[str, ZeroShotMethod] = {
+    "cascade_clip": ZeroShotMethod("Cascade-CLIP", CascadeEncoder, CascadeHead, "backbone.proj_layers"),
+    "clip_rc": ZeroShotMethod("CLIP-RC", RegionEncoder, RegionHead, "backbone.region_level_bridge"),
+}

@@ -1,0 +1,15 @@
+"""Cascade-CLIP and CLIP-RC as citizens of MMSegmentation: models, metric, data and runner.
+
+Configurations import this package by name; it registers what they use.
+"""
+
+import itaclip.openmmlab  # noqa: F401 - first: it makes mmseg importable beside mmcv-lite
+from itaclip.zero_shot.openmmlab.metric import ZeroShotIoU
+from itaclip.zero_shot.openmmlab.runner import SaveCheckpoint, SeedStep, ZeroShotRunner
+from itaclip.zero_shot.openmmlab.scenes import DemoTrainingDataset
+from itaclip.zero_shot.openmmlab.segmentor import ZeroShotSegmentor
+from itaclip.zero_shot.openmmlab.streams import ReplayableDataset, StreamLoop, StreamSampler
+from itaclip.zero_shot.openmmlab.unreadable import SkippingDataset
+
+__all__ = ["DemoTrainingDataset", "ReplayableDataset", "SaveCheckpoint", "SeedStep", "SkippingDataset", "StreamLoop",
+           "StreamSampler", "ZeroShotIoU", "ZeroShotRunner", "ZeroShotSegmentor"]  # fmt: skip

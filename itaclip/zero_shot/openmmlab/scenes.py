@@ -1,0 +1,96 @@
+"""Training scenes for the bundled demo, with masks that hide the unseen classes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmseg.registry import DATASETS
+from PIL import Image
+
+from itaclip.demo.scenes import draw_scene
+from itaclip.demo.textures import TEXTURES
+from itaclip.errors import ItaclipError
+from itaclip.figures import save_mask
+from itaclip.openmmlab import DemoDataset
+from itaclip.palette import palette
+from itaclip.zero_shot.classes import IGNORED, ClassSplit
+
+SCENES = 320
+TRAINING_SEED = 20250612
+"""No held-out scene (`itaclip.demo.dataset.HELD_OUT_SEED`) is drawn from it."""
+
+
+@DATASETS.register_module()
+class DemoTrainingDataset(DemoDataset):
+    """Scenes of the demo's world, drawn on first use.
+
+    ``SegmentationClass`` holds whole masks; ``SegmentationSeen`` those in which every pixel
+    of an unseen class is 255, so that an inductive run cannot know them.
+
+    Args:
+        data_root: folder, made when missing.
+        unseen: the classes that are hidden.
+        scenes: how many are drawn.
+        options: of `DemoDataset`.
+    """
+
+    def __init__(self, data_root: str, unseen: tuple[str, ...], scenes: int = SCENES, **options: Any) -> None:
+        ensure_training_scenes(data_root, unseen, scenes)
+        super().__init__(data_root=data_root, **options)
+
+
+def ensure_training_scenes(root: str | Path, unseen: tuple[str, ...], scenes: int = SCENES) -> Path:
+    """Draw the training scenes below `root` unless they are there; the folder appears whole or not at all.
+
+    Raises:
+        ItaclipError: `root` holds something else or another selection, or cannot be written.
+    """
+    root, wanted = Path(root), f"{scenes} scenes without masks of {', '.join(unseen)}\n"
+    note = root / "contents.txt"
+    if not note.is_file():
+        if root.exists() and any(root.iterdir()):
+            raise ItaclipError(f"{root}: exists, but holds no training scenes; name another folder or remove it.")
+        _draw_whole(root, unseen, scenes, wanted)
+    if (found := note.read_text()) != wanted:
+        raise ItaclipError(f"{root}: holds {found.strip()}, but {wanted.strip()} are wanted; remove the folder.")
+    return root
+
+
+def _draw_whole(root: Path, unseen: tuple[str, ...], scenes: int, note: str) -> None:
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+        try:
+            _draw(partial, unseen, scenes)
+            (partial / "contents.txt").write_text(note)
+            partial.chmod(0o755)
+            os.replace(partial, root)  # fails when another process was first, which is as good
+        except OSError:
+            if not (root / "contents.txt").is_file():
+                raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise ItaclipError(f"{root}: the training scenes cannot be written ({error.strerror or error}).") from error
+
+
+def _draw(root: Path, unseen: tuple[str, ...], scenes: int) -> None:
+    for folder in ("JPEGImages", "SegmentationClass", "SegmentationSeen", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    hidden = ClassSplit.of([texture.names[0] for texture in TEXTURES], unseen).unseen
+    colors, names = palette(len(TEXTURES)), []
+    for number in range(scenes):
+        rng = np.random.default_rng([TRAINING_SEED, number])
+        shape = (int(rng.integers(150, 200)), int(rng.integers(200, 270)))
+        scene = draw_scene(shape if number % 4 else shape[::-1], rng)
+        names.append(f"scene_{number:04d}")
+        Image.fromarray(scene.image).save(root / f"JPEGImages/{names[-1]}.jpg", quality=95, subsampling=0)
+        save_mask(scene.labels, colors, root / f"SegmentationClass/{names[-1]}.png")
+        seen = np.where(np.isin(scene.labels, hidden), np.uint8(IGNORED), scene.labels)
+        save_mask(seen, colors, root / f"SegmentationSeen/{names[-1]}.png")
+    (root / "ImageSets/Segmentation/train.txt").write_text("\n".join(names) + "\n")

@@ -1,0 +1,14 @@
+"""Parameters, FLOPs, images per second, training-step time and peak memory of a trained method.
+
+    python tools/get_flops.py configs/zero_shot/clip_rc_voc_inductive.py --weights vit-b-16.pt --baseline
+
+The weights may be stand-ins of the right size (``python tests/make_weights.py vit-b-16 F``).
+`--baseline` measures a straightforward version in the same run: attention maps stored, losses
+on whole masks.
+"""
+
+from itaclip.console import run
+from itaclip.zero_shot.commands.complexity import main
+
+if __name__ == "__main__":
+    run(lambda: main(str(__doc__)))
