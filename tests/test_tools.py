@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import ROOT
 
 
@@ -49,10 +51,29 @@ def test_check_weights_tells_other_weights_apart() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_dist_test_without_arguments_says_how() -> None:
-    done = subprocess.run(["bash", str(ROOT / "tools/dist_test.sh")], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("name", ["dist_test", "dist_train", "slurm_test", "slurm_train"])
+def test_launchers_without_arguments_say_how(name: str) -> None:
+    done = subprocess.run(["bash", str(ROOT / f"tools/{name}.sh")], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "tools/dist_test.sh CONFIG PROCESSES" in done.stderr
+    assert f"tools/{name}.sh CONFIG" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["test", "train"])
+def test_slurm_scripts_start_one_process_per_task(name: str, tmp_path: Path) -> None:
+    """With stand-ins for srun and scontrol that print what they are given."""
+    for program, body in {"srun": 'echo "srun $*"; echo "$MASTER_ADDR $MASTER_PORT"', "scontrol": "echo node7"}.items():
+        (tmp_path / program).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / program).chmod(0o755)
+    environment = dict(os.environ) | {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "42", "SLURM_JOB_NODELIST": "node[7-8]",
+        "SRUN_ARGS": "--ntasks 4", "PYTHON": "py",
+    }  # fmt: skip
+    done = subprocess.run(["bash", str(ROOT / f"tools/slurm_{name}.sh"), "c.py", "--x"], env=environment,
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    command, place = done.stdout.splitlines()
+    program = "eval.py --config c.py" if name == "test" else "tools/train.py c.py"
+    assert command == f"srun --kill-on-bad-exit=1 --ntasks 4 py {ROOT}/{program} --launcher slurm --x"
+    assert place == "node7 20042"
 
 
 def test_demo_weights_come_from_a_program_that_runs(tmp_path: Path) -> None:

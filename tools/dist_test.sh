@@ -11,19 +11,4 @@ fi
 config=$1 processes=$2
 shift 2
 root=$(cd "$(dirname "$0")/.." && pwd)
-python=$root/.venv/bin/python
-[ -x "$python" ] || python=python
-cores=$(getconf _NPROCESSORS_ONLN)
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > processes ? cores / processes : 1))}"
-nodes=${NNODES:-1}
-if [ "$nodes" -eq 1 ] && [ -z "${PORT:-}" ]; then # a free port, so that runs do not meet
-  place=(--standalone --local-addr 127.0.0.1)
-else # this rendezvous lets all machines start again when one has to
-  place=(--nnodes "$nodes" --rdzv-backend c10d --rdzv-endpoint "${MASTER_ADDR:-127.0.0.1}:${PORT:-29500}"
-    --rdzv-conf "is_host=$((${NODE_RANK:-0} == 0))" --rdzv-id "${RUN_ID:-itaclip}")
-  export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 # old addresses of processes stay in a shared store
-  if [ -n "${LOCAL_ADDR:-}" ]; then place+=(--local-addr "$LOCAL_ADDR"); fi
-fi
-exec "${PYTHON:-$python}" -m torch.distributed.run "${place[@]}" \
-  --nproc-per-node "$processes" --max-restarts "${MAX_RESTARTS:-0}" \
-  "$root/eval.py" --config "$config" --launcher pytorch "$@"
+exec bash "$root/tools/torchrun.sh" "$processes" "$root/eval.py" --config "$config" --launcher pytorch "$@"

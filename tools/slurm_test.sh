@@ -10,11 +10,4 @@ fi
 config=$1
 shift
 root=$(cd "$(dirname "$0")/.." && pwd)
-python=$root/.venv/bin/python
-[ -x "$python" ] || python=python
-MASTER_ADDR=${MASTER_ADDR:-$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)}
-MASTER_PORT=${PORT:-$((20000 + SLURM_JOB_ID % 20000))}
-export MASTER_ADDR MASTER_PORT
-# shellcheck disable=SC2086
-exec srun --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-  "${PYTHON:-$python}" "$root/eval.py" --config "$config" --launcher slurm "$@"
+exec bash "$root/tools/srun.sh" "$root/eval.py" --config "$config" --launcher slurm "$@"

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# What slurm_test.sh and slurm_train.sh share: start a program in all tasks of an allocation.
+#   tools/srun.sh PROGRAM [its options]
+# SRUN_ARGS passes options on to srun; MASTER_ADDR and PORT override where processes meet.
+set -euo pipefail
+program=$1
+shift
+root=$(cd "$(dirname "$0")/.." && pwd)
+python=$root/.venv/bin/python
+[ -x "$python" ] || python=python
+MASTER_ADDR=${MASTER_ADDR:-$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)}
+MASTER_PORT=${PORT:-$((20000 + SLURM_JOB_ID % 20000))}
+export MASTER_ADDR MASTER_PORT
+# shellcheck disable=SC2086
+exec srun --kill-on-bad-exit=1 ${SRUN_ARGS:-} "${PYTHON:-$python}" "$program" "$@"
