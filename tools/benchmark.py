@@ -27,6 +27,7 @@ from itaclip.benchmark import plain
 from itaclip.benchmark.machine import encoder_flops, matrix_peak, timed
 from itaclip.benchmark.stages import fast, growth, photo, plainly
 from itaclip.clip import load_clip
+from itaclip.command.options import parse_setting
 from itaclip.configuration import ModelDescription, read_model
 from itaclip.console import make_console, run
 from itaclip.devices import choose_device
@@ -95,7 +96,7 @@ def main() -> int:
     parser.add_argument("--growth", action="store_true", help="only seconds over image size, queries and stride")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
-    changes = {key: int(value) for key, _, value in (pair.partition("=") for pair in args.set)}
+    changes = dict(parse_setting(pair) for pair in args.set)
     if args.dtype:
         changes["dtype"] = args.dtype
     description = read_model(args.config, args.weights, changes)

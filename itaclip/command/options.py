@@ -46,7 +46,7 @@ def make_segmenter(args: argparse.Namespace) -> Segmenter:
     Raises:
         ItaclipError: weights that cannot be had, or a bad setting.
     """
-    changes = {"device": args.device} | dict(_setting(text) for text in args.changes)
+    changes = {"device": args.device} | dict(parse_setting(text) for text in args.changes)
     text_cache = not args.no_text_cache
     if args.config is not None:
         if args.quality is not None:
@@ -82,7 +82,7 @@ def choose_vocabulary(args: argparse.Namespace, segmenter: Segmenter) -> Vocabul
     return segmenter.prepare(classes, background, definitions)
 
 
-def _setting(text: str) -> tuple[str, Any]:
+def parse_setting(text: str) -> tuple[str, Any]:
     """``name=value``, the value as Python writes it; what is no Python is a word."""
     name, separator, value = text.partition("=")
     if not separator:
