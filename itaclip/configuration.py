@@ -53,6 +53,20 @@ class ModelDescription:
         return Vocabulary.of(bank, background, texts)
 
 
+def read_config(path: str | Path, import_custom_modules: bool = True) -> Config:
+    """Read an MMEngine configuration (Python: only run files that you trust).
+
+    Raises:
+        ItaclipError: no such file, or an error inside it.
+    """
+    if not Path(path).is_file():
+        raise ItaclipError(f"{path}: no such configuration file.")
+    try:
+        return Config.fromfile(path, import_custom_modules=import_custom_modules)
+    except Exception as error:  # a configuration is code, so anything can go wrong in it
+        raise ItaclipError(f"{path}: cannot be read as a configuration ({type(error).__name__}: {error}).") from error
+
+
 def read_model(
     path: str | Path, model: str | None = None, changes: Mapping[str, Any] | None = None
 ) -> ModelDescription:
@@ -66,13 +80,8 @@ def read_model(
     Raises:
         ItaclipError: no such file, an error inside it, or parts missing.
     """
-    if not Path(path).is_file():
-        raise ItaclipError(f"{path}: no such configuration file.")
-    try:
-        # the segmentor that it would register brings all of MMSegmentation
-        config = Config.fromfile(path, import_custom_modules=False)
-    except Exception as error:  # a configuration is code, so anything can go wrong in it
-        raise ItaclipError(f"{path}: cannot be read as a configuration ({type(error).__name__}: {error}).") from error
+    # the segmentor that it would register brings all of MMSegmentation
+    config = read_config(path, import_custom_modules=False)
     options: dict[str, Any] = config.get("model") or {}
     if "name_path" not in options:
         raise ItaclipError(f"{path}: model.name_path is missing: the class file, one class per line.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,29 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise ItaclipError(f"{path}: cannot be written ({error.strerror or error}).") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
+    """A temporary folder that takes its final name only when the block ends well.
+
+    When another process was first, which `marker`, a file in the folder, tells, its
+    folder stays and this one goes.
+
+    Raises:
+        OSError: it cannot be written, or something else has the name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield partial
+        partial.chmod(0o755)
+        os.replace(partial, path)
+    except OSError:
+        if not (path / marker).is_file():
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

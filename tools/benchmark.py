@@ -13,7 +13,6 @@ The weights may be stand-ins of the right size (``python tests/make_weights.py v
 from __future__ import annotations
 
 import argparse
-import resource
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from rich.table import Table
 
 from itaclip.benchmark import plain
 from itaclip.benchmark.machine import encoder_flops, matrix_peak, timed
@@ -29,7 +27,7 @@ from itaclip.benchmark.stages import fast, growth, photo, plainly
 from itaclip.clip import load_clip
 from itaclip.command.options import parse_setting
 from itaclip.configuration import ModelDescription, read_model
-from itaclip.console import make_console, run
+from itaclip.console import make_console, run, table_of
 from itaclip.devices import choose_device
 from itaclip.evaluation.report import machine, peak_memory_mib, versions
 from itaclip.files import write_json
@@ -67,19 +65,15 @@ def pamr_alone(size: tuple[int, int], queries: int, description: ModelDescriptio
     masks, guide = torch.randn(queries, *size), normalise(photo(size))
     pamr(masks[:, :64, :64], guide[:, :64, :64], 1, settings.pamr_stride)
     found: dict[str, Any] = {"size": list(size), "queries": queries, "steps": settings.pamr_steps}
-    before = _peak()
+    before = peak_memory_mib()["process"]
     found["seconds"], ours = timed(lambda: pamr(masks, guide, settings.pamr_steps, settings.pamr_stride))
-    found["extra_mib"] = _peak() - before
-    before = _peak()
+    found["extra_mib"] = peak_memory_mib()["process"] - before
+    before = peak_memory_mib()["process"]
     found["plain_seconds"], theirs = timed(lambda: plain.refine(masks, guide, settings))
-    found["plain_extra_mib"] = _peak() - before
+    found["plain_extra_mib"] = peak_memory_mib()["process"] - before
     found["ratio"] = found["plain_seconds"] / found["seconds"]
     found["largest_difference"] = float((ours - theirs).abs().max())
     return found
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def main() -> int:
@@ -111,7 +105,7 @@ def main() -> int:
     else:
         figures |= measure(args, description, size)
         for title, rows in figures["tables"].items():
-            console.print(_table(title, rows))
+            console.print(table_of(title, rows))
         for line in figures["lines"]:
             console.print(line)
     figures["peak_memory_mib"] = peak_memory_mib()
@@ -180,15 +174,6 @@ def measure(args: argparse.Namespace, description: ModelDescription, size: tuple
         tables["text bank"] = [{"how": how, "seconds": value} for how, value in text_seconds.items()]
     tables[f"{args.config.name}, image of {bgr.shape[0]} x {bgr.shape[1]}"] = stages
     return {"tables": tables, "lines": lines, **found}
-
-
-def _table(title: str, rows: list[dict[str, Any]]) -> Table:
-    table = Table(title=title)
-    for column in rows[0]:
-        table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
-    for row in rows:
-        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()))
-    return table
 
 
 if __name__ == "__main__":

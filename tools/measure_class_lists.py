@@ -17,10 +17,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from rich.table import Table
 
 from itaclip import Segmenter
-from itaclip.console import make_console, progress, run
+from itaclip.console import make_console, progress, run, table_of
 from itaclip.demo.dataset import class_lines
 from itaclip.demo.scenes import Scene, draw_scene
 from itaclip.figures.gallery import confusion, iou_of
@@ -79,12 +78,7 @@ def main() -> int:
         for (kind, scale, threshold, closing), values in found.items()
     ]  # fmt: skip
     write_json(args.out, {"seed": SEED, "model": "demo", "rows": rows})
-    table = Table(title="mean IoU")
-    for column in rows[0]:
-        table.add_column(column.replace("_", " "))
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    console.print(table)
+    console.print(table_of("mean IoU", rows))
     return 0
 
 

@@ -14,10 +14,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from rich.table import Table
 
 from itaclip import Segmenter
-from itaclip.console import make_console, progress, run
+from itaclip.console import make_console, progress, run, table_of
 from itaclip.evaluation.report import machine, versions
 from itaclip.evaluation.setup import build_dataset, load_config
 from itaclip.figures.gallery import confusion, iou_of
@@ -66,12 +65,7 @@ def main() -> int:
     ]
     write_json(args.out, {"config": str(args.config), "images": len(images), "rows": rows, "machine": machine(),
                           "versions": versions()})  # fmt: skip
-    table = Table(title=f"{args.config.name}, {len(images)} images")
-    for column in rows[0]:
-        table.add_column(column.replace("_", " "))
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    console.print(table)
+    console.print(table_of(f"{args.config.name}, {len(images)} images", rows))
     return 0
 
 

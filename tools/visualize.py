@@ -18,6 +18,7 @@ from PIL import Image
 
 from itaclip.console import make_console, progress, run
 from itaclip.errors import ItaclipError
+from itaclip.evaluation.loop import own_name
 from itaclip.evaluation.setup import build_dataset, load_config
 from itaclip.figures.gallery import Gallery, read_mask
 from itaclip.images import read_image
@@ -36,11 +37,9 @@ def main() -> int:
         config.test_dataloader.dataset.data_root = args.data_root
     dataset = build_dataset(config)
     names = dataset.metainfo["classes"]
-    folder = Path(dataset.data_prefix["img_path"]).resolve()
     found = {}
     for i in range(len(dataset)):
-        path = Path(dataset.get_data_info(i)["img_path"]).resolve()
-        name = path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
+        name = own_name(dataset.get_data_info(i)["img_path"], dataset)
         if (args.masks / name).with_suffix(".png").is_file():
             found[i] = name
     if not found:

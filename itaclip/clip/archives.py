@@ -80,9 +80,14 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ItaclipError(f"{path}: truncated or damaged safetensors file ({error}).") from error
 
 
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
+def load_tensors(path: Path) -> Any:
+    """What `torch.save` wrote: tensors and plain data; nothing is executed.
+
+    Raises:
+        ItaclipError: a file that asks for more, is truncated, or no PyTorch file.
+    """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ItaclipError(
             f"{path}: refused, because it holds more than tensors or is no PyTorch file: "
@@ -93,6 +98,10 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path}: truncated, or not a weight file that PyTorch can read "
             f"({str(error).splitlines()[0] if str(error) else type(error).__name__})."
         ) from error
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    content = load_tensors(path)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):

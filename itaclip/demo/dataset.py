@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +11,11 @@ from itaclip.demo.scenes import draw_scene
 from itaclip.demo.textures import TEXTURES
 from itaclip.errors import ItaclipError
 from itaclip.figures import save_mask
+from itaclip.files import atomic_folder
 from itaclip.palette import palette
 
 SCENES = 32
+_MARKER = "ImageSets/Segmentation/val.txt"  # written last
 # No training or development scene is drawn from this seed (see tools/train_demo_clip.py).
 HELD_OUT_SEED = 20250611
 
@@ -39,22 +38,13 @@ def ensure_demo_dataset(root: str | Path, scenes: int = SCENES) -> Path:
         ItaclipError: `root` exists but holds something else, or cannot be written.
     """
     root = Path(root)
-    if (root / "ImageSets/Segmentation/val.txt").is_file():
+    if (root / _MARKER).is_file():
         return root
     if root.exists() and any(root.iterdir()):
         raise ItaclipError(f"{root}: exists, but is no demo data set; name another folder or remove it.")
     try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
-        try:
+        with atomic_folder(root, _MARKER) as partial:
             _draw_all(partial, scenes)
-            partial.chmod(0o755)
-            os.replace(partial, root)  # fails when another process was first, which is as good
-        except OSError:
-            if not (root / "ImageSets/Segmentation/val.txt").is_file():
-                raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise ItaclipError(f"{root}: the demo data set cannot be written ({error.strerror or error}).") from error
     return root
@@ -73,4 +63,4 @@ def _draw_all(root: Path, scenes: int) -> None:
         Image.fromarray(scene.image).save(root / f"JPEGImages/{name}.jpg", quality=95, subsampling=0)
         save_mask(scene.labels, colors, root / f"SegmentationClass/{name}.png")
         names.append(name)
-    (root / "ImageSets/Segmentation/val.txt").write_text("\n".join(names) + "\n")
+    (root / _MARKER).write_text("\n".join(names) + "\n")

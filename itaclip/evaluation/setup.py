@@ -11,6 +11,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 
+from itaclip.configuration import read_config
 from itaclip.demo.dataset import ensure_demo_dataset
 from itaclip.errors import ItaclipError
 from itaclip.openmmlab import ITACLIPSegmentor
@@ -29,13 +30,7 @@ def load_config(path: str | Path) -> Config:
     Raises:
         ItaclipError: no such file, an error inside it, or parts missing.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ItaclipError(f"{path}: no such configuration file.")
-    try:
-        config = Config.fromfile(path)
-    except Exception as error:  # a configuration is code, so anything can go wrong in it
-        raise ItaclipError(f"{path}: cannot be read as a configuration ({type(error).__name__}: {error}).") from error
+    config = read_config(path)
     _require_parts(config, path)
     init_default_scope(config.get("default_scope", "mmseg"))
     return config

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from itaclip.clip.archives import load_tensors
 from itaclip.errors import ItaclipError
 from itaclip.files import atomic_path
 from itaclip.zero_shot.network import METHODS, ZeroShotMethod
@@ -62,16 +62,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         raise ItaclipError(f"{path}: no such checkpoint.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ItaclipError(
-            f"{path}: refused, because it holds more than tensors and plain data, or is no PyTorch file: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, ImportError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ItaclipError(f"{path}: truncated, or no checkpoint that PyTorch can read ({reason}).") from error
+    content = load_tensors(path)
     if not isinstance(content, dict):
         raise ItaclipError(f"{path}: holds no checkpoint, but {type(content).__name__}.")
     if "state_dict" not in content:  # bare parameters

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.table import Table
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from itaclip.benchmark.machine import timed
 from itaclip.console import make_console
 from itaclip.errors import ItaclipError
 from itaclip.evaluation.report import machine, peak_memory_mib, versions
@@ -88,7 +88,7 @@ def measure(model: ZeroShotSegmentor, args: Any) -> dict[str, Any]:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     step, predict = training_step(model, args.batch, device), prediction(model, args.size, device)
-    seconds = {"training_step": fastest(step, args.repeats), "image": fastest(predict, args.repeats)}
+    seconds = {"training_step": timed(step, args.repeats)[0], "image": timed(predict, args.repeats)[0]}
     return {"seconds": seconds, "images_per_second": 1 / seconds["image"], "peak_memory_mib": peak_memory_mib()}
 
 
@@ -117,18 +117,6 @@ def prediction(model: ZeroShotSegmentor, size: Sequence[int], device: torch.devi
         model.eval().predict(pixels)
 
     return run
-
-
-def fastest(run: Callable[[], None], repeats: int) -> float:
-    """Seconds of the fastest of some runs."""
-    best = float("inf")
-    for _ in range(repeats):
-        began = time.perf_counter()
-        run()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - began)
-    return best
 
 
 @contextmanager

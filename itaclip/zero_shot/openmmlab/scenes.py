@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from itaclip.demo.scenes import draw_scene
 from itaclip.demo.textures import TEXTURES
 from itaclip.errors import ItaclipError
 from itaclip.figures import save_mask
+from itaclip.files import atomic_folder
 from itaclip.openmmlab import DemoDataset
 from itaclip.palette import palette
 from itaclip.zero_shot.classes import IGNORED, ClassSplit
@@ -63,18 +61,9 @@ def ensure_training_scenes(root: str | Path, unseen: tuple[str, ...], scenes: in
 
 def _draw_whole(root: Path, unseen: tuple[str, ...], scenes: int, note: str) -> None:
     try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
-        try:
+        with atomic_folder(root, "contents.txt") as partial:
             _draw(partial, unseen, scenes)
             (partial / "contents.txt").write_text(note)
-            partial.chmod(0o755)
-            os.replace(partial, root)  # fails when another process was first, which is as good
-        except OSError:
-            if not (root / "contents.txt").is_file():
-                raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise ItaclipError(f"{root}: the training scenes cannot be written ({error.strerror or error}).") from error
 
