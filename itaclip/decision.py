@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,23 +11,22 @@ from torch import Tensor
 from itaclip.settings import Settings
 
 
-def class_scores(logits: Tensor, query_to_class: Tensor, settings: Settings) -> Tensor:
+def class_scores(logits: Tensor, queries_per_class: Sequence[int], settings: Settings) -> Tensor:
     """Softmax over queries, then the best query of every class; small areas dropped.
 
     Args:
         logits: Q x H x W.
-        query_to_class: Q, ascending class ids that cover 0..K-1.
+        queries_per_class: K numbers that sum to Q; the queries of a class are neighbours.
         settings: `logit_scale` and `area_thd` are read.
 
     Returns:
         K x H x W in [0, 1]. They need not sum to 1: synonyms share the softmax.
     """
     probabilities = (logits * settings.logit_scale).softmax(0)
-    counts = torch.bincount(query_to_class).tolist()
-    if max(counts) == 1:
+    if max(queries_per_class) == 1:
         scores = probabilities
     else:
-        parts = probabilities.split(counts)
+        parts = probabilities.split(list(queries_per_class))
         scores = torch.stack([part.amax(0) if len(part) > 1 else part[0] for part in parts])
     if settings.area_thd is not None:
         scores = drop_small_areas(scores, settings.area_thd)
@@ -37,11 +38,16 @@ def drop_small_areas(scores: Tensor, threshold: float) -> Tensor:
 
     Their pixels fall to the next best class, not to the background.
     """
-    area = torch.bincount(scores.argmax(0).flatten(), minlength=len(scores)).to(scores.dtype)
-    area[0] = 0
-    kept = area > threshold * area.sum()
-    kept[0] = True
-    return scores * kept.to(scores.dtype)[:, None, None]
+    foreground = count_values(scores.argmax(0), len(scores))[1:].to(scores.dtype)
+    kept = foreground > threshold * foreground.sum()
+    return scores * F.pad(kept.to(scores.dtype), (1, 0), value=1)[:, None, None]
+
+
+def count_values(values: Tensor, bins: int) -> Tensor:
+    """How often 0..bins-1 occur among integers, `bins` int64: as `torch.bincount`, which on a
+    GPU would make the host wait."""
+    flat = values.flatten()
+    return flat.new_zeros(bins).scatter_add_(0, flat, torch.ones_like(flat))
 
 
 def label_map(scores: Tensor, settings: Settings) -> Tensor:

@@ -18,6 +18,8 @@ from torch import Tensor
 # neighbours and its weights stay in a core's second-level cache.
 _MASKS = 4
 _TILE = 1 << 15
+# A GPU takes as many masks at once as 256 MiB hold, which keeps kernels few and large.
+_GPU_VALUES = 1 << 26
 
 
 def pamr(masks: Tensor, guide: Tensor, steps: int = 10, dilations: Sequence[int] = (8, 16)) -> Tensor:
@@ -36,11 +38,12 @@ def pamr(masks: Tensor, guide: Tensor, steps: int = 10, dilations: Sequence[int]
         return masks
     weights = affinity(guide, dilations).to(masks.dtype)
     refined = torch.empty_like(masks)
-    for first in range(0, len(masks), _MASKS):
-        block = masks[first : first + _MASKS]
+    together = max(_MASKS, _GPU_VALUES // guide[0].numel()) if masks.is_cuda else _MASKS
+    for first in range(0, len(masks), together):
+        block = masks[first : first + together]
         for _ in range(steps):
             block = _round(block, weights, dilations)
-        refined[first : first + _MASKS] = block
+        refined[first : first + together] = block
     return refined
 
 

@@ -118,7 +118,7 @@ class Pipeline(nn.Module):
                     key = settings.pamr_steps, settings.pamr_stride if settings.pamr_steps else None
                     if key not in refined:
                         refined[key] = _refine(stitched, image, settings)
-                    scores = class_scores(refined[key], bank.query_to_class, settings)
+                    scores = class_scores(refined[key], bank.class_names.queries_per_class, settings)
                     yield n, i, Segmentation(label_map(scores, settings), scores)
 
     def patch_logits(self, images: Sequence[Tensor], bank: TextBank) -> list[Tensor]:

@@ -26,18 +26,28 @@ class Axis:
     Attributes:
         size: pixels of the (resized) image.
         window: pixels of one window, never more than the image has.
+        stride: pixels from one window to the next; the last one ends at the border.
         padded: the window rounded up to whole patches.
         before: pixels of padding in front of the window; the rest lies behind it.
         patches: patches along a window.
-        starts: first pixel of every window; the last one ends at the border.
     """
 
     size: int
     window: int
+    stride: int
     padded: int
     before: int
     patches: int
-    starts: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of windows."""
+        return -(-(self.size - self.window) // self.stride) + 1
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """First pixel of every window."""
+        return tuple(min(i * self.stride, self.size - self.window) for i in range(self.count))
 
 
 def plan_axis(size: int, crop: int, stride: int, patch: int, padding: Padding = "end") -> Axis:
@@ -47,11 +57,9 @@ def plan_axis(size: int, crop: int, stride: int, patch: int, padding: Padding = 
     ("centre", as ClearCLIP does; the smaller half comes first).
     """
     window = min(size, crop) if crop else size
-    count = max(size - window + stride - 1, 0) // stride + 1
-    starts = tuple(min(i * stride, size - window) for i in range(count))
     patches = -(-window // patch)
     before = (patches * patch - window) // 2 if padding == "centre" else 0
-    return Axis(size, window, patches * patch, before, patches, starts)
+    return Axis(size, window, stride, patches * patch, before, patches)
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class WindowPlan:
     @property
     def count(self) -> int:
         """Number of windows."""
-        return len(self.rows.starts) * len(self.columns.starts)
+        return self.rows.count * self.columns.count
 
     @property
     def padded(self) -> tuple[int, int]:
@@ -92,17 +100,21 @@ def cut_windows(image: Tensor, plan: WindowPlan, first: int, last: int) -> Tenso
     Returns:
         n x 3 x padded height x padded width.
     """
-    index = torch.arange(first, last)
-    across = len(plan.columns.starts)
-    top = torch.tensor(plan.rows.starts)[index // across]
-    left = torch.tensor(plan.columns.starts)[index % across]
-    rows = (top[:, None] + torch.arange(plan.rows.window)).to(image.device)
-    columns = (left[:, None] + torch.arange(plan.columns.window)).to(image.device)
+    index = torch.arange(first, last, device=image.device)
+    across = plan.columns.count
+    rows = _pixels(plan.rows, index // across)
+    columns = _pixels(plan.columns, index % across)
     windows = image[:, rows[:, :, None], columns[:, None, :]].transpose(0, 1)
     margins = [
         side for axis in (plan.columns, plan.rows) for side in (axis.before, axis.padded - axis.window - axis.before)
     ]
     return F.pad(windows, margins) if any(margins) else windows
+
+
+def _pixels(axis: Axis, windows: Tensor) -> Tensor:
+    """Where the pixels of windows lie, by the windows' numbers: n x window."""
+    starts = (windows * axis.stride).clamp(max=axis.size - axis.window)
+    return starts[:, None] + torch.arange(axis.window, device=windows.device)
 
 
 def stitch(logits: Tensor, plan: WindowPlan, size: tuple[int, int]) -> Tensor:
@@ -116,33 +128,34 @@ def stitch(logits: Tensor, plan: WindowPlan, size: tuple[int, int]) -> Tensor:
         Q x height x width in the dtype of `logits`.
     """
     rows, columns = plan.rows, plan.columns
-    down, across = len(rows.starts), len(columns.starts)
+    down, across = rows.count, columns.count
     tiled = logits.view(down, across, rows.patches, columns.patches, -1).permute(4, 0, 2, 1, 3)
     tiled = tiled.reshape(-1, down * rows.patches, across * columns.patches)
     left, right = (
-        stitching_matrix(axis, side).to(logits.device, logits.dtype)
+        stitching_matrix(axis, side, logits.device, logits.dtype)
         for axis, side in ((rows, size[0]), (columns, size[1]))
     )
     return left @ (tiled @ right.T)
 
 
-@lru_cache(maxsize=64)
-def stitching_matrix(axis: Axis, size: int) -> Tensor:
+@lru_cache(maxsize=16)
+def stitching_matrix(axis: Axis, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Patch values of all windows along an axis to `size` pixels: size x (windows * patches).
 
     Bilinear upsampling of each window, mean where windows overlap, bilinear resampling of
-    the whole; padding is dropped. Rows sum to 1.
+    the whole; padding is dropped. Rows sum to 1. Computed in float64, for a GPU on it: a
+    copy from the host would wait for all that the GPU still has to do.
     """
-    upsample = _resample(axis.patches, axis.padded)[axis.before : axis.before + axis.window]
-    canvas = torch.zeros(axis.size, len(axis.starts), axis.patches, dtype=torch.float64)
-    count = torch.zeros(axis.size, 1, 1, dtype=torch.float64)
-    for i, start in enumerate(axis.starts):
-        canvas[start : start + axis.window, i] += upsample
-        count[start : start + axis.window] += 1
-    return _resample(axis.size, size) @ (canvas / count).flatten(1)
+    place = device if device.type == "cuda" else torch.device("cpu")
+    windows = torch.arange(axis.count, device=place)
+    upsample = _resample(axis.patches, axis.padded, place)[axis.before : axis.before + axis.window]
+    canvas = torch.zeros(axis.size, axis.count, axis.patches, dtype=torch.float64, device=place)
+    canvas[_pixels(axis, windows), windows[:, None]] = upsample.expand(axis.count, -1, -1)
+    mean = canvas / canvas.sum((1, 2), keepdim=True)  # a window's weights sum to 1, so this counts the windows
+    return (_resample(axis.size, size, place) @ mean.flatten(1)).to(device, dtype)
 
 
-def _resample(source: int, target: int) -> Tensor:
+def _resample(source: int, target: int, device: torch.device) -> Tensor:
     """Bilinear resampling along one axis (half-pixel centres) as a target x source matrix."""
-    identity = torch.eye(source, dtype=torch.float64)
+    identity = torch.eye(source, dtype=torch.float64, device=device)
     return F.interpolate(identity[None], size=target, mode="linear", align_corners=False)[0].T

@@ -30,11 +30,11 @@ def exact() -> None:
 @pytest.fixture(scope="module")
 def bank() -> TextBank:
     features = torch.randn(len(CLASSES.queries), 64, generator=torch.Generator().manual_seed(1))
-    return TextBank(torch.nn.functional.normalize(features, dim=-1), torch.tensor(CLASSES.query_to_class), CLASSES)
+    return TextBank(torch.nn.functional.normalize(features, dim=-1), CLASSES)
 
 
 def on_gpu(bank: TextBank) -> TextBank:
-    return TextBank(bank.features.cuda(), bank.query_to_class.cuda(), bank.class_names)
+    return TextBank(bank.features.cuda(), bank.class_names)
 
 
 def images(device: str) -> list[torch.Tensor]:

@@ -41,7 +41,7 @@ def pipeline(clip: CLIP, holds: int, views: bool) -> Pipeline:
 @pytest.fixture
 def bank() -> TextBank:
     classes = parse_class_names(["wall", "cat"])
-    return TextBank(torch.nn.functional.normalize(torch.randn(2, 64), dim=-1), torch.arange(2), classes)
+    return TextBank(torch.nn.functional.normalize(torch.randn(2, 64), dim=-1), classes)
 
 
 def images() -> Sequence[Tensor]:

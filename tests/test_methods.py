@@ -38,7 +38,7 @@ SHAPES = {
 
 def bank_of(width: int) -> TextBank:
     features = torch.randn(len(CLASSES.queries), width, generator=torch.Generator().manual_seed(1))
-    return TextBank(F.normalize(features, dim=-1), torch.tensor(CLASSES.query_to_class), CLASSES)
+    return TextBank(F.normalize(features, dim=-1), CLASSES)
 
 
 def picture(height: int, width: int, seed: int = 0) -> Tensor:

@@ -22,7 +22,7 @@ CLASSES = parse_class_names(["background, wall", "cat, kitten, tom", "cup", "tab
 def bank() -> TextBank:
     features = torch.randn(len(CLASSES.queries), 64, generator=torch.Generator().manual_seed(1))
     features = torch.nn.functional.normalize(features, dim=-1)
-    return TextBank(features, torch.tensor(CLASSES.query_to_class), CLASSES)
+    return TextBank(features, CLASSES)
 
 
 def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:

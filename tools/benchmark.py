@@ -23,7 +23,7 @@ import torch
 
 from itaclip.benchmark import plain
 from itaclip.benchmark.machine import encoder_flops, matrix_peak, timed
-from itaclip.benchmark.stages import fast, growth, photo, plainly
+from itaclip.benchmark.stages import fast, growth, photo, plainly, random_bank
 from itaclip.clip import load_clip
 from itaclip.command.options import parse_setting
 from itaclip.configuration import ModelDescription, read_model
@@ -34,7 +34,7 @@ from itaclip.files import write_json
 from itaclip.images import normalise
 from itaclip.pamr import pamr
 from itaclip.pipeline import Pipeline
-from itaclip.text import TextBank, TextCache, TextEncoder, parse_class_names
+from itaclip.text import TextBank, TextCache, TextEncoder
 from itaclip.views import VIEWS
 
 PLAIN_TEXTS = 3  # encoded plainly; the time of all of them is scaled up
@@ -120,11 +120,10 @@ def measure(args: argparse.Namespace, description: ModelDescription, size: tuple
     settings = description.settings
     device = choose_device(settings.device)
     clip = load_clip(*description.weights).to(device)
+    width = clip.text_projection.shape[1]
     text_seconds: dict[str, float] = {}
     if args.queries:
-        features = torch.nn.functional.normalize(torch.randn(args.queries, clip.text_projection.shape[1]), dim=-1)
-        names = parse_class_names([f"class {i}" for i in range(args.queries)])
-        bank = TextBank(features.to(device), torch.arange(args.queries, device=device), names)
+        bank = random_bank(args.queries, width, device)
     else:
         bank, text_seconds = texts(description, clip, device, args.baseline)
     tables: dict[str, list[dict[str, Any]]] = {}
@@ -133,7 +132,7 @@ def measure(args: argparse.Namespace, description: ModelDescription, size: tuple
     pipeline = Pipeline(clip, settings).to(device)
     encoder = pipeline.encoder
     if args.growth:
-        tables["growth"] = list(growth(pipeline, bank))
+        tables["growth"] = list(growth(pipeline, width, device))
         return {"tables": tables, "lines": lines}
     jpeg = args.image.read_bytes() if args.image else cv2.imencode(".jpg", photo(size)[..., ::-1])[1].tobytes()
     pipeline([torch.zeros(3, encoder.image_size, encoder.image_size, device=device)], [(8, 8)], bank)  # warm-up

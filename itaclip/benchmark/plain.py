@@ -108,10 +108,10 @@ def refine(logits: Tensor, guide: Tensor, settings: Settings) -> Tensor:
     return logits
 
 
-def decide(logits: Tensor, query_to_class: Tensor, settings: Settings) -> Tensor:
+def decide(logits: Tensor, query_to_class: Sequence[int], settings: Settings) -> Tensor:
     """Labels H x W: softmax over queries, best query of a class, thresholds, closing."""
-    classes = int(query_to_class.max()) + 1
-    members = F.one_hot(query_to_class, classes).T.to(logits)[:, :, None, None]
+    classes = max(query_to_class) + 1
+    members = F.one_hot(torch.tensor(query_to_class), classes).T.to(logits)[:, :, None, None]
     scores = ((logits * settings.logit_scale).softmax(0)[None] * members).amax(1)
     if settings.area_thd is not None:
         area = torch.stack([(scores.argmax(0) == k).sum() for k in range(classes)])

@@ -11,7 +11,6 @@ import mmcv
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmseg.evaluation import IoUMetric
 from numpy.typing import NDArray
 from open_clip.model import CLIP
 from torch import Tensor
@@ -19,12 +18,13 @@ from torch import Tensor
 from itaclip.benchmark import plain
 from itaclip.benchmark.machine import timed
 from itaclip.decision import class_scores, label_map
+from itaclip.evaluation.counts import confusion_matrix
 from itaclip.images import normalise
 from itaclip.pamr import pamr
 from itaclip.pipeline import Pipeline
 from itaclip.settings import Settings
 from itaclip.sharing import windows_per_pass
-from itaclip.text import TextBank
+from itaclip.text import TextBank, parse_class_names
 from itaclip.views import make_views, mix_views, view_features
 from itaclip.windows import cut_windows, stitch
 
@@ -61,10 +61,16 @@ def photo(size: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
     return (255 * mixed.clip(0, 1)).astype(np.uint8)
 
 
+def random_bank(queries: int, width: int, device: torch.device) -> TextBank:
+    """So many classes of one query each, with random features of a width."""
+    features = F.normalize(torch.randn(queries, width), dim=-1).to(device)
+    return TextBank(features, parse_class_names([f"class {i}" for i in range(queries)]))
+
+
 @torch.no_grad()
 def fast(pipeline: Pipeline, bank: TextBank, jpeg: bytes, short_side: int) -> Stages:
     """The library's stages, one after the other, for an encoded image."""
-    settings, device = pipeline.settings, bank.features.device
+    settings, device, names = pipeline.settings, bank.features.device, bank.class_names
     found = Stages()
     bgr = found.clock("decode", _decode, jpeg)
     image = found.clock("resize, normalise", _prepare, bgr, short_side).to(device)
@@ -82,10 +88,10 @@ def fast(pipeline: Pipeline, bank: TextBank, jpeg: bytes, short_side: int) -> St
     refined = found.logits
     if settings.pamr_steps:
         refined = found.clock("PAMR", pamr, refined, found.guide, settings.pamr_steps, settings.pamr_stride)
-    scores = found.clock("decision", class_scores, refined, bank.query_to_class, settings)
+    scores = found.clock("decision", class_scores, refined, names.queries_per_class, settings)
     found.labels = found.clock("decision", label_map, scores, settings)
     truth = torch.zeros_like(found.labels)
-    found.clock("metric", IoUMetric.intersect_and_union, found.labels, truth, bank.num_classes, 255)
+    found.clock("metric", confusion_matrix, found.labels, truth, bank.num_classes)
     found.seconds["sum of stages"] = sum(found.seconds.values())
     found.clock("whole image", pipeline, [image], [size], bank)
     return found
@@ -105,13 +111,13 @@ def plainly(
     refined = found.logits
     if settings.pamr_steps:
         refined = found.clock("PAMR", plain.refine, refined, found.guide, settings)
-    found.labels = found.clock("decision", plain.decide, refined, bank.query_to_class, settings)
+    found.labels = found.clock("decision", plain.decide, refined, bank.class_names.query_to_class, settings)
     found.seconds["whole image"] = sum(found.seconds.values())
     return found
 
 
 @torch.no_grad()
-def growth(pipeline: Pipeline, bank: TextBank) -> Iterator[dict[str, Any]]:
+def growth(pipeline: Pipeline, width: int, device: torch.device) -> Iterator[dict[str, Any]]:
     """Seconds over image size, number of queries and stride, one thing changed at a time.
 
     Yields:
@@ -121,9 +127,8 @@ def growth(pipeline: Pipeline, bank: TextBank) -> Iterator[dict[str, Any]]:
     base = settings.changed(slide_crop=side, slide_stride=side // 2, img_engineering=False)
 
     def row(what: str, value: int, size: tuple[int, int], queries: int, chosen: Settings) -> dict[str, Any]:
-        features = bank.features.repeat(-(-queries // len(bank.features)), 1)[:queries]
-        many = TextBank(features, torch.arange(queries, device=features.device), bank.class_names)
-        image = normalise(photo(size)).to(features.device)
+        many = random_bank(queries, width, device)
+        image = normalise(photo(size)).to(device)
 
         def segment() -> None:
             for _ in pipeline.variants([image], [size], [(chosen, many)]):

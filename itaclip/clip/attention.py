@@ -64,7 +64,7 @@ def neighbour(std: float) -> Recipe:
     """softmax(k k' s + G) v with G a Gaussian window on the grid: NACLIP (Hajimiri et al., WACV 2025)."""
 
     def recipe(p: Projections, value: Tensor, grid: Grid) -> Tensor:
-        bias = gaussian_window(grid, std).to(p.key)
+        bias = gaussian_window(grid, std, p.key.device).to(p.key.dtype)
         return attend(p.key, p.key, value, bias=bias)
 
     return recipe
@@ -119,10 +119,9 @@ self_self = named("qq+kk")
 
 
 @lru_cache(maxsize=32)
-def gaussian_window(grid: Grid, std: float) -> Tensor:
+def gaussian_window(grid: Grid, std: float, device: torch.device) -> Tensor:
     """N x N bias exp(-d^2 / (2 std^2)), d in patches; row and column of the class token are 0."""
-    rows, columns = grid
-    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    y, x = torch.meshgrid(*(torch.arange(side, device=device) for side in grid), indexing="ij")
     places = torch.stack([y.flatten(), x.flatten()], dim=1).float()
     squared = (places[:, None] - places[None]).square().sum(-1)
     return F.pad(torch.exp(-squared / (2 * std**2)), (1, 0, 1, 0))

@@ -91,7 +91,7 @@ def _run(args: argparse.Namespace, config: Config, folder: Path, source: str | N
     model = build_model(config)
     check_classes(model.classes, dataset)
     console.print(f"{args.config.name}: {len(dataset)} images, {len(model.classes)} classes, "
-                  f"{len(model.query_to_class)} queries; model and texts ready after "
+                  f"{len(model.text_features)} queries; model and texts ready after "
                   f"{time.perf_counter() - began:.1f} s")  # fmt: skip
 
     journal = _open_journal(folder, config, model, console)

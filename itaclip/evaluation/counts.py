@@ -11,6 +11,7 @@ from mmengine import dist
 from mmseg.evaluation import IoUMetric
 from torch import Tensor
 
+from itaclip.decision import count_values
 from itaclip.errors import ItaclipError
 from itaclip.evaluation.setup import IGNORED_LABEL
 
@@ -38,9 +39,10 @@ def confusion_matrix(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
     if predicted.shape != truth.shape:
         raise ItaclipError(f"the mask is {_size(truth)}, its image {_size(predicted)}.")
     predicted, truth = predicted.long(), truth.long()
-    kept = truth != IGNORED_LABEL
-    cells = truth[kept].clamp(max=classes) * classes + predicted[kept]
-    return torch.bincount(cells, minlength=(classes + 1) * classes).view(classes + 1, classes).cpu()
+    # ignored pixels go to a row of their own: choosing the others would make the host wait for a GPU
+    row = torch.where(truth == IGNORED_LABEL, classes + 1, truth.clamp(max=classes))
+    cells = count_values(row * classes + predicted, (classes + 2) * classes)
+    return cells.view(classes + 2, classes)[:-1].cpu()
 
 
 def to_sparse(matrix: Tensor) -> Sparse:

@@ -89,7 +89,6 @@ class ITACLIPSegmentor(BaseSegmentor):
         bank = build_text_bank(encoder, classes, auxiliary, self.settings.def_coefficient, background)
         self.classes = classes
         self.register_buffer("text_features", bank.features, persistent=False)
-        self.register_buffer("query_to_class", bank.query_to_class, persistent=False)
         self.pipeline = Pipeline(clip, self.settings)
         self.dataset_meta = {"classes": classes.names, "palette": palette(len(classes))}
         self.to(device)
@@ -98,7 +97,7 @@ class ITACLIPSegmentor(BaseSegmentor):
     @property
     def bank(self) -> TextBank:
         """The text bank on the model's device."""
-        return TextBank(self.text_features, self.query_to_class, self.classes)
+        return TextBank(self.text_features, self.classes)
 
     def predict(
         self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[SegDataSample] | None = None

@@ -25,12 +25,10 @@ class TextBank:
 
     Attributes:
         features: Q x E float32; unit norm without auxiliary texts, shorter with.
-        query_to_class: Q, int64: the class of every query, ascending.
-        class_names: the words behind it.
+        class_names: the words behind it, Q in all.
     """
 
     features: Tensor
-    query_to_class: Tensor
     class_names: ClassNames
 
     @property
@@ -88,7 +86,6 @@ def build_text_bank(
         ItaclipError: the number of auxiliary texts does not fit the classes.
     """
     features = ensemble(encoder, classes.queries)
-    query_to_class = torch.tensor(classes.query_to_class, device=features.device)
     if auxiliary is not None:
         first = 1 if background else 0
         if len(auxiliary) != len(classes) - first:
@@ -97,7 +94,8 @@ def build_text_bank(
             )
         described = [i for i, text in enumerate(auxiliary, first) if text is not None]
         texts = ensemble(encoder, [text for text in auxiliary if text is not None]) if described else features[:0]
+        query_to_class = torch.tensor(classes.query_to_class, device=features.device)
         for i, text in zip(described, texts, strict=True):
             mixed = query_to_class == i
             features[mixed] = (1 - coefficient) * features[mixed] + coefficient * text
-    return TextBank(features, query_to_class, classes)
+    return TextBank(features, classes)

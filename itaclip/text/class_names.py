@@ -36,6 +36,11 @@ class ClassNames:
         """The class id of every query."""
         return tuple(i for i, words in enumerate(self.synonyms) for _ in words)
 
+    @property
+    def queries_per_class(self) -> tuple[int, ...]:
+        """How many queries every class has."""
+        return tuple(len(words) for words in self.synonyms)
+
     def __len__(self) -> int:
         return len(self.synonyms)
 
