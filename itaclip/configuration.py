@@ -11,10 +11,10 @@ from mmengine.config import Config
 
 from itaclip.errors import ItaclipError
 from itaclip.settings import Settings, checked_names
-from itaclip.text import TextEncoder, build_text_bank, read_auxiliary_texts, read_class_names
+from itaclip.text import TextEncoder, build_text_bank, read_texts
 from itaclip.vocabulary import Vocabulary
 
-NO_SETTINGS = frozenset(
+_NO_SETTINGS = frozenset(
     ("type", "name_path", "model_name", "pretrained", "quick_gelu", "auxiliary_text_path", "text_cache",
      "data_preprocessor", "init_cfg", "dataset_name", "width_chunk_size", "train_cfg", "test_cfg")
 )  # fmt: skip
@@ -46,9 +46,7 @@ class ModelDescription:
             ItaclipError: a bad class file or bad texts.
         """
         background = self.settings.background
-        classes = read_class_names(self.name_path, background)
-        path = self.auxiliary_text_path
-        texts = read_auxiliary_texts(path, classes, background) if path else None
+        classes, texts = read_texts(self.name_path, self.auxiliary_text_path, background)
         bank = build_text_bank(encoder, classes, texts, self.settings.def_coefficient, background)
         return Vocabulary.of(bank, background, texts)
 
@@ -89,12 +87,20 @@ def read_model(
     scales = [step["scale"] for step in steps if step.get("type") == "Resize" and step.get("keep_ratio")]
     if len(scales) != 1:
         raise ItaclipError(f"{path}: expected one Resize step with keep_ratio in test_pipeline, found {len(scales)}.")
-    settings = {key: value for key, value in options.items() if key not in NO_SETTINGS} | dict(changes or {})
-    weights = model or options.get("model_name", "ViT-B/16")
-    return ModelDescription(
-        (weights, options.get("pretrained", "openai"), options.get("quick_gelu")),
-        Settings(**checked_names(settings)),
-        min(scales[0]),
-        options["name_path"],
-        options.get("auxiliary_text_path"),
-    )
+    if model:
+        options["model_name"] = model
+    weights, settings = weights_and_settings(options, changes)
+    return ModelDescription(weights, settings, min(scales[0]), options["name_path"], options.get("auxiliary_text_path"))
+
+
+def weights_and_settings(
+    options: Mapping[str, Any], changes: Mapping[str, Any] | None = None
+) -> tuple[tuple[str, str | None, bool | None], Settings]:
+    """What a configuration's model says of weights and settings; `changes` replace settings.
+
+    Raises:
+        ItaclipError: an unknown setting, or a bad value.
+    """
+    weights = options.get("model_name", "ViT-B/16"), options.get("pretrained", "openai"), options.get("quick_gelu")
+    settings = {key: value for key, value in options.items() if key not in _NO_SETTINGS} | dict(changes or {})
+    return weights, Settings(**checked_names(settings))

@@ -97,7 +97,7 @@ def make_vocabulary(
         if not word.isascii():
             _LOG.warning("%r: CLIP's text tower was trained on English; other scripts are hardly understood.", word)
     known = parse_class_names(lines, "class list")
-    texts = _texts(definitions or {}, named, has_background)
+    texts = _texts(definitions or {}, named)
     coefficient = (settings or Settings()).def_coefficient
     return Vocabulary.of(build_text_bank(encoder, known, texts, coefficient, has_background), has_background, texts)
 
@@ -133,7 +133,7 @@ def _singular(word: str) -> str:
     return word.lower().removesuffix("s")
 
 
-def _texts(definitions: Mapping[str, str], classes: ClassNames, background: bool) -> list[str | None] | None:
+def _texts(definitions: Mapping[str, str], classes: ClassNames) -> list[str | None] | None:
     """A text or None per class, in order; None when there is no definition at all."""
     if not definitions:
         return None

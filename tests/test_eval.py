@@ -15,11 +15,12 @@ from conftest import ROOT
 from mmengine.config import Config
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import DATASETS
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from itaclip.errors import ItaclipError
 from itaclip.evaluation.command import SOME_SKIPPED, main
 from itaclip.evaluation.setup import check_classes, load_config
+from itaclip.figures import titled
 from itaclip.text import parse_class_names, read_class_names
 
 
@@ -83,6 +84,30 @@ def test_everything_is_written_and_the_numbers_are_iou_metrics(
     printed = capsys.readouterr().out
     assert "brick wall" in printed
     assert f"mIoU {metrics['mIoU']:.2f}" in printed
+
+
+@pytest.mark.parametrize("loader", ["color", "color_ignore_orientation"])
+def test_overlays_show_images_turned_as_their_labels_are(
+    loader: str, config: Path, voc_like: Callable[..., Path], tmp_path: Path
+) -> None:
+    """mmcv turns an image as the camera noted down, unless told not to; a mask it never turns."""
+    root = voc_like([(40, 60)] * 8)
+    panels = []
+    for i in range(8):
+        path, exif = root / f"JPEGImages/image_{i}.jpg", Image.Exif()
+        exif[ExifTags.Base.Orientation] = i + 1
+        with Image.open(path) as plain:
+            plain.save(path, exif=exif, quality=95)
+        with Image.open(path) as stored:
+            seen = ImageOps.exif_transpose(stored) if loader == "color" else stored.copy()
+        Image.new("L", seen.size).save(root / f"SegmentationClass/image_{i}.png")
+        panels.append(titled(seen, "image"))
+    config.write_text(config.read_text().replace('"LoadImageFromFile"', f'"LoadImageFromFile", color_type="{loader}"'))
+    assert run(config, root, "--show-dir", str(tmp_path / "overlays")) == 0
+    for i, panel in enumerate(panels):
+        with Image.open(tmp_path / f"overlays/image_{i}.png") as picture:
+            shown = picture.crop((0, 0, *panel.size))
+        assert np.abs(np.asarray(shown, int) - np.asarray(panel, int)).mean() < 2, f"orientation {i + 1}"
 
 
 def test_batch_size_changes_nothing(config: Path, voc_like: Callable[..., Path]) -> None:

@@ -20,6 +20,7 @@ import torch
 from conftest import ROOT
 from distributed_helpers import finish, killed_at_the_end
 from mmengine.structures import PixelData
+from mmseg.datasets import BaseSegDataset
 from mmseg.structures import SegDataSample
 from PIL import Image
 
@@ -58,7 +59,8 @@ def pictures(kind: str) -> Callable[[Path], None]:
         sample = SegDataSample(metainfo={"img_path": str(image)})
         sample.gt_sem_seg = PixelData(data=torch.zeros(1, 30, 40, dtype=torch.int64))
         metainfo = {"classes": [f"class {i}" for i in range(20)], "palette": [[i, i, i] for i in range(20)]}
-        dataset = type("Dataset", (), {"metainfo": metainfo, "data_prefix": {"img_path": str(image.parent)}})()
+        dataset = BaseSegDataset(metainfo=metainfo, data_prefix={"img_path": str(image.parent)}, lazy_init=True,
+                                 pipeline=[{"type": "LoadImageFromFile"}])  # fmt: skip
         Pictures(**{kind: folder}).write(sample, noise(30, 40).astype(np.int64), dataset)
 
     return write

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
+from mmseg.evaluation import IoUMetric
 from PIL import Image
 
 from itaclip import figures
+from itaclip.confusion import class_iou, confusion_matrix
 from itaclip.figures import fonts
-from itaclip.figures.gallery import Gallery, confusion, iou_of
+from itaclip.figures.gallery import Gallery
 from itaclip.palette import palette
 
 
@@ -72,8 +75,8 @@ def test_masks_keep_every_class_id(tmp_path: Path, classes: int, mode: str) -> N
 
 def test_errors_are_red_and_ignored_pixels_black(image: np.ndarray) -> None:
     truth = np.zeros((90, 120), int)
-    truth[:30], truth[30:60] = 1, 255
-    drawn = figures.error_map(image, np.zeros_like(truth), truth, 2).astype(int)
+    truth[:15], truth[15:30], truth[30:60] = 1, 7, 255  # 7 is no class
+    drawn = figures.error_map(image, np.zeros_like(truth), truth).astype(int)
     assert (drawn[:30, :, 0] > drawn[:30, :, 1]).all()
     assert (drawn[30:60] == 0).all()
     assert (drawn[60:, :, 1] > drawn[60:, :, 0]).all()
@@ -90,19 +93,34 @@ def test_heat_maps_are_brighter_where_values_are_higher(image: np.ndarray) -> No
 
 
 def test_confusion_and_iou_against_plain_counting() -> None:
+    """Class 4 nowhere occurs; label 6 is no class and counts against what is predicted there."""
     rng = np.random.default_rng(1)
-    truth, predicted = rng.integers(0, 5, (20, 30)), rng.integers(0, 4, (20, 30))
-    truth[truth == 4] = 255
-    counts = confusion(predicted, truth, 5)
-    for row in range(5):
+    truth, predicted = rng.choice([0, 1, 2, 3, 6, 255], (20, 30)), rng.integers(0, 4, (20, 30))
+    counts = confusion_matrix(predicted.astype(np.uint8), truth.astype(np.uint16), 5)
+    assert torch.equal(counts, confusion_matrix(torch.from_numpy(predicted), torch.from_numpy(truth), 5))
+    for row, label in enumerate([0, 1, 2, 3, 4, 6]):
         for column in range(5):
-            assert counts[row, column] == ((truth == row) & (predicted == column)).sum()
+            assert counts[row, column] == ((truth == label) & (predicted == column)).sum()
     valid = truth != 255
     for k in range(4):
         both = ((truth == k) & (predicted == k)).sum()
         either = (((truth == k) | (predicted == k)) & valid).sum()
-        assert iou_of(counts)[k] == pytest.approx(100 * both / either)
-    assert np.isnan(iou_of(counts)[4])
+        assert class_iou(counts)[k].item() == pytest.approx(100 * both / either)
+    assert class_iou(counts)[4].isnan()
+
+
+def test_the_gallery_counts_labels_beyond_the_classes_as_evaluations_do(image: np.ndarray, tmp_path: Path) -> None:
+    truth = np.zeros((90, 120), np.uint8)
+    truth[:30], truth[30:45], truth[45:60] = 1, 2, 255  # 2 is no class
+    predicted = np.zeros_like(truth)
+    predicted[:20] = 1
+    metric = IoUMetric(iou_metrics=["mIoU"])
+    areas = metric.intersect_and_union(torch.from_numpy(predicted), torch.from_numpy(truth), 2, 255)
+    expected = metric.total_area_to_metrics(*areas, ["mIoU"])
+    gallery = Gallery(tmp_path, ["sky", "sea"], palette(2))
+    assert gallery.add("one.jpg", image, predicted, truth) == pytest.approx(100 * expected["IoU"].mean())
+    page = gallery.write("run").read_text()
+    assert f"mIoU {100 * expected['IoU'].mean():.2f}, {expected['aAcc']:.2%} of the pixels right" in page
 
 
 def test_the_gallery_shows_the_worst_first_and_escapes_names(image: np.ndarray, tmp_path: Path) -> None:

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from itaclip import Segmenter
+from itaclip.confusion import class_iou, confusion_matrix
 from itaclip.console import make_console, progress, run, table_of
 from itaclip.demo.dataset import class_lines
 from itaclip.demo.scenes import Scene, draw_scene
-from itaclip.figures.gallery import confusion, iou_of
 from itaclip.files import write_json
 
 SEED = 777
@@ -69,8 +69,8 @@ def main() -> int:
                         scene.image, vocabulary, logit_scale=scale, prob_thd=threshold, closing=closing
                     )  # fmt: skip
                     labels = result.labels + (background is False)
-                    iou = iou_of(confusion(labels, truth, len(named) + 1))
-                    found[kind, scale, threshold, closing].append(float(np.nanmean(iou)))
+                    iou = class_iou(confusion_matrix(labels, truth, len(named) + 1))
+                    found[kind, scale, threshold, closing].append(float(iou.nanmean()))
             advance(1)
     rows = [
         {"background": kind, "logit_scale": scale, "prob_thd": threshold, "closing": closing,

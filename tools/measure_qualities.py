@@ -14,12 +14,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from itaclip import Segmenter
 from itaclip.console import make_console, progress, run, table_of
+from itaclip.evaluation.counts import IoUCounts
 from itaclip.evaluation.report import machine, versions
 from itaclip.evaluation.setup import build_dataset, load_config
-from itaclip.figures.gallery import confusion, iou_of
 from itaclip.files import write_json
 from itaclip.presets import QUALITIES, quality_settings
 
@@ -38,7 +39,7 @@ def main() -> int:
     dataset = build_dataset(config)
     classes, images = len(dataset.metainfo["classes"]), range(min(args.limit or len(dataset), len(dataset)))
     segmenter = Segmenter.from_config(args.config, model=args.weights)
-    counts = {name: np.zeros((classes, classes), np.int64) for name in QUALITIES}
+    counts = {name: IoUCounts(classes) for name in QUALITIES}
     seconds, equal = dict.fromkeys(QUALITIES, 0.0), {name: list[float]() for name in QUALITIES}
     console = make_console()
     with progress(console, len(images), "images") as advance:
@@ -51,13 +52,13 @@ def main() -> int:
                 seconds[name] += time.perf_counter() - began
                 exact = labels if exact is None else exact
                 equal[name].append(float((labels == exact).mean()))
-                counts[name] += confusion(labels, sample.gt_sem_seg.data[0].numpy(), classes)
+                counts[name].add(torch.from_numpy(labels), sample.gt_sem_seg.data[0])
             advance(1)
     rows = [
         {
             "quality": name,
             **quality_settings(name, segmenter.settings.slide_crop),
-            "mIoU": round(float(np.nanmean(iou_of(counts[name]))), 2),
+            "mIoU": round(counts[name].metrics().mean_iou, 2),
             "labels_as_exact": round(float(np.mean(equal[name])), 4),
             "seconds_per_image": round(seconds[name] / len(images), 3),
         }

@@ -13,15 +13,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from itaclip.console import make_console, progress, run
 from itaclip.errors import ItaclipError
-from itaclip.evaluation.loop import own_name
+from itaclip.evaluation.loop import image_as_loaded, own_name
 from itaclip.evaluation.setup import build_dataset, load_config
 from itaclip.figures.gallery import Gallery, read_mask
-from itaclip.images import read_image
 
 
 def main() -> int:
@@ -54,10 +50,7 @@ def main() -> int:
             if predicted.max(initial=0) >= len(names):
                 raise ItaclipError(f"{args.masks / name}: label {predicted.max()} is beyond the {len(names)} classes.")
             truth = sample.gt_sem_seg.data[0].numpy()
-            image = read_image(sample.img_path)
-            if image.shape[:2] != truth.shape:  # a rotated file
-                image = np.asarray(Image.fromarray(image).resize(truth.shape[::-1]))
-            gallery.add(str(name), image, predicted, truth)
+            gallery.add(str(name), image_as_loaded(sample.img_path, dataset), predicted, truth)
             advance(1)
     page = gallery.write(f"{args.config.stem}: {len(chosen)} of {len(dataset)} images")
     console.print(f"written: {page}", markup=False)

@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,10 @@ import torch
 from itaclip.clip.loading import DEMO, weight_folders
 from itaclip.console import make_console
 from itaclip.demo.dataset import class_lines, ensure_demo_dataset
+from itaclip.evaluation.report import PACKAGES, versions
 from itaclip.images import read_image
 from itaclip.segmenter import Segmenter
 from itaclip.text import default_folder
-
-PACKAGES = ("itaclip", "torch", "torchvision", "open_clip_torch", "mmsegmentation", "mmengine", "mmcv-lite", "mmcv",
-            "transformers", "gradio", "pycocotools", "numpy", "opencv-python", "pillow")  # fmt: skip
 
 LOWEST_SHARE_RIGHT = 0.9
 """Of the self-check's pixels. The bundled CLIP gets 97 % of that scene right."""
@@ -37,7 +34,9 @@ def main(arguments: Sequence[str]) -> int:
     options.add_argument("--no-check", action="store_true", help="report only, do not segment a scene")
     options.add_argument("--json", action="store_true", help="as JSON")
     args = options.parse_args(arguments)
-    report = {"versions": versions(), "device": devices(), "text_cache": text_cache(), "weights": weights()}
+    installed = dict.fromkeys(("python", "system", *PACKAGES), "not installed") | versions()
+    installed["system"] = platform.platform()
+    report = {"versions": installed, "device": devices(), "text_cache": text_cache(), "weights": weights()}
     if not args.no_check:
         report["self_check"] = self_check()
     if args.json:
@@ -49,17 +48,6 @@ def main(arguments: Sequence[str]) -> int:
             for name, value in part.items():
                 console.print(f"  {name}: {value}", markup=False)
     return 0 if args.no_check or report["self_check"]["passed"] else 1
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, the system and the packages; those not installed are said so."""
-    found = {"python": platform.python_version(), "system": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def devices() -> dict[str, Any]:

@@ -15,15 +15,15 @@ from typing import Any
 from mmengine.config import Config
 
 from itaclip.clip import load_clip
-from itaclip.configuration import NO_SETTINGS
+from itaclip.configuration import weights_and_settings
 from itaclip.devices import choose_device
 from itaclip.evaluation.counts import IoUCounts
 from itaclip.evaluation.loading import load_batches, plan_batches
 from itaclip.evaluation.loop import Outcome
 from itaclip.openmmlab import ITACLIPPreprocessor
 from itaclip.pipeline import Pipeline
-from itaclip.settings import Settings, checked_names
-from itaclip.text import TextBank, TextCache, TextEncoder, build_text_bank, read_auxiliary_texts, read_class_names
+from itaclip.settings import Settings
+from itaclip.text import TextBank, TextCache, TextEncoder, build_text_bank, read_texts
 
 
 class Ablation:
@@ -38,15 +38,11 @@ class Ablation:
 
     def __init__(self, config: Config) -> None:
         model = config.model
-        self.base = Settings(**checked_names({k: v for k, v in model.items() if k not in NO_SETTINGS}))
-        background = self.base.background
-        self.classes = read_class_names(model.name_path, background)
+        weights, self.base = weights_and_settings(model)
         texts = model.get("auxiliary_text_path")
-        self.auxiliary = read_auxiliary_texts(texts, self.classes, background) if texts else None
-        self._device = choose_device(self.base.device)
-        clip = load_clip(
-            model.get("model_name", "ViT-B/16"), model.get("pretrained", "openai"), model.get("quick_gelu")
-        )
+        self.classes, self.auxiliary = read_texts(model.name_path, texts, self.base.background)
+        self._device = choose_device(self.base.device, self.base.dtype)
+        clip = load_clip(*weights)
         self._encoder = TextEncoder(clip, TextCache()).to(self._device)
         self._banks: dict[float, TextBank] = {}
         self._pipeline = Pipeline(clip, self.base).to(self._device)

@@ -11,38 +11,10 @@ from mmengine import dist
 from mmseg.evaluation import IoUMetric
 from torch import Tensor
 
-from itaclip.decision import count_values
-from itaclip.errors import ItaclipError
-from itaclip.evaluation.setup import IGNORED_LABEL
+from itaclip.confusion import confusion_matrix
 
 Sparse: TypeAlias = list[int]
 """A matrix by its cells that are not zero: cell, pixels, cell, pixels, ...; cell = row * columns + column."""
-
-
-def confusion_matrix(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
-    """Count the pixels of one image by true and predicted class.
-
-    Integers all the way: MMSegmentation's histograms in float32 are wrong from 2^24 pixels on.
-
-    Args:
-        predicted: H x W class ids in 0..K-1.
-        truth: H x W labels; 255 is ignored.
-        classes: K.
-
-    Returns:
-        (K + 1) x K int64 on the CPU: row truth, column predicted. The last row counts labels
-        that are no class; IoUMetric holds such pixels against the class predicted there.
-
-    Raises:
-        ItaclipError: sizes that differ.
-    """
-    if predicted.shape != truth.shape:
-        raise ItaclipError(f"the mask is {_size(truth)}, its image {_size(predicted)}.")
-    predicted, truth = predicted.long(), truth.long()
-    # ignored pixels go to a row of their own: choosing the others would make the host wait for a GPU
-    row = torch.where(truth == IGNORED_LABEL, classes + 1, truth.clamp(max=classes))
-    cells = count_values(row * classes + predicted, (classes + 2) * classes)
-    return cells.view(classes + 2, classes)[:-1].cpu()
 
 
 def to_sparse(matrix: Tensor) -> Sparse:
@@ -106,7 +78,3 @@ class Metrics:
     mean_accuracy: float
     all_accuracy: float
     pixels: int
-
-
-def _size(labels: Tensor) -> str:
-    return " x ".join(str(side) for side in labels.shape)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import mmcv
 import numpy as np
 import torch
 from mmengine import dist
 from numpy.typing import NDArray
-from PIL import Image
 
 from itaclip.errors import ItaclipError
 from itaclip.evaluation.counts import IoUCounts, Sparse, to_sparse
@@ -70,10 +70,7 @@ class Pictures:
                 save_mask(predicted, colors, partial)
         if self.overlays:
             truth = sample.gt_sem_seg.data[0].cpu().numpy()
-            with Image.open(sample.img_path) as opened:
-                image = np.asarray(opened.convert("RGB"))
-            if image.shape[:2] != predicted.shape:  # a rotated file, as OpenCV shows it
-                image = np.asarray(Image.fromarray(image).resize(predicted.shape[::-1]))
+            image = image_as_loaded(sample.img_path, dataset)
             with atomic_path(self.overlays / name) as partial:
                 result_figure(image, predicted, classes, truth, colors).save(partial)
 
@@ -149,6 +146,14 @@ def own_name(path: str, dataset: Any) -> Path:
         return Path(os.path.abspath(path)).relative_to(os.path.abspath(dataset.data_prefix["img_path"]))  # noqa: PTH100
     except (ValueError, KeyError):
         return Path(Path(path).name)
+
+
+def image_as_loaded(path: str, dataset: Any) -> NDArray[np.uint8]:
+    """An image, H x W x 3 RGB, turned as its data set loads it and as its labels are: mmcv turns
+    images as the camera noted down, unless a `color_type` says otherwise."""
+    kind = getattr(dataset.pipeline.transforms[0], "color_type", "color")
+    flag = "color" if kind in ("color", "grayscale") else "color_ignore_orientation"
+    return mmcv.imread(path, flag)[..., ::-1]
 
 
 def _segment(model: ITACLIPSegmentor, batch: dict[str, list[Any]]) -> tuple[list[Any], list[tuple[str, str]]]:

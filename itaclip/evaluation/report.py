@@ -8,16 +8,19 @@ import platform
 import resource
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.table import Table
 
-from itaclip.evaluation.counts import Metrics
-from itaclip.evaluation.loop import Outcome
 from itaclip.settings import Settings
 
-_PACKAGES = ("itaclip", "torch", "torchvision", "mmcv", "mmcv-lite", "mmengine", "mmsegmentation", "open_clip_torch")
+if TYPE_CHECKING:  # `itaclip env` reports versions where MMSegmentation may be missing
+    from itaclip.evaluation.counts import Metrics
+    from itaclip.evaluation.loop import Outcome
+
+PACKAGES = ("itaclip", "torch", "torchvision", "open_clip_torch", "mmsegmentation", "mmengine", "mmcv-lite", "mmcv",
+            "transformers", "gradio", "pycocotools", "numpy", "opencv-python", "pillow")  # fmt: skip
 
 
 def class_table(metrics: Metrics, names: tuple[str, ...]) -> Table:
@@ -58,9 +61,9 @@ def as_json(metrics: Metrics, names: tuple[str, ...], outcome: Outcome, settings
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what the numbers depend on."""
+    """Versions of Python and of those `PACKAGES` that are installed."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from itaclip.confusion import class_iou, confusion_matrix
 from itaclip.figures.charts import confusion_chart, iou_chart, save_chart
 from itaclip.figures.pictures import Colors, result_figure
 from itaclip.files import atomic_path, write_text
@@ -44,7 +46,7 @@ class Gallery:
     def __init__(self, out: Path, names: Sequence[str], colors: Colors) -> None:
         self._out, self._names, self._colors = out, names, colors
         self._cards: list[_Card] = []
-        self.confusion = np.zeros((len(names), len(names)), np.int64)
+        self.confusion = torch.zeros(len(names) + 1, len(names), dtype=torch.int64)
 
     def add(
         self, name: str, image: NDArray[np.uint8], predicted: NDArray[np.integer], truth: NDArray[np.integer]
@@ -60,9 +62,9 @@ class Gallery:
         Returns:
             Mean IoU in percent over the classes that the truth or the result shows.
         """
-        counts = confusion(predicted, truth, len(self._names))
+        counts = confusion_matrix(predicted, truth, len(self._names))
         self.confusion += counts
-        mean = float(np.nanmean(iou_of(counts))) if counts.any() else float("nan")
+        mean = float(class_iou(counts).nanmean())
         picture = f"images/{len(self._cards):06d}.jpg"
         with atomic_path(self._out / picture) as partial:
             drawn = result_figure(image, predicted, self._names, truth, self._colors, errors=True)
@@ -72,14 +74,14 @@ class Gallery:
 
     def write(self, title: str) -> Path:
         """Write charts and page; returns the page's path."""
-        values = iou_of(self.confusion)
+        values, labelled = class_iou(self.confusion), self.confusion[:-1]
         charts = {
             "iou.png": iou_chart(values.tolist(), self._names),
-            "confusion.png": confusion_chart(self.confusion, self._names),
+            "confusion.png": confusion_chart(labelled.numpy(), self._names),
         }
         for name, chart in charts.items():
             _save(chart, self._out / name)
-        right = np.trace(self.confusion) / max(1, self.confusion.sum())
+        right = int(labelled.trace()) / max(1, int(labelled.sum()))
         cards = sorted(self._cards, key=lambda card: (np.isfinite(card.mean_iou), card.mean_iou))
         body = "\n".join(
             f'<figure id="i{n}"><figcaption>{html.escape(card.name)}: mIoU {card.mean_iou:.1f}</figcaption>'
@@ -90,7 +92,7 @@ class Gallery:
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width,initial-scale=1">'
             f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>\n"
-            f"<h1>{html.escape(title)}</h1>\n<p>{len(cards)} images, mIoU {np.nanmean(values):.2f}, "
+            f"<h1>{html.escape(title)}</h1>\n<p>{len(cards)} images, mIoU {values.nanmean():.2f}, "
             f"{right:.2%} of the pixels right. The worst images come first.</p>\n"
             '<div class="charts"><img src="iou.png" alt="IoU of every class">'
             '<img src="confusion.png" alt="confusion between classes"></div>'
@@ -100,24 +102,10 @@ class Gallery:
         return self._out / "index.html"
 
 
-def confusion(predicted: NDArray[np.integer], truth: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
-    """Pixels by true class (row) and given class (column), K x K; ignored ones do not count."""
-    counted = truth < classes
-    pairs = truth[counted].astype(np.int64) * classes + predicted[counted]
-    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-
-
-def iou_of(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """IoU in percent of every class from a confusion matrix; NaN for classes that nowhere occur."""
-    both = np.diag(counts).astype(np.float64)
-    either = counts.sum(0) + counts.sum(1) - both
-    return 100 * np.divide(both, either, out=np.full(len(both), np.nan), where=either > 0)
-
-
 def read_mask(path: Path) -> NDArray[np.integer]:
     """Class ids H x W of a PNG that `save_mask` wrote."""
     with Image.open(path) as opened:
-        return np.asarray(opened)
+        return np.array(opened)  # a copy, since PyTorch wants what it may write to
 
 
 def _save(chart: Figure, path: Path) -> None:

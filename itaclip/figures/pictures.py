@@ -49,20 +49,20 @@ def overlay(image: NDArray[np.uint8], labels: NDArray[np.integer], colors: Color
     return blended
 
 
-def error_map(image: NDArray[np.uint8], predicted: NDArray[np.integer], truth: NDArray[np.integer],
-              classes: int) -> NDArray[np.uint8]:  # fmt: skip
+def error_map(
+    image: NDArray[np.uint8], predicted: NDArray[np.integer], truth: NDArray[np.integer]
+) -> NDArray[np.uint8]:
     """Right pixels green, wrong ones red, ignored ones black, over the image in grey.
 
     Args:
         image: H x W x 3 uint8 RGB.
         predicted: H x W class ids.
-        truth: H x W class ids; from `classes` on (such as 255) they are ignored.
-        classes: number of classes.
+        truth: H x W class ids; 255 is ignored, any other label that is no class is an error.
     """
     painted = paint_labels((predicted != truth).astype(np.uint8), (_CORRECT, _WRONG))
     grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
     blended = _blend(grey, painted, 0.6)
-    blended[truth >= classes] = _IGNORED
+    blended[truth == 255] = _IGNORED
     return blended
 
 
@@ -164,7 +164,7 @@ def result_figure(
     shown = {title: labels for title, labels in maps.items() if labels is not None}
     pictures = {"image": image} | {title: overlay(image, labels, colors) for title, labels in shown.items()}
     if errors and truth is not None:
-        pictures["errors (red)"] = error_map(image, predicted, truth, len(names))
+        pictures["errors (red)"] = error_map(image, predicted, truth)
     panels = [titled(Image.fromarray(picture), title) for title, picture in pictures.items()]
     every = np.concatenate([labels.ravel() for labels in shown.values()])
     panels.append(legend(every, names, colors, max(panels[0].height, 40)))

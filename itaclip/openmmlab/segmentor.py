@@ -21,15 +21,7 @@ from itaclip.openmmlab.preprocessor import ITACLIPPreprocessor
 from itaclip.palette import palette
 from itaclip.pipeline import Pipeline
 from itaclip.settings import Settings, checked_names
-from itaclip.text import (
-    TextBank,
-    TextCache,
-    TextEncoder,
-    build_text_bank,
-    default_folder,
-    read_auxiliary_texts,
-    read_class_names,
-)  # fmt: skip
+from itaclip.text import TextBank, TextCache, TextEncoder, build_text_bank, default_folder, read_texts
 
 _LOG = logging.getLogger(__name__)
 
@@ -81,9 +73,8 @@ class ITACLIPSegmentor(BaseSegmentor):
             _LOG.info("dataset_name and width_chunk_size are accepted for old configurations and not used.")
         self.settings = Settings(**checked_names(settings))
         background = self.settings.background
-        classes = read_class_names(name_path, background)
-        auxiliary = read_auxiliary_texts(auxiliary_text_path, classes, background) if auxiliary_text_path else None
-        device = choose_device(self.settings.device)
+        classes, auxiliary = read_texts(name_path, auxiliary_text_path, background)
+        device = choose_device(self.settings.device, self.settings.dtype)
         clip = load_clip(model_name, pretrained, quick_gelu)
         encoder = TextEncoder(clip, TextCache(default_folder()) if text_cache else None).to(device)
         bank = build_text_bank(encoder, classes, auxiliary, self.settings.def_coefficient, background)

@@ -1,10 +1,10 @@
 """From class names and auxiliary texts to the text bank."""
 
-from itaclip.text.auxiliary import read_auxiliary_texts
+from itaclip.text.auxiliary import read_auxiliary_texts, read_texts
 from itaclip.text.bank import TextBank, build_text_bank
 from itaclip.text.cache import TextCache, default_folder
 from itaclip.text.class_names import ClassNames, parse_class_names, read_class_names
 from itaclip.text.encoder import TextEncoder
 
 __all__ = ["ClassNames", "TextBank", "TextCache", "TextEncoder", "build_text_bank", "default_folder",
-           "parse_class_names", "read_auxiliary_texts", "read_class_names"]  # fmt: skip
+           "parse_class_names", "read_auxiliary_texts", "read_class_names", "read_texts"]  # fmt: skip

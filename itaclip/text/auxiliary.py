@@ -10,11 +10,23 @@ import logging
 from pathlib import Path
 
 from itaclip.errors import ItaclipError
-from itaclip.text.class_names import ClassNames, plain_name, read_lines
+from itaclip.text.class_names import ClassNames, plain_name, read_class_names, read_lines
 
 SEPARATOR = ">="
 
 _LOG = logging.getLogger(__name__)
+
+
+def read_texts(
+    name_path: str | Path, auxiliary_text_path: str | Path | None, background: bool
+) -> tuple[ClassNames, tuple[str, ...] | None]:
+    """Read a class file and, where one is named, the file of its auxiliary texts, for `build_text_bank`.
+
+    Raises:
+        ItaclipError: see `read_class_names` and `read_auxiliary_texts`.
+    """
+    classes = read_class_names(name_path, background)
+    return classes, read_auxiliary_texts(auxiliary_text_path, classes, background) if auxiliary_text_path else None
 
 
 def read_auxiliary_texts(path: str | Path, classes: ClassNames, background: bool) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ training processes changes what is trained on.
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +15,10 @@ import numpy as np
 from mmengine import dist
 from mmengine.runner import IterBasedTrainLoop
 from mmseg.registry import DATA_SAMPLERS, DATASETS, LOOPS
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 
 from itaclip.errors import ItaclipError
-from itaclip.zero_shot.openmmlab.unreadable import path_and_reason
-
-_LOG = logging.getLogger(__name__)
+from itaclip.zero_shot.openmmlab.unreadable import DatasetWrapper
 
 _ATTEMPTS = 10
 """Images tried for one ticket before a run gives up."""
@@ -62,7 +59,7 @@ class StreamSampler(Sampler[Ticket]):
 
 
 @DATASETS.register_module()
-class ReplayableDataset(Dataset[Any]):
+class ReplayableDataset(DatasetWrapper):
     """A data set whose augmentation is drawn from the ticket that asks for an image.
 
     An image that cannot be read is reported and another one, drawn likewise, takes its place.
@@ -71,18 +68,6 @@ class ReplayableDataset(Dataset[Any]):
         dataset: configuration of the data set.
     """
 
-    def __init__(self, dataset: dict[str, Any]) -> None:
-        self.inner = DATASETS.build(dataset)
-
-    @property
-    def metainfo(self) -> dict[str, Any]:
-        """Classes and palette."""
-        metainfo: dict[str, Any] = self.inner.metainfo
-        return metainfo
-
-    def __len__(self) -> int:
-        return len(self.inner)
-
     def __getitem__(self, ticket: Ticket) -> Any:
         index, seed, position = ticket
         with seeded(seed, position):
@@ -90,8 +75,7 @@ class ReplayableDataset(Dataset[Any]):
                 try:
                     return self.inner[index]
                 except Exception as error:  # decoders and transforms raise whatever they like
-                    path, reason = path_and_reason(self.inner, index, error)
-                    _LOG.warning("%s: left out of training (%s).", path, reason)
+                    path, reason = self.report(index, error, "training")
                     index = int(np.random.randint(len(self.inner)))
         raise ItaclipError(f"{path}: {_ATTEMPTS} images one after the other cannot be read; the last: {reason}.")
 

@@ -1,4 +1,4 @@
-"""Images that cannot be read: named, counted, and no end of a test."""
+"""Images that cannot be read: named, counted, and no end of a run."""
 
 from __future__ import annotations
 
@@ -16,19 +16,15 @@ from itaclip.zero_shot.classes import IGNORED
 _LOG = logging.getLogger(__name__)
 
 
-@DATASETS.register_module()
-class SkippingDataset(Dataset[Any]):
-    """A data set whose broken images come as black ones without a labelled pixel, which count for nothing.
-
-    So every process of a distributed test keeps its number of results.
+class DatasetWrapper(Dataset[Any]):
+    """A data set around another one that may hold images nobody can read.
 
     Args:
         dataset: configuration of the data set.
-        image_size: side of the stand-in in pixels.
     """
 
-    def __init__(self, dataset: dict[str, Any], image_size: int) -> None:
-        self.inner, self._size = DATASETS.build(dataset), image_size
+    def __init__(self, dataset: dict[str, Any]) -> None:
+        self.inner = DATASETS.build(dataset)
 
     @property
     def metainfo(self) -> dict[str, Any]:
@@ -39,19 +35,35 @@ class SkippingDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.inner)
 
+    def report(self, index: int, error: Exception, use: str) -> tuple[str, str]:
+        """Warn that an image is left out of a use; returns its path, and in one line why."""
+        path = str(self.inner.get_data_info(index).get("img_path", f"image {index}"))
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        _LOG.warning("%s: left out of %s (%s).", path, use, reason)
+        return path, reason
+
+
+@DATASETS.register_module()
+class SkippingDataset(DatasetWrapper):
+    """A data set whose broken images come as black ones without a labelled pixel, which count for nothing.
+
+    So every process of a distributed test keeps its number of results.
+
+    Args:
+        dataset: configuration of the data set.
+        image_size: side of the stand-in in pixels.
+    """
+
+    def __init__(self, dataset: dict[str, Any], image_size: int) -> None:
+        super().__init__(dataset)
+        self._size = (image_size, image_size)
+
     def __getitem__(self, index: int) -> Any:
         try:
             return self.inner[index]
         except Exception as error:  # decoders and transforms raise whatever they like
-            path, reason = path_and_reason(self.inner, index, error)
-            _LOG.warning("%s: left out of the test (%s).", path, reason)
-            size = (self._size, self._size)
+            path, _ = self.report(index, error, "the test")
+            size = self._size
             sample = SegDataSample(gt_sem_seg=PixelData(data=torch.full((1, *size), IGNORED)))
             sample.set_metainfo({"ori_shape": size, "img_shape": size, "img_path": path, "unreadable": True})
             return {"inputs": torch.zeros(3, *size, dtype=torch.uint8), "data_samples": sample}
-
-
-def path_and_reason(dataset: Any, index: int, error: Exception) -> tuple[str, str]:
-    """Which image it is, and in one line why it cannot be read."""
-    path = str(dataset.get_data_info(index).get("img_path", f"image {index}"))
-    return path, f"{type(error).__name__}: {error}".splitlines()[0]
