@@ -8,7 +8,8 @@ dilations) and one padded block of masks are all the memory it takes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,9 @@ _TILE = 1 << 15
 _GPU_VALUES = 1 << 26
 
 
-def pamr(masks: Tensor, guide: Tensor, steps: int = 10, dilations: Sequence[int] = (8, 16)) -> Tensor:
+def pamr(
+    masks: Tensor, guide: Tensor, steps: int = 10, dilations: Sequence[int] = (8, 16), compile: bool = False
+) -> Tensor:
     """Refine masks along the edges of an image.
 
     Args:
@@ -30,6 +33,7 @@ def pamr(masks: Tensor, guide: Tensor, steps: int = 10, dilations: Sequence[int]
         guide: 3 x H x W, the normalised RGB image at the same size.
         steps: rounds.
         dilations: distances of the neighbours in pixels.
+        compile: on a GPU, a round in one kernel, made by torch.compile. A CPU's tiles are as fast.
 
     Returns:
         Q x H x W, refined; `masks` is left as it is.
@@ -38,11 +42,12 @@ def pamr(masks: Tensor, guide: Tensor, steps: int = 10, dilations: Sequence[int]
         return masks
     weights = affinity(guide, dilations).to(masks.dtype)
     refined = torch.empty_like(masks)
+    one_round = _compiled_round() if compile and masks.is_cuda else _round
     together = max(_MASKS, _GPU_VALUES // guide[0].numel()) if masks.is_cuda else _MASKS
     for first in range(0, len(masks), together):
         block = masks[first : first + together]
         for _ in range(steps):
-            block = _round(block, weights, dilations)
+            block = one_round(block, weights, dilations)
         refined[first : first + together] = block
     return refined
 
@@ -83,6 +88,23 @@ def _round(block: Tensor, weights: Tensor, dilations: Sequence[int]) -> Tensor:
             else:
                 tile.addcmul_(neighbour, weight)
     return out
+
+
+def _fused_round(block: Tensor, weights: Tensor, dilations: Sequence[int]) -> Tensor:
+    """As `_round`, in one expression for a compiler to fuse."""
+    height, width = block.shape[1:]
+    reach = max(dilations)
+    padded = _pad(block, reach)
+    parts = [
+        padded[:, reach + dy : reach + dy + height, reach + dx : reach + dx + width] * weights[n]
+        for n, (dy, dx) in enumerate(_offsets(dilations))
+    ]
+    return sum(parts[1:], parts[0])
+
+
+@lru_cache(maxsize=1)
+def _compiled_round() -> Callable[[Tensor, Tensor, Sequence[int]], Tensor]:
+    return torch.compile(_fused_round, dynamic=True)
 
 
 def _shifted(image: Tensor, dilations: Sequence[int]) -> Iterator[tuple[int, Tensor]]:

@@ -29,8 +29,6 @@ _LOG = logging.getLogger(__name__)
 MEAN = (122.771, 116.746, 104.094)
 STD = (68.501, 66.632, 70.323)
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 @dataclass(frozen=True)
 class Segmentation:
@@ -61,7 +59,9 @@ class Pipeline(nn.Module):
         if settings.middle_layers is None and method.middle_layers != METHODS[settings.method].middle_layers:
             _LOG.info("%s: its middle layers became %s of %d, in proportion; no publication has tested that.",
                       settings.method, method.middle_layers, blocks)  # fmt: skip
-        self.encoder = DenseEncoder(clip.visual, method).lower(DTYPES[settings.dtype])
+        self.encoder = DenseEncoder(clip.visual, method).lower(settings.dtype)
+        if settings.compile:
+            self.encoder.compiled()
 
     @torch.no_grad()
     def forward(self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]], bank: TextBank) -> list[Segmentation]:
@@ -148,4 +148,4 @@ def _refine(logits: Tensor, image: Tensor, settings: Settings) -> Tensor:
         return logits
     size = (logits.shape[1], logits.shape[2])
     guide = F.interpolate(image[None].float(), size=size, mode="bilinear", align_corners=False)[0]
-    return pamr(logits, guide, settings.pamr_steps, settings.pamr_stride)
+    return pamr(logits, guide, settings.pamr_steps, settings.pamr_stride, settings.compile)

@@ -83,7 +83,7 @@ class Segmenter:
     def _build(self, clip: Any, settings: Settings, short_side: int, largest: int, text_cache: bool) -> None:
         if short_side < 1:
             raise ItaclipError(f"short_side = {short_side}: expected a positive number of pixels.")
-        device = choose_device(settings.device)
+        device = choose_device(settings.device, settings.dtype)
         self.short_side, self.largest = short_side, largest
         self._encoder = TextEncoder(clip, TextCache(default_folder() if text_cache else None)).to(device).eval()
         self._pipeline = Pipeline(clip, settings).to(device).eval()

@@ -11,6 +11,8 @@ from itaclip.clip.methods import METHODS, Method, Positions, get_method
 from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.windows import Padding
 
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -87,7 +89,10 @@ class Settings:
     """Crop views per encoder pass; None takes 10 on a CPU, whose caches they fit, and 60 on
     a GPU. Affects speed and memory, never the result."""
     dtype: str = "fp32"
-    """Precision of the encoders: fp32, bf16 or fp16."""
+    """Precision of the image tower: fp32, bf16, fp16, or int8 (CPUs with VNNI alone)."""
+    compile: bool = False
+    """Let torch.compile fuse the steps between the matrix products: a wait of up to a minute at
+    the first image and a C++ compiler for it. Pays on a GPU, hardly on a CPU."""
     device: str = "auto"
     """Torch device; auto takes a GPU when there is one."""
 
@@ -120,7 +125,7 @@ class Settings:
              "one or more positive dilations"),
             (self.logit_scale > 0, "logit_scale", "positive"),
             (self.batch_crops is None or self.batch_crops > 0, "batch_crops", "None or positive"),
-            (self.dtype in ("fp32", "bf16", "fp16"), "dtype", "fp32, bf16 or fp16"),
+            (self.dtype in PRECISIONS, "dtype", f"one of {', '.join(PRECISIONS)}"),
         ]  # fmt: skip
         for holds, name, expected in checks:
             if not holds:

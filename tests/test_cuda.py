@@ -21,13 +21,6 @@ CLASSES = parse_class_names(["background, wall", "cat, kitten", "cup"])
 
 
 @pytest.fixture(scope="module")
-def exact() -> None:
-    """Matrix products in full float32."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-
-
-@pytest.fixture(scope="module")
 def bank() -> TextBank:
     features = torch.randn(len(CLASSES.queries), 64, generator=torch.Generator().manual_seed(1))
     return TextBank(torch.nn.functional.normalize(features, dim=-1), CLASSES)
@@ -46,7 +39,7 @@ SIZES = [(200, 300), (224, 224), (45, 150)]
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_gives_the_cpu_s_scores(method: str, tiny_clip: CLIP, bank: TextBank, exact: None) -> None:
+def test_every_method_gives_the_cpu_s_scores(method: str, tiny_clip: CLIP, bank: TextBank) -> None:
     settings = Settings(method=method, pamr_steps=2, prob_thd=0.1, area_thd=0.05)
     expected = Pipeline(tiny_clip, settings)(images("cpu"), SIZES, bank)
     found = Pipeline(copy.deepcopy(tiny_clip), settings).cuda()(images("cuda"), SIZES, on_gpu(bank))
@@ -63,7 +56,35 @@ def test_lower_precision_agrees(dtype: str, tiny_clip: CLIP, bank: TextBank) -> 
         assert (one.labels.cpu() == other.labels).float().mean() > 0.97
 
 
-def test_refinement_and_texts(tiny_clip: CLIP, exact: None) -> None:
+def test_no_image_waits(tiny_clip: CLIP, bank: TextBank) -> None:
+    settings = Settings(pamr_steps=2, prob_thd=0.1, area_thd=0.05)
+    pipeline, there = Pipeline(copy.deepcopy(tiny_clip), settings).cuda(), on_gpu(bank)
+    inputs = images("cuda")
+    pipeline(inputs, SIZES, there)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        pipeline(inputs, SIZES, there)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_compiled_gives_the_same(dtype: str, tiny_clip: CLIP, bank: TextBank) -> None:
+    settings = Settings(pamr_steps=2, dtype=dtype)
+    expected = Pipeline(copy.deepcopy(tiny_clip), settings).cuda()(images("cuda"), SIZES, on_gpu(bank))
+    compiled = Pipeline(copy.deepcopy(tiny_clip), settings.changed(compile=True)).cuda()
+    found = compiled(images("cuda"), SIZES, on_gpu(bank))
+    for one, other in zip(found, expected, strict=True):
+        assert (one.labels == other.labels).float().mean() > (0.999 if dtype == "fp32" else 0.97)
+
+
+def test_refinement_in_one_kernel() -> None:
+    masks, guide = torch.randn(5, 70, 90), torch.randn(3, 70, 90)
+    found = pamr(masks.cuda(), guide.cuda(), 4, (2, 5), compile=True).cpu()
+    torch.testing.assert_close(found, pamr(masks, guide, 4, (2, 5)), atol=1e-5, rtol=0)
+
+
+def test_refinement_and_texts(tiny_clip: CLIP) -> None:
     masks, guide = torch.randn(5, 70, 90), torch.randn(3, 70, 90)
     torch.testing.assert_close(pamr(masks.cuda(), guide.cuda(), 4, (2, 5)).cpu(), pamr(masks, guide, 4, (2, 5)))
     words = ["cat", "a much longer prompt about a sofa"]

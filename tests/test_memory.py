@@ -1,15 +1,18 @@
-"""Passes that do not fit the memory of a device are halved, once, and the results stay."""
+"""Memory: bounded whatever the number of windows; passes that do not fit a device are halved, once."""
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
+from gpu_helpers import on_gpu, pretended_gpu
 from open_clip.model import CLIP
 from torch import Tensor
+from torch.distributed._tools.mem_tracker import MemTracker
 
 from itaclip.clip import DenseEncoder
 from itaclip.errors import ItaclipError
@@ -72,3 +75,22 @@ def test_a_pass_that_does_not_fit_is_halved_and_remembered(
 def test_one_window_that_does_not_fit_is_told(tiny_clip: CLIP, bank: TextBank) -> None:
     with pytest.raises(ItaclipError, match="not even one window fits"):
         pipeline(tiny_clip, holds=4, views=True)(images()[:1], [(50, 50)], bank)
+
+
+@pytest.mark.parametrize("stride", [28, 112])
+def test_memory_on_a_gpu_is_a_few_maps_of_the_image(stride: int, tiny_clip: CLIP) -> None:
+    """Live tensors of a 1024 x 2048 image with 26 queries, by their shapes."""
+    pipeline = Pipeline(copy.deepcopy(tiny_clip), Settings(slide_stride=stride, pamr_steps=2, area_thd=0.1))
+    classes = parse_class_names([f"class {i}" for i in range(26)])
+    size = (1024, 2048)
+    with pretended_gpu():
+        on_gpu(pipeline).requires_grad_(True)  # the tracker hangs hooks on parameters
+        bank = TextBank(torch.empty(26, 64, device="cuda"), classes)
+        image = torch.empty(3, 560, 1120, device="cuda")
+        tracker = MemTracker()
+        tracker.track_external(pipeline, image, bank.features)
+        with tracker:
+            pipeline([image], [size], bank)
+        (peak,) = (found["Total"] for found in tracker.get_tracker_snapshot("peak").values())
+    maps = 26 * size[0] * size[1] * 4
+    assert maps < peak < 6 * maps  # all windows' maps side by side would be 10 to 40 times that

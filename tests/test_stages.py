@@ -167,7 +167,7 @@ def test_closing_keeps_class_ids_above_255() -> None:
     ("name", "value"),
     [("method", "itaklip"), ("def_coefficient", 1.5), ("img_eng_coefficient", -0.1), ("slide_stride", 0),
      ("slide_stride", 300), ("slide_crop", -1), ("blur_kernel", 10), ("blur_sigma", 0.0), ("pamr_steps", -1),
-     ("logit_scale", 0), ("prob_thd", 2), ("area_thd", 1.2), ("batch_crops", 0), ("dtype", "int8")],
+     ("logit_scale", 0), ("prob_thd", 2), ("area_thd", 1.2), ("batch_crops", 0), ("dtype", "int4")],
 )  # fmt: skip
 def test_settings_outside_their_range_show_the_value(name: str, value: object) -> None:
     with pytest.raises(ItaclipError, match=rf"{name} = {value!r}: expected"):

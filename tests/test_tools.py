@@ -29,7 +29,23 @@ def test_benchmark_measures_every_stage_and_gives_the_plain_labels(tmp_path: Pat
     assert figures["passes"] % 5 == 0
     assert figures["equal_labels"] > 0.9999
     assert figures["largest_logit_difference"] < 1e-5
+    assert all(row["peak MiB"] > 100 for row in rows if row["stage"] != "sum of stages")
     assert "of the matrix peak" in done.stdout
+
+
+def test_benchmark_of_several_configurations(tmp_path: Path) -> None:
+    done = run_tool("benchmark.py", "--config", "configs/cfg_demo.py", "configs/cfg_voc.py", "--weights", "demo",
+                    "--size", "60", "60", "--set", "slide_stride=112", "--out", str(tmp_path / "r.json"))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "r.json").read_text())["tables"]["images per second"]
+    assert [row["settings"] for row in rows] == ["cfg_demo", "cfg_voc"]
+    for row in rows:
+        assert row["images_per_second"] == pytest.approx(1 / row["seconds"])
+        assert row["passes"] % 5 == 0
+        assert 0 < row["share_of_peak"] < 1
+    done = run_tool("benchmark.py", "--config", "configs/cfg_demo.py", "configs/cfg_voc.py", "--baseline")
+    assert done.returncode == 2
+    assert "several configurations give images per second" in done.stderr
 
 
 def test_benchmark_of_growth_and_pamr(tmp_path: Path) -> None:

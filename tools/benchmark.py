@@ -4,9 +4,11 @@
     python tools/benchmark.py --config configs/cfg_voc.py --weights vit-b-16.pt --baseline [--dtype bf16]
     python tools/benchmark.py --config configs/cfg_cityscapes.py --weights vit-b-16.pt --pamr --size 1024 2048
     python tools/benchmark.py --config configs/cfg_voc.py --weights vit-b-16.pt --growth
+    python tools/benchmark.py --config configs/cfg_*.py --weights vit-b-16.pt --dtype bf16
 
 `--baseline` runs the same image plainly (`itaclip.benchmark.plain`: one window and one view
 a pass, in float32) in the same process, and tells the ratios and the share of equal labels.
+Several configurations give images per second under the settings of each.
 The weights may be stand-ins of the right size (``python tests/make_weights.py vit-b-16 F``).
 """
 
@@ -14,19 +16,30 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import torch
 
 from itaclip.benchmark import plain
-from itaclip.benchmark.machine import encoder_flops, matrix_peak, timed
-from itaclip.benchmark.stages import fast, growth, photo, plainly, random_bank
+from itaclip.benchmark.machine import matrix_peak, measured, timed
+from itaclip.benchmark.stages import (
+    TYPICAL_SIZES,
+    decode,
+    encoder_work,
+    fast,
+    growth,
+    photo,
+    plainly,
+    random_bank,
+    throughput,
+)  # fmt: skip
 from itaclip.clip import load_clip
 from itaclip.command.options import parse_setting
-from itaclip.configuration import ModelDescription, read_model
+from itaclip.configuration import ModelDescription, read_config, read_model
 from itaclip.console import make_console, run, table_of
 from itaclip.devices import choose_device
 from itaclip.evaluation.report import machine, peak_memory_mib, versions
@@ -34,8 +47,8 @@ from itaclip.files import write_json
 from itaclip.images import normalise
 from itaclip.pamr import pamr
 from itaclip.pipeline import Pipeline
-from itaclip.text import TextBank, TextCache, TextEncoder
-from itaclip.views import VIEWS
+from itaclip.settings import PRECISIONS, Settings
+from itaclip.text import TextBank, TextCache, TextEncoder, read_class_names
 
 PLAIN_TEXTS = 3  # encoded plainly; the time of all of them is scaled up
 
@@ -59,30 +72,30 @@ def texts(
     return vocabulary.bank, seconds
 
 
-def pamr_alone(size: tuple[int, int], queries: int, description: ModelDescription) -> dict[str, Any]:
+@torch.no_grad()
+def pamr_alone(size: tuple[int, int], queries: int, settings: Settings) -> dict[str, Any]:
     """Refinement alone, and plainly: seconds, extra memory, largest difference."""
-    settings = description.settings
-    masks, guide = torch.randn(queries, *size), normalise(photo(size))
-    pamr(masks[:, :64, :64], guide[:, :64, :64], 1, settings.pamr_stride)
-    found: dict[str, Any] = {"size": list(size), "queries": queries, "steps": settings.pamr_steps}
-    before = peak_memory_mib()["process"]
-    found["seconds"], ours = timed(lambda: pamr(masks, guide, settings.pamr_steps, settings.pamr_stride))
-    found["extra_mib"] = peak_memory_mib()["process"] - before
-    before = peak_memory_mib()["process"]
-    found["plain_seconds"], theirs = timed(lambda: plain.refine(masks, guide, settings))
-    found["plain_extra_mib"] = peak_memory_mib()["process"] - before
-    found["ratio"] = found["plain_seconds"] / found["seconds"]
-    found["largest_difference"] = float((ours - theirs).abs().max())
-    return found
+    device = choose_device(settings.device)
+    masks, guide = torch.randn(queries, *size).to(device), normalise(photo(size)).to(device)
+    refine = partial(pamr, steps=settings.pamr_steps, dilations=settings.pamr_stride, compile=settings.compile)
+    refine(masks, guide) if device.type == "cuda" else refine(masks[:, :64, :64], guide[:, :64, :64])  # warm-up
+    ours, refined = measured(lambda: refine(masks, guide))
+    theirs, expected = measured(lambda: plain.refine(masks, guide, settings))
+    return {
+        "size": list(size), "queries": queries, "steps": settings.pamr_steps, "seconds": ours.seconds,
+        "extra_mib": ours.extra_mib, "plain_seconds": theirs.seconds, "plain_extra_mib": theirs.extra_mib,
+        "ratio": theirs.seconds / ours.seconds, "largest_difference": float((refined - expected).abs().max()),
+    }  # fmt: skip
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--config", type=Path, nargs="+", required=True)
     parser.add_argument("--weights", help="replaces the configuration's")
     parser.add_argument("--image", type=Path, help="a JPEG file; without it a random picture of --size")
-    parser.add_argument("--size", type=int, nargs=2, default=(375, 500), metavar=("H", "W"))
-    parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), help="replaces the configuration's")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="default: usual in the data set")
+    parser.add_argument("--batch", type=int, default=1, help="images at a time, with several configurations")
+    parser.add_argument("--dtype", choices=PRECISIONS, help="replaces the configuration's")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings, such as batch_crops=5")
     parser.add_argument("--queries", type=int, help="so many random text features, instead of encoding the class list")
     parser.add_argument("--baseline", action="store_true", help="also plainly, in float32")
@@ -90,20 +103,23 @@ def main() -> int:
     parser.add_argument("--growth", action="store_true", help="only seconds over image size, queries and stride")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
+    if len(args.config) > 1 and (args.baseline or args.pamr or args.growth or args.image or args.queries):
+        parser.error("several configurations give images per second; the other measurements take one.")
     changes = dict(parse_setting(pair) for pair in args.set)
     if args.dtype:
         changes["dtype"] = args.dtype
-    description = read_model(args.config, args.weights, changes)
     console = make_console()
-    figures: dict[str, Any] = {"config": str(args.config), "machine": machine(), "versions": versions()}
-    size = (args.size[0], args.size[1])
+    figures: dict[str, Any] = {
+        "config": " ".join(map(str, args.config)), "changes": changes, "machine": machine(), "versions": versions()
+    }  # fmt: skip
+    descriptions = [read_model(config, args.weights, changes) for config in args.config]
+    size = (args.size[0], args.size[1]) if args.size else typical_size(args.config[0])
     if args.pamr:
-        names = description.name_path
-        queries = sum(len(line.split(", ")) for line in Path(names).read_text().splitlines())
-        figures |= pamr_alone(size, queries, description)
+        queries = len(read_class_names(descriptions[0].name_path, descriptions[0].settings.background).queries)
+        figures |= pamr_alone(size, queries, descriptions[0].settings)
         console.print_json(data=figures)
     else:
-        figures |= measure(args, description, size)
+        figures |= measure(args, descriptions[0], size) if len(descriptions) == 1 else rates(args, descriptions)
         for title, rows in figures["tables"].items():
             console.print(table_of(title, rows))
         for line in figures["lines"]:
@@ -115,10 +131,31 @@ def main() -> int:
     return 0
 
 
+def typical_size(config: Path) -> tuple[int, int]:
+    """Height and width of an ordinary image of a configuration's data set."""
+    dataset = read_config(config, import_custom_modules=False).test_dataloader.dataset.type
+    return TYPICAL_SIZES.get(dataset, (375, 500))
+
+
+def rates(args: argparse.Namespace, descriptions: Sequence[ModelDescription]) -> dict[str, Any]:
+    """Images per second under the settings of every configuration, with random text features."""
+    rows = []
+    for config, description in zip(args.config, descriptions, strict=True):
+        settings = description.settings
+        device = choose_device(settings.device, settings.dtype)
+        clip = load_clip(*description.weights)
+        pipeline = Pipeline(clip, settings).to(device)
+        queries = len(read_class_names(description.name_path, settings.background).queries)
+        bank = random_bank(queries, clip.text_projection.shape[1], device)
+        size = (args.size[0], args.size[1]) if args.size else typical_size(config)
+        rows.append({"settings": config.stem} | throughput(pipeline, size, description.short_side, bank, args.batch))
+    return {"tables": {"images per second": rows}, "lines": []}
+
+
 def measure(args: argparse.Namespace, description: ModelDescription, size: tuple[int, int]) -> dict[str, Any]:
     """Texts, stages, ratios, or growth, as tables and lines."""
     settings = description.settings
-    device = choose_device(settings.device)
+    device = choose_device(settings.device, settings.dtype)
     clip = load_clip(*description.weights).to(device)
     width = clip.text_projection.shape[1]
     text_seconds: dict[str, float] = {}
@@ -135,26 +172,31 @@ def measure(args: argparse.Namespace, description: ModelDescription, size: tuple
         tables["growth"] = list(growth(pipeline, width, device))
         return {"tables": tables, "lines": lines}
     jpeg = args.image.read_bytes() if args.image else cv2.imencode(".jpg", photo(size)[..., ::-1])[1].tobytes()
+    size = decode(jpeg).shape[:2]
     pipeline([torch.zeros(3, encoder.image_size, encoder.image_size, device=device)], [(8, 8)], bank)  # warm-up
-    peaks = [matrix_peak(device, encoder.visual.conv1.weight.dtype)]
+    if device.type == "cuda" or settings.compile:
+        fast(pipeline, bank, jpeg, description.short_side)  # warm-up of every kernel
+    peaks = [matrix_peak(device, settings.dtype)]
     ours = fast(pipeline, bank, jpeg, description.short_side)
-    peaks.append(matrix_peak(device, encoder.visual.conv1.weight.dtype))
+    peaks.append(matrix_peak(device, settings.dtype))
     peak = max(peaks)
-    bgr: Any = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    factor = min(2048 / max(bgr.shape[:2]), description.short_side / min(bgr.shape[:2]))
-    plan = pipeline.plan(torch.empty(3, *(int(side * factor + 0.5) for side in bgr.shape[:2])))
-    passes = plan.count * (VIEWS if settings.img_engineering else 1)
-    flops = passes * encoder_flops(encoder.visual, plan.grid[0] * plan.grid[1], len(encoder.method.middle_layers))
+    passes, flops = encoder_work(pipeline, ours.image)
     achieved = flops / ours.seconds["encoder"] / 1e9
     lines.append(f"{passes} encoder passes, {len(bank.features)} queries, {settings.dtype}: {achieved:.0f} GFLOP/s, "
                  f"{achieved / peak:.1%} of the matrix peak of {peak:.0f} GFLOP/s measured in this run")  # fmt: skip
-    stages: list[dict[str, Any]] = [{"stage": name, "seconds": value} for name, value in ours.seconds.items()]
+    stages: list[dict[str, Any]] = [
+        {"stage": name, "seconds": value, "peak MiB": ours.peak_mib.get(name, "")}
+        for name, value in ours.seconds.items()
+    ]
     found = {"gflops_encoder": achieved, "gflops_matrix_peak": peak, "share_of_peak": achieved / peak,
              "passes": passes, "queries": len(bank.features), "dtype": settings.dtype}  # fmt: skip
     if plain_clip is not None:
+        if device.type == "cuda":
+            plainly(plain_clip, settings, encoder.method.middle_layers, bank, jpeg, description.short_side)  # warm-up
         theirs = plainly(plain_clip, settings, encoder.method.middle_layers, bank, jpeg, description.short_side)
         for row in stages:
             row["plainly"] = theirs.seconds.get(row["stage"], "")
+            row["plain MiB"] = theirs.peak_mib.get(row["stage"], "")
         found["equal_labels"] = equal = float((ours.labels == theirs.labels).float().mean())
         found["largest_logit_difference"] = worst = float((ours.logits - theirs.logits).abs().max())
         found["ratio"] = ratio = theirs.seconds["whole image"] / ours.seconds["whole image"]
@@ -171,7 +213,7 @@ def measure(args: argparse.Namespace, description: ModelDescription, size: tuple
                          f"{found['ratio_text_cached']:.0f} times from the disk")  # fmt: skip
     if text_seconds:
         tables["text bank"] = [{"how": how, "seconds": value} for how, value in text_seconds.items()]
-    tables[f"{args.config.name}, image of {bgr.shape[0]} x {bgr.shape[1]}"] = stages
+    tables[f"{args.config[0].name}, image of {size[0]} x {size[1]}"] = stages
     return {"tables": tables, "lines": lines, **found}
 
 

@@ -4,9 +4,39 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from itaclip.clip.dense import DTYPES
+from itaclip.evaluation.report import peak_memory_mib
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a call took.
+
+    Attributes:
+        seconds: of wall clock.
+        peak_mib: largest memory during the call, all that was there before included: of the
+            process on a CPU (off Linux: the largest since its start), of tensors on a GPU.
+        extra_mib: how much of it was not there before.
+    """
+
+    seconds: float
+    peak_mib: float
+    extra_mib: float
+
+
+def measured(function: Callable[[], Any]) -> tuple[Cost, Any]:
+    """The cost of a call, and its result."""
+    _forget_peak()
+    before = _peak_mib()
+    taken, result = timed(function)
+    peak = _peak_mib()
+    return Cost(taken, peak, peak - before), result
 
 
 def timed(function: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
@@ -21,12 +51,17 @@ def timed(function: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
     return best, result
 
 
-def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """GFLOP/s of a large square matrix product."""
+def matrix_peak(device: torch.device, precision: str) -> float:
+    """GFLOP/s of a large square matrix product (GOP/s for int8)."""
     side = 8192 if device.type == "cuda" else 2048
-    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    a @ b
-    return 2 * side**3 / timed(lambda: a @ b, repeats=7)[0] / 1e9
+    if precision == "int8":
+        factors = [torch.randint(-127, 128, (side, side), dtype=torch.int8) for _ in range(2)]
+        multiply = torch._int_mm
+    else:
+        factors = [torch.randn(side, side, device=device).to(DTYPES[precision]) for _ in range(2)]
+        multiply = torch.mm
+    multiply(*factors)
+    return 2 * side**3 / timed(lambda: multiply(*factors), repeats=7)[0] / 1e9
 
 
 def encoder_flops(visual: Any, patches: int, middle: int) -> float:
@@ -46,3 +81,21 @@ def encoder_flops(visual: Any, patches: int, middle: int) -> float:
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def _forget_peak() -> None:
+    """Let peaks start from what is in use now."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    reset = Path("/proc/self/clear_refs")
+    if reset.exists():
+        reset.write_text("5")
+
+
+def _peak_mib() -> float:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    kib = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+    return kib[0] / 2**10 if kib else peak_memory_mib()["process"]

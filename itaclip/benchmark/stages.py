@@ -16,16 +16,16 @@ from open_clip.model import CLIP
 from torch import Tensor
 
 from itaclip.benchmark import plain
-from itaclip.benchmark.machine import timed
+from itaclip.benchmark.machine import encoder_flops, matrix_peak, measured, timed
+from itaclip.confusion import confusion_matrix
 from itaclip.decision import class_scores, label_map
-from itaclip.evaluation.counts import confusion_matrix
 from itaclip.images import normalise
 from itaclip.pamr import pamr
 from itaclip.pipeline import Pipeline
 from itaclip.settings import Settings
 from itaclip.sharing import windows_per_pass
 from itaclip.text import TextBank, parse_class_names
-from itaclip.views import make_views, mix_views, view_features
+from itaclip.views import VIEWS, make_views, mix_views, view_features
 from itaclip.windows import cut_windows, stitch
 
 
@@ -35,20 +35,25 @@ class Stages:
 
     Attributes:
         seconds: by stage, in order.
+        peak_mib: largest memory by stage, see `Cost`.
         labels: H x W int64.
         logits: Q x H x W before refinement.
         guide: 3 x H x W image for the refinement.
+        image: 3 x h x w as it is encoded.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
+    peak_mib: dict[str, float] = field(default_factory=dict)
     labels: Tensor = field(default_factory=lambda: torch.empty(0))
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
     guide: Tensor = field(default_factory=lambda: torch.empty(0))
+    image: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def clock(self, stage: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a function and add its seconds to a stage."""
-        taken, result = timed(lambda: function(*arguments))
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + taken
+        """Call a function and add its cost to a stage."""
+        cost, result = measured(lambda: function(*arguments))
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + cost.seconds
+        self.peak_mib[stage] = max(self.peak_mib.get(stage, 0.0), cost.peak_mib)
         return result
 
 
@@ -72,8 +77,8 @@ def fast(pipeline: Pipeline, bank: TextBank, jpeg: bytes, short_side: int) -> St
     """The library's stages, one after the other, for an encoded image."""
     settings, device, names = pipeline.settings, bank.features.device, bank.class_names
     found = Stages()
-    bgr = found.clock("decode", _decode, jpeg)
-    image = found.clock("resize, normalise", _prepare, bgr, short_side).to(device)
+    bgr = found.clock("decode", decode, jpeg)
+    image = found.image = found.clock("resize, normalise", _prepare, bgr, short_side).to(device)
     plan, size = pipeline.plan(image), bgr.shape[:2]
     patches: list[Tensor] = []
     step = windows_per_pass(settings, device)
@@ -87,7 +92,9 @@ def fast(pipeline: Pipeline, bank: TextBank, jpeg: bytes, short_side: int) -> St
     found.guide = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
     refined = found.logits
     if settings.pamr_steps:
-        refined = found.clock("PAMR", pamr, refined, found.guide, settings.pamr_steps, settings.pamr_stride)
+        refined = found.clock(
+            "PAMR", pamr, refined, found.guide, settings.pamr_steps, settings.pamr_stride, settings.compile
+        )
     scores = found.clock("decision", class_scores, refined, names.queries_per_class, settings)
     found.labels = found.clock("decision", label_map, scores, settings)
     truth = torch.zeros_like(found.labels)
@@ -103,7 +110,7 @@ def plainly(
 ) -> Stages:
     """The same image done plainly, in float32."""
     found = Stages()
-    bgr = _decode(jpeg)
+    bgr = decode(jpeg)
     image, size = _prepare(bgr, short_side).to(bank.features.device), bgr.shape[:2]
     logits = found.clock("windows", plain.slide, clip.visual, image, bank.features, settings, middle)
     found.logits = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
@@ -114,6 +121,42 @@ def plainly(
     found.labels = found.clock("decision", plain.decide, refined, bank.class_names.query_to_class, settings)
     found.seconds["whole image"] = sum(found.seconds.values())
     return found
+
+
+TYPICAL_SIZES = {
+    "PascalVOCDataset": (375, 500), "PascalVOC20Dataset": (375, 500),
+    "PascalContext60Dataset": (375, 500), "PascalContext59Dataset": (375, 500),
+    "COCOObjectDataset": (480, 640), "COCOStuffDataset": (480, 640),
+    "CityscapesDataset": (1024, 2048), "ADE20KDataset": (512, 683),
+}  # fmt: skip
+"""Height and width in pixels of an ordinary image of a data set."""
+
+
+def encoder_work(pipeline: Pipeline, image: Tensor) -> tuple[int, float]:
+    """Encoder passes of an image, 3 x h x w, and their operations in all."""
+    encoder, plan = pipeline.encoder, pipeline.plan(image)
+    passes = plan.count * (VIEWS if pipeline.settings.img_engineering else 1)
+    each = encoder_flops(encoder.visual, plan.grid[0] * plan.grid[1], len(encoder.method.middle_layers))
+    return passes, passes * each
+
+
+@torch.no_grad()
+def throughput(
+    pipeline: Pipeline, size: tuple[int, int], short_side: int, bank: TextBank, batch: int
+) -> dict[str, Any]:
+    """Images per second of whole images of a size, `batch` at a time; the first batch on a GPU does not count."""
+    device = bank.features.device
+    image = _prepare(photo(size), short_side).to(device)
+    if device.type == "cuda" or pipeline.settings.compile:
+        pipeline([image] * batch, [size] * batch, bank)
+    cost, _ = measured(lambda: pipeline([image] * batch, [size] * batch, bank))
+    passes, flops = encoder_work(pipeline, image)
+    achieved, peak = batch * flops / cost.seconds / 1e9, matrix_peak(device, pipeline.settings.dtype)
+    return {
+        "size": f"{size[0]} x {size[1]}", "passes": passes, "queries": len(bank.features),
+        "seconds": cost.seconds / batch, "images_per_second": batch / cost.seconds, "gflops": achieved,
+        "share_of_peak": achieved / peak, "peak_mib": cost.peak_mib,
+    }  # fmt: skip
 
 
 @torch.no_grad()
@@ -149,7 +192,8 @@ def growth(pipeline: Pipeline, width: int, device: torch.device) -> Iterator[dic
         yield row("stride", side // parts, (side * 3 // 2,) * 2, 20, base.changed(slide_stride=side // parts))
 
 
-def _decode(jpeg: bytes) -> Any:
+def decode(jpeg: bytes) -> Any:
+    """H x W x 3 uint8 BGR."""
     return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
 
 

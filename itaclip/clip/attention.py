@@ -78,7 +78,7 @@ def generalised(p: Projections, value: Tensor, grid: Grid) -> Tensor:
     the block's input; the three outputs are averaged.
     """
     scale = p.query.shape[-1] ** -0.5
-    temperature = (scale * p.normed.norm(dim=-1).mean(dim=1))[:, None, None, None]
+    temperature = (scale * p.normed.norm(dim=-1).mean(dim=1))[:, None, None, None].to(p.query.dtype)
 
     def refine(a: Tensor, onto: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(a * temperature, a, onto, scale=1.0)

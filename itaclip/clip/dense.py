@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,9 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from itaclip.clip.blocks import Block, Projections, feed_forward, merge_heads, project, run_block
+from itaclip.clip.blocks import Block, Projections, feed_forward, merge_heads, project, round_to_int8, run_block
+from itaclip.clip.int8 import check_int8
 from itaclip.clip.methods import Method, Positions
 from itaclip.errors import ItaclipError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
@@ -47,6 +50,7 @@ class DenseEncoder(nn.Module):
         self.method = method
         self.blocks: nn.ModuleList = visual.transformer.resblocks
         self.most_windows: int | None = None  # that a pass has been found to hold; None: not tried
+        self._compiled: Callable[[Tensor, Sequence[Method]], list[Tensor]] | None = None
         self._check(method)
 
     def _check(self, method: Method) -> None:
@@ -61,16 +65,35 @@ class DenseEncoder(nn.Module):
         if method.depth > layers:
             raise ItaclipError(f"the method changes the last {method.depth} blocks; this model has {layers}.")
 
-    def lower(self, dtype: torch.dtype) -> DenseEncoder:
+    def lower(self, precision: str) -> DenseEncoder:
         """Put the matrices, where the time goes, into another precision.
 
         The residual stream, the norms, the positions and the last projection stay in float32:
         rounding them as well costs agreement and saves nothing.
+
+        Args:
+            precision: fp32, bf16, fp16, or int8: matrices in 8 bits, the rest in bf16 where the
+                processor has it.
+
+        Raises:
+            ItaclipError: int8 on a processor that is not made for it.
         """
+        if precision == "int8":
+            check_int8()
+            dtype = torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+            for block in self.blocks:
+                round_to_int8(block, dtype)
+        else:
+            dtype = DTYPES[precision]
+            for block in self.blocks:
+                block.attn.to(dtype)
+                block.mlp.to(dtype)
         self.visual.conv1.to(dtype)
-        for block in self.blocks:
-            block.attn.to(dtype)
-            block.mlp.to(dtype)
+        return self
+
+    def compiled(self) -> DenseEncoder:
+        """Let torch.compile fuse what lies between the matrix products, from the first pass on."""
+        self._compiled = torch.compile(self._tokens)
         return self
 
     @property
@@ -115,12 +138,22 @@ class DenseEncoder(nn.Module):
 
         Raises:
             ItaclipError: as `forward` and the constructor; or methods that resample
-                positional embeddings in different ways.
+                positional embeddings in different ways; or a failure of torch.compile.
         """
         for method in methods:
             self._check(method)
         if len({method.positions for method in methods}) > 1:
             raise ItaclipError("methods that resample positional embeddings differently cannot share a pass.")
+        if self._compiled is None:
+            return self._tokens(pixels, methods)
+        torch._dynamo.maybe_mark_dynamic(pixels, 0)  # or every number of views would be compiled anew
+        try:
+            return self._compiled(pixels, methods)
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            reason = str(error).splitlines()[0]
+            raise ItaclipError(f"compile = True: torch.compile failed ({reason}); set compile=False.") from error
+
+    def _tokens(self, pixels: Tensor, methods: Sequence[Method]) -> list[Tensor]:
         x, grid = self._embed(pixels, methods[0].positions)
         last = len(self.blocks) - 1
         streams = [_Stream(method) for method in methods]
@@ -147,10 +180,12 @@ class DenseEncoder(nn.Module):
         height, width = pixels.shape[-2:]
         if height % patch or width % patch or not height or not width:
             raise ItaclipError(f"input of {height} x {width} pixels is not a multiple of the patch size {patch}.")
-        x = self.visual.conv1(pixels.to(self.visual.conv1.weight.dtype))
-        grid = (x.shape[2], x.shape[3])
+        weight, grid = self.visual.conv1.weight, (height // patch, width // patch)
+        # a matrix product, for a GPU's convolutions round float32 to TF32 unless told otherwise
+        cut = pixels.to(weight.dtype).view(len(pixels), -1, grid[0], patch, grid[1], patch)
+        rows = cut.permute(0, 2, 4, 1, 3, 5).reshape(len(pixels), grid[0] * grid[1], -1)
         first = self.visual.class_embedding
-        x = x.flatten(2).transpose(1, 2).to(first.dtype)
+        x = F.linear(rows, weight.flatten(1)).to(first.dtype)
         x = torch.cat([first.expand(len(x), 1, -1), x], dim=1) + self.positions(grid, positions)
         return self.visual.ln_pre(x), grid
 
