@@ -249,9 +249,9 @@ class Segmenter:
         """The settings of a call: without a background, no threshold gives pixels to class 0.
 
         Raises:
-            ItaclipError: a bad setting, or another dtype or device than the loaded ones.
+            ItaclipError: a bad setting, or another dtype, compile or device than when it was loaded.
         """
-        for name in ("dtype", "device"):
+        for name in ("dtype", "compile", "device"):
             if changes.get(name, getattr(self.settings, name)) != getattr(self.settings, name):
                 raise ItaclipError(f"{name} = {changes[name]!r}: fixed at loading; make another Segmenter.")
         chosen: dict[str, Any] = {"background": vocabulary.background}

@@ -25,10 +25,15 @@ pytestmark = pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="need
 CLASSES = parse_class_names(["background, wall", "cat, kitten", "cup"])
 
 
+def step(x: Tensor) -> Tensor:
+    """The distance of two neighbouring values after rounding."""
+    return (x.double().max().clamp(min=0) - x.double().min().clamp(max=0)) / 252
+
+
 def exactly(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The product of rounded factors in integers: M x K, N x K, N to M x N float64."""
     x, weight = x.double(), weight.double()
-    steps = (x.max().clamp(min=0) - x.min().clamp(max=0)) / 254
+    steps = step(x)
     rows = weight.abs().amax(1) / 127
     left = (x / steps).round().long()
     right = (weight / rows[:, None]).round().long()
@@ -47,9 +52,18 @@ def test_products_are_those_of_integers(rows: int, inputs: int, outputs: int, sh
     found = Int8Linear(weight, bias, torch.float32)(x[None])[0]
     expected = exactly(x, weight, bias)
     # a value in the middle between two steps may be rounded to either
-    step = float((x.max().clamp(min=0) - x.min().clamp(max=0)) / 254 * weight.abs().max())
-    assert float((found - expected).abs().max()) <= 1.01 * step + 1e-4
+    assert float((found - expected).abs().max()) <= 1.01 * float(step(x) * weight.abs().max()) + 1e-4
     assert float(((found - expected).abs() > 1e-3).double().mean()) < 0.1
+
+
+@given(shift=st.floats(-3, 3), spread=st.floats(1e-3, 1e3), seed=st.integers(0, 10**6))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_value_comes_back_within_a_step(dtype: torch.dtype, shift: float, spread: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    views = ((torch.randn(50, 8, 16, generator=generator) + shift) * spread).to(dtype)
+    found = Int8Linear(torch.eye(16), torch.zeros(16), torch.float32)(views)
+    for one, x in zip(found, views, strict=True):
+        assert float((one - x.float()).abs().max()) <= 1.01 * float(step(x))
 
 
 def test_values_without_a_range() -> None:

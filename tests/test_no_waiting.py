@@ -11,10 +11,11 @@ import copy
 
 import pytest
 import torch
-from gpu_helpers import on_gpu, pretended_gpu
+from gpu_helpers import Copies
 from open_clip.model import CLIP
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
+from itaclip.benchmark.pretended import on_gpu, pretended_gpu
 from itaclip.clip import METHODS
 from itaclip.confusion import confusion_matrix
 from itaclip.pipeline import Pipeline
@@ -30,7 +31,7 @@ def test_an_image_is_segmented_without_waiting(method: str, dtype: str, tiny_cli
     settings = Settings(method=method, dtype=dtype, pamr_steps=2, prob_thd=0.1, area_thd=0.05)
     pipeline = Pipeline(copy.deepcopy(tiny_clip), settings)
     sizes = [(200, 300), (45, 150)]
-    with pretended_gpu() as copies:
+    with pretended_gpu(), Copies() as copies:
         bank = TextBank(torch.empty(len(CLASSES.queries), 64, device="cuda"), CLASSES)
         images = [torch.empty(3, 260, 340, device="cuda"), torch.empty(3, 90, 300, device="cuda")]
         found = on_gpu(pipeline)(images, sizes, bank)
@@ -44,7 +45,7 @@ def test_an_image_is_segmented_without_waiting(method: str, dtype: str, tiny_cli
 
 
 def test_waiting_would_be_noticed() -> None:
-    with pretended_gpu() as copies:
+    with pretended_gpu(), Copies() as copies:
         labels = torch.empty(9, dtype=torch.int64, device="cuda")
         with pytest.raises(DynamicOutputShapeException):
             torch.bincount(labels)

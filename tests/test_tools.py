@@ -43,6 +43,11 @@ def test_benchmark_of_several_configurations(tmp_path: Path) -> None:
         assert row["images_per_second"] == pytest.approx(1 / row["seconds"])
         assert row["passes"] % 5 == 0
         assert 0 < row["share_of_peak"] < 1
+    out = tmp_path / "m.json"
+    done = run_tool("benchmark.py", "--config", "configs/cfg_demo.py", "--gpu-memory", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(out.read_text())["tables"]["memory of a GPU"]
+    assert 10 < row["MiB"] < 1000
     done = run_tool("benchmark.py", "--config", "configs/cfg_demo.py", "configs/cfg_voc.py", "--baseline")
     assert done.returncode == 2
     assert "several configurations give images per second" in done.stderr

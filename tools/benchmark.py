@@ -8,7 +8,8 @@
 
 `--baseline` runs the same image plainly (`itaclip.benchmark.plain`: one window and one view
 a pass, in float32) in the same process, and tells the ratios and the share of equal labels.
-Several configurations give images per second under the settings of each.
+Several configurations give images per second under the settings of each. `--gpu-memory` tells
+from the shapes of all tensors what a GPU would have to hold, without one.
 The weights may be stand-ins of the right size (``python tests/make_weights.py vit-b-16 F``).
 """
 
@@ -22,10 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import mmcv
 import torch
 
 from itaclip.benchmark import plain
 from itaclip.benchmark.machine import matrix_peak, measured, timed
+from itaclip.benchmark.pretended import gpu_peak_mib
 from itaclip.benchmark.stages import (
     TYPICAL_SIZES,
     decode,
@@ -96,11 +99,13 @@ def main() -> int:
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="default: usual in the data set")
     parser.add_argument("--batch", type=int, default=1, help="images at a time, with several configurations")
     parser.add_argument("--dtype", choices=PRECISIONS, help="replaces the configuration's")
+    parser.add_argument("--compile", action="store_true", help="with torch.compile")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings, such as batch_crops=5")
     parser.add_argument("--queries", type=int, help="so many random text features, instead of encoding the class list")
     parser.add_argument("--baseline", action="store_true", help="also plainly, in float32")
     parser.add_argument("--pamr", action="store_true", help="only refinement at --size, against the plain one")
     parser.add_argument("--growth", action="store_true", help="only seconds over image size, queries and stride")
+    parser.add_argument("--gpu-memory", action="store_true", help="only what a GPU would hold, by the tensors' shapes")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
     if len(args.config) > 1 and (args.baseline or args.pamr or args.growth or args.image or args.queries):
@@ -108,6 +113,8 @@ def main() -> int:
     changes = dict(parse_setting(pair) for pair in args.set)
     if args.dtype:
         changes["dtype"] = args.dtype
+    if args.compile:
+        changes["compile"] = True
     console = make_console()
     figures: dict[str, Any] = {
         "config": " ".join(map(str, args.config)), "changes": changes, "machine": machine(), "versions": versions()
@@ -119,7 +126,8 @@ def main() -> int:
         figures |= pamr_alone(size, queries, descriptions[0].settings)
         console.print_json(data=figures)
     else:
-        figures |= measure(args, descriptions[0], size) if len(descriptions) == 1 else rates(args, descriptions)
+        several = len(descriptions) > 1 or args.gpu_memory
+        figures |= rates(args, descriptions) if several else measure(args, descriptions[0], size)
         for title, rows in figures["tables"].items():
             console.print(table_of(title, rows))
         for line in figures["lines"]:
@@ -138,18 +146,24 @@ def typical_size(config: Path) -> tuple[int, int]:
 
 
 def rates(args: argparse.Namespace, descriptions: Sequence[ModelDescription]) -> dict[str, Any]:
-    """Images per second under the settings of every configuration, with random text features."""
-    rows = []
+    """Images per second, or memory of a GPU, under the settings of every configuration; random text features."""
+    rows: list[dict[str, Any]] = []
     for config, description in zip(args.config, descriptions, strict=True):
-        settings = description.settings
-        device = choose_device(settings.device, settings.dtype)
+        settings, short_side = description.settings, description.short_side
         clip = load_clip(*description.weights)
-        pipeline = Pipeline(clip, settings).to(device)
+        pipeline = Pipeline(clip, settings)
         queries = len(read_class_names(description.name_path, settings.background).queries)
-        bank = random_bank(queries, clip.text_projection.shape[1], device)
         size = (args.size[0], args.size[1]) if args.size else typical_size(config)
-        rows.append({"settings": config.stem} | throughput(pipeline, size, description.short_side, bank, args.batch))
-    return {"tables": {"images per second": rows}, "lines": []}
+        if args.gpu_memory:
+            image = mmcv.rescale_size(size, (2048, short_side))
+            found = {"size": f"{size[0]} x {size[1]}", "dtype": settings.dtype, "queries": queries,
+                     "MiB": gpu_peak_mib(pipeline, image, size, queries)}  # fmt: skip
+        else:
+            device = choose_device(settings.device, settings.dtype)
+            bank = random_bank(queries, clip.text_projection.shape[1], device)
+            found = throughput(pipeline.to(device), size, short_side, bank, args.batch)
+        rows.append({"settings": config.stem} | found)
+    return {"tables": {"memory of a GPU" if args.gpu_memory else "images per second": rows}, "lines": []}
 
 
 def measure(args: argparse.Namespace, description: ModelDescription, size: tuple[int, int]) -> dict[str, Any]:

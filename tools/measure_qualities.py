@@ -1,10 +1,11 @@
-"""What the qualities of `itaclip.Segmenter` cost and give, on a data set.
+"""What qualities and precisions of `itaclip.Segmenter` cost and give, on a data set.
 
-    python tools/measure_qualities.py --config configs/cfg_demo.py --out docs/results/qualities_demo.json
+    python tools/measure_qualities.py --config configs/cfg_demo.py --dtypes fp32 bf16 int8 \\
+        --out docs/results/qualities_demo.json
 
-For exact (windows and views as published), balanced and fast: encoder passes, seconds,
-mIoU, and the share of pixels that have exact's label. Resizing, classes, texts and
-thresholds are the configuration's; only the stride and the views change.
+For exact (windows and views as published), balanced and fast, in every precision: seconds,
+mIoU, and the share of pixels that have the first one's label. Resizing, classes, texts and
+thresholds are the configuration's; only the stride, the views and the precision change.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from itaclip.evaluation.report import machine, versions
 from itaclip.evaluation.setup import build_dataset, load_config
 from itaclip.files import write_json
 from itaclip.presets import QUALITIES, quality_settings
+from itaclip.settings import PRECISIONS
 
 
 def main() -> int:
@@ -30,6 +32,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--data-root", help="replaces the configuration's")
     parser.add_argument("--weights", help="replaces the configuration's")
+    parser.add_argument("--dtypes", nargs="+", choices=PRECISIONS, default=["fp32"], help="precisions (%(default)s)")
     parser.add_argument("--limit", type=int, help="only the first N images")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     args = parser.parse_args()
@@ -38,31 +41,34 @@ def main() -> int:
         config.test_dataloader.dataset.data_root = args.data_root
     dataset = build_dataset(config)
     classes, images = len(dataset.metainfo["classes"]), range(min(args.limit or len(dataset), len(dataset)))
-    segmenter = Segmenter.from_config(args.config, model=args.weights)
-    counts = {name: IoUCounts(classes) for name in QUALITIES}
-    seconds, equal = dict.fromkeys(QUALITIES, 0.0), {name: list[float]() for name in QUALITIES}
+    segmenters = {dtype: Segmenter.from_config(args.config, model=args.weights, dtype=dtype) for dtype in args.dtypes}
+    crop = segmenters[args.dtypes[0]].settings.slide_crop
+    variants = [(name, dtype) for name in QUALITIES for dtype in args.dtypes]
+    counts = {variant: IoUCounts(classes) for variant in variants}
+    seconds, equal = dict.fromkeys(variants, 0.0), {variant: list[float]() for variant in variants}
     console = make_console()
     with progress(console, len(images), "images") as advance:
         for i in images:
             sample = dataset[i]["data_samples"]
-            exact = None
-            for name in QUALITIES:
+            first = None
+            for name, dtype in variants:
                 began = time.perf_counter()
-                labels = segmenter(sample.img_path, **quality_settings(name, segmenter.settings.slide_crop)).labels
-                seconds[name] += time.perf_counter() - began
-                exact = labels if exact is None else exact
-                equal[name].append(float((labels == exact).mean()))
-                counts[name].add(torch.from_numpy(labels), sample.gt_sem_seg.data[0])
+                labels = segmenters[dtype](sample.img_path, **quality_settings(name, crop)).labels
+                seconds[name, dtype] += time.perf_counter() - began
+                first = labels if first is None else first
+                equal[name, dtype].append(float((labels == first).mean()))
+                counts[name, dtype].add(torch.from_numpy(labels), sample.gt_sem_seg.data[0])
             advance(1)
     rows = [
         {
             "quality": name,
-            **quality_settings(name, segmenter.settings.slide_crop),
-            "mIoU": round(counts[name].metrics().mean_iou, 2),
-            "labels_as_exact": round(float(np.mean(equal[name])), 4),
-            "seconds_per_image": round(seconds[name] / len(images), 3),
+            "dtype": dtype,
+            **quality_settings(name, crop),
+            "mIoU": round(counts[name, dtype].metrics().mean_iou, 2),
+            "labels_as_first": round(float(np.mean(equal[name, dtype])), 4),
+            "seconds_per_image": round(seconds[name, dtype] / len(images), 3),
         }
-        for name in QUALITIES
+        for name, dtype in variants
     ]
     write_json(args.out, {"config": str(args.config), "images": len(images), "rows": rows, "machine": machine(),
                           "versions": versions()})  # fmt: skip

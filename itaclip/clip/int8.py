@@ -50,9 +50,9 @@ class Int8Linear(nn.Module):
 
     def _product(self, x: Tensor) -> Tensor:
         low, high = (float(end) for end in x.aminmax())
-        # 254 steps, so that the rounding of both ends stays within 0..255
-        scale = max((max(high, 0.0) - min(low, 0.0)) / 254, 1e-12)
-        zero = round(-min(low, 0.0) / scale)
+        # 252 steps, one to spare at each end: bfloat16 may round an end another way than `zero` does
+        scale = max((max(high, 0.0) - min(low, 0.0)) / 252, 1e-12)
+        zero = round(-min(low, 0.0) / scale) + 1
         # torch rounds quickly to -128..127, oneDNN wants 0..255
         signed = x.mul(1 / scale).round_().add_(zero - 128).to(torch.int8)
         return torch.ops.onednn.qlinear_pointwise(

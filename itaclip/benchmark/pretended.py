@@ -1,0 +1,67 @@
+"""A GPU that is pretended: tensors that claim to lie on one, with shapes and no values.
+
+What a GPU would have to hold, and whether it would wait for the host, can be told without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._tools.mem_tracker import MemTracker
+
+from itaclip.benchmark.stages import random_bank
+from itaclip.clip.attention import gaussian_window
+from itaclip.pipeline import Pipeline
+from itaclip.windows import stitching_matrix
+
+
+@contextmanager
+def pretended_gpu() -> Iterator[None]:
+    """Tensors made here have no values and may lie on a GPU that is not there."""
+    with FakeTensorMode():
+        _forget()
+        yield
+    _forget()
+
+
+def on_gpu(pipeline: Pipeline) -> Pipeline:
+    """The pipeline, its parameters replaced by pretended ones of the same shapes on the GPU."""
+    for module in pipeline.modules():
+        for name, value in list(module._parameters.items()):
+            if value is not None:
+                there = torch.empty(value.shape, dtype=value.dtype, device="cuda")
+                module._parameters[name] = torch.nn.Parameter(there)
+    return pipeline
+
+
+def gpu_peak_mib(pipeline: Pipeline, image: tuple[int, int], size: tuple[int, int], queries: int) -> float:
+    """Largest sum of the tensors alive while an image is segmented, the image tower included.
+
+    What kernels and libraries take for themselves, and what the allocator keeps, comes on top.
+
+    Args:
+        pipeline: loses its weights.
+        image: height and width in pixels as it is encoded.
+        size: height and width of the result.
+        queries: Q.
+    """
+    width = pipeline.encoder.visual.proj.shape[1]
+    with pretended_gpu(), torch.no_grad():
+        device = torch.device("cuda")
+        on_gpu(pipeline)
+        bank, pixels = random_bank(queries, width, device), torch.empty(3, *image, device=device)
+        tracker = MemTracker()
+        tracker.track_external(pipeline, pixels, bank.features)
+        with tracker:
+            pipeline([pixels], [size], bank)
+        (found,) = (counts["Total"] for counts in tracker.get_tracker_snapshot("peak").values())
+    return found / 2**20
+
+
+def _forget() -> None:
+    """Pretended and real tensors do not mix."""
+    stitching_matrix.cache_clear()
+    gaussian_window.cache_clear()
