@@ -92,9 +92,9 @@ class Settings:
     """Precision of the image tower: fp32, bf16, fp16, or int8 (CPUs with VNNI alone)."""
     compile: bool = False
     """Let torch.compile fuse the steps between the matrix products: a wait of up to a minute at
-    the first image and a C++ compiler for it. Pays on a GPU, hardly on a CPU."""
+    the first image. Needs a C++ compiler, on a GPU Triton, where it is expected to pay; it hardly does on a CPU."""
     device: str = "auto"
-    """Torch device; auto takes a GPU when there is one."""
+    """Torch device; auto takes a GPU when there is one, and a CPU for int8."""
 
     def __post_init__(self) -> None:
         for name in ("middle_layers", "pamr_stride"):  # config files hold lists
@@ -125,6 +125,7 @@ class Settings:
              "one or more positive dilations"),
             (self.logit_scale > 0, "logit_scale", "positive"),
             (self.batch_crops is None or self.batch_crops > 0, "batch_crops", "None or positive"),
+            (not (self.compile and self.dtype == "int8"), "compile", "False with int8, which reads ranges as it goes"),
             (self.dtype in PRECISIONS, "dtype", f"one of {', '.join(PRECISIONS)}"),
         ]  # fmt: skip
         for holds, name, expected in checks:

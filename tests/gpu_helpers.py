@@ -4,9 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from itaclip import ItaclipError
+from itaclip.benchmark.pretended import pretended_gpu
+
+
+def can_pretend() -> bool:
+    """Whether this PyTorch can pretend a GPU here."""
+    try:
+        with pretended_gpu():
+            return True
+    except ItaclipError:
+        return False
+
+
+needs_pretending = pytest.mark.skipif(not can_pretend(), reason="needs a PyTorch that can pretend a GPU")
 
 
 class Copies(TorchDispatchMode):

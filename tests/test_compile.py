@@ -41,6 +41,9 @@ def test_the_same_labels_compiled_once(tiny_clip: CLIP) -> None:
         torch.testing.assert_close(one.scores, other.scores, atol=1e-5, rtol=0)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
     assert not torch._dynamo.utils.counters["graph_break"]
+    other = copy.deepcopy(compiled)
+    torch.nn.init.zeros_(other.encoder.visual.proj)
+    assert not other.encoder(torch.randn(2, 3, 64, 64)).any()  # a copy computes with weights of its own
 
 
 def test_a_round_in_one_expression() -> None:

@@ -197,6 +197,7 @@ STATE = {"visual.proj": torch.ones(2, 3), "logit_scale": torch.ones(())}
 @many(500)
 @example(saved([1, 2]))
 @example(save_safetensors({}))
+@example(saved(STATE).replace(b"PK\x01\x02\x00\x00\x00\x00", b"PK\x01\x02\x00\x00\x40\x00"))  # a later zip format
 def test_weight_files(folder: Path, content: bytes) -> None:
     path = folder / "weights.pt"
     path.write_bytes(content)

@@ -20,7 +20,7 @@ from itaclip.pipeline import Pipeline
 from itaclip.settings import Settings
 from itaclip.text import TextBank, parse_class_names
 
-pytestmark = pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="needs a processor with VNNI instructions")
+multiplies = pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="needs a processor with VNNI instructions")
 
 CLASSES = parse_class_names(["background, wall", "cat, kitten", "cup"])
 
@@ -40,6 +40,7 @@ def exactly(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return (left @ right.T).double() * steps * rows + bias.double()
 
 
+@multiplies
 @given(
     rows=st.integers(1, 40), inputs=st.integers(1, 70), outputs=st.integers(1, 50), shift=st.floats(-3, 3),
     seed=st.integers(0, 99),
@@ -56,6 +57,7 @@ def test_products_are_those_of_integers(rows: int, inputs: int, outputs: int, sh
     assert float(((found - expected).abs() > 1e-3).double().mean()) < 0.1
 
 
+@multiplies
 @given(shift=st.floats(-3, 3), spread=st.floats(1e-3, 1e3), seed=st.integers(0, 10**6))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_value_comes_back_within_a_step(dtype: torch.dtype, shift: float, spread: float, seed: int) -> None:
@@ -66,6 +68,7 @@ def test_every_value_comes_back_within_a_step(dtype: torch.dtype, shift: float, 
         assert float((one - x.float()).abs().max()) <= 1.01 * float(step(x))
 
 
+@multiplies
 def test_values_without_a_range() -> None:
     weight, bias = torch.randn(5, 8), torch.randn(5)
     layer = Int8Linear(weight, bias, torch.float32)
@@ -77,6 +80,7 @@ def test_values_without_a_range() -> None:
     assert torch.equal(nothing(torch.randn(1, 3, 8))[0], bias.expand(3, -1))
 
 
+@multiplies
 @pytest.mark.parametrize("bfloat16", [True, False])
 @pytest.mark.parametrize("method", METHODS)
 def test_labels_stay(method: str, bfloat16: bool, tiny_clip: CLIP, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +96,7 @@ def test_labels_stay(method: str, bfloat16: bool, tiny_clip: CLIP, monkeypatch: 
     assert not torch.equal(found[0].scores, expected[0].scores)
 
 
+@multiplies
 def test_company_changes_nothing(tiny_clip: CLIP) -> None:
     encoder = DenseEncoder(copy.deepcopy(tiny_clip).visual, METHODS["itaclip"]).lower("int8")
     pixels = torch.randn(4, 3, 64, 96) * torch.tensor([0.1, 1, 5, 20])[:, None, None, None]
@@ -100,6 +105,17 @@ def test_company_changes_nothing(tiny_clip: CLIP) -> None:
         torch.testing.assert_close(encoder(one[None])[0], tokens, atol=1e-5, rtol=1e-5)
 
 
+@multiplies
+def test_copies_and_a_second_pipeline(tiny_clip: CLIP) -> None:
+    clip = copy.deepcopy(tiny_clip)
+    pixels = torch.randn(1, 3, 64, 64)
+    encoder = DenseEncoder(clip.visual, METHODS["itaclip"]).lower("int8")
+    expected = encoder(pixels)
+    assert torch.equal(copy.deepcopy(encoder)(pixels), expected)
+    assert torch.equal(DenseEncoder(clip.visual, METHODS["itaclip"]).lower("int8")(pixels), expected)
+
+
+@multiplies
 def test_gelu_models_too(tiny_clip: CLIP) -> None:
     clip = copy.deepcopy(tiny_clip)
     for block in clip.visual.transformer.resblocks:
@@ -110,6 +126,7 @@ def test_gelu_models_too(tiny_clip: CLIP) -> None:
     assert F.cosine_similarity(found, expected, dim=-1).min() > 0.995
 
 
+@multiplies
 def test_the_api_takes_it(demo_root: object, quick: Segmenter) -> None:
     segmenter = Segmenter("demo", "fast", pamr_steps=0, dtype="int8")
     for each in (segmenter, quick):
@@ -122,6 +139,8 @@ def test_where_it_is_refused(tiny_clip: CLIP, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ItaclipError, match="'int8' runs on CPUs alone, and device is 'cuda'"):
         choose_device("cuda", "int8")
     assert choose_device("auto", "int8") == torch.device("cpu")
+    with pytest.raises(ItaclipError, match="compile = True: expected False with int8"):
+        Settings(dtype="int8", compile=True)
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
-    with pytest.raises(ItaclipError, match="no VNNI instructions; take bf16 or fp32"):
+    with pytest.raises(ItaclipError, match=r"no AVX-512 VNNI instructions here.*take bf16 or fp32"):
         Pipeline(copy.deepcopy(tiny_clip), Settings(dtype="int8"))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from gpu_helpers import needs_pretending
 from open_clip.model import CLIP
 from torch import Tensor
 
@@ -76,6 +77,7 @@ def test_one_window_that_does_not_fit_is_told(tiny_clip: CLIP, bank: TextBank) -
         pipeline(tiny_clip, holds=4, views=True)(images()[:1], [(50, 50)], bank)
 
 
+@needs_pretending
 @pytest.mark.parametrize("stride", [28, 112])
 def test_memory_on_a_gpu_is_a_few_maps_of_the_image(stride: int, tiny_clip: CLIP) -> None:
     """Live tensors of a 1024 x 2048 image with 26 queries, by their shapes."""

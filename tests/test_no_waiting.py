@@ -11,7 +11,7 @@ import copy
 
 import pytest
 import torch
-from gpu_helpers import Copies
+from gpu_helpers import Copies, needs_pretending
 from open_clip.model import CLIP
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
@@ -21,6 +21,8 @@ from itaclip.confusion import confusion_matrix
 from itaclip.pipeline import Pipeline
 from itaclip.settings import Settings
 from itaclip.text import TextBank, parse_class_names
+
+pytestmark = needs_pretending
 
 CLASSES = parse_class_names(["background, wall", "cat, kitten", "cup"])
 

@@ -45,7 +45,7 @@ from itaclip.command.options import parse_setting
 from itaclip.configuration import ModelDescription, read_config, read_model
 from itaclip.console import make_console, run, table_of
 from itaclip.devices import choose_device
-from itaclip.evaluation.report import machine, peak_memory_mib, versions
+from itaclip.evaluation.report import machine, versions
 from itaclip.files import write_json
 from itaclip.images import normalise
 from itaclip.pamr import pamr
@@ -82,8 +82,8 @@ def pamr_alone(size: tuple[int, int], queries: int, settings: Settings) -> dict[
     masks, guide = torch.randn(queries, *size).to(device), normalise(photo(size)).to(device)
     refine = partial(pamr, steps=settings.pamr_steps, dilations=settings.pamr_stride, compile=settings.compile)
     refine(masks, guide) if device.type == "cuda" else refine(masks[:, :64, :64], guide[:, :64, :64])  # warm-up
-    ours, refined = measured(lambda: refine(masks, guide))
-    theirs, expected = measured(lambda: plain.refine(masks, guide, settings))
+    ours, refined = measured(lambda: refine(masks, guide), device)
+    theirs, expected = measured(lambda: plain.refine(masks, guide, settings), device)
     return {
         "size": list(size), "queries": queries, "steps": settings.pamr_steps, "seconds": ours.seconds,
         "extra_mib": ours.extra_mib, "plain_seconds": theirs.seconds, "plain_extra_mib": theirs.extra_mib,
@@ -108,8 +108,13 @@ def main() -> int:
     parser.add_argument("--gpu-memory", action="store_true", help="only what a GPU would hold, by the tensors' shapes")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
-    if len(args.config) > 1 and (args.baseline or args.pamr or args.growth or args.image or args.queries):
-        parser.error("several configurations give images per second; the other measurements take one.")
+    several = len(args.config) > 1 or args.gpu_memory
+    if several and (args.baseline or args.pamr or args.growth or args.image or args.queries):
+        parser.error("images per second of several configurations and --gpu-memory go with no other measurement.")
+    if args.batch != 1 and (not several or args.gpu_memory):
+        parser.error("--batch is for images per second of several configurations.")
+    if args.gpu_memory and args.dtype == "int8":
+        parser.error("--gpu-memory: int8 runs on CPUs alone.")
     changes = dict(parse_setting(pair) for pair in args.set)
     if args.dtype:
         changes["dtype"] = args.dtype
@@ -126,14 +131,11 @@ def main() -> int:
         figures |= pamr_alone(size, queries, descriptions[0].settings)
         console.print_json(data=figures)
     else:
-        several = len(descriptions) > 1 or args.gpu_memory
         figures |= rates(args, descriptions) if several else measure(args, descriptions[0], size)
         for title, rows in figures["tables"].items():
             console.print(table_of(title, rows))
         for line in figures["lines"]:
             console.print(line)
-    figures["peak_memory_mib"] = peak_memory_mib()
-    console.print(f"peak memory {figures['peak_memory_mib']}")
     if args.out:
         write_json(args.out, figures)
     return 0

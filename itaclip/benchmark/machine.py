@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,12 @@ class Cost:
     extra_mib: float
 
 
-def measured(function: Callable[[], Any]) -> tuple[Cost, Any]:
-    """The cost of a call, and its result."""
-    _forget_peak()
-    before = _peak_mib()
+def measured(function: Callable[[], Any], device: torch.device) -> tuple[Cost, Any]:
+    """The cost of a call that works on a device, and its result."""
+    _forget_peak(device)
+    before = _peak_mib(device)
     taken, result = timed(function)
-    peak = _peak_mib()
+    peak = _peak_mib(device)
     return Cost(taken, peak, peak - before), result
 
 
@@ -83,18 +84,18 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def _forget_peak() -> None:
+def _forget_peak(device: torch.device) -> None:
     """Let peaks start from what is in use now."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    reset = Path("/proc/self/clear_refs")
-    if reset.exists():
-        reset.write_text("5")
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):  # another system, or a closed container: peaks since the start
+            Path("/proc/self/clear_refs").write_text("5")
 
 
-def _peak_mib() -> float:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
+def _peak_mib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     kib = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]

@@ -10,21 +10,33 @@ from contextlib import contextmanager
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributed._tools.mem_tracker import MemTracker
 
 from itaclip.benchmark.stages import random_bank
 from itaclip.clip.attention import gaussian_window
+from itaclip.errors import ItaclipError
 from itaclip.pipeline import Pipeline
 from itaclip.windows import stitching_matrix
 
 
 @contextmanager
 def pretended_gpu() -> Iterator[None]:
-    """Tensors made here have no values and may lie on a GPU that is not there."""
+    """Tensors made here have no values and may lie on a GPU that is not there.
+
+    Raises:
+        ItaclipError: an older PyTorch (2.6 was seen to), which wants a driver all the same.
+    """
     with FakeTensorMode():
+        try:
+            torch.empty(1, device="cuda")[None]
+        except (RuntimeError, AssertionError) as error:
+            raise ItaclipError(
+                f"PyTorch {torch.__version__} cannot pretend a GPU on a machine without one; take a newer PyTorch."
+            ) from error
         _forget()
-        yield
-    _forget()
+        try:
+            yield
+        finally:
+            _forget()
 
 
 def on_gpu(pipeline: Pipeline) -> Pipeline:
@@ -48,6 +60,8 @@ def gpu_peak_mib(pipeline: Pipeline, image: tuple[int, int], size: tuple[int, in
         size: height and width of the result.
         queries: Q.
     """
+    from torch.distributed._tools.mem_tracker import MemTracker  # private: nothing else depends on it
+
     width = pipeline.encoder.visual.proj.shape[1]
     with pretended_gpu(), torch.no_grad():
         device = torch.device("cuda")

@@ -34,6 +34,7 @@ class Stages:
     """What a run measured.
 
     Attributes:
+        device: where the tensors are.
         seconds: by stage, in order.
         peak_mib: largest memory by stage, see `Cost`.
         labels: H x W int64.
@@ -42,6 +43,7 @@ class Stages:
         image: 3 x h x w as it is encoded.
     """
 
+    device: torch.device
     seconds: dict[str, float] = field(default_factory=dict)
     peak_mib: dict[str, float] = field(default_factory=dict)
     labels: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -51,7 +53,7 @@ class Stages:
 
     def clock(self, stage: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function and add its cost to a stage."""
-        cost, result = measured(lambda: function(*arguments))
+        cost, result = measured(lambda: function(*arguments), self.device)
         self.seconds[stage] = self.seconds.get(stage, 0.0) + cost.seconds
         self.peak_mib[stage] = max(self.peak_mib.get(stage, 0.0), cost.peak_mib)
         return result
@@ -76,7 +78,7 @@ def random_bank(queries: int, width: int, device: torch.device) -> TextBank:
 def fast(pipeline: Pipeline, bank: TextBank, jpeg: bytes, short_side: int) -> Stages:
     """The library's stages, one after the other, for an encoded image."""
     settings, device, names = pipeline.settings, bank.features.device, bank.class_names
-    found = Stages()
+    found = Stages(device)
     bgr = found.clock("decode", decode, jpeg)
     image = found.image = found.clock("resize, normalise", _prepare, bgr, short_side).to(device)
     plan, size = pipeline.plan(image), bgr.shape[:2]
@@ -109,10 +111,11 @@ def plainly(
     clip: CLIP, settings: Settings, middle: Sequence[int], bank: TextBank, jpeg: bytes, short_side: int
 ) -> Stages:
     """The same image done plainly, in float32."""
-    found = Stages()
+    found = Stages(bank.features.device)
     bgr = decode(jpeg)
     image, size = _prepare(bgr, short_side).to(bank.features.device), bgr.shape[:2]
-    logits = found.clock("windows", plain.slide, clip.visual, image, bank.features, settings, middle)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # float32 is meant to be float32
+        logits = found.clock("windows", plain.slide, clip.visual, image, bank.features, settings, middle)
     found.logits = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
     found.guide = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
     refined = found.logits
@@ -149,7 +152,7 @@ def throughput(
     image = _prepare(photo(size), short_side).to(device)
     if device.type == "cuda" or pipeline.settings.compile:
         pipeline([image] * batch, [size] * batch, bank)
-    cost, _ = measured(lambda: pipeline([image] * batch, [size] * batch, bank))
+    cost, _ = measured(lambda: pipeline([image] * batch, [size] * batch, bank), device)
     passes, flops = encoder_work(pipeline, image)
     achieved, peak = batch * flops / cost.seconds / 1e9, matrix_peak(device, pipeline.settings.dtype)
     return {

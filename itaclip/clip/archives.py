@@ -62,8 +62,11 @@ def read_weights(path: str | Path) -> WeightFile:
         quick_gelu = None if stated is None else stated.lower() == "true"
         return WeightFile(_openai_names(state), quick_gelu, path)
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except (zipfile.BadZipFile, RuntimeError, ValueError) as error:  # such as a version of zip from the future
+            raise ItaclipError(f"{path}: damaged archive ({type(error).__name__}: {error}).") from error
         if any(name.split("/")[1:2] == ["constants.pkl"] or "/code/" in name for name in names):
             return WeightFile(_openai_names(_read_torchscript(path)), True, path)
     return WeightFile(_openai_names(_read_state_dict(path)), None, path)

@@ -91,6 +91,8 @@ def run_block(block: Block, x: Tensor, projections: Projections | None = None, c
 
 def round_to_int8(block: Block, between: torch.dtype) -> None:
     """Put the block's four matrix products into 8 bits; heads and hidden values become `between`."""
+    if isinstance(block.attn, Int8Attention):
+        return
     mlp = block.mlp
     activation, scale = ("swish", _QUICK) if isinstance(mlp.gelu, QuickGELU) else ("gelu", 1.0)
     block.mlp = Int8FeedForward(mlp.c_fc, mlp.c_proj, between, activation, scale)

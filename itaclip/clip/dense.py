@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ class DenseEncoder(nn.Module):
         self.method = method
         self.blocks: nn.ModuleList = visual.transformer.resblocks
         self.most_windows: int | None = None  # that a pass has been found to hold; None: not tried
-        self._compiled: Callable[[Tensor, Sequence[Method]], list[Tensor]] | None = None
+        self._compile = False
         self._check(method)
 
     def _check(self, method: Method) -> None:
@@ -93,7 +94,7 @@ class DenseEncoder(nn.Module):
 
     def compiled(self) -> DenseEncoder:
         """Let torch.compile fuse what lies between the matrix products, from the first pass on."""
-        self._compiled = torch.compile(self._tokens)
+        self._compile = True
         return self
 
     @property
@@ -144,14 +145,17 @@ class DenseEncoder(nn.Module):
             self._check(method)
         if len({method.positions for method in methods}) > 1:
             raise ItaclipError("methods that resample positional embeddings differently cannot share a pass.")
-        if self._compiled is None:
+        if not self._compile:
             return self._tokens(pixels, methods)
         torch._dynamo.maybe_mark_dynamic(pixels, 0)  # or every number of views would be compiled anew
         try:
-            return self._compiled(pixels, methods)
-        except torch._dynamo.exc.BackendCompilerFailed as error:
+            return _compiled_tokens()(self, pixels, methods)
+        except torch._dynamo.exc.TorchDynamoException as error:
             reason = str(error).splitlines()[0]
-            raise ItaclipError(f"compile = True: torch.compile failed ({reason}); set compile=False.") from error
+            raise ItaclipError(
+                f"compile = True: torch.compile failed ({reason}); it needs a C++ compiler, or Triton on a GPU. "
+                "Or set compile=False."
+            ) from error
 
     def _tokens(self, pixels: Tensor, methods: Sequence[Method]) -> list[Tensor]:
         x, grid = self._embed(pixels, methods[0].positions)
@@ -202,6 +206,12 @@ class DenseEncoder(nn.Module):
         else:
             patches = F.interpolate(square, size=grid, mode="bicubic", antialias=rule == "antialias")
         return torch.cat([table[:1].float(), patches.flatten(2)[0].T])
+
+
+@lru_cache(maxsize=1)
+def _compiled_tokens() -> Callable[[DenseEncoder, Tensor, Sequence[Method]], list[Tensor]]:
+    """Of the class, not of an encoder: a copy of an encoder has weights of its own."""
+    return torch.compile(DenseEncoder._tokens)
 
 
 def _modified(block: Block, method: Method, x: Tensor, p: Projections, middle: list[Projections],

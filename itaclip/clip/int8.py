@@ -7,6 +7,8 @@ multiplies u8 by s8 and adds up in 32 bits.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +22,9 @@ def check_int8() -> None:
         ItaclipError: this is one, or torch was built without oneDNN.
     """
     if not (torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported()):
-        raise ItaclipError("dtype = 'int8': this processor has no VNNI instructions; take bf16 or fp32.")
+        raise ItaclipError(
+            "dtype = 'int8': no AVX-512 VNNI instructions here, or PyTorch without oneDNN; take bf16 or fp32."
+        )
 
 
 class Int8Linear(nn.Module):
@@ -43,9 +47,14 @@ class Int8Linear(nn.Module):
         self._bias = bias.detach().float()
         self._output, self._activation = output, activation
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Int8Linear:
+        return self  # oneDNN's packed weights cannot be copied, and never change
+
     def forward(self, x: Tensor) -> Tensor:
         """B x M x K, float32 or bfloat16, to B x M x N, one of the batch after the other: so
         company changes no result, and what is at hand stays in the caches."""
+        if x.device.type != "cpu":
+            raise ItaclipError(f"int8 weights were loaded for a CPU, and the image is on {x.device}.")
         return torch.stack([self._product(one) for one in x])
 
     def _product(self, x: Tensor) -> Tensor:

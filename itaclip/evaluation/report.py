@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import platform
-import resource
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -82,6 +81,8 @@ def machine() -> dict[str, Any]:
 
 def peak_memory_mib() -> dict[str, float]:
     """Largest memory so far in MiB: of the process, and of the GPU where one was used."""
+    import resource  # not on Windows, where `itaclip env` still reports versions
+
     unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss: bytes on macOS, KiB elsewhere
     peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
     if torch.cuda.is_available():
