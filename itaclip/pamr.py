@@ -8,7 +8,7 @@ dilations) and one padded block of masks are all the memory it takes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
@@ -59,13 +59,13 @@ def affinity(guide: Tensor, dilations: Sequence[int]) -> Tensor:
     3 x 3 neighbourhoods of all dilations together, centres included, unbiased.
     """
     count = 9 * len(dilations)
-    mean = (sum(x for _, x in _shifted(guide, dilations)) + len(dilations) * guide) / count
-    spread = sum((x - mean).square() for _, x in _shifted(guide, dilations))
+    mean = (sum(_shifted(guide, dilations)) + len(dilations) * guide) / count
+    spread = sum((x - mean).square() for x in _shifted(guide, dilations))
     spread = spread + len(dilations) * (guide - mean).square()
     sigma = (spread / (count - 1)).sqrt()
     scale = -1 / (1e-8 + 0.1 * sigma)
     weights = torch.empty(8 * len(dilations), *guide.shape[1:], dtype=guide.dtype, device=guide.device)
-    for n, x in _shifted(guide, dilations):
+    for n, x in enumerate(_shifted(guide, dilations)):
         weights[n] = ((guide - x).abs() * scale).mean(0)
     return weights.softmax(0)
 
@@ -92,13 +92,7 @@ def _round(block: Tensor, weights: Tensor, dilations: Sequence[int]) -> Tensor:
 
 def _fused_round(block: Tensor, weights: Tensor, dilations: Sequence[int]) -> Tensor:
     """As `_round`, in one expression for a compiler to fuse."""
-    height, width = block.shape[1:]
-    reach = max(dilations)
-    padded = _pad(block, reach)
-    parts = [
-        padded[:, reach + dy : reach + dy + height, reach + dx : reach + dx + width] * weights[n]
-        for n, (dy, dx) in enumerate(_offsets(dilations))
-    ]
+    parts = [x * weights[n] for n, x in enumerate(_shifted(block, dilations))]
     return sum(parts[1:], parts[0])
 
 
@@ -107,13 +101,14 @@ def _compiled_round() -> Callable[[Tensor, Tensor, Sequence[int]], Tensor]:
     return torch.compile(_fused_round, dynamic=True)
 
 
-def _shifted(image: Tensor, dilations: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-    """Number and view of the image moved by every neighbour's offset; borders repeat."""
+def _shifted(image: Tensor, dilations: Sequence[int]) -> list[Tensor]:
+    """Views of the image moved by every neighbour's offset; borders repeat."""
     height, width = image.shape[1:]
     reach = max(dilations)
     padded = _pad(image, reach)
-    for n, (dy, dx) in enumerate(_offsets(dilations)):
-        yield n, padded[:, reach + dy : reach + dy + height, reach + dx : reach + dx + width]
+    return [
+        padded[:, reach + dy : reach + dy + height, reach + dx : reach + dx + width] for dy, dx in _offsets(dilations)
+    ]
 
 
 def _offsets(dilations: Sequence[int]) -> list[tuple[int, int]]:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from itaclip.clip import attention
+from itaclip.clip.dense import DTYPES
 from itaclip.clip.methods import METHODS, Method, Positions, get_method
 from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.windows import Padding
 
-PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+PRECISIONS = (*DTYPES, "int8")
 
 
 @dataclass(frozen=True)
