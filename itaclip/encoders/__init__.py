@@ -1,0 +1,13 @@
+"""Second encoders: vision models whose features shape CLIP's attention.
+
+    encoder = load_second_encoder("dino-vitb8")
+    features = encoder(pixels)  # pixels as CLIP gets them
+    features.tokens, features.query_key
+
+By name through timm, from a file, or from a Hugging Face folder; nothing in a file is executed.
+"""
+
+from itaclip.encoders.encoder import Features, SecondEncoder
+from itaclip.encoders.loading import DEMO, NAMES, load_second_encoder
+
+__all__ = ["DEMO", "NAMES", "Features", "SecondEncoder", "load_second_encoder"]

@@ -1,0 +1,24 @@
+"""Class-agnostic regions of an image, and what they do to label maps.
+
+A region map is an H x W int32 array of the image's own size: 0 is unsegmented, regions count
+from 1. It comes from a source:
+
+    source = region_source("felzenszwalb")  # or "slic", "sam2", "sam2:FOLDER", a folder of masks
+    regions = source(image, "street/0001.jpg")
+
+`itaclip.regions.correction` uses it after the thresholds.
+"""
+
+from itaclip.regions.correction import map_correction
+from itaclip.regions.files import MaskFolder, read_region_map, write_region_map
+from itaclip.regions.source import RegionMap, RegionSource, region_source
+
+__all__ = [
+    "MaskFolder",
+    "RegionMap",
+    "RegionSource",
+    "map_correction",
+    "read_region_map",
+    "region_source",
+    "write_region_map",
+]

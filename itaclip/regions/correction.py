@@ -1,0 +1,31 @@
+"""Map correction: one label for a whole region."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def map_correction(labels: Tensor, regions: Tensor, classes: int, count: int) -> Tensor:
+    """Give all pixels of a region the region's most frequent label, the smallest on a tie.
+
+    CorrCLIP's last step (Zhang et al., ICCV 2025). Region 0 is left as it is. Nothing waits for a
+    GPU, which is why the numbers of classes and regions are given and not looked up.
+
+    Args:
+        labels: H x W int64, 0 to `classes` - 1.
+        regions: H x W integers, 0 to `count`, on the same device.
+        classes: number of classes.
+        count: the largest region id that may occur; memory grows with `classes` x `count`.
+
+    Returns:
+        H x W int64, a new tensor.
+    """
+    region = regions.to(torch.int64)
+    cells = (region * classes + labels).flatten()
+    table = torch.zeros((count + 1) * classes, dtype=torch.int64, device=labels.device)
+    table.scatter_add_(0, cells, torch.ones_like(cells))
+    # counts and labels in one number, so that no two are equal and every device picks the same one
+    order = torch.arange(classes - 1, -1, -1, device=labels.device)
+    winners = (table.view(count + 1, classes) * classes + order).argmax(dim=1)
+    return torch.where(region > 0, winners[region], labels)

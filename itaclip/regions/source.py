@@ -1,0 +1,71 @@
+"""Where region maps come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from itaclip.errors import ItaclipError, did_you_mean
+from itaclip.regions.files import MaskFolder
+from itaclip.regions.unsupervised import Felzenszwalb, Slic
+
+RegionMap: TypeAlias = NDArray[np.int32]
+
+
+class RegionSource(Protocol):
+    """Makes or finds the region map of an image."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for messages."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs where region maps may differ; for caches and kept results."""
+
+    def __call__(self, image: NDArray[np.uint8], name: str | None = None) -> RegionMap:
+        """The region map of an image.
+
+        Args:
+            image: H x W x 3 uint8 RGB.
+            name: the image's file name, or its path below the folder of images, with or without
+                ending. Only masks from files need it.
+
+        Returns:
+            H x W int32, 0 = unsegmented, regions from 1.
+
+        Raises:
+            ItaclipError: no map for this image; the message tells why.
+        """
+
+
+def region_source(spec: str, *, device: str = "cpu") -> RegionSource:
+    """A source by its name.
+
+    Args:
+        spec: ``"felzenszwalb"`` or ``"slic"`` (no weights), ``"sam2"``, ``"sam2:NAME"`` or
+            ``"sam2:FOLDER"``, or a folder of masks (`MaskFolder`).
+        device: where SAM 2 runs.
+
+    Raises:
+        ItaclipError: unknown, a folder that is not there, or weights that are not on this machine.
+    """
+    if spec == "felzenszwalb":
+        return Felzenszwalb()
+    if spec == "slic":
+        return Slic()
+    kind, _, model = spec.partition(":")
+    if kind == "sam2":
+        from itaclip.regions.sam2 import LARGE, Sam2Masks
+
+        return Sam2Masks(model or LARGE, device=device)
+    if Path(spec).expanduser().is_dir():
+        return MaskFolder(Path(spec).expanduser())
+    known = ("felzenszwalb", "slic", "sam2")
+    raise ItaclipError(
+        f"regions {spec!r}: expected {', '.join(known)}, sam2:NAME, sam2:FOLDER, or a folder of masks that exists."
+        + did_you_mean(spec, known)
+    )
