@@ -1,28 +1,33 @@
 """Train the bundled demo CLIP: a miniature ViT, by contrast on captions alone.
 
-    python tools/train_demo_clip.py --out demo_clip.safetensors --compile
+    python tools/draw_demo_pool.py --out data/demo_pool
+    python tools/train_demo_clip.py --pool data/demo_pool --out demo_clip.safetensors
 
-Takes one to two hours on two cores, minutes on a GPU. The file is written at every
-report, so a run may be ended early; its metadata tell the step.
+Half an hour on one core. Checkpoints lie beside the output; --resume goes on from the last.
+`--init` begins from another file of the same layout instead of random numbers.
 
-The scenes of `itaclip.demo` are drawn while training runs; a caption names what a
-scene shows. No mask, and no scene of the held-out demo set, reaches this program.
+Windows of random scale are cut from the pool's scenes, around things of every class equally
+often. What a window shows is told by captions ("a red car and a tree"), and so is what each of
+the three by three parts of a whole window shows; no mask, and no scene of the held-out data set,
+reaches this program's losses. The pool knows which thing every pixel belongs to: that decides
+what the caption of a window or a part mentions, and is used for nothing else.
 
 What is contrasted, all of it at caption level:
 
-* class token with the caption of its scene, as in CLIP (Radford et al., ICML 2021);
+* class token with the caption of its window, as in CLIP (Radford et al., ICML 2021);
 * mean of the unit patch tokens with the same captions;
-* patch tokens with one short caption per class, each true or false of the scene, by a
-  soft maximum over patches. The mean does not care whether attention mixes regions;
-  the maximum, as in FILIP (Yao et al., ICLR 2022), rewards patches that do not.
-  Sub-captions as extra positives follow DreamLIP (Zheng et al., ECCV 2024), the
-  sigmoid loss follows SigLIP (Zhai et al., ICCV 2023).
+* patch tokens with one short caption per class ("a photo of a car"), and per class and colour
+  ("a red car"), each true or false of the window
+  (of the part), by a soft maximum over its patches. The mean does
+  not care whether attention mixes regions; the maximum, as in FILIP (Yao et al., ICLR 2022),
+  rewards patches that do not. Sub-captions as extra positives follow DreamLIP (Zheng et al.,
+  ECCV 2024), the sigmoid loss follows SigLIP (Zhai et al., ICCV 2023).
 
-Most steps see small scenes (8 x 8 patches) at random places of the positional grid,
-which is several times cheaper than whole ones and keeps neighbouring patches together;
-the last steps see the whole 14 x 14.
-The feed-forward network of the last block is skipped at random (stochastic depth,
-Huang et al., ECCV 2016), so that what the last attention writes is readable by itself.
+Most steps see small windows (6 x 6 patches) at random places of the positional grid, which is
+several times cheaper than whole ones and keeps neighbouring patches together; the last steps
+see the whole 14 x 14. The feed-forward network of the last block is skipped at random
+(stochastic depth, Huang et al., ECCV 2016), so that what the last attention writes is readable
+by itself.
 """
 
 from __future__ import annotations
@@ -33,7 +38,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -43,70 +48,133 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from open_clip import get_tokenizer
 from open_clip.model import CLIP
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
 
-from itaclip.demo.captions import caption
+from itaclip.demo.captions import caption, colored_kinds, phrase, short
 from itaclip.demo.scenes import draw_scene
-from itaclip.demo.textures import TEXTURES, draw
+from itaclip.demo.world import CLASSES, KINDS
 
 SIDE, PATCH, WIDTH, LAYERS = 112, 8, 128, 12
 EMBED, TEXT_WIDTH, TEXT_LAYERS = 64, 64, 3
 MEAN = torch.tensor([122.771, 116.746, 104.094]).view(3, 1, 1)
 STD = torch.tensor([68.501, 66.632, 70.323]).view(3, 1, 1)
-CLASSES = len(TEXTURES)
+SHORT_SIDE = 168  # of a scene, as configs/cfg_demo.py resizes it
 SHARPNESS = 10.0  # of the soft maximum: 0 is the mean over patches, infinity the maximum
-
-Batch = tuple[Tensor, Tensor, list[str]]
+COLORED = colored_kinds()
+_PAIR = {pair: i for i, pair in enumerate(COLORED)}
+PARTS = ((0, 5, 10, 14), (0, 5, 9, 14), (0, 4, 9, 14))  # of whole windows, in patches: three by three
+POINTS = 6  # remembered per thing: where windows may be centred
+GREY = 1 / 5  # share of windows shown without colours
+SMALLEST, MENTIONED = 0.006, 0.03  # share of a window: below the first absent, above the second present
 
 
 # --- data --------------------------------------------------------------------
 
 
-class TextureBank:
-    """Textures drawn once and cut at random: composing a scene then takes about 2 ms."""
+class Pool:
+    """Scenes drawn by tools/draw_demo_pool.py, and windows cut from them."""
 
-    def __init__(self, per_class: int, side: int, rng: np.random.Generator) -> None:
-        self.tiles = np.stack([[draw(c, (side, side), rng) for _ in range(per_class)] for c in range(CLASSES)])
+    def __init__(self, folder: Path, seed: int) -> None:
+        rng = np.random.default_rng([seed, 3])
+        self.images: list[NDArray[np.uint8]] = []
+        self.owner: list[NDArray[np.uint8]] = []
+        self.things: list[list[tuple[int, str | None]]] = []
+        self.night: list[bool] = []
+        places: list[list[tuple[int, int, int]]] = [[] for _ in range(CLASSES)]
+        for path in sorted(folder.glob("shard_*.npz")):
+            with np.load(path) as shard:
+                images, owner = shard["images"], shard["owner"]
+                for i in range(len(images)):
+                    self.things.append([(c, w) for c, w in json.loads(str(shard["things"][i]))])
+                    self.night.append(bool(shard["night"][i]))
+                    self._index(len(self.images), owner[i], places, rng)
+                    self.images.append(images[i])
+                    self.owner.append(owner[i])
+        self.places = [np.array(p) for p in places]
 
-    def __call__(self, class_id: int, shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.uint8]:
-        tile = self.tiles[class_id, rng.integers(self.tiles.shape[1])]
-        top, left = (rng.integers(have - want + 1) for have, want in zip(tile.shape, shape, strict=False))
-        cut = tile[top : top + shape[0], left : left + shape[1]]
-        return cut[:, :: -1 if rng.random() < 0.5 else 1]
+    def _index(
+        self, number: int, owner: NDArray[np.uint8], places: list[list[tuple[int, int, int]]], rng: np.random.Generator
+    ) -> None:
+        for thing in np.flatnonzero(np.bincount(owner.ravel()) > 250):
+            if thing == 0:  # nobody's: posts, rims
+                continue
+            inside = np.flatnonzero(owner == thing)
+            for at in rng.choice(inside, POINTS):
+                places[self.things[number][thing][0]].append((number, *divmod(int(at), owner.shape[1])))
 
+    def window(
+        self, class_id: int, side: int, edges: Sequence[int], rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], list[tuple[int, str | None]], NDArray[np.float32], NDArray[np.float32], bool]:
+        """Cut a window around a thing of a class.
 
-class SceneStream(IterableDataset[Batch]):
-    """Endless batches of scenes: images B x 3 x H x W uint8, truth B x classes, captions."""
+        Args:
+            class_id: what it shows, more or less in the middle.
+            side: pixels of the window.
+            edges: where its parts begin and end, in patches, the same in both directions.
+            rng: the only source of randomness.
 
-    def __init__(self, batch: int, seed: int, side: int, per_class: int) -> None:
-        self.batch, self.seed, self.side, self.per_class = batch, seed, side, per_class
+        Returns:
+            side x side x 3 uint8; what it shows; truth of every class in every part, P x C, and of every
+            coloured class (1 present, 0 absent, -1 too little to say); whether it is night.
+        """
+        number, y, x = self.places[class_id][rng.integers(len(self.places[class_id]))]
+        image, owner, things = self.images[number], self.owner[number], self.things[number]
+        height, width = owner.shape
+        cut = int(min(side / SHORT_SIDE * min(height, width) / rng.uniform(0.8, 1.35), height, width))
+        top, left = (
+            int(np.clip(at - cut * rng.uniform(0.2, 0.8), 0, whole - cut)) for at, whole in ((y, height), (x, width))
+        )
+        mirror = -1 if rng.random() < 0.5 else 1
+        image = image[top : top + cut, left : left + cut][:, ::mirror]
+        owner = owner[top : top + cut, left : left + cut][:, ::mirror]
+        kinds = np.array([c for c, _ in things])
+        pairs = np.array([_PAIR[c, word] if word else -1 for c, word in things])
+        lines = [round(edge * cut * PATCH / side) for edge in edges]
+        classes, colored = [], []
+        for upper, lower in itertools.pairwise(lines):
+            for start, end in itertools.pairwise(lines):
+                part = owner[upper:lower, start:end]
+                shares = np.bincount(part.ravel(), minlength=len(things)) / part.size
+                classes.append(np.bincount(kinds, shares, minlength=CLASSES))
+                colored.append(np.bincount(pairs + 1, shares, minlength=len(COLORED) + 1)[1:])
+        shares = np.bincount(owner.ravel(), minlength=len(things)) / owner.size
+        present = {tuple(things[t]): None for t in np.flatnonzero(shares >= MENTIONED)}
+        shown = list(present) or [things[int(shares.argmax())]]
+        smallest, mentioned = (share * (1 if len(lines) == 2 else 2) for share in (SMALLEST, MENTIONED))
+        truths = [
+            np.where(t >= mentioned, 1, np.where(t >= smallest, -1, 0)).astype(np.float32)
+            for t in (np.stack(classes), np.stack(colored))
+        ]
+        pixels = cv2.resize(np.ascontiguousarray(image), (side, side), interpolation=cv2.INTER_AREA)
+        if rng.random() < GREY:  # colour alone must not decide; nothing is said of it then
+            pixels = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+            shown, truths[1] = [(c, None) for c, _ in shown], np.full_like(truths[1], -1)
+        return _augment(pixels, rng), shown, truths[0], truths[1], self.night[number]
 
-    def __iter__(self) -> Iterator[Batch]:
-        info = torch.utils.data.get_worker_info()
-        cv2.setNumThreads(1)
-        rng = np.random.default_rng([self.seed, self.side, info.id if info else 0])
-        most = 6 if self.side == SIDE else 3
-        bank = TextureBank(self.per_class, 200, rng)
-        while True:
-            images, truth, captions = [], np.zeros((self.batch, CLASSES), np.float32), []
-            for i in range(self.batch):
-                scene = draw_scene((self.side, self.side), rng, bank, most=most)
-                images.append(_augment(scene.image, rng))
-                present = scene.classes()
-                truth[i, present] = 1
-                captions.append(caption(present, rng))
-            yield torch.from_numpy(np.stack(images)), torch.from_numpy(truth), captions
+    def batch(
+        self, size: int, side: int, edges: Sequence[int], rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, list[str]]:
+        """Images B x 3 x side x side uint8, truths B x P x classes and B x P x coloured classes, captions."""
+        images, classes, colored, captions = [], [], [], []
+        order = np.concatenate([rng.permutation(CLASSES) for _ in range(size // CLASSES + 1)])[:size]
+        for class_id in order:
+            image, shown, c, w, night = self.window(int(class_id), side, edges, rng)
+            images.append(image.transpose(2, 0, 1))
+            classes.append(c)
+            colored.append(w)
+            captions.append(caption(shown, rng, night))
+        stacked = [torch.from_numpy(np.stack(arrays)) for arrays in (images, classes, colored)]
+        return stacked[0], stacked[1], stacked[2], captions
 
 
 def _augment(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Grey one scene in eight, blur one in eight: colour alone must not decide."""
-    if rng.random() < 1 / 8:
-        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    if rng.random() < 1 / 8:
+    """Blur one window in five, change the brightness of every other."""
+    if rng.random() < 1 / 5:
         image = cv2.GaussianBlur(image, (5, 5), rng.uniform(0.6, 2.5))
-    return np.ascontiguousarray(image.transpose(2, 0, 1))
+    if rng.random() < 1 / 2:
+        image = np.clip(image * rng.uniform(0.85, 1.15), 0, 255).astype(np.uint8)
+    return image
 
 
 # --- model -------------------------------------------------------------------
@@ -174,57 +242,102 @@ def encode_text(model: CLIP, tokens: Tensor) -> Tensor:
 
 
 def caption_contrast(image: Tensor, text: Tensor, true: Tensor, scale: Tensor) -> Tensor:
-    """CLIP's symmetric cross entropy; a caption true of several scenes is shared by them."""
+    """CLIP's symmetric cross entropy; a caption true of several windows is shared by them."""
     logits = scale * image @ text.T
     forward = -(F.log_softmax(logits, 1) * (true / true.sum(1, keepdim=True))).sum(1).mean()
     backward = -(F.log_softmax(logits, 0) * (true / true.sum(0, keepdim=True))).sum(0).mean()
     return 0.5 * (forward + backward)
 
 
+def told(logits: Tensor, truth: Tensor) -> Tensor:
+    """Sigmoid loss of short captions, each true (1) or false (0) of a window; -1 is left out."""
+    loss = F.binary_cross_entropy_with_logits(logits, truth.clamp(min=0), reduction="none")
+    known = (truth >= 0).float()
+    return (loss * known).sum() / known.sum()
+
+
 class Contrast(nn.Module):
-    """The three caption losses, with their learned temperatures."""
+    """The caption losses, with their learned temperatures."""
 
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self.bias = nn.Parameter(torch.tensor(-2.0))
 
-    def forward(self, model: CLIP, tokens: Tensor, full: Tensor, short: Tensor, truth: Tensor) -> Tensor:
-        """tokens B x N x E; full B x E; short C x E; truth B x C in {0, 1}."""
-        holds = ((1 - truth) @ truth.T < 0.5).float()  # [i, j]: caption j is true of scene i
+    def forward(
+        self,
+        model: CLIP,
+        tokens: Tensor,
+        full: Tensor,
+        single: Tensor,
+        truth: Tensor,
+        colored: Tensor,
+        edges: Sequence[int],
+    ) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            model: whose temperature is taken.
+            tokens: B x (1 + patches) x E unit tokens.
+            full: B x E captions of the windows.
+            single: (C + K) x E captions of one class, and of one coloured class, each.
+            truth: B x P x C in {-1, 0, 1}, for every part of a window.
+            colored: B x P x K, likewise.
+            edges: where parts begin and end, in patches.
+        """
+        present = (truth > 0).any(1).float()
+        holds = ((1 - present) @ present.T < 0.5).float()  # [i, j]: caption j is true of window i
         mean = F.normalize(tokens[:, 1:].mean(1), dim=-1)
         scale = model.logit_scale.exp().clamp(max=100.0)
-        cosines = tokens[:, 1:] @ short.T  # B x patches x C
-        softest = (torch.logsumexp(SHARPNESS * cosines, 1) - math.log(cosines.shape[1])) / SHARPNESS
-        logits = self.scale.exp() * softest + self.bias
+        cosines = (tokens[:, 1:] @ single.T).unflatten(1, (edges[-1], edges[-1]))  # B x rows x columns x (C + K)
+        parts = []
+        for upper, lower in itertools.pairwise(edges):
+            for start, end in itertools.pairwise(edges):
+                part = SHARPNESS * cosines[:, upper:lower, start:end].flatten(1, 2)
+                parts.append((torch.logsumexp(part, 1) - math.log(part.shape[1])) / SHARPNESS)
+        logits = self.scale.exp() * torch.stack(parts, 1) + self.bias
         return (
             0.3 * caption_contrast(tokens[:, 0], full, holds, scale)
             + 0.3 * caption_contrast(mean, full, holds, scale)
-            + 6.0 * F.binary_cross_entropy_with_logits(logits, truth)
+            + 6.0 * told(logits[..., :CLASSES], truth)
+            + 2.0 * told(logits[..., CLASSES:], colored)
         )
 
 
 # --- training ----------------------------------------------------------------
 
 
-@torch.no_grad()
-def dense_miou(model: CLIP, device: torch.device, scenes: int = 24) -> dict[str, float]:
-    """mIoU of plain dense CLIP on freshly drawn development scenes, one crop each."""
-    rng = np.random.default_rng(999)
-    tokenizer = get_tokenizer("ViT-B-16")
-    text = encode_text(model, tokenizer([f"a photo of {t.names[0]}." for t in TEXTURES]).to(device))
-    hits = np.zeros((CLASSES, CLASSES))
-    for _ in range(scenes):
-        scene = draw_scene((SIDE, SIDE), rng)
-        pixels = torch.from_numpy(scene.image.transpose(2, 0, 1)).float()
-        normalised = ((pixels - MEAN) / STD)[None].to(device)
-        tokens = encode_image(model, normalised, random_places(1, SIDE, device))[0, 1:]
-        score = (tokens @ text.T).T.reshape(1, CLASSES, SIDE // PATCH, SIDE // PATCH)
-        labels = F.interpolate(score, size=(SIDE, SIDE), mode="bilinear").argmax(1)[0].cpu().numpy()
-        np.add.at(hits, (scene.labels.ravel(), labels.ravel()), 1)
-    union = hits.sum(0) + hits.sum(1) - hits.diagonal()
-    return {"miou": float(np.nanmean(hits.diagonal() / np.where(union > 0, union, np.nan)) * 100),
-            "accuracy": float(hits.diagonal().sum() / hits.sum() * 100)}  # fmt: skip
+class Development:
+    """Fixed development windows, and plain dense CLIP's mIoU on them: tells whether training goes on."""
+
+    def __init__(self, scenes: int = 30) -> None:
+        self.pixels, self.labels = [], []
+        for number in range(scenes):
+            scene = draw_scene((288, 368), np.random.default_rng([999, number]))
+            size = (round(368 * SHORT_SIDE / 288), SHORT_SIDE)
+            image = cv2.resize(scene.image, size, interpolation=cv2.INTER_AREA)
+            labels = cv2.resize(scene.labels, size, interpolation=cv2.INTER_NEAREST)
+            left, top = 13 * number % (size[0] - SIDE), 56 if number % 3 else 20
+            part = (slice(top, top + SIDE), slice(left, left + SIDE))
+            self.pixels.append(torch.from_numpy(image[part].transpose(2, 0, 1).copy()))
+            self.labels.append(labels[part])
+
+    @torch.no_grad()
+    def __call__(self, model: CLIP, device: torch.device) -> dict[str, float]:
+        tokenizer = get_tokenizer("ViT-B-16")
+        text = encode_text(model, tokenizer([f"a photo of a {kind.names[0]}." for kind in KINDS]).to(device))
+        hits = np.zeros((CLASSES, CLASSES))
+        for pixels, truth in zip(self.pixels, self.labels, strict=True):
+            normalised = ((pixels.float() - MEAN) / STD)[None].to(device)
+            tokens = encode_image(model, normalised, random_places(1, SIDE, device))[0, 1:]
+            score = (tokens @ text.T).T.reshape(1, CLASSES, SIDE // PATCH, SIDE // PATCH)
+            labels = F.interpolate(score, size=(SIDE, SIDE), mode="bilinear").argmax(1)[0].cpu().numpy()
+            np.add.at(hits, (truth.ravel(), labels.ravel()), 1)
+        union = hits.sum(0) + hits.sum(1) - hits.diagonal()
+        return {
+            "miou": float(np.nanmean(hits.diagonal() / np.where(union > 0, union, np.nan)) * 100),
+            "accuracy": float(hits.diagonal().sum() / hits.sum() * 100),
+        }
 
 
 def save(model: CLIP, path: Path, note: dict[str, object]) -> None:
@@ -237,57 +350,69 @@ def save(model: CLIP, path: Path, note: dict[str, object]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pool", type=Path, required=True, help="folder written by tools/draw_demo_pool.py")
     parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--init", type=Path, help="safetensors file to begin from")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint beside the output")
+    parser.add_argument("--steps", type=int, default=2100)
     parser.add_argument("--batch", type=int, default=96)
-    parser.add_argument("--small", type=int, default=64, help="side in pixels of the small scenes")
-    parser.add_argument("--whole", type=float, default=0.12, help="last share of steps that see every patch")
+    parser.add_argument("--whole-batch", type=int, default=32)
+    parser.add_argument("--small", type=int, default=48, help="side in pixels of the small windows")
+    parser.add_argument("--whole", type=float, default=0.16, help="last share of steps that see every patch")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--per-class", type=int, default=60, help="textures drawn per class and worker")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the image tower")
-    parser.add_argument("--report", type=int, default=200, help="steps between reports")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--report", type=int, default=100, help="steps between reports and checkpoints")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(1)
     device = torch.device(args.device)
     model, contrast = build().to(device), Contrast().to(device)
+    if args.init:
+        model.load_state_dict({k: v.float() for k, v in load_file(args.init).items()})
     tokenizer = get_tokenizer("ViT-B-16")
     named = [*model.named_parameters(), *contrast.named_parameters()]
     decayed = [p for n, p in named if p.ndim >= 2 and "embedding" not in n]
     plain = [p for n, p in named if not (p.ndim >= 2 and "embedding" not in n)]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}],
-        lr=args.lr, betas=(0.9, 0.98),
-    )  # fmt: skip
+        lr=args.lr,
+        betas=(0.9, 0.98),
+    )
 
     def rate(step: int) -> float:
-        warm = min(1.0, (step + 1) / 300)
+        warm = min(1.0, (step + 1) / 100)
         return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / args.steps)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    checkpoint, first = args.out.with_suffix(".checkpoint"), 1
+    if args.resume and checkpoint.exists():
+        stored = torch.load(checkpoint, weights_only=True)
+        for part, name in ((model, "model"), (contrast, "contrast"), (optimizer, "optimizer"), (schedule, "schedule")):
+            part.load_state_dict(stored[name])
+        first = stored["step"] + 1
+    pool, development = Pool(args.pool, args.seed), Development()
     small_steps = round(args.steps * (1 - args.whole))
-
-    def batches() -> Iterator[Batch]:
-        for side, count in ((args.small, small_steps), (SIDE, args.steps - small_steps)):
-            stream = SceneStream(args.batch, args.seed, side, args.per_class)
-            loader = DataLoader(stream, batch_size=None, num_workers=args.workers, prefetch_factor=4)
-            yield from itertools.islice(loader, count)
-
-    short_rng = np.random.default_rng([args.seed, 7])
-    image_tower = torch.compile(encode_image) if args.compile else encode_image
     began, running = time.time(), 0.0
-    for step, (images, truth, captions) in enumerate(batches(), 1):
-        images, truth = images.to(device), truth.to(device)
-        words = [*captions, *(caption([c], short_rng) for c in range(CLASSES))]
+    for step in range(first, args.steps + 1):
+        rng = np.random.default_rng([args.seed, 5, step])
+        torch.manual_seed(args.seed * 1_000_003 + step)
+        small = step <= small_steps
+        side = args.small if small else SIDE
+        edges = (0, side // PATCH) if small else PARTS[rng.integers(len(PARTS))]
+        images, truth, colored, captions = pool.batch(args.batch if small else args.whole_batch, side, edges, rng)
+        single = [caption([(c, None)], rng) for c in range(CLASSES)]
+        single += [short(phrase(c, word, rng, article=False), rng) for c, word in COLORED]
         places = random_places(len(images), images.shape[-1], device)
-        pixels = (images.float() - MEAN.to(device)) / STD.to(device)
+        pixels = (images.to(device).float() - MEAN.to(device)) / STD.to(device)
         with torch.autocast(device.type, torch.bfloat16):
-            tokens = image_tower(model, pixels, places, skip_last_mlp=0.5)
-            text = encode_text(model, tokenizer(words).to(device))
-        loss = contrast(model, tokens, text[: len(captions)], text[len(captions) :], truth)
+            tokens = encode_image(model, pixels, places, skip_last_mlp=0.5)
+            text = encode_text(model, tokenizer([*captions, *single]).to(device))
+        full, alone = text.split([len(captions), len(single)])
+        loss = contrast(model, tokens, full, alone, truth.to(device), colored.to(device), edges)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -295,14 +420,29 @@ def main() -> None:
         schedule.step()
         running += loss.item()
         if step % args.report == 0 or step == args.steps:
-            speed = step * args.batch / (time.time() - began)
             model.eval()
-            score = dense_miou(model, device)
+            score = development(model, device)
             model.train()
-            print(f"step {step:6d}  loss {running / args.report:.4f}  {speed:6.0f} images/s  "
-                  f"dense mIoU {score['miou']:.1f}  accuracy {score['accuracy']:.1f}", flush=True)  # fmt: skip
+            pace = (time.time() - began) / (step + 1 - first)
+            print(
+                f"step {step:6d}  loss {running / args.report:.4f}  {pace:.2f} s a step  "
+                f"dense mIoU {score['miou']:.1f}  accuracy {score['accuracy']:.1f}",
+                flush=True,
+            )
             running = 0.0
             save(model, args.out, {**{k: str(v) for k, v in vars(args).items()}, "step": step})
+            partial = checkpoint.with_suffix(".partial_checkpoint")
+            torch.save(
+                {
+                    "model": model.state_dict(),
+                    "contrast": contrast.state_dict(),
+                    "step": step,
+                    "optimizer": optimizer.state_dict(),
+                    "schedule": schedule.state_dict(),
+                },
+                partial,
+            )
+            os.replace(partial, checkpoint)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The bundled demo: a miniature world of textures, its CLIP, and a held-out data set."""
+"""The bundled demo: a drawn town, its CLIP, and a held-out data set."""

@@ -1,34 +1,64 @@
-"""Captions for the scenes of the miniature world: the only supervision its CLIP sees."""
+"""Captions for the scenes of the drawn town: the only supervision its CLIP sees."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 
-from itaclip.demo.textures import TEXTURES, Generator
+from itaclip.demo.canvas import Generator
+from itaclip.demo.world import KINDS
 
-_SCENE_TEMPLATES = (
-    "{}.",
-    "a scene with {}.",
-    "a picture that shows {}.",
-    "{} side by side.",
-    "here you see {}.",
-    "a collage of {}.",
-)
-
-
-def _say(class_id: int, rng: Generator) -> str:
-    texture = TEXTURES[class_id]
-    words = texture.sayings if rng.random() < 0.3 else texture.names
-    return str(words[rng.integers(len(words))])
+_SCENE_TEMPLATES = ("{}.", "a scene with {}.", "a picture that shows {}.", "here you see {}.", "{} side by side.")
+# Words that say nothing about the class, so that an unknown word beside a known one does not mislead.
+_FILLERS = (
+    "lovely", "distant", "nearby", "ordinary", "famous", "tidy", "modern", "drawn", "painted", "certain",
+    "local", "real", "pretty", "simple", "typical", "empty", "heavy", "silent", "broad", "narrow", "foreign",
+    "humble", "splendid", "usual", "everyday", "visible", "solid", "gentle", "rustic", "royal", "public",
+    "private", "main", "second", "familiar", "strange",
+)  # fmt: skip
 
 
-def caption(classes: Sequence[int], rng: Generator) -> str:
-    """A sentence that names every given class, in random order and wording."""
-    parts = [_say(int(c), rng) for c in rng.permutation(classes)]
-    listed = ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]
-    if rng.random() < 0.5:
-        template = OPENAI_IMAGENET_TEMPLATES[rng.integers(len(OPENAI_IMAGENET_TEMPLATES))]
-        return str(template(listed))
-    return str(_SCENE_TEMPLATES[rng.integers(len(_SCENE_TEMPLATES))].format(listed))
+def _one(word: str) -> str:
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+
+
+def phrase(class_id: int, color: str | None, rng: Generator, article: bool = True) -> str:
+    """A few words that name a thing: a random synonym, perhaps its colour, seldom its description."""
+    kind = KINDS[class_id]
+    if color is None and rng.random() < 0.12:
+        return kind.saying
+    words = str(kind.names[rng.integers(len(kind.names))])
+    if rng.random() < 0.12:
+        words = f"{_FILLERS[rng.integers(len(_FILLERS))]} {words}"
+    if color:
+        words = f"{color} {words}"
+    return words if kind.stuff or words in ("bricks", "planks") or not article else _one(words)
+
+
+def caption(things: Iterable[tuple[int, str | None]], rng: Generator, night: bool = False) -> str:
+    """A sentence that names every given (class id, colour word), in random order and wording.
+
+    Colours are told for two coloured things in three; the time of day now and then.
+    """
+    listed = list(things)
+    parts = [
+        phrase(class_id, color if rng.random() < 2 / 3 else None, rng)
+        for class_id, color in (listed[i] for i in rng.permutation(len(listed)))
+    ]
+    text = ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]
+    if night and rng.random() < 0.3:
+        text += " at night"
+    if rng.random() < 0.4:
+        return _SCENE_TEMPLATES[int(rng.integers(len(_SCENE_TEMPLATES)))].format(text)
+    return short(text, rng)
+
+
+def short(words: str, rng: Generator) -> str:
+    """Words in one of CLIP's 80 ImageNet templates."""
+    return str(OPENAI_IMAGENET_TEMPLATES[rng.integers(len(OPENAI_IMAGENET_TEMPLATES))](words))
+
+
+def colored_kinds() -> list[tuple[int, str]]:
+    """Every (class id, colour word) that training shows."""
+    return [(i, c) for i, kind in enumerate(KINDS) for c in kind.colors if c != kind.unseen_color]

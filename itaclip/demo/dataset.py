@@ -7,22 +7,22 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from itaclip.demo.scenes import draw_scene
-from itaclip.demo.textures import TEXTURES
+from itaclip.demo.scenes import draw_scene, random_shape
+from itaclip.demo.world import CLASSES, KINDS
 from itaclip.errors import ItaclipError
 from itaclip.figures import save_mask
+from itaclip.figures.palette import palette
 from itaclip.files import atomic_folder
-from itaclip.palette import palette
 
-SCENES = 32
+SCENES = 48
 _MARKER = "ImageSets/Segmentation/val.txt"  # written last
-# No training or development scene is drawn from this seed (see tools/train_demo_clip.py).
-HELD_OUT_SEED = 20250611
+# No training or development scene is drawn from this seed (see tools/draw_demo_pool.py).
+HELD_OUT_SEED = 20260407
 
 
 def class_lines() -> list[str]:
     """The demo's class file, line by line."""
-    return [", ".join(texture.names) for texture in TEXTURES]
+    return [", ".join(kind.names) for kind in KINDS]
 
 
 def ensure_demo_dataset(root: str | Path, scenes: int = SCENES) -> Path:
@@ -53,12 +53,11 @@ def ensure_demo_dataset(root: str | Path, scenes: int = SCENES) -> Path:
 def _draw_all(root: Path, scenes: int) -> None:
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
-    colors = palette(len(TEXTURES))
+    colors = palette(CLASSES)
     names = []
     for number in range(scenes):
         rng = np.random.default_rng([HELD_OUT_SEED, number])
-        shape = (int(rng.integers(150, 200)), int(rng.integers(200, 270)))
-        scene = draw_scene(shape if number % 4 else shape[::-1], rng)
+        scene = draw_scene(random_shape(rng), rng)
         name = f"scene_{number:03d}"
         Image.fromarray(scene.image).save(root / f"JPEGImages/{name}.jpg", quality=95, subsampling=0)
         save_mask(scene.labels, colors, root / f"SegmentationClass/{name}.png")

@@ -1,0 +1,63 @@
+"""Draw a pool of scenes of the demo's town for training, or for development.
+
+    python tools/draw_demo_pool.py --out data/demo_pool --scenes 3000
+
+Shards of 50 scenes, ``shard_000.npz``: images (50 x H x W x 3 uint8), owner (50 x H x W
+uint8, the number of every pixel's thing), things (JSON: class id and colour word of each)
+and night. Shards that are there are kept, so that several processes may share the work
+(``--part 0 2`` and ``--part 1 2``) and a stop loses nothing. None of the scenes is one of
+the held-out data set, and none shows a colour that is held out (`Kind.unseen_color`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from itaclip.demo.scenes import draw_scene
+
+SEED = 31
+PER_SHARD = 50
+SHAPES = ((280, 368), (280, 368), (280, 368), (368, 280))
+
+
+def draw_shard(path: Path, seed: int, number: int) -> None:
+    """Draw one shard and write it whole or not at all."""
+    scenes = [
+        draw_scene(SHAPES[number % len(SHAPES)], np.random.default_rng([seed, number, i]), unseen=False)
+        for i in range(PER_SHARD)
+    ]
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez(
+            file,
+            images=np.stack([s.image for s in scenes]),
+            owner=np.stack([s.owner for s in scenes]),
+            things=np.array([json.dumps(s.things) for s in scenes]),
+            night=np.array([s.night for s in scenes]),
+        )
+    os.replace(partial, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--scenes", type=int, default=3000)
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), help="which part of how many")
+    args = parser.parse_args()
+    cv2.setNumThreads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for number in range(args.scenes // PER_SHARD):
+        path = args.out / f"shard_{number:03d}.npz"
+        if number % args.part[1] == args.part[0] and not path.exists():
+            draw_shard(path, args.seed, number)
+
+
+if __name__ == "__main__":
+    main()

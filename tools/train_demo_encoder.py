@@ -1,0 +1,289 @@
+"""Train the demo's second image encoder without labels or captions: a stand-in for DINO.
+
+    python tools/draw_demo_pool.py --out data/demo_pool
+    python tools/train_demo_encoder.py --pool data/demo_pool --out demo_dino.safetensors
+    python tools/train_demo_encoder.py --judge demo_dino.safetensors --out docs/results/demo_encoder.json
+
+Pictures of the pool, nothing else. Two windows of a scene differ in place, scale, mirroring,
+colours and sharpness; where they overlap, their patches show the same. Patches are assigned to
+prototypes, evenly over a batch (Sinkhorn-Knopp), and each window has to predict the other's
+assignments at the same places: SwAV (Caron et al., NeurIPS 2020) on patches in correspondence,
+as in PixPro (Xie et al., CVPR 2021) and DenseCL (Wang et al., CVPR 2021).
+
+`--judge` tells on development scenes how well the cosine of two patches predicts that both
+belong to one class (area under the ROC curve): for the tokens, for q and k of the last block,
+for the demo CLIP's tokens and for plain colour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from itaclip.demo.scenes import draw_scene
+
+ARCHITECTURE = dict(img_size=112, patch_size=8, embed_dim=192, depth=5, num_heads=3, num_classes=0)
+MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+SHORT_SIDE, PATCH, GRID = 168, 8, 14
+WINDOW = 80  # pixels of a training window
+PROTOTYPES, PROJECTED = 160, 96
+
+
+# --- data --------------------------------------------------------------------
+
+
+def load_pictures(folder: Path) -> list[NDArray[np.uint8]]:
+    """The pool's pictures, shrunk to what training needs; nothing else of the pool is read."""
+    pictures = []
+    for path in sorted(folder.glob("shard_*.npz")):
+        with np.load(path) as shard:
+            pictures += [cv2.resize(i, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA) for i in shard["images"]]
+    return pictures
+
+
+def _look(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Change colours and sharpness of a window; H x W x 3 float32 in [0, 1]."""
+    x = image.astype(np.float32) / 255
+    gain = rng.uniform(0.7, 1.3) * rng.uniform(0.9, 1.1, 3)
+    x = (x - 0.5) * rng.uniform(0.75, 1.25) + 0.5
+    if rng.random() < 0.15:
+        x = np.repeat(x.mean(2, keepdims=True), 3, axis=2)
+    if rng.random() < 0.25:
+        x = cv2.GaussianBlur(x, (5, 5), rng.uniform(0.4, 1.5))
+    return np.clip(x * gain, 0, 1).astype(np.float32)
+
+
+def two_windows(image: NDArray[np.uint8], rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Two windows, 2 x side x side x 3, and for every patch of the first its place in the second (-1 to 1)."""
+    height, width = image.shape[:2]
+    views, boxes, mirrored = [], [], []
+    centre = np.array([rng.uniform(0.15, 0.85) * height, rng.uniform(0.15, 0.85) * width])
+    for _ in range(2):
+        cut = min(WINDOW / SHORT_SIDE * min(height, width) * rng.uniform(0.65, 1.25), min(height, width))
+        corner = centre - cut / 2 + rng.uniform(-0.3, 0.3, 2) * cut
+        top, left = (np.clip(c, 0, whole - cut) for c, whole in zip(corner, (height, width), strict=True))
+        top, left, cut = int(top), int(left), int(cut)
+        view = cv2.resize(image[top : top + cut, left : left + cut], (WINDOW, WINDOW), interpolation=cv2.INTER_AREA)
+        mirror = rng.random() < 0.5
+        views.append(_look(view[:, ::-1] if mirror else view, rng))
+        boxes.append((top, left, cut))
+        mirrored.append(mirror)
+    n = WINDOW // PATCH
+    at = (np.arange(n) + 0.5) / n
+    x = np.tile(1 - at if mirrored[0] else at, (n, 1))
+    y = np.tile(at[:, None], (1, n))
+    (t0, l0, c0), (t1, l1, c1) = boxes
+    y, x = (t0 + y * c0 - t1) / c1, (l0 + x * c0 - l1) / c1
+    x = 1 - x if mirrored[1] else x
+    return np.stack(views), (np.stack([x, y], axis=-1) * 2 - 1).astype(np.float32)
+
+
+# --- model -------------------------------------------------------------------
+
+
+def tokens_of(model: VisionTransformer, pixels: Tensor, places: Tensor) -> Tensor:
+    """Tokens after the final norm, B x (1 + patches) x width, for patches at `places` of the grid."""
+    x = model.patch_embed.proj(pixels).flatten(2).transpose(1, 2)
+    x = torch.cat([model.cls_token.expand(len(x), -1, -1), x], dim=1)
+    first = model.pos_embed[:, :1].expand(len(x), -1, -1)
+    x = x + torch.cat([first, model.pos_embed[0, 1:][places]], dim=1)
+    return model.norm(model.blocks(x))
+
+
+def random_places(images: int, side: int) -> Tensor:
+    """For every image the numbers of a random block of patches in the whole grid: B x patches."""
+    block = side // PATCH
+    top, left = torch.randint(GRID - block + 1, (2, images, 1, 1))
+    steps = torch.arange(block)
+    return ((top + steps[:, None]) * GRID + left + steps).flatten(1)
+
+
+class Head(nn.Module):
+    """Projects tokens and compares them with the prototypes: ... x width to ... x prototypes."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.project = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, PROJECTED))
+        self.prototypes = nn.Linear(PROJECTED, PROTOTYPES, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(F.normalize(self.project(x), dim=-1), F.normalize(self.prototypes.weight, dim=-1))
+
+
+@torch.no_grad()
+def sinkhorn(scores: Tensor, sharpness: float = 20.0, rounds: int = 3) -> Tensor:
+    """Assign N patches to K prototypes, evenly: N x K, rows sum to 1."""
+    q = torch.exp(sharpness * (scores.float() - scores.max()))
+    for _ in range(rounds):
+        q = q / q.sum(0, keepdim=True)
+        q = q / q.sum(1, keepdim=True)
+    return q
+
+
+# --- judging -----------------------------------------------------------------
+
+
+def _auc(score: NDArray[np.float32], same: NDArray[np.bool_]) -> float:
+    order = np.argsort(score)
+    rank = np.empty(len(score))
+    rank[order] = np.arange(1, len(score) + 1)
+    positive = int(same.sum())
+    return float((rank[same].sum() - positive * (positive + 1) / 2) / (positive * (len(score) - positive)))
+
+
+@torch.no_grad()
+def judge(path: Path, scenes: int = 40) -> dict[str, float]:
+    """Area under the ROC curve of same-class pairs of patches within development windows."""
+    from itaclip.clip import load_clip
+
+    with safe_open(path, "pt") as file:
+        architecture = json.loads(file.metadata()["architecture"])
+    model = VisionTransformer(**architecture).eval()
+    model.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+    clip = load_clip("demo")
+    found: dict[str, list[float]] = {}
+    kept: dict[str, Tensor] = {}
+    last = model.blocks[-1].attn
+    hook = last.qkv.register_forward_hook(lambda _m, _i, out: kept.update(qkv=out))
+    for number in range(scenes):
+        scene = draw_scene((288, 368), np.random.default_rng([999, 500 + number]))
+        size = (round(368 * SHORT_SIDE / 288), SHORT_SIDE)
+        image = cv2.resize(scene.image, size, interpolation=cv2.INTER_AREA)
+        labels = cv2.resize(scene.labels, size, interpolation=cv2.INTER_NEAREST)
+        left, top = 13 * number % (size[0] - 112), 56 if number % 3 else 20
+        image, labels = image[top : top + 112, left : left + 112], labels[top : top + 112, left : left + 112]
+        cells = labels.reshape(GRID, PATCH, GRID, PATCH).transpose(0, 2, 1, 3).reshape(GRID * GRID, -1)
+        major = np.array([np.bincount(c).argmax() for c in cells])
+        pixels = torch.from_numpy(image.transpose(2, 0, 1).copy()).float()[None]
+        tokens = model.forward_features((pixels / 255 - MEAN) / STD)[0, 1:]
+        q, k, _ = kept["qkv"][0, 1:].chunk(3, dim=-1)
+        mean = torch.tensor([122.771, 116.746, 104.094]).view(3, 1, 1)
+        std = torch.tensor([68.501, 66.632, 70.323]).view(3, 1, 1)
+        seen: list[Tensor] = []
+        clip_hook = clip.visual.transformer.register_forward_hook(lambda _m, _i, out, seen=seen: seen.append(out))
+        clip.encode_image((pixels - mean) / std)
+        clip_hook.remove()
+        out = seen[0]
+        clip_tokens = (out[0] if out.shape[0] == 1 else out[:, 0])[1:]
+        clip_tokens = clip.visual.ln_post(clip_tokens) @ clip.visual.proj
+        color = F.avg_pool2d(pixels / 255, PATCH)[0].flatten(1).T
+        rows, columns = np.triu_indices(len(major), 1)
+        same = major[rows] == major[columns]
+        if same.all():
+            continue
+        features = {"tokens": tokens, "q+k of the last block": q + k, "CLIP's tokens": clip_tokens}
+        for name, feature in features.items():
+            unit = F.normalize(feature.float(), dim=-1)
+            found.setdefault(name, []).append(_auc((unit @ unit.T).numpy()[rows, columns], same))
+        found.setdefault("mean colour", []).append(_auc((-torch.cdist(color, color)).numpy()[rows, columns], same))
+    hook.remove()
+    return {name: round(float(np.mean(values)), 4) for name, values in found.items()}
+
+
+# --- training ----------------------------------------------------------------
+
+
+def save(model: VisionTransformer, path: Path, note: dict[str, object]) -> None:
+    """Write float16 safetensors, whole or not at all."""
+    state = {k: v.detach().half().contiguous() for k, v in model.state_dict().items()}
+    partial = path.with_suffix(".partial")
+    save_file(state, partial, metadata={"architecture": json.dumps(ARCHITECTURE), "recipe": json.dumps(note)})
+    os.replace(partial, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pool", type=Path, help="folder written by tools/draw_demo_pool.py")
+    parser.add_argument("--judge", type=Path, help="only judge this file")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint beside the output")
+    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--batch", type=int, default=24)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--report", type=int, default=100)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(1)
+    if args.judge:
+        args.out.write_text(json.dumps({"area under the ROC curve": judge(args.judge), "scenes": 40}, indent=2) + "\n")
+        return
+    torch.manual_seed(args.seed)
+    model, head = VisionTransformer(**ARCHITECTURE), Head(ARCHITECTURE["embed_dim"])
+    parameters = [*model.parameters(), *head.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=0.04)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min(1.0, (step + 1) / 80) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / args.steps))),
+    )
+    checkpoint, first = args.out.with_suffix(".checkpoint"), 1
+    if args.resume and checkpoint.exists():
+        stored = torch.load(checkpoint, weights_only=True)
+        for part, name in ((model, "model"), (head, "head"), (optimizer, "optimizer"), (schedule, "schedule")):
+            part.load_state_dict(stored[name])
+        first = stored["step"] + 1
+    pictures = load_pictures(args.pool)
+    side, began, running = WINDOW // PATCH, time.time(), 0.0
+    for step in range(first, args.steps + 1):
+        rng = np.random.default_rng([args.seed, 6, step])
+        torch.manual_seed(args.seed * 1_000_003 + step)
+        pairs = [two_windows(pictures[rng.integers(len(pictures))], rng) for _ in range(args.batch)]
+        pixels = torch.from_numpy(np.stack([p[0] for p in pairs], axis=1)).flatten(0, 1).permute(0, 3, 1, 2)
+        grid = torch.from_numpy(np.stack([p[1] for p in pairs]))
+        with torch.autocast("cpu", torch.bfloat16):
+            tokens = tokens_of(model, (pixels - MEAN) / STD, random_places(len(pixels), WINDOW))[:, 1:].float()
+        one, other = tokens.chunk(2)
+        other = other.transpose(1, 2).unflatten(2, (side, side))
+        other = F.grid_sample(other, grid, align_corners=False, padding_mode="border").flatten(2).transpose(1, 2)
+        both = (grid.abs() < 1).all(-1).flatten(1)  # patches that the second window shows too
+        scores, others = head(one[both]), head(other[both])
+        loss = -0.5 * (
+            (sinkhorn(others) * F.log_softmax(scores / 0.1, -1)).sum(-1).mean()
+            + (sinkhorn(scores) * F.log_softmax(others / 0.1, -1)).sum(-1).mean()
+        )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        running += loss.item()
+        if step % args.report == 0 or step == args.steps:
+            pace = (time.time() - began) / (step + 1 - first)
+            print(
+                f"step {step:6d}  loss {running / args.report:.4f}  {pace:.2f} s a step",
+                flush=True,
+            )
+            running = 0.0
+            save(model, args.out, {**{k: str(v) for k, v in vars(args).items()}, "step": step})
+            partial = checkpoint.with_suffix(".partial_checkpoint")
+            torch.save(
+                {
+                    "model": model.state_dict(),
+                    "head": head.state_dict(),
+                    "step": step,
+                    "optimizer": optimizer.state_dict(),
+                    "schedule": schedule.state_dict(),
+                },
+                partial,
+            )
+            os.replace(partial, checkpoint)
+
+
+if __name__ == "__main__":
+    main()
