@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 from itaclip.errors import ItaclipError
 
 if TYPE_CHECKING:
+    from itaclip.core.settings import Settings
     from itaclip.result import Result
     from itaclip.segmenter import Segmenter
-    from itaclip.settings import Settings
     from itaclip.vocabulary import Vocabulary
 
 __all__ = ["ItaclipError", "Result", "Segmenter", "Settings", "Vocabulary"]
 
-_HOMES = {"Result": "result", "Segmenter": "segmenter", "Settings": "settings", "Vocabulary": "vocabulary"}
+_HOMES = {"Result": "result", "Segmenter": "segmenter", "Settings": "core.settings", "Vocabulary": "vocabulary"}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,8 +9,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from itaclip.core.settings import Settings, checked_names, implied_background
 from itaclip.errors import ItaclipError
-from itaclip.settings import Settings, checked_names
 from itaclip.text import TextEncoder, build_text_bank, read_texts
 from itaclip.vocabulary import Vocabulary
 
@@ -103,4 +103,4 @@ def weights_and_settings(
     """
     weights = options.get("model_name", "ViT-B/16"), options.get("pretrained", "openai"), options.get("quick_gelu")
     settings = {key: value for key, value in options.items() if key not in _NO_SETTINGS} | dict(changes or {})
-    return weights, Settings(**checked_names(settings))
+    return weights, Settings(**checked_names(implied_background(options.get("dataset_name"), settings)))

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from itaclip.clip import load_clip
+from itaclip.clip.loading import DEMO
 from itaclip.configuration import read_model
+from itaclip.core.images import LARGEST, ImageSource, normalise, read_image
+from itaclip.core.pipeline import Pipeline
+from itaclip.core.quality import free_form
+from itaclip.core.settings import Settings, checked_names
 from itaclip.devices import choose_device
 from itaclip.errors import ItaclipError
-from itaclip.images import LARGEST, ImageSource, normalise, read_image
-from itaclip.pipeline import Pipeline
-from itaclip.presets import free_form
 from itaclip.result import Result
-from itaclip.settings import Settings, checked_names
 from itaclip.text import TextCache, TextEncoder, default_folder
 from itaclip.text.cache import fingerprint
 from itaclip.vocabulary import Vocabulary, make_vocabulary
@@ -54,7 +55,7 @@ class Segmenter:
             the model (336 for ViT-B/16).
         largest: refuse images of more pixels.
         text_cache: keep text features on disk.
-        settings: fields of `itaclip.settings.Settings`, such as ``device="cuda:1"``,
+        settings: fields of `itaclip.core.settings.Settings`, such as ``device="cuda:1"``,
             ``method="naclip"`` or ``pamr_steps=0``.
 
     Raises:
@@ -78,6 +79,8 @@ class Segmenter:
         patch = int(clip.visual.conv1.kernel_size[0])
         grid = round((clip.visual.positional_embedding.shape[0] - 1) ** 0.5)
         side, chosen = free_form(quality, grid * patch, patch)
+        if model == DEMO:
+            chosen["second_encoder"] = DEMO
         self._build(clip, Settings(**chosen | settings), short_side or side, largest, text_cache)
 
     def _build(self, clip: Any, settings: Settings, short_side: int, largest: int, text_cache: bool) -> None:
@@ -103,7 +106,7 @@ class Segmenter:
             model: CLIP's name or weights; None takes the configuration's.
             largest: refuse images of more pixels.
             text_cache: keep text features on disk.
-            settings: entries of `itaclip.settings.Settings` that replace the configuration's.
+            settings: entries of `itaclip.core.settings.Settings` that replace the configuration's.
 
         Raises:
             ItaclipError: as the constructor, or a configuration that cannot be read.
@@ -192,7 +195,7 @@ class Segmenter:
         Args:
             images: a path, a PIL image, an H x W x 3 uint8 RGB array, or a list of such.
             vocabulary: classes from `prepare`; None takes those of `set_classes`.
-            settings: entries of `itaclip.settings.Settings` for this call alone, such as
+            settings: entries of `itaclip.core.settings.Settings` for this call alone, such as
                 ``pamr_steps=0``; dtype and device stay as they are.
 
         Raises:
@@ -235,9 +238,11 @@ class Segmenter:
         sizes = [_working_size(image) for image in images]
         with self._lock:
             moved = [tensor.to(self._device) for tensor in tensors]
+            names = [str(path) if path else None for path in paths]
+            regions = self._pipeline.region_maps([settings], images, names)
             found = [
                 (segmentation.labels.cpu().numpy(), segmentation.scores.cpu().numpy())
-                for _, _, segmentation in self._pipeline.variants(moved, sizes, [(settings, vocabulary.bank)])
+                for _, _, segmentation in self._pipeline.variants(moved, sizes, [(settings, vocabulary.bank)], regions)
             ]
         return [
             Result(image, _enlarged(labels.astype(np.int32), image.shape[:2]), vocabulary.names, scores,

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from itaclip.core.settings import Settings
 from itaclip.errors import ItaclipError, did_you_mean
-from itaclip.palette import palette
-from itaclip.settings import Settings
+from itaclip.figures.palette import palette
 from itaclip.text import ClassNames, TextBank, TextEncoder, build_text_bank, parse_class_names
 from itaclip.text.auxiliary import SEPARATOR
 from itaclip.text.class_names import plain_name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 from make_weights import as_torchscript, make_state_dict
 from open_clip.model import CLIP
 from PIL import Image
+from safetensors.torch import save_file
+from timm.models.vision_transformer import VisionTransformer
 
 import itaclip.openmmlab  # noqa: F401 - first: it makes mmseg importable beside mmcv-lite
 from itaclip import Segmenter
@@ -46,6 +49,17 @@ def tiny_torchscript(tmp_path_factory: pytest.TempPathFactory, tiny_state: dict[
     path = tmp_path_factory.mktemp("weights") / "tiny_jit.pt"
     as_torchscript(tiny_state).save(str(path))
     return path
+
+
+@pytest.fixture(scope="session")
+def second_weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A second encoder with random weights and patches of 8 pixels, as a file."""
+    torch.manual_seed(0)
+    shape = {"img_size": 64, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 0}
+    path = tmp_path_factory.mktemp("weights") / "second.safetensors"
+    state = {name: value.contiguous() for name, value in VisionTransformer(**shape).state_dict().items()}
+    save_file(state, path, metadata={"architecture": json.dumps(shape)})
+    return str(path)
 
 
 @pytest.fixture(scope="session")

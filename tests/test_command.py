@@ -78,24 +78,24 @@ def test_bad_options(
 
 
 def test_segment_reports_and_sets_its_status(demo_root: Path, tmp_path: Path) -> None:
-    (tmp_path / "words.txt").write_text("tartan, plaid\npolka dots\n\nclouds\n")
-    (tmp_path / "definitions.txt").write_text("plaid >=a pattern of crossed stripes\n")
+    (tmp_path / "words.txt").write_text("car, taxi\nhouse\n\ncloud\n")
+    (tmp_path / "definitions.txt").write_text("taxi >=a vehicle with four wheels\n")
     (tmp_path / "bad.jpg").write_text("nothing")
     found = itaclip(
         "segment", demo_root / "JPEGImages/scene_002.jpg", tmp_path / "bad.jpg", "--out", tmp_path / "out", *QUICK,
         "--classes-file", tmp_path / "words.txt", "--definitions", tmp_path / "definitions.txt",
-        "--background", "plain colour, blank surface", "--json",
+        "--background", "cardboard box, blank billboard", "--json",
     )  # fmt: skip
     assert found.returncode == 1, found.stderr
     summary = json.loads(found.stdout)
-    assert summary["classes"] == ["background", "tartan", "polka dots", "clouds"]
+    assert summary["classes"] == ["background", "car", "house", "cloud"]
     assert summary["done"] == 1
     assert [Path(name).name for name in summary["failed"]] == ["bad.jpg"]
     assert "failed: " in found.stderr
     assert "\x1b" not in found.stdout + found.stderr  # no colours where there is no terminal
     key = json.loads((tmp_path / "out/run.json").read_text())
-    assert key["classes"][0] == ["plain colour", "blank surface"]
-    assert key["definitions"] == ["a pattern of crossed stripes", None, None]
+    assert key["classes"][0] == ["cardboard box", "blank billboard"]
+    assert key["definitions"] == ["a vehicle with four wheels", None, None]
 
 
 def test_demo_is_mostly_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,7 +103,7 @@ def test_demo_is_mostly_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     printed = capsys.readouterr().out
     assert float(printed.split(": ")[1].split("%")[0]) > 90
     assert len(list((tmp_path / "results/overlays").iterdir())) == 1
-    with pytest.raises(ItaclipError, match="--images 0: expected 1 to 32"):
+    with pytest.raises(ItaclipError, match="--images 0: expected 1 to 48"):
         main(["demo", "--images", "0"])
 
 

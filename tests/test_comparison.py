@@ -13,11 +13,11 @@ import pytest
 from comparison_helpers import small_config
 from conftest import ROOT
 
-from itaclip.clip import METHODS
 from itaclip.comparison import cells as cells_module
 from itaclip.comparison.cells import make_cells
 from itaclip.comparison.command import SOME_FAILED, main
 from itaclip.comparison.published import ALL, TABLES, published_score
+from itaclip.core.methods import METHODS
 from itaclip.errors import ItaclipError
 
 LAUNCHER = ROOT / "tools/dist_test.sh"
@@ -68,7 +68,7 @@ def test_finished_cells_are_not_run_again(
     words.write_text((ROOT / "configs/cls_demo.txt").read_text())
     named = ("--methods", "clip", "--cfg-options", f"model.name_path={words}")
     compare(config, *named)
-    words.write_text(words.read_text().replace("tartan", "plaid cloth"))
+    words.write_text(words.read_text().replace("taxi", "taxi cab"))
     compare(config, *named)
     compare(config, *named)
     assert counted[5:] == ["clip", "clip"]

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 
 from itaclip import ItaclipError
-from itaclip.pamr import _fused_round, affinity, pamr
-from itaclip.pipeline import Pipeline
-from itaclip.settings import Settings
+from itaclip.core.pamr import _fused_round, affinity, pamr
+from itaclip.core.pipeline import Pipeline
+from itaclip.core.settings import Settings
 from itaclip.text import TextBank, parse_class_names
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmseg.evaluation import IoUMetric
 
-from itaclip.confusion import confusion_matrix
 from itaclip.errors import ItaclipError
 from itaclip.evaluation.command import main
+from itaclip.evaluation.confusion import confusion_matrix
 from itaclip.evaluation.counts import IoUCounts, to_sparse
 from itaclip.evaluation.loading import plan_batches
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from itaclip.core.settings import Settings
 from itaclip.evaluation.command import parser
-from itaclip.settings import Settings
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "llm_texts/README.md"]
 

@@ -54,7 +54,7 @@ def test_everything_is_written_and_the_numbers_are_iou_metrics(
     assert run(config, root, "--out", str(tmp_path / "masks"), "--show-dir", str(tmp_path / "overlays")) == 0
 
     metric = IoUMetric(iou_metrics=["mIoU"])
-    metric.dataset_meta = {"classes": tuple(str(i) for i in range(20))}
+    metric.dataset_meta = {"classes": tuple(str(i) for i in range(29))}
     results = []
     for mask in sorted((tmp_path / "masks").iterdir()):
         import torch
@@ -62,14 +62,14 @@ def test_everything_is_written_and_the_numbers_are_iou_metrics(
         predicted = torch.from_numpy(np.asarray(Image.open(mask)).astype(np.int64))
         truth = torch.from_numpy(np.asarray(Image.open(root / f"SegmentationClass/{mask.name}")).astype(np.int64))
         assert predicted.shape == truth.shape
-        results.append(IoUMetric.intersect_and_union(predicted, truth, 20, 255))
+        results.append(IoUMetric.intersect_and_union(predicted, truth, 29, 255))
     expected = metric.compute_metrics(results)
 
     metrics = read_metrics(config)
     assert metrics["images"] == 3
     assert metrics["mIoU"] == pytest.approx(expected["mIoU"], abs=0.006)
     assert metrics["aAcc"] == pytest.approx(expected["aAcc"], abs=0.006)
-    assert len(metrics["per_class"]) == 20
+    assert len(metrics["per_class"]) == 29
     assert metrics["settings"]["pamr_steps"] == 1
     assert metrics["versions"]["torch"]
     assert metrics["seconds_per_image"] > 0
@@ -152,7 +152,7 @@ def test_labels_outside_the_classes_stop_the_run(config: Path, voc_like: Callabl
     mask = np.asarray(Image.open(root / "SegmentationClass/image_1.png")).copy()
     mask[3, 4] = 77
     Image.fromarray(mask).save(root / "SegmentationClass/image_1.png")
-    with pytest.raises(ItaclipError, match=r"image_1\.png: holds label 77, but DemoDataset has labels 0\.\.19"):
+    with pytest.raises(ItaclipError, match=r"image_1\.png: holds label 77, but DemoDataset has labels 0\.\.28"):
         run(config, root)
     mask[3, 4] = 255  # ignored, which is fine
     Image.fromarray(mask).save(root / "SegmentationClass/image_1.png")
@@ -185,7 +185,7 @@ def test_another_folder_is_not_overwritten_by_the_demo(config: Path, tmp_path: P
 
 def test_class_files_of_other_data_sets_are_refused(config: Path, voc_like: Callable[..., Path]) -> None:
     root = voc_like([(40, 60)])
-    with pytest.raises(ItaclipError, match=r"cls_voc21\.txt: has 21 classes, but DemoDataset has 20"):
+    with pytest.raises(ItaclipError, match=r"cls_voc21\.txt: has 21 classes, but DemoDataset has 29"):
         run(config, root, "--cfg-options", f"model.name_path={ROOT}/configs/cls_voc21.txt")
 
 

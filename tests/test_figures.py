@@ -14,10 +14,10 @@ from mmseg.evaluation import IoUMetric
 from PIL import Image
 
 from itaclip import figures
-from itaclip.confusion import class_iou, confusion_matrix
+from itaclip.evaluation.confusion import class_iou, confusion_matrix
+from itaclip.evaluation.gallery import Gallery
 from itaclip.figures import fonts
-from itaclip.figures.gallery import Gallery
-from itaclip.palette import palette
+from itaclip.figures.palette import palette
 
 
 @pytest.fixture

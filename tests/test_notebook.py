@@ -61,4 +61,4 @@ def test_it_is_kept_with_its_pictures_and_without_traces_of_a_machine() -> None:
 
 
 def test_the_example_scene_is_part_of_the_demo(tmp_path: Path) -> None:
-    assert (ensure_demo_dataset(tmp_path / "demo") / "JPEGImages/scene_031.jpg").is_file()
+    assert (ensure_demo_dataset(tmp_path / "demo") / "JPEGImages/scene_008.jpg").is_file()

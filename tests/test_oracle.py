@@ -11,8 +11,8 @@ import pytest
 import torch
 from open_clip.model import CLIP
 
-from itaclip.pipeline import Pipeline
-from itaclip.settings import Settings
+from itaclip.core.pipeline import Pipeline
+from itaclip.core.settings import Settings
 from itaclip.text import TextBank, parse_class_names
 
 CLASSES = parse_class_names(["background, wall", "cat, kitten, tom", "cup", "table"])

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from itaclip.clip import METHODS
+from itaclip.core.methods import METHODS, ResCLIP
+from itaclip.core.settings import Settings
 from itaclip.errors import ItaclipError
+from itaclip.evaluation.presets import DATASETS, common, published
 from itaclip.evaluation.protocol import apply_protocol
 from itaclip.evaluation.setup import load_config
-from itaclip.presets import DATASETS, common, published
-from itaclip.settings import Settings
 from itaclip.text import read_class_names
 
 TYPE_OF = {name: kind for kind, name in DATASETS.items()}
@@ -53,6 +53,36 @@ TABLE = {
         coco_object 336 224 28 50 0.1 -   10
         coco_stuff  448 224 28 40 0   -   10
         cityscapes  560 224 28 40 0   -   10""",
+    "scclip": """
+        voc21       336 224 112 50 0.15 0.1 0
+        voc20       336 224 112 40 0    -   0
+        context60   336 224 112 40 0.15 -   0
+        context59   336 224 112 40 0    -   0
+        coco_object 336 224 112 55 0.35 -   0
+        coco_stuff  336 224 112 40 0    -   0
+        cityscapes  560 224 112 40 0    -   0
+        ade20k      336 224 112 40 0    -   0""",
+    "resclip": """
+        voc21       336 0   112 40 0.1 - 0
+        voc20       336 0   112 40 0   - 0
+        context60   336 224 112 40 0.1 - 0
+        context59   336 224 112 40 0   - 0
+        coco_object 336 224 112 40 0.1 - 0
+        coco_stuff  336 224 112 40 0   - 0
+        cityscapes  560 224 112 40 0   - 0
+        ade20k      336 224 112 40 0   - 0""",
+    **dict.fromkeys(
+        ("proxyclip", "corrclip"),
+        """
+        voc21       336 336 112 40 0.2  - 0
+        voc20       336 336 112 40 0    - 0
+        context60   336 336 112 40 0.15 - 0
+        context59   336 336 112 40 0    - 0
+        coco_object 336 336 112 40 0.25 - 0
+        coco_stuff  336 336 112 40 0    - 0
+        cityscapes  448 224 112 40 0    - 0
+        ade20k      448 336 112 40 0    - 0""",
+    ),
 }
 ROWS = [(method, *line.split()) for method, text in TABLE.items() for line in text.strip().splitlines()]
 
@@ -70,8 +100,17 @@ def test_presets_are_the_published_settings(row: tuple[str, ...], tmp_path: Path
     assert settings.method == method
     assert settings.img_engineering == settings.closing == (method == "itaclip")
     assert bool(config.model.auxiliary_text_path) == (method == "itaclip")
-    assert settings.padding == ("centre" if method == "clearclip" else "end")
+    assert settings.padding == ("centre" if method in ("clearclip", "proxyclip", "corrclip") else "end")
+    assert (settings.regions == "sam2") == settings.map_correction == (method == "corrclip")
     assert config.test_dataloader.dataset.pipeline[1].scale == (2048, int(side))
+
+
+def test_resclip_has_its_numbers_for_every_data_set(tmp_path: Path) -> None:
+    config = load_config(ROOT / "configs/cfg_voc.py")
+    apply_protocol(config, tmp_path, "resclip", "published")
+    settings = Settings(method="resclip", method_options=config.model.method_options)
+    expected = ResCLIP(residual_scale=2, residual_weight=0.3, feedback_scale=2.2, feedback_weight=0.7, threshold=0.5)
+    assert settings.resolved_method(12) == expected
 
 
 def test_class_words_are_those_of_each_repository(tmp_path: Path) -> None:

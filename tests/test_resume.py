@@ -92,7 +92,7 @@ def test_processes_end_with_their_launcher_and_one_continues(demo: Demo, tmp_pat
 def test_a_full_disk_is_told_and_the_run_continues_when_there_is_room(demo: Demo, tmp_path: Path) -> None:
     """The journal meets a limit on file sizes in the middle of a line."""
     work = tmp_path / "full"
-    running = demo.start(work, limit_file_size=2600)
+    running = demo.start(work, limit_file_size=7000)
     with killed_at_the_end(running):
         status, _, errors = finish(running)
     assert status == 2

@@ -19,11 +19,11 @@ from conftest import ROOT
 from PIL import Image
 
 from itaclip import ItaclipError, Segmenter
+from itaclip.core.images import read_image
 from itaclip.evaluation.command import main as evaluate
-from itaclip.images import read_image
 from itaclip.vocabulary import CONTRAST_WORDS, split_classes
 
-CLASSES = ["clouds, cloudy sky", "leaves, foliage", "tartan, plaid", "polka dots"]
+CLASSES = ["cloud, white cloud", "tree, oak tree", "house, cottage", "balloon, hot-air balloon"]
 
 
 @pytest.fixture
@@ -36,16 +36,16 @@ def test_one_call_from_file_to_labels(quick: Segmenter, photo: Path, demo_root: 
     result = quick(photo)
     with Image.open(photo) as opened:
         assert result.labels.shape == (opened.height, opened.width)
-    assert result.names == ("background", "clouds", "leaves", "tartan", "polka dots")
+    assert result.names == ("background", "cloud", "tree", "house", "balloon")
     assert result.labels.dtype == np.int32
     assert result.scores.shape == (5, *result.labels.shape)
     assert result.scores.min() >= 0
     assert result.scores.max() <= 1
-    # scene 2 shows polka dots and tartan, and a miniature CLIP can tell
+    # scene 2 shows a house and a balloon, and a miniature CLIP can tell
     with Image.open(demo_root / "SegmentationClass/scene_002.png") as truth:
         ids = np.asarray(truth)
-    expected = np.select([ids == 13, ids == 3], [3, 4], 0)
-    assert (result.labels == expected).mean() > 0.9
+    expected = np.select([ids == 13, ids == 28], [3, 4], 0)
+    assert (result.labels == expected).mean() > 0.85
 
 
 def test_labels_are_those_of_eval_to_the_pixel(demo_root: Path, tmp_path: Path) -> None:
@@ -106,18 +106,18 @@ def test_the_orientation_of_a_camera_is_applied(photo: Path, tmp_path: Path) -> 
 
 
 def test_classes_change_without_loading_again(quick: Segmenter, photo: Path) -> None:
-    quick.set_classes(["tartan"], background=False)
+    quick.set_classes(["house"], background=False)
     assert set(np.unique(quick(photo).labels)) == {0}
-    quick.set_classes(["tartan", "polka dots"], background=["plain colour", "blank surface"])
+    quick.set_classes(["house", "balloon"], background=["cardboard box", "blank billboard"])
     result = quick(photo)
-    assert result.names == ("background", "tartan", "polka dots")
-    assert result.areas["tartan"] > 0.3
+    assert result.names == ("background", "house", "balloon")
+    assert result.areas["house"] > 0.05
 
 
 def test_a_call_can_have_classes_and_settings_of_its_own(quick: Segmenter, photo: Path) -> None:
     quick.set_classes(CLASSES)
-    other = quick.prepare(["tartan", "fire"], background=False)
-    assert quick(photo, other).names == ("tartan", "fire")
+    other = quick.prepare(["house", "fire"], background=False)
+    assert quick(photo, other).names == ("house", "fire")
     assert quick(photo).names[0] == "background"
     refined, plain = quick(photo, pamr_steps=3), quick(photo)
     assert not np.array_equal(refined.scores, plain.scores)
@@ -126,7 +126,7 @@ def test_a_call_can_have_classes_and_settings_of_its_own(quick: Segmenter, photo
 
 
 def test_threads_do_not_mix_their_classes(quick: Segmenter, photo: Path) -> None:
-    lists = [["tartan", "fire"], ["polka dots", "water", "wood"], ["grass"], ["clouds", "leaves"]]
+    lists = [["house", "fire"], ["balloon", "water", "wood"], ["grass"], ["cloud", "tree"]]
     alone = [quick(photo, quick.prepare(classes)).labels for classes in lists]
     found: dict[int, Any] = {}
 
@@ -262,9 +262,9 @@ def test_results_tell_areas_masks_scores_and_pictures(quick: Segmenter, photo: P
     np.testing.assert_array_equal(sum(mask.astype(int) for mask in masks.values()), 1)
     for name, mask in masks.items():
         assert mask.mean() == pytest.approx(result.areas[name])
-    np.testing.assert_array_equal(result.mask("tartan"), result.mask(3))
-    with pytest.raises(ItaclipError, match=r"no class 'tartn'. Did you mean 'tartan'"):
-        result.mask("tartn")
+    np.testing.assert_array_equal(result.mask("house"), result.mask(3))
+    with pytest.raises(ItaclipError, match=r"no class 'hous'. Did you mean 'house'"):
+        result.mask("hous")
     with pytest.raises(ItaclipError, match="no class 9"):
         result.score_map(9)
 
@@ -279,7 +279,7 @@ def test_results_tell_areas_masks_scores_and_pictures(quick: Segmenter, photo: P
     with pytest.raises(ItaclipError, match="came from memory"):
         quick(read_image(photo)).save(tmp_path)
     assert result._repr_png_().startswith(b"\x89PNG")
-    assert "tartan" in repr(result)
+    assert "house" in repr(result)
 
 
 def test_coco_export_gives_the_masks_back(quick: Segmenter, photo: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from mmengine.config import Config
 from mmseg.apis import inference_model, init_model
 from mmseg.registry import MODELS
@@ -17,6 +19,7 @@ from PIL import Image
 
 from itaclip.errors import ItaclipError
 from itaclip.openmmlab import ITACLIPSegmentor
+from itaclip.text import TextEncoder
 
 IMAGE = Path(__file__).parent / "images/chelsea.png"
 PIPELINE = [
@@ -58,6 +61,45 @@ def test_published_configurations_build(name: str, options: dict[str, Any]) -> N
     assert model.settings.pamr_stride == (8, 16)
 
 
+PUBLISHED_FORMS = {  # ITACLIP's five configurations: what they set, paths aside
+    "voc21": dict(logit_scale=60, prob_thd=0.1, area_thd=0.1, def_coefficient=0.05, img_eng_coefficient=0.7),
+    "context60": dict(logit_scale=55, prob_thd=0.1, def_coefficient=0.15, img_eng_coefficient=0.75),
+    "coco_object": dict(logit_scale=50, prob_thd=0.1, def_coefficient=0.1, img_eng_coefficient=0.75,
+                        width_chunk_size=250),
+    "coco_stuff": dict(logit_scale=40, def_coefficient=0.2, img_eng_coefficient=0.75, width_chunk_size=150),
+    "cityscapes": dict(logit_scale=40, def_coefficient=0.05, img_eng_coefficient=0.7),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED_FORMS)
+def test_the_five_published_forms_work_as_they_are(name: str, tiny_weights: Path) -> None:
+    """None of them sets `background`: `dataset_name` implies it, and the texts fit the classes."""
+    texts = {"voc21": "definitions", "context60": "definitions", "coco_object": "synonyms", "coco_stuff": "definitions",
+             "cityscapes": "synonyms"}[name]  # fmt: skip
+    form = dict(type="ITACLIP_Segmentor", model_name=str(tiny_weights), img_engineering=True, attn_self=True,
+                auxiliary_text_path=str(ROOT / f"llm_texts/{name}_{texts}.txt"), dataset_name=name, slide_stride=28,
+                slide_crop=224, pamr_steps=10, pamr_stride=[8, 16], text_cache=False,
+                name_path=str(ROOT / f"configs/cls_{name}.txt"), **PUBLISHED_FORMS[name])  # fmt: skip
+    encoded: list[str] = []
+
+    def features(self: TextEncoder, words: Sequence[str]) -> torch.Tensor:
+        encoded.extend(words)
+        return torch.randn(len(words), 64)
+
+    with pytest.MonkeyPatch.context() as patch:  # the texts themselves are not the matter
+        patch.setattr(TextEncoder, "forward", features)
+        model = MODELS.build(form)
+    assert model.settings.background == (name in ("voc21", "context60", "coco_object"))
+    assert encoded
+
+
+def test_dataset_names_that_are_none_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ItaclipError, match=r"dataset_name = 'voc': expected one of voc21, .*Did you mean 'voc21'"):
+        MODELS.build(dict(type="ITACLIPSegmentor", **{**options, "dataset_name": "voc"}))
+    with pytest.raises(ItaclipError, match=r"background = True: dataset_name = 'cityscapes' implies False"):
+        MODELS.build(dict(type="ITACLIPSegmentor", **{**options, "dataset_name": "cityscapes", "background": True}))
+
+
 def test_inference_model_takes_files_arrays_and_lists(segmentor: ITACLIPSegmentor) -> None:
     by_path = segment(segmentor, str(IMAGE))
     array = cv2.imread(str(IMAGE))
@@ -94,7 +136,7 @@ def test_predict_without_data_samples_and_tensor_mode(segmentor: ITACLIPSegmento
     assert [r.pred_sem_seg.data.shape for r in results] == [(1, 224, 240)] * 2
     scores = segmentor(inputs, mode="tensor")
     assert torch.allclose(scores[1], results[1].seg_logits.data, atol=1e-6)
-    assert segmentor.extract_feat(inputs[:, :, :, :224]).shape == (2, 197, 64)
+    assert segmentor.extract_feat(inputs[:, :, :, :224]).shape == (2, 14, 14, 64)
     with pytest.raises(ItaclipError, match="training-free"):
         segmentor(inputs, results, mode="loss")
 

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from itaclip.decision import class_scores, close_labels, drop_small_areas, label_map
+from itaclip.core.decision import class_scores, close_labels, drop_small_areas, label_map
+from itaclip.core.pamr import affinity, pamr
+from itaclip.core.settings import Settings
+from itaclip.core.views import make_views
+from itaclip.core.windows import WindowPlan, cut_windows, plan_axis, stitch, stitching_matrix
 from itaclip.errors import ItaclipError
-from itaclip.pamr import affinity, pamr
-from itaclip.settings import Settings
-from itaclip.views import make_views
-from itaclip.windows import WindowPlan, cut_windows, plan_axis, stitch, stitching_matrix
 
 sizes = st.integers(1, 400)
 

@@ -15,7 +15,7 @@ from itaclip.text import TextEncoder, build_text_bank, parse_class_names, read_a
 
 ROOT = Path(__file__).parent.parent
 COUNTS = {"voc21": (21, 80), "voc20": (20, 20), "context60": (60, 75), "context59": (59, 59), "coco_stuff": (171, 183),
-          "coco_object": (81, 119), "cityscapes": (19, 26), "ade20k": (150, 150), "demo": (20, 41)}  # fmt: skip
+          "coco_object": (81, 119), "cityscapes": (19, 26), "ade20k": (150, 150), "demo": (29, 59)}  # fmt: skip
 WITH_BACKGROUND = {"voc21", "context60", "coco_object", "demo"}
 
 

@@ -106,9 +106,11 @@ def test_slurm_scripts_start_one_process_per_task(name: str, tmp_path: Path) -> 
 
 def test_demo_weights_come_from_a_program_that_runs(tmp_path: Path) -> None:
     """Three steps of training: captions only, weights in OpenAI's layout, whole file."""
-    out = tmp_path / "w.safetensors"
-    done = run_tool("train_demo_clip.py", "--out", str(out), "--steps", "3", "--batch", "4", "--per-class", "1",
-                    "--workers", "1", "--device", "cpu", "--whole", "0.4")  # fmt: skip
+    out, pool = tmp_path / "w.safetensors", tmp_path / "pool"
+    drawn = run_tool("draw_demo_pool.py", "--out", str(pool), "--scenes", "80")
+    assert drawn.returncode == 0, drawn.stderr[-2000:]
+    done = run_tool("train_demo_clip.py", "--pool", str(pool), "--out", str(out), "--steps", "3", "--batch", "4",
+                    "--whole-batch", "2", "--device", "cpu", "--whole", "0.4")  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert "step      3" in done.stdout
     from itaclip.clip import load_clip

@@ -23,7 +23,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from web_helpers import CHROMIUM, Server, form, running_server, write_bomb
 
-CLASSES = ["confetti, paper scraps", "honeycomb", "starry sky"]
+CLASSES = ["bus, city bus", "fence", "house"]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def downloads(answer: tuple[Any, ...]) -> list[str]:
 
 
 def test_two_visitors_at_once_get_their_own_classes(server: Server, quick: Segmenter, scene: Path) -> None:
-    lists = [CLASSES, ["wood, wooden planks", "water"]]
+    lists = [CLASSES, ["wooden wall, planks", "water"]]
 
     def visit(classes: list[str]) -> list[tuple[Any, dict[str, Any]]]:
         with closing(Client(server.address, verbose=False)) as client:
@@ -242,7 +242,7 @@ def test_upload_classes_overlay_downloads(visitor: Visitor, quick: Segmenter, sc
     visitor.upload(scene)
     visitor.classes.fill("\n".join(CLASSES))
     visitor.button.click()
-    visitor.wait_for_legend("starry sky")
+    visitor.wait_for_legend("house")
     assert [row.strip() for row in visitor.rows()] == expected_rows(expected)
     picture = visitor.page.get_by_role("img", name="The image with its classes in colour: ")
     assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [204, 164]
@@ -280,10 +280,10 @@ def test_mistakes_are_told_on_the_page(visitor: Visitor, scene: Path, tmp_path: 
     visitor.classes.fill("cat\n<i>cat</i>\n<i>cat</i>")
     visitor.button.click()
     assert "'<i>cat</i>' already stands on line 2" in visitor.error()  # as text, not in italics
-    visitor.classes.fill("<i>starry sky</i>")
+    visitor.classes.fill("<i>house</i>")
     visitor.page.get_by_role("radio", name="None").check()
     visitor.button.click()
-    visitor.wait_for_legend("<i>starry sky</i>")
+    visitor.wait_for_legend("<i>house</i>")
 
 
 def test_a_file_too_large_is_told_on_the_page(chromium: Any, server: Server, tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_a_file_too_large_is_told_on_the_page(chromium: Any, server: Server, tmp
 
 
 def test_two_browsers_with_different_classes(chromium: Any, server: Server, quick: Segmenter, scene: Path) -> None:
-    lists = [CLASSES, ["wood, wooden planks", "water"]]
+    lists = [CLASSES, ["wooden wall, planks", "water"]]
     visitors = [Visitor(chromium, server) for _ in lists]
     for visitor, classes in zip(visitors, lists, strict=True):
         visitor.upload(scene)
@@ -327,7 +327,14 @@ def test_keyboard_and_labels_suffice(visitor: Visitor) -> None:
         page.get_by_role(role, name=name).first.wait_for()
     page.get_by_role("button", name="Settings").focus()
     page.keyboard.press("Enter")
-    for label in ("Refine along the image's edges", "Five views", "Background threshold", "Definitions"):
+    for label in (
+        "Method",
+        "One label per region",
+        "Refine along the image's edges",
+        "Five views",
+        "Background threshold",
+        "Definitions",
+    ):
         page.get_by_label(label).first.wait_for()
     page.get_by_role("radio", name="Own words").focus()
     page.keyboard.press("Tab")
@@ -335,11 +342,11 @@ def test_keyboard_and_labels_suffice(visitor: Visitor) -> None:
     page.get_by_role("textbox", name="Words of the background").wait_for(state="detached")
     visitor.classes.focus()
     page.keyboard.press("Control+A")
-    page.keyboard.type("confetti")
+    page.keyboard.type("bus")
     page.keyboard.press("Enter")
     page.keyboard.type("water")
     page.keyboard.press("Shift+Enter")
-    visitor.wait_for_legend("confetti")
+    visitor.wait_for_legend("bus")
     assert len(visitor.rows()) == 2
 
 
@@ -348,7 +355,7 @@ def test_fits_a_phone(chromium: Any, server: Server) -> None:
     visitor.page.get_by_role("button", name="Scene 1").click()
     visitor.page.get_by_role("button", name="Remove Image").wait_for()
     visitor.button.click()
-    visitor.wait_for_legend("confetti")
+    visitor.wait_for_legend("bus")
     assert visitor.page.evaluate("document.documentElement.scrollWidth") <= 390
     visitor.context.close()
     assert visitor.complaints == []

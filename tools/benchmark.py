@@ -28,6 +28,7 @@ import torch
 
 from itaclip.benchmark import plain
 from itaclip.benchmark.machine import matrix_peak, measured, timed
+from itaclip.benchmark.methods import method_seconds
 from itaclip.benchmark.pretended import gpu_peak_mib
 from itaclip.benchmark.stages import (
     TYPICAL_SIZES,
@@ -35,6 +36,7 @@ from itaclip.benchmark.stages import (
     encoder_work,
     fast,
     growth,
+    middle_layers,
     photo,
     plainly,
     random_bank,
@@ -44,13 +46,14 @@ from itaclip.clip import load_clip
 from itaclip.command.options import parse_setting
 from itaclip.configuration import ModelDescription, read_config, read_model
 from itaclip.console import make_console, run, table_of
+from itaclip.core.images import normalise
+from itaclip.core.methods import METHODS
+from itaclip.core.pamr import pamr
+from itaclip.core.pipeline import Pipeline
+from itaclip.core.settings import PRECISIONS, Settings
 from itaclip.devices import choose_device
 from itaclip.evaluation.report import machine, versions
 from itaclip.files import write_json
-from itaclip.images import normalise
-from itaclip.pamr import pamr
-from itaclip.pipeline import Pipeline
-from itaclip.settings import PRECISIONS, Settings
 from itaclip.text import TextBank, TextCache, TextEncoder, read_class_names
 
 PLAIN_TEXTS = 3  # encoded plainly; the time of all of them is scaled up
@@ -104,6 +107,13 @@ def main() -> int:
     parser.add_argument("--queries", type=int, help="so many random text features, instead of encoding the class list")
     parser.add_argument("--baseline", action="store_true", help="also plainly, in float32")
     parser.add_argument("--pamr", action="store_true", help="only refinement at --size, against the plain one")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        choices=tuple(METHODS),
+        metavar="METHOD",
+        help="only seconds a window of these methods; ratios are to the first",
+    )
     parser.add_argument("--growth", action="store_true", help="only seconds over image size, queries and stride")
     parser.add_argument("--gpu-memory", action="store_true", help="only what a GPU would hold, by the tensors' shapes")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
@@ -111,8 +121,8 @@ def main() -> int:
     several = len(args.config) > 1 or args.gpu_memory
     if several and (args.baseline or args.pamr or args.growth or args.image or args.queries):
         parser.error("images per second of several configurations and --gpu-memory go with no other measurement.")
-    if args.batch != 1 and (not several or args.gpu_memory):
-        parser.error("--batch is for images per second of several configurations.")
+    if args.batch != 1 and (not (several or args.methods) or args.gpu_memory):
+        parser.error("--batch is for images per second of several configurations, and for windows with --methods.")
     if args.gpu_memory and args.dtype == "int8":
         parser.error("--gpu-memory: int8 runs on CPUs alone.")
     changes = dict(parse_setting(pair) for pair in args.set)
@@ -126,7 +136,14 @@ def main() -> int:
     }  # fmt: skip
     descriptions = [read_model(config, args.weights, changes) for config in args.config]
     size = (args.size[0], args.size[1]) if args.size else typical_size(args.config[0])
-    if args.pamr:
+    if args.methods:
+        description = descriptions[0]
+        encoder = Pipeline(load_clip(*description.weights), description.settings).encoder
+        count = args.queries or len(read_class_names(description.name_path, description.settings.background).queries)
+        rows = method_seconds(encoder, args.methods, args.batch if args.batch > 1 else 10, count)
+        console.print(table_of(f"seconds a window, {count} queries, {description.settings.dtype}", rows))
+        figures["rows"] = rows
+    elif args.pamr:
         queries = len(read_class_names(descriptions[0].name_path, descriptions[0].settings.background).queries)
         figures |= pamr_alone(size, queries, descriptions[0].settings)
         console.print_json(data=figures)
@@ -208,8 +225,8 @@ def measure(args: argparse.Namespace, description: ModelDescription, size: tuple
              "passes": passes, "queries": len(bank.features), "dtype": settings.dtype}  # fmt: skip
     if plain_clip is not None:
         if device.type == "cuda":
-            plainly(plain_clip, settings, encoder.method.middle_layers, bank, jpeg, description.short_side)  # warm-up
-        theirs = plainly(plain_clip, settings, encoder.method.middle_layers, bank, jpeg, description.short_side)
+            plainly(plain_clip, settings, middle_layers(encoder.method), bank, jpeg, description.short_side)  # warm-up
+        theirs = plainly(plain_clip, settings, middle_layers(encoder.method), bank, jpeg, description.short_side)
         for row in stages:
             row["plainly"] = theirs.seconds.get(row["stage"], "")
             row["plain MiB"] = theirs.peak_mib.get(row["stage"], "")

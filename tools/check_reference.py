@@ -16,8 +16,8 @@ from pathlib import Path
 
 from rich.table import Table
 
+from itaclip.comparison.reference import compare
 from itaclip.console import make_console, run
-from itaclip.reference import compare
 
 
 def main() -> int:

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from itaclip import Segmenter
-from itaclip.confusion import class_iou, confusion_matrix
 from itaclip.console import make_console, progress, run, table_of
 from itaclip.demo.dataset import class_lines
-from itaclip.demo.scenes import Scene, draw_scene
+from itaclip.demo.scenes import Scene, draw_scene, random_shape
+from itaclip.evaluation.confusion import class_iou, confusion_matrix
 from itaclip.files import write_json
 
 SEED = 777
@@ -50,10 +50,9 @@ def main() -> int:
     found: dict[tuple[str, int, float, bool], list[float]] = defaultdict(list)
     with progress(console, args.scenes, "scenes") as advance:
         for number in range(args.scenes):
-            shape = (int(rng.integers(150, 200)), int(rng.integers(200, 270)))
-            scene = draw_scene(shape, rng)
+            scene = draw_scene(random_shape(rng), rng)
             named = class_list(scene, number % 2 == 1, rng)
-            truth = np.zeros(shape, np.int64)
+            truth = np.zeros(scene.labels.shape, np.int64)
             for i, class_id in enumerate(named, 1):
                 truth[scene.labels == class_id] = i
             backgrounds: dict[str, bool | list[str]] = {

@@ -19,12 +19,12 @@ import torch
 
 from itaclip import Segmenter
 from itaclip.console import make_console, progress, run, table_of
+from itaclip.core.quality import QUALITIES, quality_settings
+from itaclip.core.settings import PRECISIONS
 from itaclip.evaluation.counts import IoUCounts
 from itaclip.evaluation.report import machine, versions
 from itaclip.evaluation.setup import build_dataset, load_config
 from itaclip.files import write_json
-from itaclip.presets import QUALITIES, quality_settings
-from itaclip.settings import PRECISIONS
 
 
 def main() -> int:

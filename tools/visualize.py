@@ -15,9 +15,9 @@ from pathlib import Path
 
 from itaclip.console import make_console, progress, run
 from itaclip.errors import ItaclipError
+from itaclip.evaluation.gallery import Gallery, read_mask
 from itaclip.evaluation.loop import image_as_loaded, own_name
 from itaclip.evaluation.setup import build_dataset, load_config
-from itaclip.figures.gallery import Gallery, read_mask
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from itaclip.clip.dense import DTYPES
+from itaclip.core.encoder import DTYPES
 from itaclip.evaluation.report import peak_memory_mib
 
 

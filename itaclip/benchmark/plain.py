@@ -17,7 +17,7 @@ from open_clip.model import CLIP
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from itaclip.settings import Settings
+from itaclip.core.settings import Settings
 
 
 def encode_text(clip: CLIP, text: str) -> Tensor:

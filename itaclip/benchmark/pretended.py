@@ -7,15 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from itaclip.benchmark.stages import random_bank
-from itaclip.clip.attention import gaussian_window
+from itaclip.core.methods.attention import gaussian_window
+from itaclip.core.methods.resclip import distances, smoothing
+from itaclip.core.pipeline import Pipeline
+from itaclip.core.windows import stitching_matrix
 from itaclip.errors import ItaclipError
-from itaclip.pipeline import Pipeline
-from itaclip.windows import stitching_matrix
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @contextmanager
@@ -39,14 +44,17 @@ def pretended_gpu() -> Iterator[None]:
             _forget()
 
 
-def on_gpu(pipeline: Pipeline) -> Pipeline:
-    """The pipeline, its parameters replaced by pretended ones of the same shapes on the GPU."""
-    for module in pipeline.modules():
+def on_gpu(model: Model) -> Model:
+    """The model, its parameters and buffers replaced by pretended ones of the same shapes on the GPU."""
+    for module in model.modules():
         for name, value in list(module._parameters.items()):
             if value is not None:
                 there = torch.empty(value.shape, dtype=value.dtype, device="cuda")
                 module._parameters[name] = torch.nn.Parameter(there)
-    return pipeline
+        for name, buffer in list(module._buffers.items()):
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device="cuda")
+    return model
 
 
 def gpu_peak_mib(pipeline: Pipeline, image: tuple[int, int], size: tuple[int, int], queries: int) -> float:
@@ -79,3 +87,5 @@ def _forget() -> None:
     """Pretended and real tensors do not mix."""
     stitching_matrix.cache_clear()
     gaussian_window.cache_clear()
+    distances.cache_clear()
+    smoothing.cache_clear()

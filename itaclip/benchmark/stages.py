@@ -17,16 +17,17 @@ from torch import Tensor
 
 from itaclip.benchmark import plain
 from itaclip.benchmark.machine import encoder_flops, matrix_peak, measured, timed
-from itaclip.confusion import confusion_matrix
-from itaclip.decision import class_scores, label_map
-from itaclip.images import normalise
-from itaclip.pamr import pamr
-from itaclip.pipeline import Pipeline
-from itaclip.settings import Settings
-from itaclip.sharing import windows_per_pass
+from itaclip.core.decision import class_scores, label_map
+from itaclip.core.images import normalise
+from itaclip.core.methods import LastBlock, Method
+from itaclip.core.pamr import pamr
+from itaclip.core.passes import windows_per_pass
+from itaclip.core.pipeline import Pipeline
+from itaclip.core.settings import Settings
+from itaclip.core.views import VIEWS, make_views, mix_views, view_features
+from itaclip.core.windows import cut_windows, stitch
+from itaclip.evaluation.confusion import confusion_matrix
 from itaclip.text import TextBank, parse_class_names
-from itaclip.views import VIEWS, make_views, mix_views, view_features
-from itaclip.windows import cut_windows, stitch
 
 
 @dataclass
@@ -88,7 +89,7 @@ def fast(pipeline: Pipeline, bank: TextBank, jpeg: bytes, short_side: int) -> St
         crops = found.clock("windows", cut_windows, image, plan, first, min(first + step, plan.count))
         pixels = found.clock("views", make_views, crops, settings)
         tokens = found.clock("encoder", pipeline.encoder, pixels)
-        features = found.clock("text product", view_features, tokens, len(crops), plan.grid)
+        features = found.clock("text product", view_features, tokens, len(crops))
         patches.append(found.clock("text product", mix_views, features, bank.features, settings))
     found.logits = found.clock("stitching", stitch, torch.cat(patches), plan, size)
     found.guide = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
@@ -126,6 +127,11 @@ def plainly(
     return found
 
 
+def middle_layers(method: Method) -> tuple[int, ...]:
+    """The blocks whose maps a method fuses with the last one's, if it does."""
+    return method.middle_layers if isinstance(method, LastBlock) else ()
+
+
 TYPICAL_SIZES = {
     "PascalVOCDataset": (375, 500), "PascalVOC20Dataset": (375, 500),
     "PascalContext60Dataset": (375, 500), "PascalContext59Dataset": (375, 500),
@@ -139,7 +145,7 @@ def encoder_work(pipeline: Pipeline, image: Tensor) -> tuple[int, float]:
     """Encoder passes of an image, 3 x h x w, and their operations in all."""
     encoder, plan = pipeline.encoder, pipeline.plan(image)
     passes = plan.count * (VIEWS if pipeline.settings.img_engineering else 1)
-    each = encoder_flops(encoder.visual, plan.grid[0] * plan.grid[1], len(encoder.method.middle_layers))
+    each = encoder_flops(encoder.visual, plan.grid[0] * plan.grid[1], len(middle_layers(encoder.method)))
     return passes, passes * each
 
 

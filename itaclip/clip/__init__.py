@@ -1,7 +1,6 @@
-"""CLIP: weights from any source, the dense image encoder, the methods' attention."""
+"""CLIP: loading its weights, and its image tower block by block."""
 
-from itaclip.clip.dense import DenseEncoder
 from itaclip.clip.loading import load_clip
-from itaclip.clip.methods import METHODS, Method, get_method
+from itaclip.clip.trunk import Trunk
 
-__all__ = ["METHODS", "DenseEncoder", "Method", "get_method", "load_clip"]
+__all__ = ["Trunk", "load_clip"]

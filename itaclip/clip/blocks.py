@@ -47,6 +47,17 @@ def project(block: Block, x: Tensor) -> Projections:
     return Projections(q, k, v, normed)
 
 
+def query_of(block: Block, x: Tensor) -> Tensor:
+    """The queries alone, of tokens that nobody attends to: B x h x N x d."""
+    attention = block.attn
+    if isinstance(attention, Int8Attention):
+        return project(block, x).query
+    normed = block.ln_1(x).to(attention.in_proj_weight.dtype)
+    width = x.shape[-1]
+    joint = F.linear(normed, attention.in_proj_weight[:width], attention.in_proj_bias[:width])
+    return joint.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+
+
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None, causal: bool = False) -> Tensor:
     """``softmax(query key' / sqrt(d) + bias) value``; B x h x N x d.
 

@@ -13,7 +13,7 @@ from itaclip.clip.loading import DEMO
 from itaclip.console import make_console, progress
 from itaclip.demo.dataset import SCENES, class_lines, ensure_demo_dataset
 from itaclip.errors import ItaclipError
-from itaclip.folder import find_items, segment_folder
+from itaclip.labelling.folder import find_items, segment_folder
 from itaclip.segmenter import Segmenter
 
 

@@ -18,9 +18,9 @@ import torch
 
 from itaclip.clip.loading import DEMO, weight_folders
 from itaclip.console import make_console
+from itaclip.core.images import read_image
 from itaclip.demo.dataset import class_lines, ensure_demo_dataset
 from itaclip.evaluation.report import PACKAGES, versions
-from itaclip.images import read_image
 from itaclip.segmenter import Segmenter
 from itaclip.text import default_folder
 

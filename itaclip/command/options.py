@@ -7,8 +7,8 @@ import ast
 from pathlib import Path
 from typing import Any
 
+from itaclip.core.quality import QUALITIES
 from itaclip.errors import ItaclipError
-from itaclip.presets import QUALITIES
 from itaclip.segmenter import Segmenter
 from itaclip.text.class_names import read_lines
 from itaclip.vocabulary import Vocabulary, split_classes, split_definitions

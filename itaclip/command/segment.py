@@ -13,7 +13,7 @@ from pathlib import Path
 from itaclip.command.options import add_class_options, add_model_options, choose_vocabulary, make_segmenter
 from itaclip.console import make_console, progress
 from itaclip.errors import ItaclipError
-from itaclip.folder import find_items, segment_folder
+from itaclip.labelling.folder import find_items, segment_folder
 
 SOME_FAILED = 1
 """Exit status when the run finished but files could not be segmented."""

@@ -13,16 +13,18 @@ from dataclasses import replace
 from typing import Any
 
 from mmengine.config import Config
+from torch import Tensor
 
 from itaclip.clip import load_clip
 from itaclip.configuration import weights_and_settings
+from itaclip.core.pipeline import Pipeline
+from itaclip.core.settings import Settings
 from itaclip.devices import choose_device
 from itaclip.evaluation.counts import IoUCounts
 from itaclip.evaluation.loading import load_batches, plan_batches
 from itaclip.evaluation.loop import Outcome
 from itaclip.openmmlab import ITACLIPPreprocessor
-from itaclip.pipeline import Pipeline
-from itaclip.settings import Settings
+from itaclip.openmmlab.segmentor import region_maps
 from itaclip.text import TextBank, TextCache, TextEncoder, build_text_bank, read_texts
 
 
@@ -60,6 +62,25 @@ class Ablation:
                 self._encoder, self.classes, self.auxiliary, coefficient, self.base.background
             )
         return self._banks[coefficient]
+
+    def labels(self, data: dict[str, Any], variants: Sequence[Settings]) -> list[Tensor]:
+        """Label maps of one image by several variants: H x W int64 each.
+
+        Args:
+            data: an entry of MMSegmentation's data set, in test mode.
+            variants: settings of the configuration's dtype.
+        """
+        batch = self._preprocessor({"inputs": [data["inputs"]], "data_samples": [data["data_samples"]]})
+        samples = batch["data_samples"]
+        size = tuple(samples[0].metainfo["ori_shape"])[:2]
+        regions = region_maps(self._pipeline, variants, batch["inputs"], samples)
+        pairs = [(settings, self.bank(settings.def_coefficient)) for settings in variants]
+        found = {v: r.labels.cpu() for _, v, r in self._pipeline.variants(batch["inputs"], [size], pairs, regions)}
+        return [found[place] for place in range(len(variants))]
+
+    def windows(self, data: dict[str, Any], settings: Settings) -> int:
+        """Windows that some settings lay over an image of the data set."""
+        return self._pipeline.plan(data["inputs"], settings).count
 
     def forget(self) -> None:
         """Drop all texts, so that the next run starts as from nothing."""
@@ -100,7 +121,8 @@ class Ablation:
                 data = self._preprocessor(batch)
                 samples = data["data_samples"]
                 sizes = [tuple(sample.metainfo["ori_shape"])[:2] for sample in samples]
-                results = self._pipeline.variants(data["inputs"], sizes, pairs)
+                regions = region_maps(self._pipeline, distinct, data["inputs"], samples)
+                results = self._pipeline.variants(data["inputs"], sizes, pairs, regions)
                 for image, variant, result in results:
                     counts[variant].add(result.labels, samples[image].gt_sem_seg.data[0])
                 shared.images += len(samples)

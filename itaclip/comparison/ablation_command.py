@@ -13,6 +13,7 @@ from itaclip.comparison.variants import GROUPS, Variant, make_variants
 from itaclip.console import make_console, progress
 from itaclip.errors import ItaclipError
 from itaclip.evaluation.command import SOME_SKIPPED
+from itaclip.evaluation.presets import DATASETS
 from itaclip.evaluation.protocol import PRESETS, apply_protocol
 from itaclip.evaluation.report import machine, versions
 from itaclip.evaluation.setup import (
@@ -24,7 +25,6 @@ from itaclip.evaluation.setup import (
     load_config,
 )
 from itaclip.files import write_json, write_text
-from itaclip.presets import DATASETS
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,9 +11,9 @@ from rich.table import Table
 
 from itaclip.comparison.published import published_ablation
 from itaclip.comparison.variants import Variant
+from itaclip.core.settings import Settings
 from itaclip.evaluation.loop import Outcome
 from itaclip.files import atomic_path
-from itaclip.settings import Settings
 
 Rows = list[dict[str, Any]]
 

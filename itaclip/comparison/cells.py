@@ -25,7 +25,7 @@ class Cell:
 
     Attributes:
         config: configuration of the data set.
-        method: a key of `itaclip.clip.METHODS`.
+        method: a key of `itaclip.core.methods.METHODS`.
         preset: "published", "common", or "config" for the configuration's own settings.
         pamr: "on", "off", or "preset" for what preset and configuration say.
     """

@@ -11,10 +11,10 @@ from typing import Any
 from mmengine.config import Config
 from rich.table import Table
 
-from itaclip.clip import METHODS
 from itaclip.comparison.cells import Options, Result, make_cells, run_cell
 from itaclip.comparison.report import rows, write_report
 from itaclip.console import make_console
+from itaclip.core.methods import METHODS
 from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.evaluation.protocol import PRESETS
 from itaclip.evaluation.setup import load_config

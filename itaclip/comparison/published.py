@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 ALL = ("voc21", "context60", "coco_object", "voc20", "cityscapes", "context59", "ade20k", "coco_stuff")
-"""Data sets by the names of `itaclip.presets.DATASETS`, in the order of most tables."""
+"""Data sets by the names of `itaclip.evaluation.presets.DATASETS`, in the order of most tables."""
 
 WITHOUT_BACKGROUND = ("voc20", "context59", "coco_stuff", "cityscapes", "ade20k")
 
@@ -25,7 +25,7 @@ class Row:
         source: who printed it.
         backbone: CLIP's image tower and its training data.
         extra: further models that it uses.
-        method: the key of `itaclip.clip.METHODS` that computes it, if one does.
+        method: the key of `itaclip.core.methods.METHODS` that computes it, if one does.
         pamr: whether the scores include PAMR.
     """
 
@@ -67,7 +67,8 @@ def _table(text: str, source: str) -> list[Row]:
 
 
 _METHOD_OF = {"CLIP": "clip", "MaskCLIP": "maskclip", "SCLIP": "sclip", "ClearCLIP": "clearclip", "NACLIP": "naclip",
-              "GEM": "gem"}  # fmt: skip
+              "GEM": "gem", "ResCLIP": "resclip", "SC-CLIP": "scclip", "ProxyCLIP": "proxyclip",
+              "CorrCLIP": "corrclip"}  # fmt: skip
 
 # --- the methods' own READMEs ------------------------------------------------
 

@@ -9,11 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from itaclip.clip import METHODS
 from itaclip.comparison.cells import Result
 from itaclip.comparison.published import published_score
+from itaclip.core.methods import METHODS
+from itaclip.evaluation.presets import DATASETS
 from itaclip.files import atomic_path, write_json, write_text
-from itaclip.presets import DATASETS
 
 _COLUMNS = ("dataset", "method", "preset", "pamr", "mIoU", "mAcc", "aAcc", "published", "published_source",
             "images", "skipped", "seconds_per_image", "error")  # fmt: skip

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
+from itaclip.core.methods import COMPARED, LastBlock
+from itaclip.core.settings import Settings
 from itaclip.errors import ItaclipError, did_you_mean
-from itaclip.settings import Settings
 
 _PAMR_STEPS = 10
+_OF_THE_LAST_BLOCK = ("attention", "residual", "feed-forward network", "middle layers")
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ def make_variants(base: Settings, blocks: int, texts: bool, groups: list[str] | 
         base: settings of the configuration.
         blocks: of the image tower.
         texts: auxiliary texts are at hand; without them their weight cannot be varied.
-        groups: keys of `GROUPS` in any case; None takes all that apply.
+        groups: keys of `GROUPS` in any case; None takes all that apply, but for the methods with
+            ITACLIP's parts, which need a second encoder's weights.
 
     Raises:
         ItaclipError: an unknown group, or one that does not apply.
@@ -45,14 +49,18 @@ def make_variants(base: Settings, blocks: int, texts: bool, groups: list[str] | 
                 f"ablation {group!r} is unknown; there are: {', '.join(GROUPS)}.{did_you_mean(group, GROUPS)}"
             )
     asked = [known[group.lower()] for group in groups or ()]
-    applies = {"auxiliary text": texts, "probability threshold": base.background, "area threshold": base.background}
-    missing = [group for group in asked if not applies.get(group, True)]
-    if missing:
-        needed = (
-            "auxiliary texts (model.auxiliary_text_path)" if missing[0] == "auxiliary text" else "a background class"
-        )
-        raise ItaclipError(f"ablation {missing[0]!r} needs {needed}, which the configuration does not have.")
-    chosen = asked or [group for group in GROUPS if applies.get(group, True)]
+    last_block = isinstance(base.resolved_method(blocks), LastBlock)
+    applies = {
+        "auxiliary text": (texts, "auxiliary texts (model.auxiliary_text_path)"),
+        "probability threshold": (base.background, "a background class"),
+        "area threshold": (base.background, "a background class"),
+        **dict.fromkeys(_OF_THE_LAST_BLOCK, (last_block, "a method that reads the last block with another attention")),
+    }
+    for group in asked:
+        holds, needed = applies.get(group, (True, ""))
+        if not holds:
+            raise ItaclipError(f"ablation {group!r} needs {needed}, which the configuration does not have.")
+    chosen = asked or [group for group in GROUPS if group != METHODS_AND_PARTS and applies.get(group, (True, ""))[0]]
     return [
         Variant(group, name, settings)
         for group in chosen
@@ -79,7 +87,7 @@ def _feed_forward(base: Settings, blocks: int) -> _Named:
 
 
 def _middle_layers(base: Settings, blocks: int) -> _Named:
-    own = base.resolved_method(blocks).middle_layers
+    own: tuple[int, ...] = getattr(base.resolved_method(blocks), "middle_layers", ())
     choices = dict.fromkeys([(), *((layer,) for layer in own), own])
     for layers in choices:
         yield ", ".join(map(str, layers)) or "none", base.changed(middle_layers=layers)
@@ -120,6 +128,34 @@ def _area(base: Settings, blocks: int) -> _Named:
         yield f"{threshold:g}", base.changed(area_thd=threshold)
 
 
+def _methods_and_parts(base: Settings, blocks: int) -> _Named:
+    """ITACLIP's parts put on every method, one at a time and all together."""
+    weight, steps = base.def_coefficient, base.pamr_steps or _PAMR_STEPS
+    plain = dict(img_engineering=False, def_coefficient=0.0, pamr_steps=0, closing=False, area_thd=None,
+                 map_correction=False)  # fmt: skip
+    own = dict(attention=None, attn_self=True, residual=None, feed_forward=None, middle_layers=None,
+               pos_interpolation=None, method_options=())  # fmt: skip
+    parts: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "+ views": dict(img_engineering=True),
+        "+ texts": dict(def_coefficient=weight),
+        "+ PAMR": dict(pamr_steps=steps),
+        "+ closing": dict(closing=True),
+        "+ area rule": dict(area_thd=base.area_thd or 0.01),
+        "+ map correction": dict(map_correction=True),
+        "+ PAMR + map correction": dict(pamr_steps=steps, map_correction=True),
+        "all of ITACLIP's": dict(img_engineering=True, def_coefficient=weight, pamr_steps=steps, closing=True),
+        "all + map correction": dict(img_engineering=True, def_coefficient=weight, pamr_steps=steps, closing=True,
+                                     map_correction=True),
+    }  # fmt: skip
+    for method in COMPARED:
+        for name, changes in parts.items():
+            if base.background or "area_thd" not in changes:
+                yield f"{method}, {name}", base.changed(**own, **plain | changes, method=method)
+
+
+METHODS_AND_PARTS = "methods with ITACLIP's parts"
+
 GROUPS: dict[str, Callable[[Settings, int], _Named]] = {
     "attention": _attention,
     "residual": _residual,
@@ -131,5 +167,6 @@ GROUPS: dict[str, Callable[[Settings, int], _Named]] = {
     "logit scale": _temperature,
     "probability threshold": _probability,
     "area threshold": _area,
+    METHODS_AND_PARTS: _methods_and_parts,
 }
 """What can be ablated, in the paper's order; each gives names and settings."""

@@ -13,8 +13,8 @@ from mmengine import dist
 from mmengine.config import Config
 from rich.console import Console
 
-from itaclip.clip import METHODS
 from itaclip.console import make_console, progress
+from itaclip.core.methods import METHODS
 from itaclip.errors import ItaclipError
 from itaclip.evaluation.distributed import joined
 from itaclip.evaluation.identity import identity

@@ -11,7 +11,7 @@ from mmengine import dist
 from mmseg.evaluation import IoUMetric
 from torch import Tensor
 
-from itaclip.confusion import confusion_matrix
+from itaclip.evaluation.confusion import confusion_matrix
 
 Sparse: TypeAlias = list[int]
 """A matrix by its cells that are not zero: cell, pixels, cell, pixels, ...; cell = row * columns + column."""

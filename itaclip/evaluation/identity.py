@@ -35,18 +35,20 @@ def identity(config: Config) -> dict[str, str]:
         "settings": digest(model),
         "class words and texts": digest(texts),
         "weights": digest([_weights(model.get(name)) for name in ("model_name", "pretrained")]),
+        "second encoder": _weights(model.get("second_encoder"), "demo_dino.safetensors") or "",
+        "region masks": _weights(model.get("regions")) or "",
         "data set": digest(config.test_dataloader.dataset.to_dict()),
         "software": digest([version("torch"), [_files(_sources(name)) for name in modules]]),
     }
 
 
-def _weights(name: str | None) -> str | None:
-    """The content of a weight file or folder; a mere name stands for itself."""
+def _weights(name: str | None, bundled: str = "demo_clip.safetensors") -> str | None:
+    """The content of a file or folder; a mere name stands for itself."""
     if name == DEMO:
-        with resources.as_file(resources.files("itaclip.demo") / "demo_clip.safetensors") as path:
+        with resources.as_file(resources.files("itaclip.demo") / bundled) as path:
             return _file(path)
     path = Path(name or "")
-    return _files(sorted(path.iterdir())) if name and path.is_dir() else _file(name)
+    return _files(sorted(path.rglob("*"))) if name and path.is_dir() else _file(name)
 
 
 def _sources(module: str) -> Iterator[Path]:

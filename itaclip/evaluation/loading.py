@@ -9,8 +9,8 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset
 
+from itaclip.core.images import LARGEST
 from itaclip.errors import ItaclipError
-from itaclip.images import LARGEST
 
 
 @dataclass(frozen=True)

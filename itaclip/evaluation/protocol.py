@@ -7,10 +7,10 @@ from typing import Any, Literal, TypeAlias
 
 from mmengine.config import Config
 
-from itaclip.clip import METHODS
+from itaclip.core.methods import METHODS
 from itaclip.errors import ItaclipError, did_you_mean
+from itaclip.evaluation.presets import Preset, common, published
 from itaclip.files import write_text
-from itaclip.presets import Preset, common, published
 from itaclip.text import read_class_names
 from itaclip.text.class_names import read_lines
 
@@ -28,8 +28,8 @@ def apply_protocol(config: Config, folder: Path, method: str | None = None, pres
     Args:
         config: a whole configuration.
         folder: receives the class file, where the preset words classes differently.
-        method: a key of `itaclip.clip.METHODS`. Alone it changes nothing else.
-        preset: "published" or "common", see `itaclip.presets`.
+        method: a key of `itaclip.core.methods.METHODS`. Alone it changes nothing else.
+        preset: "published" or "common", see `itaclip.evaluation.presets`.
         pamr: refinement, whatever the preset says: "on" keeps its rounds, or takes the
             published 10 where it has none.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from rich.table import Table
 
-from itaclip.settings import Settings
+from itaclip.core.settings import Settings
 
 if TYPE_CHECKING:  # `itaclip env` reports versions where MMSegmentation may be missing
     from itaclip.evaluation.counts import Metrics

@@ -12,9 +12,9 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 
 from itaclip.configuration import read_config
-from itaclip.confusion import IGNORED_LABEL
 from itaclip.demo.dataset import ensure_demo_dataset
 from itaclip.errors import ItaclipError
+from itaclip.evaluation.confusion import IGNORED_LABEL
 from itaclip.openmmlab import ITACLIPSegmentor
 from itaclip.text import ClassNames
 from itaclip.text.class_names import plain_name

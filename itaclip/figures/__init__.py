@@ -1,6 +1,6 @@
 """Pictures: overlays, legends, results beside the truth, errors, scores, charts.
 
-Charts (`itaclip.figures.charts`) and the gallery (`itaclip.figures.gallery`) are imported
+Charts (`itaclip.figures.charts`) and the gallery (`itaclip.evaluation.gallery`) are imported
 where they are used, since matplotlib takes its time.
 """
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from itaclip.figures.fonts import font, writable
-from itaclip.palette import palette
+from itaclip.figures.palette import palette
 
 Colors = Sequence[Sequence[int]]
 

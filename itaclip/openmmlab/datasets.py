@@ -13,8 +13,8 @@ from mmseg.datasets import (
 )
 from mmseg.registry import DATASETS
 
-from itaclip.demo.textures import TEXTURES
-from itaclip.palette import palette
+from itaclip.demo.world import CLASSES, KINDS
+from itaclip.figures.palette import palette
 
 
 def _metainfo(classes: tuple[str, ...], colors: list[list[int]]) -> dict[str, Any]:
@@ -66,9 +66,9 @@ class COCOObjectDataset(BaseSegDataset):
 
 @DATASETS.register_module()
 class DemoDataset(BaseSegDataset):
-    """The bundled demo's textured scenes, in the layout of Pascal VOC."""
+    """The bundled demo's drawn scenes, in the layout of Pascal VOC."""
 
-    METAINFO = _metainfo(tuple(texture.names[0] for texture in TEXTURES), palette(len(TEXTURES)))
+    METAINFO = _metainfo(tuple(kind.names[0] for kind in KINDS), palette(CLASSES))
 
     def __init__(self, **options: Any) -> None:
         super().__init__(img_suffix=".jpg", seg_map_suffix=".png", reduce_zero_label=False, **options)

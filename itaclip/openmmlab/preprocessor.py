@@ -9,8 +9,8 @@ from mmseg.models import SegDataPreProcessor
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from itaclip.clip.trunk import MEAN, STD
 from itaclip.errors import ItaclipError
-from itaclip.pipeline import MEAN, STD
 
 
 @MODELS.register_module()

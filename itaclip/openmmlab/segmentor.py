@@ -15,12 +15,14 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from itaclip.clip import load_clip
+from itaclip.core.images import denormalise, read_image
+from itaclip.core.pipeline import Pipeline
+from itaclip.core.settings import Settings, checked_names, implied_background
 from itaclip.devices import choose_device
 from itaclip.errors import ItaclipError
+from itaclip.figures.palette import palette
 from itaclip.openmmlab.preprocessor import ITACLIPPreprocessor
-from itaclip.palette import palette
-from itaclip.pipeline import Pipeline
-from itaclip.settings import Settings, checked_names
+from itaclip.regions import RegionMap
 from itaclip.text import TextBank, TextCache, TextEncoder, build_text_bank, default_folder, read_texts
 
 _LOG = logging.getLogger(__name__)
@@ -40,11 +42,12 @@ class ITACLIPSegmentor(BaseSegmentor):
         auxiliary_text_path: definitions or synonyms, ``name >=text`` per line; None for none.
         text_cache: keep text features on disk for the next start, see `itaclip.text.TextCache`.
         data_preprocessor: None builds `ITACLIPPreprocessor`.
-        dataset_name: of old configurations; the class file tells all, so it is not read.
-        width_chunk_size: of old configurations; memory is bounded without it.
+        dataset_name: of published configurations; it implies the background: yes for voc21,
+            context60 and coco_object, no for coco_stuff and cityscapes.
+        width_chunk_size: of published configurations; ignored, memory is bounded without it.
         train_cfg: put there by MMSegmentation's builders; nothing is trained.
         test_cfg: likewise; windows are settings here.
-        settings: every field of `itaclip.settings.Settings`.
+        settings: every field of `itaclip.core.settings.Settings`.
 
     Raises:
         ItaclipError: bad weights, class file, texts or settings.
@@ -69,9 +72,9 @@ class ITACLIPSegmentor(BaseSegmentor):
         # built here, because BaseModel would look for it outside MMSegmentation's scope
         preprocessor = MODELS.build(data_preprocessor) if data_preprocessor else ITACLIPPreprocessor()
         super().__init__(preprocessor, init_cfg)
-        if dataset_name is not None or width_chunk_size is not None:
-            _LOG.info("dataset_name and width_chunk_size are accepted for old configurations and not used.")
-        self.settings = Settings(**checked_names(settings))
+        if width_chunk_size is not None:
+            _LOG.info("width_chunk_size is accepted for published configurations and not used.")
+        self.settings = Settings(**checked_names(implied_background(dataset_name, settings)))
         background = self.settings.background
         classes, auxiliary = read_texts(name_path, auxiliary_text_path, background)
         device = choose_device(self.settings.device, self.settings.dtype)
@@ -110,7 +113,8 @@ class ITACLIPSegmentor(BaseSegmentor):
             tuple(sample.metainfo.get("ori_shape", image.shape[-2:]))[:2]
             for sample, image in zip(samples, images, strict=True)
         ]
-        for sample, result in zip(samples, self.pipeline(images, sizes, self.bank), strict=True):
+        regions = region_maps(self.pipeline, [self.settings], images, samples)
+        for sample, result in zip(samples, self.pipeline(images, sizes, self.bank, regions), strict=True):
             sample.set_data(
                 {"seg_logits": PixelData(data=result.scores), "pred_sem_seg": PixelData(data=result.labels[None])}
             )
@@ -118,11 +122,14 @@ class ITACLIPSegmentor(BaseSegmentor):
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
         """Class scores of equally large images at their own size: B x K x H x W."""
-        sizes = [(image.shape[-2], image.shape[-1]) for image in inputs]
-        return torch.stack([result.scores for result in self.pipeline(list(inputs), sizes, self.bank)])
+        images = list(inputs)
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        samples = batch_data_samples or [SegDataSample() for _ in images]
+        regions = region_maps(self.pipeline, [self.settings], images, samples)
+        return torch.stack([result.scores for result in self.pipeline(images, sizes, self.bank, regions)])
 
     def extract_feat(self, inputs: Tensor) -> Tensor:
-        """Dense tokens of whole images, B x (1 + patches) x E, class token first."""
+        """Features of whole images' patches, B x rows x columns x E, by a method that reads CLIP alone."""
         tokens: Tensor = self.pipeline.encoder(inputs)
         return tokens
 
@@ -132,3 +139,21 @@ class ITACLIPSegmentor(BaseSegmentor):
     def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> NoReturn:
         """Always refuses: the method has no parameters to train."""
         raise ItaclipError("ITACLIP is training-free: there is no loss; call predict() or test_step().")
+
+
+def region_maps(
+    pipeline: Pipeline, variants: Sequence[Settings], images: Sequence[Tensor], samples: Sequence[SegDataSample]
+) -> dict[str, list[RegionMap]]:
+    """Region maps of a batch: of the files that the samples name, or of the inputs where they name none.
+
+    Raises:
+        ItaclipError: as `Pipeline.region_maps`, or a file that cannot be read.
+    """
+    if not any(settings.reads_regions for settings in variants):
+        return {}
+    paths = [sample.metainfo.get("img_path") for sample in samples]
+    pictures = [
+        read_image(path) if path and Path(path).is_file() else denormalise(image)
+        for path, image in zip(paths, images, strict=True)
+    ]
+    return pipeline.region_maps(variants, pictures, paths)

@@ -14,7 +14,7 @@ from itaclip.console import make_console
 from itaclip.demo.dataset import SCENES, ensure_demo_dataset
 from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.evaluation.setup import load_config
-from itaclip.findings import Findings
+from itaclip.preparation.findings import Findings
 from itaclip.preparation.inspection import CONVERTED_MASKS, SAMPLE, Seen, Tree, inspect_tree
 from itaclip.preparation.jobs import default_workers
 

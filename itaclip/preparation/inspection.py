@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from itaclip.errors import ItaclipError
-from itaclip.findings import Findings
+from itaclip.preparation.findings import Findings
 from itaclip.preparation.jobs import run_jobs
 from itaclip.preparation.listing import iterate_files
 from itaclip.preparation.masks import IGNORED, read_label_map

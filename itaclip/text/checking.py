@@ -8,7 +8,7 @@ from pathlib import Path
 
 from itaclip.console import make_console
 from itaclip.errors import ItaclipError
-from itaclip.findings import Findings
+from itaclip.preparation.findings import Findings
 from itaclip.text.answers import TASKS, Task, fault
 from itaclip.text.auxiliary import read_auxiliary_texts
 from itaclip.text.class_names import read_class_names

@@ -17,10 +17,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from itaclip.clip.loading import DEMO
+from itaclip.core.images import read_image
+from itaclip.core.methods import COMPARED, METHODS
+from itaclip.core.settings import Settings
 from itaclip.errors import ItaclipError
 from itaclip.figures import heat_map
 from itaclip.files import write_json
-from itaclip.images import read_image
 from itaclip.result import Result
 from itaclip.segmenter import Segmenter
 from itaclip.text.auxiliary import SEPARATOR
@@ -50,6 +53,8 @@ class Form:
         refine: PAMR.
         views: image engineering with five views.
         threshold: pixels whose best score is less become background; in [0, 1].
+        method: one of `offered_methods`; empty takes the server's own.
+        correct: map correction, by regions of the image.
     """
 
     image: Path
@@ -61,6 +66,8 @@ class Form:
     refine: bool = True
     views: bool = True
     threshold: float = 0.1
+    method: str = ""
+    correct: bool = False
 
     @classmethod
     def of(cls, image: Any, limits: Limits, **values: Any) -> Form:
@@ -88,6 +95,14 @@ class Form:
         if values.get("background", GENERAL) not in (GENERAL, OWN, NONE):
             raise ItaclipError(f"background = {values['background']!r}: expected {GENERAL}, {OWN} or {NONE}.")
         return cls(path, name, **values)
+
+
+def offered_methods(settings: Settings) -> list[str]:
+    """The methods that a visitor may choose: those that read CLIP alone, and those that need a
+    second encoder where its weights were put beside the server."""
+    second = settings.second_encoder == DEMO or Path(settings.second_encoder).exists()
+    own = [name for name in COMPARED if second or not METHODS[name].reads_features]
+    return list(dict.fromkeys([settings.method, *own]))
 
 
 def words_of(vocabulary: Vocabulary | None) -> tuple[str, str, str, str]:
@@ -125,7 +140,12 @@ def segment(segmenter: Segmenter, form: Form, limits: Limits) -> Result:
     count = sum(len(_words(line)) for line in classes) + (len(background) if isinstance(background, list) else 0)
     if count > limits.words:
         raise ItaclipError(f"{count} words, synonyms included; at most {limits.words} are taken.")
+    offered = offered_methods(segmenter.settings)
+    if form.method and form.method not in offered:
+        raise ItaclipError(f"method = {form.method[:60]!r}: expected one of {', '.join(offered)}.")
     changes: dict[str, Any] = {
+        "method": form.method or segmenter.settings.method,
+        "map_correction": form.correct,
         "img_engineering": form.views,
         "pamr_steps": (segmenter.settings.pamr_steps or _PAMR_STEPS) if form.refine else 0,
     }

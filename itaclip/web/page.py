@@ -26,6 +26,7 @@ from itaclip.web.answer import (
     described,
     has_coco,
     legend_table,
+    offered_methods,
     score_maps,
     segment,
     words_of,
@@ -42,11 +43,13 @@ table.legend { border-collapse: collapse; margin: 0.3em 0; }
 table.legend, .legend tr, table.legend th, table.legend td { border: 0 !important; }
 table.legend th, table.legend td { text-align: left; padding: 0.15em 1.2em 0.15em 0; }
 table.legend td:last-child, table.legend th:last-child { text-align: right; font-variant-numeric: tabular-nums; }
+.example { flex-direction: column !important; padding: 0.3em !important; }
+.example img { width: 100% !important; height: 7em !important; object-fit: cover !important; }
 .swatch { display: inline-block; width: 1.1em; height: 1.1em; border: 1px solid #0008; vertical-align: -0.15em; }
 """
 
 _BACKGROUNDS = [("General words", GENERAL), ("Own words", OWN), ("None", NONE)]
-_EXAMPLES = (3, 6, 9, 12)  # scenes of the bundled demo with several classes
+_EXAMPLES = (0, 8, 16, 24)  # every eighth scene of the bundled demo
 _SHOWN_SIDE = 1600  # pixels of the picture on the page; downloads have the image's size
 _DOWNLOADS = {"mask": "Mask (PNG)", "overlay": "Overlay (PNG)", "json": "Summary (JSON)", "coco": "COCO (JSON)"}
 
@@ -120,7 +123,15 @@ def _form(segmenter: Segmenter) -> dict[str, Any]:
         ),
     }  # fmt: skip
     with gr.Accordion("Settings", open=False):
+        form["method"] = gr.Dropdown(
+            offered_methods(settings), value=settings.method, label="Method",
+            info="How CLIP's image tower is read; docs/methods.md describes each.",
+        )  # fmt: skip
         form["refine"] = gr.Checkbox(settings.pamr_steps > 0, label="Refine along the image's edges (PAMR)")
+        form["correct"] = gr.Checkbox(
+            settings.map_correction, label="One label per region (map correction)",
+            info="Regions of alike colour, found without weights unless the server was given masks.",
+        )  # fmt: skip
         form["views"] = gr.Checkbox(
             settings.img_engineering, label="Five views of every window", info="Slower, and closer to the paper."
         )
@@ -155,17 +166,19 @@ def _results(kinds: list[str]) -> list[Any]:
 
 
 def _examples(form: dict[str, Any], folder: Path) -> None:
+    """A row of drawn scenes; a click puts one into the form, with the demo's classes."""
     root = ensure_demo_dataset(folder, max(_EXAMPLES) + 1)
     background, *classes = class_lines()
-    rows = [
-        [str(root / f"JPEGImages/scene_{number:03d}.jpg"), "\n".join(classes), OWN, background, ""]
-        for number in _EXAMPLES
-    ]
-    gr.Examples(
-        rows, [form[name] for name in ("image", "classes", "background", "own_words", "definitions")],
-        label="Examples: drawn scenes", example_labels=[f"Scene {number}" for number in range(1, len(rows) + 1)],
-        api_visibility="private",
-    )  # fmt: skip
+    filled = [form[name] for name in ("image", "classes", "background", "own_words", "definitions")]
+    with gr.Row(equal_height=True):
+        for place, number in enumerate(_EXAMPLES, 1):
+            path = str(root / f"JPEGImages/scene_{number:03d}.jpg")
+            values = [path, "\n".join(classes), OWN, background, ""]
+            button = gr.Button(f"Scene {place}", icon=path, size="sm", min_width=120, elem_classes="example")
+            button.click(
+                lambda values=values: values, None, filled,
+                queue=False, api_visibility="private", show_progress="hidden",
+            )  # fmt: skip
 
 
 # --- events ------------------------------------------------------------------

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itaclip.windows import WindowPlan, cut_windows
+from itaclip.core.windows import WindowPlan, cut_windows
 from itaclip.zero_shot.settings import WindowSettings
 
 

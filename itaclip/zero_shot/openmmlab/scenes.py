@@ -9,17 +9,17 @@ import numpy as np
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from itaclip.demo.scenes import draw_scene
-from itaclip.demo.textures import TEXTURES
+from itaclip.demo.scenes import draw_scene, random_shape
+from itaclip.demo.world import CLASSES, KINDS
 from itaclip.errors import ItaclipError
 from itaclip.figures import save_mask
+from itaclip.figures.palette import palette
 from itaclip.files import atomic_folder
 from itaclip.openmmlab import DemoDataset
-from itaclip.palette import palette
 from itaclip.zero_shot.classes import IGNORED, ClassSplit
 
 SCENES = 320
-TRAINING_SEED = 20250612
+TRAINING_SEED = 20260408
 """No held-out scene (`itaclip.demo.dataset.HELD_OUT_SEED`) is drawn from it."""
 
 
@@ -71,12 +71,11 @@ def _draw_whole(root: Path, unseen: tuple[str, ...], scenes: int, note: str) -> 
 def _draw(root: Path, unseen: tuple[str, ...], scenes: int) -> None:
     for folder in ("JPEGImages", "SegmentationClass", "SegmentationSeen", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
-    hidden = ClassSplit.of([texture.names[0] for texture in TEXTURES], unseen).unseen
-    colors, names = palette(len(TEXTURES)), []
+    hidden = ClassSplit.of([kind.names[0] for kind in KINDS], unseen).unseen
+    colors, names = palette(CLASSES), []
     for number in range(scenes):
         rng = np.random.default_rng([TRAINING_SEED, number])
-        shape = (int(rng.integers(150, 200)), int(rng.integers(200, 270)))
-        scene = draw_scene(shape if number % 4 else shape[::-1], rng)
+        scene = draw_scene(random_shape(rng), rng)
         names.append(f"scene_{number:04d}")
         Image.fromarray(scene.image).save(root / f"JPEGImages/{names[-1]}.jpg", quality=95, subsampling=0)
         save_mask(scene.labels, colors, root / f"SegmentationClass/{names[-1]}.png")

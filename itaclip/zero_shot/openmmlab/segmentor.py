@@ -15,7 +15,7 @@ from torch import Tensor
 
 from itaclip.clip import load_clip
 from itaclip.errors import ItaclipError, did_you_mean
-from itaclip.palette import palette
+from itaclip.figures.palette import palette
 from itaclip.text import TextCache, TextEncoder, default_folder
 from itaclip.zero_shot.checkpoints import Checkpoint, adopt, check_class_order
 from itaclip.zero_shot.classes import IGNORED, ClassSplit, label_table

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -11,27 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from itaclip.clip.blocks import Block, Projections, feed_forward, merge_heads, project, round_to_int8, run_block
+from itaclip.clip.blocks import round_to_int8
 from itaclip.clip.int8 import check_int8
-from itaclip.clip.methods import Method, Positions
+from itaclip.clip.trunk import Grid, Needs, Trunk
+from itaclip.core.methods.method import Method, Positions, Window
 from itaclip.errors import ItaclipError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass
-class _Stream:
-    """What one method has made of the blocks so far.
-
-    Attributes:
-        method: whose it is.
-        x: B x N x D, once the method has left the ordinary stream.
-        middle: projections of the middle layers passed.
-    """
-
-    method: Method
-    x: Tensor | None = None
-    middle: list[Projections] = field(default_factory=list)
 
 
 class DenseEncoder(nn.Module):
@@ -39,10 +24,10 @@ class DenseEncoder(nn.Module):
 
     Args:
         visual: open_clip's image tower of OpenAI's layout.
-        method: how the last block(s) are read.
+        method: how it is read.
 
     Raises:
-        ItaclipError: a middle layer that the tower does not have.
+        ItaclipError: a block that the method reads and the tower does not have.
     """
 
     def __init__(self, visual: Any, method: Method) -> None:
@@ -52,19 +37,7 @@ class DenseEncoder(nn.Module):
         self.blocks: nn.ModuleList = visual.transformer.resblocks
         self.most_windows: int | None = None  # that a pass has been found to hold; None: not tried
         self._compile = False
-        self._check(method)
-
-    def _check(self, method: Method) -> None:
-        layers = len(self.blocks)
-        # The last block's own maps enter anyway, so a middle layer comes before it.
-        beyond = [i for i in method.middle_layers if not 1 <= i < layers]
-        if beyond:
-            raise ItaclipError(
-                f"middle_layers {list(method.middle_layers)}: {beyond} are not among 1..{layers - 1} of this "
-                f"{layers}-block model; set middle_layers for it."
-            )
-        if method.depth > layers:
-            raise ItaclipError(f"the method changes the last {method.depth} blocks; this model has {layers}.")
+        method.needs(len(self.blocks))  # says what the tower lacks
 
     def lower(self, precision: str) -> DenseEncoder:
         """Put the matrices, where the time goes, into another precision.
@@ -112,44 +85,44 @@ class DenseEncoder(nn.Module):
         """Side of the square grid of positional embeddings."""
         return round((self.visual.positional_embedding.shape[0] - 1) ** 0.5)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Tokens in the joint space, before normalisation.
+    def forward(self, pixels: Tensor, window: Window | None = None) -> Tensor:
+        """Features of the patches in the joint space, before normalisation.
 
         Args:
             pixels: B x 3 x h x w, RGB, normalised with CLIP's mean and std; sides are
                 multiples of the patch size.
+            window: what else the method reads; None where the pixels suffice.
 
         Returns:
-            B x (1 + rows * columns) x E, class token first, patches row by row.
+            B x rows x columns x E, on the grid of CLIP's patches or of a second encoder's.
 
         Raises:
-            ItaclipError: sides that are not multiples of the patch size.
+            ItaclipError: sides that are not multiples of the patch size, or something missing
+                that the method reads.
         """
-        return self.read(pixels, [self.method])[0]
+        return self.read(pixels, [(self.method, window or Window(pixels))])[0]
 
-    def read(self, pixels: Tensor, methods: Sequence[Method]) -> list[Tensor]:
-        """Tokens of several methods from one pass: the ordinary blocks run once for all.
+    def read(self, pixels: Tensor, readings: Sequence[tuple[Method, Window]]) -> list[Tensor]:
+        """Features by several methods from one pass: the ordinary blocks run once for all.
 
         Args:
             pixels: as for `forward`.
-            methods: they resample positional embeddings alike.
+            readings: methods that resample positional embeddings alike, each with what else it reads.
 
         Returns:
-            What `forward` returns, per method.
+            What `forward` returns, per reading.
 
         Raises:
             ItaclipError: as `forward` and the constructor; or methods that resample
                 positional embeddings in different ways; or a failure of torch.compile.
         """
-        for method in methods:
-            self._check(method)
-        if len({method.positions for method in methods}) > 1:
+        if len({method.positions for method, _ in readings}) > 1:
             raise ItaclipError("methods that resample positional embeddings differently cannot share a pass.")
         if not self._compile:
-            return self._tokens(pixels, methods)
+            return self._tokens(pixels, readings)
         torch._dynamo.maybe_mark_dynamic(pixels, 0)  # or every number of views would be compiled anew
         try:
-            return _compiled_tokens()(self, pixels, methods)
+            return _compiled_tokens()(self, pixels, readings)
         except torch._dynamo.exc.TorchDynamoException as error:
             reason = str(error).splitlines()[0]
             raise ItaclipError(
@@ -157,28 +130,19 @@ class DenseEncoder(nn.Module):
                 "Or set compile=False."
             ) from error
 
-    def _tokens(self, pixels: Tensor, methods: Sequence[Method]) -> list[Tensor]:
-        x, grid = self._embed(pixels, methods[0].positions)
-        last = len(self.blocks) - 1
-        streams = [_Stream(method) for method in methods]
-        for i, block in enumerate(self.blocks):
-            p = project(block, x)
-            for stream in streams:
-                self._follow(stream, i, x, p, grid)
-            if i < last:
-                x = run_block(block, x, p)
-        return [self.visual.ln_post(stream.x) @ self.visual.proj for stream in streams]
+    def _tokens(self, pixels: Tensor, readings: Sequence[tuple[Method, Window]]) -> list[Tensor]:
+        needs = Needs()
+        for method, _ in readings:
+            needs |= method.needs(len(self.blocks))
+        trunk = self.trunk(pixels, needs, readings[0][0].positions)
+        return [method.tokens(trunk, window) for method, window in readings]
 
-    def _follow(self, stream: _Stream, i: int, x: Tensor, p: Projections, grid: tuple[int, int]) -> None:
-        """Take a stream past block i, whose ordinary input is x."""
-        last, method = len(self.blocks) - 1, stream.method
-        if i + 1 in method.middle_layers:
-            stream.middle.append(p)
-        if i > last - method.depth:  # the first time, the stream leaves the ordinary one
-            begun = x if stream.x is None else stream.x
-            stream.x = _modified(self.blocks[i], method, begun, p, stream.middle if i == last else [], grid)
+    def trunk(self, pixels: Tensor, needs: Needs, positions: Positions = "scale") -> Trunk:
+        """The ordinary blocks' outputs and projections that are needed, for pixels as in `forward`."""
+        x, grid = self._embed(pixels, positions)
+        return Trunk.run(self.visual, x, grid, needs)
 
-    def _embed(self, pixels: Tensor, positions: Positions) -> tuple[Tensor, tuple[int, int]]:
+    def _embed(self, pixels: Tensor, positions: Positions) -> tuple[Tensor, Grid]:
         """Patch, class and positional embedding, then ``ln_pre``; also the token grid."""
         patch = self.patch_size
         height, width = pixels.shape[-2:]
@@ -193,7 +157,7 @@ class DenseEncoder(nn.Module):
         x = torch.cat([first.expand(len(x), 1, -1), x], dim=1) + self.positions(grid, positions)
         return self.visual.ln_pre(x), grid
 
-    def positions(self, grid: tuple[int, int], rule: Positions) -> Tensor:
+    def positions(self, grid: Grid, rule: Positions) -> Tensor:
         """Positional embeddings for a token grid, see `Method.positions`: (1 + rows * columns) x D."""
         table: Tensor = self.visual.positional_embedding
         side = self.table_side
@@ -209,18 +173,6 @@ class DenseEncoder(nn.Module):
 
 
 @lru_cache(maxsize=1)
-def _compiled_tokens() -> Callable[[DenseEncoder, Tensor, Sequence[Method]], list[Tensor]]:
+def _compiled_tokens() -> Callable[[DenseEncoder, Tensor, Sequence[tuple[Method, Window]]], list[Tensor]]:
     """Of the class, not of an encoder: a copy of an encoder has weights of its own."""
     return torch.compile(DenseEncoder._tokens)
-
-
-def _modified(block: Block, method: Method, x: Tensor, p: Projections, middle: list[Projections],
-              grid: tuple[int, int]) -> Tensor:  # fmt: skip
-    """One modified block. With middle layers its maps are half of the fused one:
-    ``A* = A_L / 2 + mean(A_l) / 2`` (ITACLIP, eq. 5), applied to the last values."""
-    out = method.recipe(p, p.value, grid)
-    if middle:
-        out = 0.5 * out + sum(method.recipe(m, p.value, grid) for m in middle) * (0.5 / len(middle))
-    update = merge_heads(block, out).to(x.dtype)
-    x = x + update if method.residual else update
-    return x + feed_forward(block, x) if method.feed_forward else x

@@ -30,6 +30,10 @@ SOURCES = {
     "clearclip": "ClearCLIP's repository at ad68a40",
     "naclip": "NACLIP's repository at 0cac3a6",
     "itaclip": "ITACLIP's repository at 521a33c",
+    "scclip": "SC-CLIP's repository at 0417ba9",
+    "resclip": "ResCLIP's repository at 0e085f7",
+    "proxyclip": "ProxyCLIP's repository at e7b767f",
+    "corrclip": "CorrCLIP's repository at 103bc18, its first version",
 }
 
 REPOSITORY_OF = {
@@ -44,10 +48,15 @@ REPOSITORY_OF = {
     "naclip": "naclip",
     "kk": "naclip",
     "itaclip": "itaclip",
+    "scclip": "scclip",
+    "resclip": "resclip",
+    "proxyclip": "proxyclip",
+    "corrclip": "corrclip",
 }
 """Whose settings a method was published with; ClearCLIP's code ran the older methods beside its own."""
 
-_PLAIN = dict(img_engineering=False, closing=False, area_thd=None, pamr_steps=0, pamr_stride=(8, 16))
+_PLAIN: dict[str, Any] = dict(img_engineering=False, closing=False, area_thd=None, pamr_steps=0, pamr_stride=(8, 16),
+              map_correction=False, across_windows=False, method_options={})  # fmt: skip
 """What sets everybody's pipeline apart from ITACLIP's."""
 
 
@@ -58,7 +67,7 @@ class Preset:
     Attributes:
         short_side: of the resized image in pixels; the long side is at most 2048. None
             keeps the configuration's.
-        settings: entries of `itaclip.settings.Settings`.
+        settings: entries of `itaclip.core.settings.Settings`.
         texts: keep the configuration's auxiliary texts; False goes without.
         words: lines of the class file, from 0, that read differently.
         source: where this comes from.
@@ -75,7 +84,7 @@ def published(method: str, dataset: str) -> Preset:
     """The settings that a method was published with on a data set.
 
     Args:
-        method: a key of `itaclip.clip.METHODS`.
+        method: a key of `itaclip.core.methods.METHODS`.
         dataset: the type that the configuration gives the data set.
 
     Raises:
@@ -142,6 +151,29 @@ def _itaclip(short_side: int, scale: float, threshold: float, text: float, image
     return short_side, _windows(224, 28, scale, threshold, **own)
 
 
+def _scclip(scale: float = 40, threshold: float = 0.0, area: float | None = None, short_side: int = 336,
+            ) -> tuple[int, dict[str, Any]]:  # fmt: skip
+    return short_side, _windows(224, 112, scale, threshold, area_thd=area)
+
+
+def _resclip(residual: float, feedback: tuple[float, float], first: float, threshold: float = 0.0, crop: int = 224,
+             short_side: int = 336) -> tuple[int, dict[str, Any]]:  # fmt: skip
+    options = dict(residual_scale=2.0, residual_weight=residual, feedback_scale=feedback[0],
+                   feedback_weight=feedback[1], threshold=first, decay=True)  # fmt: skip
+    return short_side, _windows(crop, 112, 40, threshold, method_options=options)
+
+
+def _proxyclip(
+    threshold: float = 0.0, short_side: int = 336, crop: int = 336, **more: Any
+) -> tuple[int, dict[str, Any]]:
+    windows = _windows(crop, 112, 40, threshold, padding="centre", second_encoder="dino-vitb8")
+    return short_side, windows | more
+
+
+def _corrclip(threshold: float = 0.0, short_side: int = 336, crop: int = 336) -> tuple[int, dict[str, Any]]:
+    return _proxyclip(threshold, short_side, crop, regions="sam2", map_correction=True)
+
+
 _PUBLISHED: dict[str, _Rows] = {
     "sclip": {
         "voc21": (336, _windows(224, 112, 65, 0.1, area_thd=0.1)),
@@ -180,6 +212,46 @@ _PUBLISHED: dict[str, _Rows] = {
         "coco_stuff": _itaclip(448, 40, 0.0, text=0.2, image=0.75),
         "cityscapes": _itaclip(560, 40, 0.0, text=0.05, image=0.7),
     },
+    "scclip": {
+        "voc21": _scclip(50, 0.15, area=0.1),
+        "voc20": _scclip(),
+        "context60": _scclip(40, 0.15),
+        "context59": _scclip(),
+        "coco_object": _scclip(55, 0.35),
+        "coco_stuff": _scclip(),
+        "cityscapes": _scclip(short_side=560),
+        "ade20k": _scclip(),
+    },
+    "resclip": {
+        "voc21": _resclip(0.3, (2.2, 0.7), 0.5, 0.1, crop=0),
+        "voc20": _resclip(0.6, (2.1, 0.6), 0.1, crop=0),
+        "context60": _resclip(0.3, (1.8, 0.7), 0.3, 0.1),
+        "context59": _resclip(0.4, (1.8, 0.7), 0.25),
+        "coco_object": _resclip(0.4, (1.8, 0.7), 0.11, 0.1),
+        "coco_stuff": _resclip(0.4, (1.8, 0.7), 0.11),
+        "cityscapes": _resclip(0.2, (2.1, 0.6), 0.1, short_side=560),
+        "ade20k": _resclip(0.3, (2.1, 0.7), 0.25),
+    },
+    "proxyclip": {
+        "voc21": _proxyclip(0.2),
+        "voc20": _proxyclip(),
+        "context60": _proxyclip(0.15),
+        "context59": _proxyclip(),
+        "coco_object": _proxyclip(0.25),
+        "coco_stuff": _proxyclip(),
+        "cityscapes": _proxyclip(short_side=448, crop=224),
+        "ade20k": _proxyclip(short_side=448),
+    },
+    "corrclip": {
+        "voc21": _corrclip(0.2),
+        "voc20": _corrclip(),
+        "context60": _corrclip(0.15),
+        "context59": _corrclip(),
+        "coco_object": _corrclip(0.25),
+        "coco_stuff": _corrclip(),
+        "cityscapes": _corrclip(short_side=448, crop=224),
+        "ade20k": _corrclip(short_side=448),
+    },
 }
 
 # --- class words that differ from ITACLIP's, by line -------------------------
@@ -213,51 +285,3 @@ _WORDS: dict[str, dict[str, dict[int, str]]] = {
         "coco_object": {0: "background", 1: "person", 63: "tv"},
     },
 }
-
-# --- free-form class lists ---------------------------------------------------
-
-QUALITIES = {"exact": (8, True), "balanced": (2, True), "fast": (2, False)}
-"""Steps per window and axis, and whether windows are seen in five views. "exact" is as
-published; the others take a seventh and a fortieth of its passes on an image of VOC."""
-
-
-def quality_settings(quality: str, crop: int) -> dict[str, Any]:
-    """Stride and views of a quality for windows of `crop` pixels.
-
-    Raises:
-        ItaclipError: an unknown quality.
-    """
-    if quality not in QUALITIES:
-        raise ItaclipError(f"quality {quality!r}: expected one of {', '.join(QUALITIES)}.")
-    windows, views = QUALITIES[quality]
-    return dict(slide_stride=max(1, crop // windows), img_engineering=views)
-
-
-def free_form(quality: str, image_size: int, patch_size: int) -> tuple[int, dict[str, Any]]:
-    """Short side and settings for classes that a person makes up, for any CLIP.
-
-    Windows have the side that the model was trained on, images one and a half of it (336
-    for 224, as published), and pixel counts follow the patch: the published ones were
-    chosen for patches of 16. What was measured for the rest is told in docs/classes.md.
-
-    Args:
-        quality: a key of `QUALITIES`.
-        image_size: side in pixels of the images that the model was trained on.
-        patch_size: side of its patches in pixels.
-
-    Raises:
-        ItaclipError: an unknown quality.
-    """
-    chosen = quality_settings(quality, image_size)
-    scale = patch_size / 16
-    settings = dict(
-        background=True,
-        slide_crop=image_size,
-        blur_kernel=2 * round(5 * scale) + 1,
-        blur_sigma=5 * scale,
-        pamr_steps=10,
-        pamr_stride=tuple(max(1, round(d * scale)) for d in (8, 16)),
-        prob_thd=0.1,
-        **chosen,
-    )
-    return image_size * 3 // 2, settings

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from itaclip.decision import count_values
+from itaclip.core.decision import count_values
 from itaclip.errors import ItaclipError
 
 IGNORED_LABEL = 255

@@ -8,7 +8,7 @@ its rows into pixel rows of the result, C its columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
@@ -50,16 +50,20 @@ class Axis:
         return tuple(min(i * self.stride, self.size - self.window) for i in range(self.count))
 
 
-def plan_axis(size: int, crop: int, stride: int, patch: int, padding: Padding = "end") -> Axis:
+def plan_axis(
+    size: int, crop: int, stride: int, patch: int, padding: Padding = "end", multiple: int | None = None
+) -> Axis:
     """Lay windows of `crop` pixels over `size` pixels; 0 makes one window of it all.
 
     A window that is no whole number of patches is padded at its end, or in halves around it
-    ("centre", as ClearCLIP does; the smaller half comes first).
+    ("centre", as ClearCLIP does; the smaller half comes first). `multiple` rounds it up to more
+    than a patch, for a second encoder whose patches have another size.
     """
     window = min(size, crop) if crop else size
-    patches = -(-window // patch)
-    before = (patches * patch - window) // 2 if padding == "centre" else 0
-    return Axis(size, window, stride, patches * patch, before, patches)
+    multiple = multiple or patch
+    padded = -(-window // multiple) * multiple
+    before = (padded - window) // 2 if padding == "centre" else 0
+    return Axis(size, window, stride, padded, before, padded // patch)
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,16 @@ class WindowPlan:
     columns: Axis
 
     @classmethod
-    def of(cls, size: tuple[int, int], crop: int, stride: int, patch: int, padding: Padding = "end") -> WindowPlan:
-        """Plan the windows of an image of (height, width) pixels."""
-        return cls(*(plan_axis(side, crop, stride, patch, padding) for side in size))
+    def of(
+        cls, size: tuple[int, int], crop: int, stride: int, patch: int, padding: Padding = "end",
+        multiple: int | None = None,
+    ) -> WindowPlan:  # fmt: skip
+        """Plan the windows of an image of (height, width) pixels, see `plan_axis`."""
+        return cls(*(plan_axis(side, crop, stride, patch, padding, multiple) for side in size))
+
+    def grid_of(self, patch: int) -> tuple[int, int]:
+        """Rows and columns of another encoder's patches in a window."""
+        return self.padded[0] // patch, self.padded[1] // patch
 
     @property
     def count(self) -> int:
@@ -121,13 +132,13 @@ def stitch(logits: Tensor, plan: WindowPlan, size: tuple[int, int]) -> Tensor:
     """Mean of all windows' upsampled logits, resampled to the original image size.
 
     Args:
-        logits: count x r x c x Q, the windows of `plan` in order.
+        logits: count x r x c x Q, the windows of `plan` in order, on any grid.
         size: height and width of the result in pixels.
 
     Returns:
         Q x height x width in the dtype of `logits`.
     """
-    rows, columns = plan.rows, plan.columns
+    rows, columns = (replace(a, patches=n) for a, n in zip((plan.rows, plan.columns), logits.shape[1:3], strict=True))
     down, across = rows.count, columns.count
     tiled = logits.view(down, across, rows.patches, columns.patches, -1).permute(4, 0, 2, 1, 3)
     tiled = tiled.reshape(-1, down * rows.patches, across * columns.patches)
@@ -153,6 +164,43 @@ def stitching_matrix(axis: Axis, size: int, device: torch.device, dtype: torch.d
     canvas[_pixels(axis, windows), windows[:, None]] = upsample.expand(axis.count, -1, -1)
     mean = canvas / canvas.sum((1, 2), keepdim=True)  # a window's weights sum to 1, so this counts the windows
     return (_resample(axis.size, size, place) @ mean.flatten(1)).to(device, dtype)
+
+
+def merge_patches(maps: Tensor, plan: WindowPlan, grid: tuple[int, int], patch: int) -> Tensor:
+    """Patches of all windows on one grid of the whole image, the mean where windows overlap.
+
+    Args:
+        maps: count x r x c x D, the windows of `plan` in order, of an encoder whose patches have
+            `patch` pixels.
+        plan: the windows.
+        grid: rows and columns of the result; its patches start at the image's first pixel.
+        patch: pixels of a patch.
+
+    Returns:
+        rows x columns x D. A patch of a window that lies on the grid is taken as it is, one
+        between is blended bilinearly.
+    """
+    rows, columns = (replace(a, patches=n) for a, n in zip((plan.rows, plan.columns), maps.shape[1:3], strict=True))
+    left, right = (
+        merging_matrix(axis, n, patch, maps.device, maps.dtype) for axis, n in zip((rows, columns), grid, strict=True)
+    )
+    tiled = maps.view(rows.count, columns.count, rows.patches, columns.patches, -1).permute(4, 0, 2, 1, 3)
+    tiled = tiled.reshape(-1, rows.count * rows.patches, columns.count * columns.patches)
+    return (left @ tiled @ right.T).permute(1, 2, 0)
+
+
+@lru_cache(maxsize=16)
+def merging_matrix(axis: Axis, count: int, patch: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Patches of all windows along an axis to `count` patches of the image: count x (windows * patches)."""
+    place = device if device.type == "cuda" else torch.device("cpu")
+    centres = ((torch.arange(count, device=place).double() + 0.5) * patch).clamp(max=axis.size - 0.5)
+    starts = (torch.arange(axis.count, device=place) * axis.stride).clamp(max=axis.size - axis.window).double()
+    inside = centres[:, None] - starts  # pixels from the window's first
+    seen = (inside > 0) & (inside < axis.window)
+    at = ((inside + axis.before) / patch - 0.5).clamp(0, axis.patches - 1)[..., None]
+    patches = torch.arange(axis.patches, device=place).double()
+    weights = (1 - (at - patches).abs()).clamp(min=0) * seen[..., None]
+    return (weights / weights.sum((1, 2), keepdim=True)).flatten(1).to(device, dtype)
 
 
 def _resample(source: int, target: int, device: torch.device) -> Tensor:

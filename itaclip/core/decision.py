@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itaclip.settings import Settings
+from itaclip.core.settings import Settings
 
 
 def class_scores(logits: Tensor, queries_per_class: Sequence[int], settings: Settings) -> Tensor:

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from itaclip import figures
+from itaclip.core.images import SUFFIXES, read_image
 from itaclip.errors import ItaclipError
 from itaclip.files import atomic_path, write_json
-from itaclip.images import SUFFIXES, read_image
+from itaclip.labelling.video import VIDEO_SUFFIXES, segment_video
 from itaclip.result import Result
 from itaclip.segmenter import Segmenter
-from itaclip.video import VIDEO_SUFFIXES, segment_video
 from itaclip.vocabulary import Vocabulary
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from itaclip.confusion import class_iou, confusion_matrix
+from itaclip.evaluation.confusion import class_iou, confusion_matrix
 from itaclip.figures.charts import confusion_chart, iou_chart, save_chart
 from itaclip.figures.pictures import Colors, result_figure
 from itaclip.files import atomic_path, write_text

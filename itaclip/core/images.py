@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from itaclip.clip.trunk import MEAN, STD
 from itaclip.errors import ItaclipError
-from itaclip.pipeline import MEAN, STD
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[Any]"
 
@@ -91,6 +91,12 @@ def _decode(path: Path, largest: int) -> NDArray[np.uint8]:
     except Exception as error:  # decoders raise whatever they like over damaged content
         raise ItaclipError(f"{path}: damaged ({type(error).__name__}: {error}).") from error
     return np.ascontiguousarray(decoded[..., ::-1])
+
+
+def denormalise(image: Tensor) -> NDArray[np.uint8]:
+    """The picture that `normalise` was given: 3 x H x W normalised to H x W x 3 uint8 RGB."""
+    pixels = image.detach().float().cpu() * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
+    return pixels.round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
 
 def _check_size(size: tuple[int, int], name: str, largest: int) -> None:

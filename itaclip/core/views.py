@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from itaclip.settings import Settings
+from itaclip.core.settings import Settings
 
 VIEWS = 5
 
@@ -29,18 +29,24 @@ def make_views(crops: Tensor, settings: Settings) -> Tensor:
     return torch.cat([crops, grey, blurred, tv.vertical_flip(crops), tv.horizontal_flip(crops)])
 
 
-def view_features(tokens: Tensor, crops: int, grid: tuple[int, int]) -> Tensor:
-    """Unit features of the patches of every view.
+def view_maps(maps: Tensor, settings: Settings) -> Tensor:
+    """Maps of the crops, n x h x w, for all views in the order of `make_views`: 5n x h x w."""
+    if not settings.img_engineering:
+        return maps
+    return torch.cat([maps, maps, maps, maps.flip(1), maps.flip(2)])
+
+
+def view_features(tokens: Tensor, crops: int) -> Tensor:
+    """Unit features of every view.
 
     Args:
-        tokens: (V * n) x (1 + r * c) x E, as `make_views` orders them.
+        tokens: (V * n) x r x c x E, as `make_views` orders them.
         crops: n.
-        grid: r, c.
 
     Returns:
         V x n x r x c x E float32, flipped views still flipped.
     """
-    return F.normalize(tokens[:, 1:].float(), dim=-1).view(-1, crops, *grid, tokens.shape[-1])
+    return F.normalize(tokens.float(), dim=-1).unflatten(0, (-1, crops))
 
 
 def mix_views(features: Tensor, text: Tensor, settings: Settings) -> Tensor:

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from itaclip.clip import attention
-from itaclip.clip.dense import DTYPES
-from itaclip.clip.methods import METHODS, Method, Positions, get_method
+from itaclip.core.encoder import DTYPES
+from itaclip.core.methods import METHODS, Method, Positions, attention, get_method
+from itaclip.core.windows import Padding
 from itaclip.errors import ItaclipError, did_you_mean
-from itaclip.windows import Padding
 
 PRECISIONS = (*DTYPES, "int8")
+
+_ANY_DEPTH = 12
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Settings:
     """
 
     method: str = "itaclip"
-    """Which attention reads the image tower: a key of `itaclip.clip.METHODS`."""
+    """Which attention reads the image tower: a key of `itaclip.core.methods.METHODS`."""
 
     background: bool = False
     """Class 0 is the background: it has no auxiliary text, and its queries stay unmixed."""
@@ -45,6 +46,20 @@ class Settings:
     pos_interpolation: Positions | None = None
     """How positional embeddings meet another token grid: "scale" with the factor
     (n + 0.1) / table, "size", "antialias"; None follows the method."""
+
+    method_options: tuple[tuple[str, Any], ...] = ()
+    """Further options of the method by name, such as ``{"threshold": 0.2}`` for resclip; the
+    fields of its class in `itaclip.core.methods` are its options. A mapping is taken as well."""
+    second_encoder: str = "dino-vitb8"
+    """The vision model whose features shape the attention of proxyclip and corrclip: a name,
+    a file or a folder that `itaclip.encoders.load_second_encoder` takes, or "demo"."""
+
+    # --- regions ---
+    regions: str = "felzenszwalb"
+    """Where region masks come from, for corrclip and map correction: "felzenszwalb" and "slic"
+    need no weights, "sam2" is the published source, a folder holds masks made before."""
+    map_correction: bool = False
+    """Give all pixels of a region its most frequent label, at the end (CorrCLIP's last step)."""
 
     # --- image engineering ---
     img_engineering: bool = True
@@ -68,6 +83,10 @@ class Settings:
     padding: Padding = "end"
     """Where zeros fill a window up to whole patches: behind it, or in halves around it
     ("centre", as ClearCLIP does)."""
+
+    across_windows: bool = False
+    """Let the method read the whole image at once, from what the windows' blocks put out; see
+    `itaclip.core.across`. Of this project, in no published protocol."""
 
     # --- refinement ---
     pamr_steps: int = 0
@@ -98,12 +117,20 @@ class Settings:
     """Torch device; auto takes a GPU when there is one, and a CPU for int8."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.method_options, Mapping):
+            pairs = ((name, tuple(v) if isinstance(v, list) else v) for name, v in self.method_options.items())
+            object.__setattr__(self, "method_options", tuple(sorted(pairs, key=lambda pair: str(pair[0]))))
+        named = self.method_options
+        if not isinstance(named, tuple) or not all(
+            isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in named
+        ):
+            raise ItaclipError(f"method_options = {named!r}: expected a mapping from names to values.")
         for name in ("middle_layers", "pamr_stride"):  # config files hold lists
             value = getattr(self, name)
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
         for name, hint in get_type_hints(Settings).items():
-            if not _fits(getattr(self, name), hint):
+            if name != "method_options" and not _fits(getattr(self, name), hint):
                 kind = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
                 raise ItaclipError(f"{name} = {getattr(self, name)!r}: expected {kind}.")
         unit = ("img_eng_coefficient", "def_coefficient", "prob_thd")
@@ -134,23 +161,58 @@ class Settings:
                 raise ItaclipError(f"{name} = {getattr(self, name)!r}: expected {expected}.")
         if self.attention is not None:
             attention.named(self.attention)
+        self.resolved_method(_ANY_DEPTH)
 
     def resolved_method(self, blocks: int) -> Method:
-        """The method with these switches applied, for an image tower of so many blocks."""
+        """The method with these switches applied, for an image tower of so many blocks.
+
+        Raises:
+            ItaclipError: a switch that the method does not have.
+        """
         pairs = self.attention if self.attn_self else "qk"
-        return get_method(
-            self.method,
-            residual=self.residual,
-            feed_forward=self.feed_forward,
-            recipe=None if pairs is None else attention.named(pairs),
-            middle_layers=self.middle_layers,
-            positions=self.pos_interpolation,
-            blocks=blocks,
-        )
+        switches: dict[str, Any] = {
+            "residual": self.residual,
+            "feed_forward": self.feed_forward,
+            "recipe": None if pairs is None else attention.named(pairs),
+            "middle_layers": self.middle_layers,
+            "positions": self.pos_interpolation,
+        }
+        chosen = {name: value for name, value in switches.items() if value is not None}
+        return get_method(self.method, blocks=blocks, **chosen, **dict(self.method_options))
+
+    @property
+    def reads_regions(self) -> bool:
+        """Whether region maps are needed."""
+        return self.map_correction or METHODS[self.method].reads_regions
 
     def changed(self, **values: Any) -> Settings:
         """A copy with some values replaced, checked again."""
         return replace(self, **checked_names(values))
+
+
+BACKGROUND_OF = {"voc21": True, "context60": True, "coco_object": True, "coco_stuff": False, "cityscapes": False}
+"""Whether class 0 is the background, by the `dataset_name` of ITACLIP's published configurations."""
+
+
+def implied_background(dataset_name: str | None, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, with the background that a published configuration's `dataset_name` implies.
+
+    Raises:
+        ItaclipError: a name that no published configuration has, or values that say otherwise.
+    """
+    if dataset_name is None:
+        return dict(values)
+    if dataset_name not in BACKGROUND_OF:
+        raise ItaclipError(
+            f"dataset_name = {dataset_name!r}: expected one of {', '.join(BACKGROUND_OF)}; for another data set "
+            f"leave it out and set background.{did_you_mean(dataset_name, BACKGROUND_OF)}"
+        )
+    implied = BACKGROUND_OF[dataset_name]
+    if values.get("background", implied) != implied:
+        raise ItaclipError(
+            f"background = {values['background']!r}: dataset_name = {dataset_name!r} implies {implied}; drop one."
+        )
+    return {**values, "background": implied}
 
 
 def _fits(value: object, hint: Any) -> bool:

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from itaclip.clip.blocks import Projections, attend
+from itaclip.clip.trunk import Grid
 from itaclip.errors import ItaclipError
 
-Grid = tuple[int, int]
 Recipe = Callable[[Projections, Tensor, Grid], Tensor]
 
 

@@ -16,15 +16,18 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor
 
-from itaclip.clip import METHODS, DenseEncoder, Method, load_clip
+from itaclip.clip import load_clip
+from itaclip.core.encoder import DenseEncoder
+from itaclip.core.images import normalise
+from itaclip.core.methods import METHODS, SCCLIP, CorrCLIP, Method, ProxyCLIP, ResCLIP, Window, get_method
+from itaclip.core.pamr import pamr
+from itaclip.core.pipeline import Pipeline
+from itaclip.core.regions import dense_ranks
+from itaclip.core.settings import Settings, checked_names
+from itaclip.core.views import make_views, mix_views, view_features
+from itaclip.core.windows import stitch
 from itaclip.errors import ItaclipError
-from itaclip.images import normalise
-from itaclip.pamr import pamr
-from itaclip.pipeline import Pipeline
-from itaclip.settings import Settings, checked_names
 from itaclip.text import TextEncoder, build_text_bank, parse_class_names, read_auxiliary_texts
-from itaclip.views import make_views, mix_views, view_features
-from itaclip.windows import stitch
 from itaclip.zero_shot import recorded as zero_shot
 
 STAGE_TOLERANCE = 1e-4
@@ -57,7 +60,7 @@ def compare(recorded: str | Path, weights: str | Path | None = None) -> list[Sta
 
     Args:
         recorded: an .npz of the ITACLIP format (``meta_json``), of the training-free
-            family's (``<method>/<input>/tokens``) or of a trained method's (``params_json``).
+            families' (``<method>/<input>/tokens``) or of a trained method's (``params_json``).
         weights: any file that `itaclip.clip.load_clip` reads; a trained method's recording
             needs none, because it tells how to draw its parameters.
 
@@ -72,6 +75,8 @@ def compare(recorded: str | Path, weights: str | Path | None = None) -> list[Sta
         return [Stage(*row) for row in zero_shot.compare(arrays)]
     if "meta_json" in arrays and "query_features" in arrays:
         run: Callable[[dict[str, Any], CLIP], Iterator[Stage]] = _itaclip
+    elif "input/crop" in arrays and "scclip/crop/tokens" in arrays:
+        run = _stronger
     elif "input/crop" in arrays and "text" in arrays:
         run = _training_free
     else:
@@ -106,9 +111,9 @@ def _itaclip(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
     image = normalise(arrays["resized_bgr"][..., ::-1])
     size = (int(meta["ori_shape"][0]), int(meta["ori_shape"][1]))
     crop = image[None, :, :224, :224]
-    yield _difference("crop_tokens", pipeline.encoder(crop)[0], arrays)
-    grid = (224 // pipeline.encoder.patch_size,) * 2
-    features = view_features(pipeline.encoder(make_views(crop, settings)), 1, grid)
+    recorded = {"crop_tokens": arrays["crop_tokens"][1:]}  # without the class token, which nothing reads
+    yield _difference("crop_tokens", pipeline.encoder(crop)[0].flatten(0, 1), recorded)
+    features = view_features(pipeline.encoder(make_views(crop, settings)), 1)
     mixed = mix_views(features, bank.features, settings)[0].permute(2, 0, 1)
     upsampled = F.interpolate(mixed[None], size=(224, 224), mode="bilinear")[0]
     yield _difference("crop_logits_s4", upsampled[:, ::4, ::4], arrays)
@@ -129,11 +134,11 @@ def recorded_methods() -> dict[str, Method]:
     """The variants of the recorded training-free file, by its key prefixes."""
 
     def full(name: str) -> Method:
-        return replace(METHODS[name], residual=True, feed_forward=True)
+        return get_method(name, residual=True, feed_forward=True)
 
     return {
         "vanilla": METHODS["clip"],
-        "vanilla_noresidual": replace(METHODS["clip"], residual=False, feed_forward=False),
+        "vanilla_noresidual": get_method("clip", residual=False, feed_forward=False),
         "maskclip": METHODS["maskclip"],
         "maskclip_noresidual": METHODS["maskclip_bare"],
         "sclip": METHODS["sclip"],
@@ -153,10 +158,60 @@ def _training_free(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
     for name, method in recorded_methods().items():
         encoder = DenseEncoder(clip.visual, method)
         for shape in ("crop", "wide"):
-            tokens = encoder(torch.from_numpy(arrays[f"input/{shape}"]).float())[0, 1:]
+            tokens = encoder(torch.from_numpy(arrays[f"input/{shape}"]).float())[0].flatten(0, 1)
             yield _difference(f"{name}/{shape}/tokens", tokens, arrays)
             logits = F.normalize(tokens, dim=-1) @ text.T
             yield _difference(f"{name}/{shape}/logits", logits, arrays, LOGIT_TOLERANCE)
+
+
+def _stronger(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
+    """SC-CLIP, ResCLIP, ProxyCLIP and CorrCLIP; second features and region masks are recorded with them."""
+    text, options = torch.from_numpy(arrays["text"]), json.loads(str(arrays["meta"]))["options"]
+    for key in (key for key in arrays if key.endswith("/tokens")):
+        name, shape, _ = key.split("/")
+        method, family = _stronger_method(name, options.get(name, {})), name.split("_")[0]
+        pixels = torch.from_numpy(arrays[f"input/{shape}"]).float()
+        window = Window(pixels, text)
+        if family == "proxyclip":
+            features = torch.from_numpy(arrays[f"{family}/{shape}/external"]).float()
+            window = replace(window, features=F.normalize(features, dim=1))
+        if family == "corrclip":
+            grid = (pixels.shape[2] // 8, pixels.shape[3] // 8)
+            features = torch.from_numpy(arrays[f"{name}/{shape}/dino"]).float().transpose(1, 2).unflatten(2, grid)
+            regions, count = dense_ranks(arrays[f"{name}/{shape}/masks"][None, ::8, ::8])
+            window = replace(window, features=features, regions=torch.from_numpy(regions), region_count=count)
+        encoder = DenseEncoder(clip.visual, method)
+        tokens = encoder(pixels, window)
+        yield _difference(key, tokens[0].flatten(0, 1), arrays)
+        logits = F.normalize(tokens[0].flatten(0, 1), dim=-1) @ text.T
+        yield _difference(f"{name}/{shape}/logits", logits, arrays, LOGIT_TOLERANCE)
+        trunk = encoder.trunk(pixels, method.needs(len(encoder.blocks)))
+        if isinstance(method, SCCLIP) and f"{name}/{shape}/outliers" in arrays:
+            found = method.outliers(trunk.output(trunk.depth - 1)[:, 1:]).flatten().nonzero().flatten()
+            yield _difference(f"{name}/{shape}/outliers", found, arrays, 0)
+        if isinstance(method, ResCLIP) and f"{name}/{shape}/patch_labels" in arrays:
+            first = replace(method, feedback_scale=None).tokens(trunk, window)
+            labels = method.patch_labels(first, window)[0].view(first.shape[1:3])
+            yield _difference(f"{name}/{shape}/patch_labels", labels, arrays, 0)
+
+
+def _stronger_method(name: str, options: dict[str, Any]) -> Method:
+    """The method that a recording's options describe."""
+    family = name.split("_")[0]
+    if family == "scclip":
+        fused = tuple(options["fused_layers"])
+        return SCCLIP(similarity_layer=options["similarity_layer"], refine_layer=options["refine_layer"],
+                      fused_layers=fused, class_weight=options["class_weight"])  # fmt: skip
+    if family == "resclip":
+        base: Any = "naclip" if options["attention"] == "resclip" else options["attention"]
+        residual, feedback = options["rcs"], options["sfr"] or [None, 0.0]
+        return ResCLIP(
+            base=base, residual_scale=residual[0], residual_weight=residual[1], feedback_scale=feedback[0],
+            feedback_weight=feedback[1], threshold=options.get("threshold", 0.0), decay=options.get("decay", False),
+        )  # fmt: skip
+    if family == "proxyclip":
+        return ProxyCLIP(shift=options["beta"], scale=options["gamma"])
+    return CorrCLIP()
 
 
 def _difference(name: str, ours: Tensor, arrays: dict[str, Any], limit: float = STAGE_TOLERANCE) -> Stage:

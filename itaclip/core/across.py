@@ -1,0 +1,104 @@
+"""Attention across windows: the last block sees the whole image (this project's own; after GLA-CLIP and OV-Stitcher).
+
+Windows are encoded as ever up to the blocks that a method reads. What these blocks put out is
+stitched, mean where windows overlap, to one grid of the whole image, and the method reads that
+grid as if it were a window. So a method's last attention spans the image, whatever the method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from itaclip.clip.blocks import project
+from itaclip.clip.trunk import Grid, Needs, Trunk
+from itaclip.core.encoder import DenseEncoder
+from itaclip.core.methods import Method, Window
+from itaclip.core.windows import WindowPlan, merge_patches
+
+
+def whole_plan(plan: WindowPlan, patch: int, multiple: int) -> WindowPlan:
+    """The whole image as one window, padded at its end to a multiple of pixels."""
+    return WindowPlan.of((plan.rows.size, plan.columns.size), 0, 1, patch, "end", multiple)
+
+
+def inputs_of(needs: Needs) -> Needs:
+    """The outputs from which everything that a method needs can be made again."""
+    return Needs(needs.outputs | {number - 1 for number in needs.projections})
+
+
+def stitched_trunk(
+    encoder: DenseEncoder, needs: Needs, outputs: dict[int, Tensor], plan: WindowPlan, entire: WindowPlan
+) -> Trunk:
+    """One trunk of the whole image from the outputs of its windows.
+
+    Args:
+        encoder: whose blocks are used.
+        needs: of the method.
+        outputs: by block, (V * n) x (1 + N) x D: V views of n windows, flipped views still flipped.
+        plan: the n windows.
+        entire: the whole image as one window.
+
+    Returns:
+        A trunk of V images, unflipped; the class token is the windows' mean.
+    """
+    grid = entire.grid
+    whole = {number: _stitched(y, plan, grid, encoder.patch_size) for number, y in outputs.items()}
+    projections = {n: project(encoder.visual.transformer.resblocks[n - 1], whole[n - 1]) for n in needs.projections}
+    return Trunk(encoder.visual, grid, whole, projections)
+
+
+def read_across(
+    encoder: DenseEncoder,
+    method: Method,
+    outputs: dict[int, Tensor],
+    plan: WindowPlan,
+    entire: WindowPlan,
+    image: Tensor,
+    window: Window,
+) -> Tensor:
+    """Features of the whole image by a method: V x rows x columns x E, unflipped.
+
+    Args:
+        encoder: whose blocks are used.
+        method: what reads them.
+        outputs: as for `stitched_trunk`.
+        plan: the windows.
+        entire: the whole image as one window.
+        image: 3 x H x W, normalised.
+        window: text bank, and the windows' features of a second encoder; its regions are the
+            whole image's.
+    """
+    patch = encoder.patch_size
+    trunk = stitched_trunk(encoder, method.needs(len(encoder.blocks)), outputs, plan, entire)
+    views = len(outputs[min(outputs)]) // plan.count
+    size = (trunk.grid[0] * patch, trunk.grid[1] * patch)
+    pixels = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)
+    window = replace(window, pixels=pixels.expand(views, -1, -1, -1))
+    if window.features is not None:
+        places = window.features.movedim(1, 3)
+        patch = plan.padded[0] // places.shape[1]
+        merged = [merge_patches(view, plan, entire.grid_of(patch), patch) for view in _views(places, plan.count)]
+        window = replace(window, features=F.normalize(torch.stack(merged).movedim(3, 1), dim=1))
+    if window.regions is not None:
+        window = replace(window, regions=window.regions.expand(views, -1, -1))
+    return method.tokens(trunk, window)
+
+
+def _stitched(y: Tensor, plan: WindowPlan, grid: Grid, patch: int) -> Tensor:
+    """(V * n) x (1 + N) x D to V x (1 + rows * columns) x D."""
+    views = _views(y[:, 1:].unflatten(1, plan.grid), plan.count)
+    patches = torch.stack([merge_patches(view, plan, grid, patch).flatten(0, 1) for view in views])
+    first = y[:, :1].unflatten(0, (-1, plan.count)).mean(1)
+    return torch.cat([first, patches], dim=1)
+
+
+def _views(maps: Tensor, count: int) -> list[Tensor]:
+    """(V * n) x r x c x D by view, the flipped ones turned back."""
+    views = list(maps.unflatten(0, (-1, count)))
+    if len(views) > 1:
+        views[3], views[4] = views[3].flip(1), views[4].flip(2)
+    return views

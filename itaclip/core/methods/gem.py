@@ -1,0 +1,44 @@
+"""GEM: self-self attention in a stream of its own, beside the last blocks (Bousselham et al., CVPR 2024)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from itaclip.clip.trunk import Needs, Trunk, finish_block
+from itaclip.core.methods.attention import Recipe, generalised
+from itaclip.core.methods.method import Method, Positions, Window
+from itaclip.errors import ItaclipError
+
+
+@dataclass(frozen=True)
+class GEM(Method):
+    """The ordinary stream is left before the last `depth` blocks; each adds its self-self attention.
+
+    Attributes:
+        recipe: what the attention of these blocks returns.
+        depth: how many of the last blocks are read.
+        residual: keep ``x +`` around the attention.
+        feed_forward: keep the feed-forward network and its residual.
+    """
+
+    positions: Positions = "antialias"
+    recipe: Recipe = generalised
+    depth: int = field(default=6, kw_only=True)
+    residual: bool = field(default=True, kw_only=True)
+    feed_forward: bool = field(default=False, kw_only=True)
+
+    def needs(self, depth: int) -> Needs:
+        if self.depth > depth:
+            raise ItaclipError(f"the method changes the last {self.depth} blocks; this model has {depth}.")
+        return Needs.of(outputs=[depth - self.depth], projections=range(depth - self.depth + 1, depth + 1))
+
+    def tokens(self, trunk: Trunk, window: Window) -> Tensor:
+        first = trunk.depth - self.depth
+        x = trunk.output(first)
+        for number in range(first + 1, trunk.depth + 1):
+            p = trunk.projections(number)
+            heads = self.recipe(p, p.value, trunk.grid)
+            x = finish_block(trunk.block(number), x, heads, self.residual, self.feed_forward)
+        return trunk.read_out(x)

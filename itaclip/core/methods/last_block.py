@@ -1,0 +1,55 @@
+"""The ten-line methods: another attention in the last block, and what else is kept of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from itaclip.clip.trunk import Needs, Trunk, finish_block
+from itaclip.core.methods.attention import Recipe, query_key
+from itaclip.core.methods.method import PUBLISHED_BLOCKS, Method, Window, scaled_layers
+from itaclip.errors import ItaclipError
+
+
+@dataclass(frozen=True)
+class LastBlock(Method):
+    """The last block read with another attention: CLIP, MaskCLIP, SCLIP, ClearCLIP, NACLIP, ITACLIP.
+
+    Attributes:
+        recipe: what the attention returns.
+        residual: keep ``x +`` around the attention.
+        feed_forward: keep the feed-forward network and its residual.
+        middle_layers: blocks, counted from 1, whose maps are averaged and fused half and half
+            with the last block's (ITACLIP).
+    """
+
+    recipe: Recipe = query_key
+    residual: bool = field(default=True, kw_only=True)
+    feed_forward: bool = field(default=True, kw_only=True)
+    middle_layers: tuple[int, ...] = field(default=(), kw_only=True)
+
+    def needs(self, depth: int) -> Needs:
+        # The last block's own maps enter anyway, so a middle layer comes before it.
+        beyond = [layer for layer in self.middle_layers if not 1 <= layer < depth]
+        if beyond:
+            raise ItaclipError(
+                f"middle_layers {list(self.middle_layers)}: {beyond} are not among 1..{depth - 1} of this "
+                f"{depth}-block model; set middle_layers for it."
+            )
+        return Needs.of(outputs=[depth - 1], projections=[*self.middle_layers, depth])
+
+    def tokens(self, trunk: Trunk, window: Window) -> Tensor:
+        """``A* = A_L / 2 + mean(A_l) / 2`` (ITACLIP, eq. 5) on the last values; without middle layers ``A_L``."""
+        p = trunk.projections(trunk.depth)
+        out = self.recipe(p, p.value, trunk.grid)
+        if self.middle_layers:
+            middle = [self.recipe(trunk.projections(layer), p.value, trunk.grid) for layer in self.middle_layers]
+            out = 0.5 * out + sum(middle) * (0.5 / len(middle))
+        x = finish_block(trunk.last, trunk.output(trunk.depth - 1), out, self.residual, self.feed_forward)
+        return trunk.read_out(x)
+
+    def for_depth(self, depth: int) -> LastBlock:
+        if depth == PUBLISHED_BLOCKS or not self.middle_layers:
+            return self
+        return replace(self, middle_layers=scaled_layers(self.middle_layers, depth))

@@ -1,0 +1,81 @@
+"""What a method is: a way to read CLIP's image tower patch by patch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias
+
+from torch import Tensor
+
+from itaclip.clip.trunk import Needs, Trunk
+
+Positions: TypeAlias = Literal["scale", "size", "antialias"]
+FeatureKind: TypeAlias = Literal["tokens", "query_key"]
+
+PUBLISHED_BLOCKS = 12
+"""Blocks of ViT-B, for which the published layers were chosen."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a method may read beside CLIP's own blocks, for B windows of h x w pixels.
+
+    Attributes:
+        pixels: B x 3 x h x w, RGB, normalised for CLIP.
+        text: Q x E unit rows, the text bank; for methods with `reads_text`.
+        logit_scale: inverse temperature of the softmax over queries.
+        features: B x C x H x W float32, unit over C, the second encoder's, for methods with
+            `reads_features`.
+        regions: B x H x W int64 on the same grid, for methods with `reads_regions`: 0 is the
+            smallest value of a window, which stands for "unsegmented", regions count from 1
+            without gaps.
+        region_count: regions of the window that has most, 0 included.
+    """
+
+    pixels: Tensor
+    text: Tensor | None = None
+    logit_scale: float = 40.0
+    features: Tensor | None = None
+    regions: Tensor | None = None
+    region_count: int = 1
+
+
+@dataclass(frozen=True)
+class Method:
+    """How dense features are read from CLIP's image tower; a frozen dataclass of its options.
+
+    A method says in `needs` which blocks it reads and in `tokens` what it makes of them. The
+    ordinary blocks run once for all methods of a pass.
+
+    Attributes:
+        positions: how positional embeddings are resampled to another token grid:
+            "scale" with the factor (n + 0.1) / table, which every published code but
+            GEM's uses; "size" to the exact size; "antialias" as GEM does.
+    """
+
+    positions: Positions = "scale"
+
+    reads_text: ClassVar[bool] = False
+    reads_features: ClassVar[FeatureKind | None] = None
+    reads_regions: ClassVar[bool] = False
+
+    def needs(self, depth: int) -> Needs:
+        """The blocks that are read, of a tower of `depth` blocks."""
+        raise TypeError(f"{type(self).__name__} does not say which blocks it reads.")
+
+    def tokens(self, trunk: Trunk, window: Window) -> Tensor:
+        """Features of the patches before normalisation: B x rows x columns x E."""
+        raise TypeError(f"{type(self).__name__} does not say how tokens are read.")
+
+    def for_depth(self, depth: int) -> Method:
+        """The method for a tower of another depth than ViT-B's 12 blocks."""
+        return self
+
+
+def scaled_layers(layers: tuple[int, ...], blocks: int) -> tuple[int, ...]:
+    """Layers of a 12-block model at the same relative depth of another: ``round(l * blocks / 12)``.
+
+    They stay before the last block; layers that fall together count once.
+    """
+    scaled = (round(layer * blocks / PUBLISHED_BLOCKS) for layer in layers)
+    return tuple(sorted({layer for layer in scaled if 1 <= layer < blocks}))

@@ -1,0 +1,84 @@
+"""ProxyCLIP: a second encoder says which patches attend to each other (Lan et al., ECCV 2024)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from itaclip.clip.blocks import Block, Projections
+from itaclip.clip.trunk import Needs, Trunk
+from itaclip.core.methods.method import FeatureKind, Method, Window
+from itaclip.errors import ItaclipError
+
+
+@dataclass(frozen=True)
+class ProxyCLIP(Method):
+    """``softmax(g (S - b mean(S)))`` on CLIP's last values, S the second encoder's cosines.
+
+    Attributes:
+        shift: b; what is less similar than so many means is masked.
+        scale: g, the inverse temperature.
+    """
+
+    shift: float = 1.2
+    scale: float = 3.0
+
+    reads_features: ClassVar[FeatureKind | None] = "tokens"
+
+    def needs(self, depth: int) -> Needs:
+        return Needs.of(projections=[depth])
+
+    def tokens(self, trunk: Trunk, window: Window) -> Tensor:
+        features = required(window.features, "features of a second encoder")
+        similarity = cosines(features)
+        weights = self.scale * (similarity - self.shift * similarity.mean((1, 2), keepdim=True))
+        attention = masked_softmax(weights, weights >= 0)
+        out = attended(trunk.last, attention, trunk.projections(trunk.depth), trunk.grid, features.shape[2:])
+        return trunk.joint(trunk.norm(out)).unflatten(1, features.shape[2:])
+
+
+def required(value: Tensor | None, what: str) -> Tensor:
+    """The value, which a caller must have given.
+
+    Raises:
+        ItaclipError: it was not.
+    """
+    if value is None:
+        raise ItaclipError(f"the method reads {what}, and none were given.")
+    return value
+
+
+def cosines(features: Tensor) -> Tensor:
+    """Cosine of every pair of places: B x C x H x W, unit over C, to B x HW x HW."""
+    flat = features.flatten(2)
+    return flat.transpose(1, 2) @ flat
+
+
+def masked_softmax(weights: Tensor, allowed: Tensor) -> Tensor:
+    """Softmax of rows where `allowed`; a place always sees itself, so that no row is empty."""
+    itself = torch.eye(weights.shape[-1], dtype=torch.bool, device=weights.device)
+    return weights.masked_fill(~(allowed | itself), -torch.inf).softmax(-1)
+
+
+def attended(block: Block, attention: Tensor, p: Projections, grid: tuple[int, int], target: tuple[int, ...]) -> Tensor:
+    """One map for all heads on the patches' values, resized to its grid, and the output projection.
+
+    Args:
+        block: whose output projection is applied.
+        attention: B x HW x HW, rows that sum to 1.
+        p: projections of all tokens of the block, class token first.
+        grid: r x c, of the patches.
+        target: H x W.
+
+    Returns:
+        B x HW x D float32.
+    """
+    values = p.value[:, :, 1:].transpose(2, 3).flatten(1, 2).unflatten(2, grid)  # B x D x r x c, heads side by side
+    values = F.interpolate(values.float(), size=tuple(target), mode="bilinear", align_corners=False)
+    mixed = attention @ values.flatten(2).transpose(1, 2)
+    out: Tensor = block.attn.out_proj(mixed.to(p.value.dtype))
+    return out.float()

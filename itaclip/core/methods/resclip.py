@@ -1,0 +1,174 @@
+"""ResCLIP: middle blocks' attention and a first result, added to another method's attention (Yang et al., CVPR 2025).
+
+Shapes: B windows, N patches on r x c, Q queries, h heads; similarities and maps are
+B x h x (N + 1) x (N + 1), the class token first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import ClassVar, Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from itaclip.clip.blocks import Projections
+from itaclip.clip.trunk import Grid, Needs, Trunk, finish_block
+from itaclip.core.methods.attention import gaussian_window
+from itaclip.core.methods.method import PUBLISHED_BLOCKS, Method, Window, scaled_layers
+from itaclip.core.methods.proxyclip import required
+from itaclip.core.pamr import pamr
+
+Base: TypeAlias = Literal["naclip", "clearclip", "sclip"]
+
+_STD = 5.0
+"""Of NACLIP's window in patches, and of the smoothing of the feedback in places of a row."""
+
+_SMOOTHING_PLACES = 31
+
+
+@dataclass(frozen=True)
+class ResCLIP(Method):
+    """Residual attention (RCS) and semantic feedback (SFR) on top of a base.
+
+    Attributes:
+        base: whose attention is refined: "naclip", "clearclip" or "sclip".
+        layers: blocks whose ordinary maps are averaged.
+        residual_scale: t_r, multiplies the map in the end.
+        residual_weight: l_r, of the middle blocks' map.
+        feedback_scale: t_f, multiplies the similarities; None goes without feedback.
+        feedback_weight: l_f, of the feedback.
+        threshold: pixels whose best query scores less count as query 0.
+        decay: patches of the same label count less the farther apart they lie, unless the
+            straight way between them keeps to the label.
+    """
+
+    base: Base = "naclip"
+    layers: tuple[int, ...] = (6, 7, 8, 9)
+    residual_scale: float = 2.0
+    residual_weight: float = 0.3
+    feedback_scale: float | None = 2.1
+    feedback_weight: float = 0.7
+    threshold: float = 0.1
+    decay: bool = True
+
+    reads_text: ClassVar[bool] = True
+
+    def needs(self, depth: int) -> Needs:
+        return Needs.of(outputs=[depth - 1], projections=[*self.layers, depth])
+
+    def tokens(self, trunk: Trunk, window: Window) -> Tensor:
+        residual = _mean_map([trunk.projections(layer) for layer in self.layers])
+        tokens = self._last_block(trunk, residual, None)
+        if self.feedback_scale is None:
+            return tokens
+        feedback = self.feedback(self.patch_labels(tokens, window), trunk.grid)
+        return self._last_block(trunk, residual, feedback)
+
+    def _last_block(self, trunk: Trunk, residual: Tensor, feedback: Tensor | None) -> Tensor:
+        p = trunk.projections(trunk.depth)
+        scale = p.query.shape[-1] ** -0.5
+        similar = {"naclip": [(p.key, p.key)], "clearclip": [(p.query, p.query)],
+                 "sclip": [(p.query, p.query), (p.key, p.key)]}[self.base]  # fmt: skip
+        attention: Tensor | float = 0.0
+        for a, b in similar:
+            similarity = (a * scale @ b.transpose(-1, -2)).float()
+            if feedback is not None and self.feedback_scale is not None:
+                weight = self.feedback_weight
+                similarity = self.feedback_scale * ((1 - weight) * similarity + (weight * feedback)[:, None])
+            if self.base == "naclip":
+                similarity = similarity + gaussian_window(trunk.grid, _STD, similarity.device)
+            attention = attention + similarity.softmax(-1)
+        attention = self.residual_scale * torch.lerp(torch.as_tensor(attention), residual, self.residual_weight)
+        heads = attention.to(p.value.dtype) @ p.value
+        whole = self.base == "sclip"  # the others return the attention alone
+        x = finish_block(trunk.last, trunk.output(trunk.depth - 1), heads, whole, whole)
+        return trunk.read_out(x.float())
+
+    def patch_labels(self, tokens: Tensor, window: Window) -> Tensor:
+        """The query that most pixels of a patch get from a first result: B x N int64.
+
+        Args:
+            tokens: B x r x c x E, of the base without feedback.
+            window: its pixels guide the refinement.
+        """
+        text = required(window.text, "the text bank")
+        grid, size = tokens.shape[1:3], window.pixels.shape[2:]
+        logits = F.normalize(tokens.float(), dim=-1) @ text.T
+        maps = F.interpolate(logits.permute(0, 3, 1, 2), size=size, mode="bilinear", align_corners=False)
+        patch = size[0] // grid[0]
+        dilations = (patch // 2, patch)  # 8 and 16, as published, for patches of 16 pixels
+        refined = torch.stack(
+            [pamr(m, guide.float(), 10, dilations) for m, guide in zip(maps, window.pixels, strict=True)]
+        )
+        best, label = (refined * window.logit_scale).softmax(1).max(1)
+        label = label.masked_fill(best < self.threshold, 0)
+        patches = label.unflatten(2, (grid[1], -1)).unflatten(1, (grid[0], -1)).transpose(2, 3).flatten(3).flatten(1, 2)
+        counts = patches.new_zeros(*patches.shape[:2], len(text)).scatter_add_(2, patches, torch.ones_like(patches))
+        queries = len(text)  # counts and labels in one number: the smallest label wins a tie on every device
+        order = torch.arange(queries - 1, -1, -1, device=counts.device)
+        return (counts * queries + order).argmax(2)
+
+    def feedback(self, labels: Tensor, grid: Grid) -> Tensor:
+        """Which patches belong together by a first result, in [0, 1]: B x (N + 1) x (N + 1) float16, as published."""
+        agree = (labels[:, :, None] == labels[:, None]).float()
+        if self.decay:
+            agree = agree * _decay(labels, grid)
+        smoothed = agree @ smoothing(labels.shape[1], labels.device)
+        belong = smoothed / (smoothed.sum(-1, keepdim=True) + 1e-8)
+        return F.pad((belong / belong.amax((1, 2), keepdim=True)).half(), (1, 0, 1, 0))
+
+    def for_depth(self, depth: int) -> ResCLIP:
+        return self if depth == PUBLISHED_BLOCKS else replace(self, layers=scaled_layers(self.layers, depth))
+
+
+def _mean_map(middle: Sequence[Projections]) -> Tensor:
+    """Mean of the ordinary maps ``softmax(s q k')``, per head."""
+    scale = middle[0].query.shape[-1] ** -0.5
+    total = sum((p.query * scale @ p.key.transpose(-1, -2)).float().softmax(-1) for p in middle)
+    return torch.as_tensor(total) / len(middle)
+
+
+def _decay(labels: Tensor, grid: Grid) -> Tensor:
+    """exp(-p / P) where the straight way from i to j meets another label than i's, else 1: B x N x N.
+
+    p is the Chebyshev distance in patches, P the largest of the grid. Of P + 1 samples along
+    the way the first p + 1 count, as published.
+    """
+    distance, steps = distances(grid, labels.device)
+    farthest = len(steps) - 1
+    crossed = torch.zeros(len(labels), *distance.shape, dtype=torch.bool, device=labels.device)
+    for number, places in enumerate(steps):
+        met = labels[:, places.flatten()].view_as(crossed)
+        crossed |= (met != labels[:, :, None]) & (distance >= number)
+    return torch.where(crossed, torch.exp(-distance.float() / max(farthest, 1)), 1.0)
+
+
+@lru_cache(maxsize=8)
+def distances(grid: Grid, device: torch.device) -> tuple[Tensor, list[Tensor]]:
+    """Chebyshev distances N x N, and for t = 0, 1/P, ..., 1 the patch at i + t (j - i), N x N."""
+    rows, columns = grid
+    y, x = (side.flatten() for side in torch.meshgrid(
+        torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij"))  # fmt: skip
+    down, across = y[None] - y[:, None], x[None] - x[:, None]
+    farthest = max(rows, columns) - 1
+    steps = []
+    for number in range(farthest + 1):
+        t = torch.linspace(0, 1, farthest + 1, device=device)[number]
+        # in float32 and in this order, as published: it decides on which side halves are rounded
+        at_y, at_x = (torch.round(a[:, None] * (1 - t) + a * t) for a in (y.float(), x.float()))
+        steps.append((at_y * columns + at_x).long())
+    return torch.maximum(down.abs(), across.abs()), steps
+
+
+@lru_cache(maxsize=8)
+def smoothing(places: int, device: torch.device) -> Tensor:
+    """Gaussian smoothing of a row of `places`, zeros beyond its ends, as a symmetric matrix."""
+    size = min(places, _SMOOTHING_PLACES)
+    reach = (size if size % 2 else size - 1) // 2
+    at = torch.arange(places, device=device)
+    apart = (at[:, None] - at).abs()
+    return torch.exp(-apart.float().square() / (2 * _STD**2)).masked_fill(apart > reach, 0)

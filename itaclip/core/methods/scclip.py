@@ -1,0 +1,133 @@
+"""SC-CLIP: CLIP calibrates itself, from its own middle blocks (Bai et al., arXiv 2411.15869).
+
+``y_l`` is the output of block l. Everything is per window, in a batch of B windows of N
+patches on a grid of r x c; S is B x N x N.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from itaclip.clip.blocks import Block, attend, merge_heads, project
+from itaclip.clip.trunk import Grid, Needs, Trunk
+from itaclip.core.methods.method import PUBLISHED_BLOCKS, Method, Window, scaled_layers
+
+_WEAK = 0.4
+"""Similarities below this are dropped before features are averaged by them."""
+
+
+@dataclass(frozen=True)
+class SCCLIP(Method):
+    """Outliers repaired, similarities of a middle block in the last attention, two branches.
+
+    Attributes:
+        similarity_layer: block whose patches tell which patches belong together.
+        refine_layer: block whose similarities smooth the result.
+        fused_layers: first and last of the blocks whose sum is the second branch.
+        class_weight: weight of the class token that is added to every patch.
+        neighbours: k of the local outlier factor.
+        outlier_quantile: patches above this quantile of the factor are outliers.
+    """
+
+    similarity_layer: int = 9
+    refine_layer: int = 4
+    fused_layers: tuple[int, int] = (4, 10)
+    class_weight: float = 0.3
+    neighbours: int = 30
+    outlier_quantile: float = 0.95
+
+    def needs(self, depth: int) -> Needs:
+        first, last = self.fused_layers
+        return Needs.of(outputs=[self.similarity_layer, self.refine_layer, *range(first, last + 1), depth - 1])
+
+    def tokens(self, trunk: Trunk, window: Window) -> Tensor:
+        y = trunk.output(trunk.depth - 1).float()
+        outliers = self.outliers(y[:, 1:])
+        similarity_input = _repaired(trunk.output(self.similarity_layer)[:, 1:].float(), outliers, trunk.grid)
+        similarity = _cosines(similarity_input)
+        centred = similarity - similarity.mean((1, 2), keepdim=True)
+        bias = (3 * centred).masked_fill(centred < 0, -torch.inf)
+        after = _averaging(_cosines(trunk.output(self.refine_layer)[:, 1:].float()))
+
+        repaired = _averaging(similarity) @ _repaired(y[:, 1:], outliers, trunk.grid)
+        x = self._last_block(trunk.last, repaired, y[:, :1], bias)
+        first, last = self.fused_layers
+        fused = sum(trunk.output(layer).float() for layer in range(first + 1, last + 1)) + trunk.output(first).float()
+        x = x + self._last_block(trunk.last, fused[:, 1:], fused[:, :1], bias)
+        # smoothing is linear, so both branches are smoothed together
+        return trunk.on_grid(trunk.joint(trunk.norm(after @ x)))
+
+    def _last_block(self, block: Block, patches: Tensor, class_token: Tensor, bias: Tensor) -> Tensor:
+        """``(softmax(M) + softmax(s k k')) / 2`` on the values, output projection, plus the class token."""
+        p = project(block, patches)
+        given = bias.softmax(-1).to(p.value.dtype)[:, None] @ p.value
+        heads = (given + attend(p.key, p.key, p.value)) / 2
+        return merge_heads(block, heads).float() + self.class_weight * class_token
+
+    def outliers(self, patches: Tensor) -> Tensor:
+        """Which patches stand out: B x N bool, for B x N x D patches of block L - 1."""
+        factor = outlier_factor(patches, self.neighbours)
+        return factor > factor.quantile(self.outlier_quantile, dim=1, keepdim=True)
+
+    def for_depth(self, depth: int) -> SCCLIP:
+        if depth == PUBLISHED_BLOCKS:
+            return self
+        similarity, refine, first, last = (
+            (scaled_layers((layer,), depth) or (depth - 1,))[0]
+            for layer in (self.similarity_layer, self.refine_layer, *self.fused_layers)
+        )
+        return replace(self, similarity_layer=similarity, refine_layer=refine, fused_layers=(first, last))
+
+
+def outlier_factor(patches: Tensor, k: int) -> Tensor:
+    """The local outlier factor of every patch, as SC-CLIP computes it: B x N, for B x N x D.
+
+    Its reachability takes the k-distance of the patch itself where the textbook takes its
+    neighbour's. No neighbour lies farther than that, so the density is one over it.
+    """
+    k = min(k, patches.shape[1] - 1)
+    if k < 1:
+        return torch.ones_like(patches[..., 0])
+    centred = patches - patches.mean(1, keepdim=True)
+    squares = centred.square().sum(-1)
+    distances = squares[:, :, None] + squares[:, None] - 2 * centred @ centred.transpose(1, 2)
+    distances = distances.clamp(min=0).masked_fill(_diagonal(distances), -1)  # so that itself comes first
+    nearest, places = distances.topk(k + 1, dim=-1, largest=False, sorted=True)
+    density = 1 / nearest[..., -1].clamp(min=torch.finfo(nearest.dtype).tiny)
+    around = density.unsqueeze(1).expand_as(distances).gather(2, places[..., 1:]).mean(-1)
+    return around / density
+
+
+def _repaired(patches: Tensor, outliers: Tensor, grid: Grid) -> Tensor:
+    """Outliers replaced by the mean of those of their 8 neighbours that are none; B x N x D."""
+    kept = (~outliers).to(patches.dtype)[..., None]
+    summed = _around(torch.cat([patches * kept, kept], dim=-1), grid)
+    count = summed[..., -1:]
+    mean = summed[..., :-1] / count.clamp(min=1)
+    return torch.where(outliers[..., None] & (count > 0.5), mean, patches)
+
+
+def _around(patches: Tensor, grid: Grid) -> Tensor:
+    """Sum over the 3 x 3 patches around each: B x N x C."""
+    image = patches.transpose(1, 2).unflatten(2, grid)
+    summed = F.avg_pool2d(image, 3, stride=1, padding=1, divisor_override=1)
+    return summed.flatten(2).transpose(1, 2)
+
+
+def _cosines(patches: Tensor) -> Tensor:
+    unit = F.normalize(patches, dim=-1)
+    return unit @ unit.transpose(1, 2)
+
+
+def _averaging(similarity: Tensor) -> Tensor:
+    """Rows of weights from similarities, weak ones dropped."""
+    strong = similarity.masked_fill(similarity < _WEAK, 0)
+    return strong / (strong.sum(-1, keepdim=True) + 1e-6)
+
+
+def _diagonal(square: Tensor) -> Tensor:
+    return torch.eye(square.shape[-1], dtype=torch.bool, device=square.device)

@@ -1,0 +1,232 @@
+"""The pipeline: normalised images and a text bank to label maps.
+
+image -> windows -> views -> tokens -> logits -> stitching -> refinement -> labels
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from open_clip.model import CLIP
+from torch import Tensor, nn
+
+from itaclip.core.across import whole_plan
+from itaclip.core.decision import class_scores, label_map
+from itaclip.core.encoder import DenseEncoder
+from itaclip.core.methods import METHODS
+from itaclip.core.pamr import pamr
+from itaclip.core.passes import Reading, grouped, shared_logits
+from itaclip.core.regions import resize_map
+from itaclip.core.settings import Settings
+from itaclip.core.windows import WindowPlan, stitch
+from itaclip.encoders import SecondEncoder, load_second_encoder
+from itaclip.errors import ItaclipError
+from itaclip.regions import RegionMap, RegionSource, map_correction, region_source
+from itaclip.text import TextBank
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Result for one image.
+
+    Attributes:
+        labels: H x W int64 class ids.
+        scores: K x H x W float32 in [0, 1], class scores after the area rule.
+    """
+
+    labels: Tensor
+    scores: Tensor
+
+
+class Pipeline(nn.Module):
+    """Image tower and settings; stateless but for its weights.
+
+    Args:
+        clip: open_clip's CLIP of OpenAI's layout; only the image tower is kept.
+        settings: how to run it.
+    """
+
+    def __init__(self, clip: CLIP, settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
+        blocks = len(clip.visual.transformer.resblocks)
+        method = settings.resolved_method(blocks)
+        if METHODS[settings.method].for_depth(blocks) != METHODS[settings.method]:
+            _LOG.info("%s: its layers were moved to those of %d blocks in proportion; no publication has tested that.",
+                      settings.method, blocks)  # fmt: skip
+        self.encoder = DenseEncoder(clip.visual, method).lower(settings.dtype)
+        if settings.compile:
+            self.encoder.compiled()
+        self._second: dict[str, SecondEncoder] = {}
+        self._sources: dict[str, RegionSource] = {}
+
+    @torch.no_grad()
+    def forward(
+        self,
+        images: Sequence[Tensor],
+        sizes: Sequence[tuple[int, int]],
+        bank: TextBank,
+        regions: Mapping[str, Sequence[RegionMap]] | None = None,
+    ) -> list[Segmentation]:
+        """Segment a batch of images of any sizes.
+
+        Args:
+            images: each 3 x h x w float32 RGB, normalised with `MEAN` and `STD`.
+            sizes: original height and width of each, which the results have.
+            bank: the classes.
+            regions: from `region_maps`, for settings that read region maps.
+
+        Raises:
+            ItaclipError: an image without pixels, or not of 3 channels; or no region maps where
+                they are read.
+        """
+        return [result for _, _, result in self.variants(images, sizes, [(self.settings, bank)], regions)]
+
+    @torch.no_grad()
+    def variants(
+        self,
+        images: Sequence[Tensor],
+        sizes: Sequence[tuple[int, int]],
+        variants: Sequence[tuple[Settings, TextBank]],
+        regions: Mapping[str, Sequence[RegionMap]] | None = None,
+    ) -> Iterator[tuple[int, int, Segmentation]]:
+        """Segment a batch under several settings, doing once what they have in common.
+
+        Args:
+            images: as for `forward`.
+            sizes: as for `forward`.
+            variants: settings, all of the pipeline's dtype, and the classes of each.
+            regions: as for `forward`, for the settings of all variants.
+
+        Yields:
+            Places of image and variant, and the result; image by image, and of each image
+            one after the other the variants that share most.
+
+        Raises:
+            ItaclipError: as `forward`, or another dtype.
+        """
+        readings = [self._reading(settings, bank) for settings, bank in variants]
+        plans = [[self.plan(image, reading.settings) for image in images] for reading in readings]
+        needed = {settings.regions for settings, _ in variants if settings.reads_regions}
+        given = regions or {}
+        if needed - set(given):
+            raise ItaclipError(f"regions of {', '.join(needed - set(given))} are read; pass what region_maps() gives.")
+        at_input = {
+            source: [resize_map(m, (image.shape[1], image.shape[2])) for m, image in zip(maps, images, strict=True)]
+            for source, maps in given.items()
+        }
+        logits: list[list[Tensor]] = [[] for _ in readings]
+        for group in grouped(readings):
+            found = shared_logits(
+                self.encoder, images, plans[group[0]], [readings[i] for i in group], self.second_encoder, at_input
+            )
+            for i, maps in zip(group, found, strict=True):
+                logits[i] = maps
+        for n, (image, size) in enumerate(zip(images, sizes, strict=True)):
+            alike: dict[int, list[int]] = {}  # variants by the logits that they share
+            for i, maps in enumerate(logits):
+                alike.setdefault(id(maps[n]), []).append(i)
+            for places in alike.values():
+                first = places[0]
+                plan = plans[first][n]
+                if variants[first][0].across_windows:
+                    plan = whole_plan(plan, self.encoder.patch_size, readings[first].multiple)
+                stitched = stitch(logits[first][n], plan, size)
+                refined: dict[Hashable, Tensor] = {}
+                for i in places:
+                    settings, bank = variants[i]
+                    key = settings.pamr_steps, settings.pamr_stride if settings.pamr_steps else None
+                    if key not in refined:
+                        refined[key] = _refine(stitched, image, settings)
+                    scores = class_scores(refined[key], bank.class_names.queries_per_class, settings)
+                    labels = label_map(scores, settings)
+                    if settings.map_correction:
+                        ids = resize_map(given[settings.regions][n], size)
+                        moved = torch.from_numpy(np.ascontiguousarray(ids)).to(labels.device, non_blocking=True)
+                        labels = map_correction(labels, moved, len(scores), int(ids.max()))
+                    yield n, i, Segmentation(labels, scores)
+
+    def patch_logits(self, images: Sequence[Tensor], bank: TextBank) -> list[Tensor]:
+        """Logits of every patch of every window: per image, windows x r x c x Q; for methods without regions."""
+        plans = [self.plan(image) for image in images]
+        reading = self._reading(self.settings, bank)
+        return shared_logits(self.encoder, images, plans, [reading], self.second_encoder, {})[0]
+
+    def region_maps(
+        self, variants: Sequence[Settings], images: Sequence[NDArray[np.uint8]], names: Sequence[str | None]
+    ) -> dict[str, list[RegionMap]]:
+        """The region maps that some settings read; nothing is done where none does.
+
+        Args:
+            variants: the settings.
+            images: each H x W x 3 uint8 RGB, at its own size.
+            names: their paths, by which masks are found in a folder.
+
+        Raises:
+            ItaclipError: a source that is unknown, or has no map for an image.
+        """
+        needed = dict.fromkeys(settings.regions for settings in variants if settings.reads_regions)
+        for spec in needed:
+            if spec not in self._sources:
+                self._sources[spec] = region_source(spec, device=str(self._device))
+        return {
+            spec: [self._sources[spec](image, name) for image, name in zip(images, names, strict=True)]
+            for spec in needed
+        }
+
+    def second_encoder(self, name: str) -> SecondEncoder:
+        """A second encoder on the pipeline's device, loaded on first use.
+
+        Raises:
+            ItaclipError: weights that cannot be had.
+        """
+        if name not in self._second:
+            dtype = "bf16" if self.settings.dtype == "int8" else self.settings.dtype
+            self._second[name] = load_second_encoder(name, dtype=dtype, device=self._device)
+        return self._second[name]
+
+    @property
+    def _device(self) -> torch.device:
+        device: torch.device = self.encoder.visual.proj.device
+        return device
+
+    def _reading(self, settings: Settings, bank: TextBank) -> Reading:
+        if settings.dtype != self.settings.dtype:
+            raise ItaclipError(f"dtype = {settings.dtype!r}: the encoder was loaded as {self.settings.dtype!r}.")
+        method = settings.resolved_method(len(self.encoder.blocks))
+        return Reading(settings, method, bank.features, self._multiple(settings))
+
+    def _multiple(self, settings: Settings) -> int:
+        """Pixels that windows are rounded up to: whole patches of every encoder that reads them."""
+        patch = self.encoder.patch_size
+        if not METHODS[settings.method].reads_features:
+            return patch
+        return math.lcm(patch, self.second_encoder(settings.second_encoder).patch_size)
+
+    def plan(self, image: Tensor, settings: Settings | None = None) -> WindowPlan:
+        """The windows that the settings (the pipeline's own by default) lay over an image of 3 x H x W."""
+        if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
+            raise ItaclipError(f"image of shape {tuple(image.shape)}: expected 3 x height x width with pixels in it.")
+        settings = settings or self.settings
+        return WindowPlan.of(
+            (image.shape[1], image.shape[2]), settings.slide_crop, settings.slide_stride, self.encoder.patch_size,
+            settings.padding, self._multiple(settings),
+        )  # fmt: skip
+
+
+def _refine(logits: Tensor, image: Tensor, settings: Settings) -> Tensor:
+    """PAMR along the edges of the image, resized to the logits (Q x H x W)."""
+    if not settings.pamr_steps:
+        return logits
+    size = (logits.shape[1], logits.shape[2])
+    guide = F.interpolate(image[None].float(), size=size, mode="bilinear", align_corners=False)[0]
+    return pamr(logits, guide, settings.pamr_steps, settings.pamr_stride, settings.compile)

@@ -1,0 +1,65 @@
+"""Region maps on their way into windows: integers that must not be blended, kept on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from itaclip.core.windows import Axis, WindowPlan
+
+Ids = NDArray[np.integer]
+
+
+def resize_map(ids: Ids, size: Sequence[int]) -> Ids:
+    """H x W integers at another height and width, by the nearest neighbour."""
+    if ids.shape == tuple(size):
+        return ids
+    rows, columns = (np.arange(want) * have // want for want, have in zip(size, ids.shape, strict=True))
+    return ids[rows[:, None], columns]
+
+
+def window_regions(ids: Ids, plan: WindowPlan, first: int, last: int, patch: int) -> Ids:
+    """Region ids at the places of a second encoder's patches in some windows.
+
+    Args:
+        ids: H x W of the whole image, at the size that `plan` was made for.
+        plan: the windows.
+        first: first window.
+        last: the one after the last window.
+        patch: pixels from place to place.
+
+    Returns:
+        n x rows x columns. Padding is a region of its own, with the largest value.
+    """
+    numbers = np.arange(first, last)
+    rows, in_rows = _places(plan.rows, numbers // plan.columns.count, patch)
+    columns, in_columns = _places(plan.columns, numbers % plan.columns.count, patch)
+    found = ids[rows[:, :, None], columns[:, None]]
+    return np.where(in_rows[:, None] & in_columns[None], found, ids.max() + 1)
+
+
+def _places(axis: Axis, windows: NDArray[np.int64], patch: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """First pixels of the patches of windows, n x patches, and which patches begin inside the image."""
+    inside = np.arange(0, axis.padded, patch) - axis.before
+    starts = np.minimum(windows * axis.stride, axis.size - axis.window)
+    return starts[:, None] + inside.clip(0, axis.window - 1), (inside >= 0) & (inside < axis.window)
+
+
+def dense_ranks(ids: Ids) -> tuple[NDArray[np.int64], int]:
+    """Ids of every window renumbered from 0 in their order, without gaps.
+
+    Args:
+        ids: n x rows x columns.
+
+    Returns:
+        n x rows x columns, and how many different ids the window has that has most.
+    """
+    flat = ids.reshape(len(ids), -1)
+    places = flat.argsort(axis=1, kind="stable")
+    steps = np.diff(np.take_along_axis(flat, places, axis=1), axis=1) > 0
+    ranks = np.pad(steps.cumsum(axis=1), ((0, 0), (1, 0)))
+    dense = np.empty_like(ranks)
+    np.put_along_axis(dense, places, ranks, axis=1)
+    return dense.reshape(ids.shape), int(ranks.max()) + 1

@@ -1,0 +1,72 @@
+"""What attention across windows gives at several strides, on a data set.
+
+    python tools/measure_across.py --config configs/cfg_demo.py --out docs/results/across_demo.json
+
+For every method and stride, with and without `across_windows`: encoder passes an image, mIoU, and
+the share of pixels that have the label of the method's finest stride without it. Plain views, no
+refinement, no closing; the rest is the configuration's.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from itaclip.comparison.ablation import Ablation
+from itaclip.console import make_console, progress, run, table_of
+from itaclip.evaluation.counts import IoUCounts
+from itaclip.evaluation.report import machine, versions
+from itaclip.evaluation.setup import build_dataset, load_config
+from itaclip.files import write_json
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--methods", nargs="+", default=["clip", "sclip", "itaclip"], help="%(default)s")
+    parser.add_argument(
+        "--parts", nargs="+", type=int, default=[1, 2, 4], help="steps per window and axis (%(default)s)"
+    )
+    parser.add_argument("--limit", type=int, help="only the first N images")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file")
+    args = parser.parse_args()
+    config = load_config(args.config)
+    dataset = build_dataset(config)
+    ablation = Ablation(config)
+    base = ablation.base.changed(img_engineering=False, pamr_steps=0, closing=False)
+    keys = [(method, parts, across) for method in args.methods for parts in args.parts for across in (False, True)]
+    variants = [
+        base.changed(method=method, slide_stride=base.slide_crop // parts, across_windows=across)
+        for method, parts, across in keys
+    ]
+    counts = {key: IoUCounts(len(dataset.metainfo["classes"])) for key in keys}
+    equal, passes = {key: list[float]() for key in keys}, {key: list[int]() for key in keys}
+    images = range(min(args.limit or len(dataset), len(dataset)))
+    console = make_console()
+    with progress(console, len(images), "images") as advance:
+        for i in images:
+            data = dataset[i]
+            labels = ablation.labels(data, variants)
+            for key, found in zip(keys, labels, strict=True):
+                finest = labels[keys.index((key[0], max(args.parts), False))]
+                counts[key].add(found, data["data_samples"].gt_sem_seg.data[0])
+                equal[key].append(float((found == finest).float().mean()))
+                passes[key].append(ablation.windows(data, variants[keys.index(key)]))
+            advance(1)
+    rows = [
+        {"method": method, "stride": base.slide_crop // parts, "across_windows": across,
+         "passes": round(float(np.mean(passes[method, parts, across])), 1),
+         "mIoU": round(counts[method, parts, across].metrics().mean_iou, 2),
+         "labels_as_finest": round(float(np.mean(equal[method, parts, across])), 4)}
+        for method, parts, across in keys
+    ]  # fmt: skip
+    write_json(args.out, {"config": str(args.config), "images": len(images), "rows": rows, "machine": machine(),
+                          "versions": versions()})  # fmt: skip
+    console.print(table_of(f"{args.config.name}, {len(images)} images", rows))
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
