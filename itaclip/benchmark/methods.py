@@ -16,7 +16,7 @@ from itaclip.core.regions import dense_ranks
 
 @torch.no_grad()
 def method_seconds(
-    encoder: DenseEncoder, names: Sequence[str], windows: int, queries: int, repeats: int = 5
+    encoder: DenseEncoder, names: Sequence[str], windows: int, queries: int, repeats: int = 3
 ) -> list[dict[str, Any]]:
     """Seconds a window of some methods, all windows in a pass and one by one.
 
