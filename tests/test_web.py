@@ -245,7 +245,7 @@ def test_upload_classes_overlay_downloads(visitor: Visitor, quick: Segmenter, sc
     visitor.wait_for_legend("house")
     assert [row.strip() for row in visitor.rows()] == expected_rows(expected)
     picture = visitor.page.get_by_role("img", name="The image with its classes in colour: ")
-    assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [204, 164]
+    assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == list(Image.open(scene).size)
     mask = visitor.download("Mask (PNG)", tmp_path)
     np.testing.assert_array_equal(labels_of(mask), expected.labels)
     with Image.open(mask) as opened:

@@ -71,7 +71,7 @@ def form(image: Path | None, classes: str, /, **changes: Any) -> dict[str, Any]:
     """The values of the form, for gradio_client."""
     values = {
         "image": image and handle_file(image), "classes": classes, "background": "general", "own_words": "",
-        "refine": False, "views": False, "threshold": 0.1, "definitions": "",
+        "method": "itaclip", "refine": False, "correct": False, "views": False, "threshold": 0.1, "definitions": "",
     }  # fmt: skip
     return values | changes
 
