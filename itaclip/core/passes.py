@@ -161,14 +161,14 @@ def shared_logits(
 
     def read_whole(i: int) -> None:
         """One image's logits with attention across its windows."""
-        plan, needs = plans[i], [reading.method.needs(len(encoder.blocks)) for reading in ways.values()]
+        plan = plans[i]
+        wanted = inputs_of(reduce(or_, (reading.method.needs(len(encoder.blocks)) for reading in ways.values())))
         entire = whole_plan(plan, encoder.patch_size, readings[0].multiple)
         kept: dict[int, list[Tensor]] = {}
         seconds: dict[str, list[Features]] = {}
         step = encoder.most_windows or per_pass
         for first in range(0, plan.count, step):
             pixels = make_views(cut_windows(images[i], plan, first, min(first + step, plan.count)), settings)
-            wanted = inputs_of(reduce(or_, needs))
             trunk = encoder.trunk(pixels, wanted, readings[0].method.positions)
             for number in wanted.outputs:
                 kept.setdefault(number, []).append(trunk.output(number).unflatten(0, (views, -1)))

@@ -156,8 +156,7 @@ def distances(grid: Grid, device: torch.device) -> tuple[Tensor, list[Tensor]]:
     down, across = y[None] - y[:, None], x[None] - x[:, None]
     farthest = max(rows, columns) - 1
     steps = []
-    for number in range(farthest + 1):
-        t = torch.linspace(0, 1, farthest + 1, device=device)[number]
+    for t in torch.linspace(0, 1, farthest + 1, device=device):
         # in float32 and in this order, as published: it decides on which side halves are rounded
         at_y, at_x = (torch.round(a[:, None] * (1 - t) + a * t) for a in (y.float(), x.float()))
         steps.append((at_y * columns + at_x).long())
