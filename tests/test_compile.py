@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 
 from itaclip import ItaclipError
-from itaclip.core.pamr import _fused_round, affinity, pamr
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import Settings
 from itaclip.text import TextBank, parse_class_names
@@ -44,13 +43,6 @@ def test_the_same_labels_compiled_once(tiny_clip: CLIP) -> None:
     other = copy.deepcopy(compiled)
     torch.nn.init.zeros_(other.encoder.visual.proj)
     assert not other.encoder(torch.randn(2, 3, 64, 64)).any()  # a copy computes with weights of its own
-
-
-def test_a_round_in_one_expression() -> None:
-    masks, guide = torch.randn(3, 40, 50), torch.randn(3, 40, 50)
-    weights = affinity(guide, (2, 5))
-    refined = _fused_round(_fused_round(masks, weights, (2, 5)), weights, (2, 5))
-    torch.testing.assert_close(refined, pamr(masks, guide, 2, (2, 5)), atol=1e-5, rtol=0)
 
 
 def test_without_a_compiler_the_error_says_so(tiny_clip: CLIP, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,12 +78,6 @@ def test_compiled_gives_the_same(dtype: str, tiny_clip: CLIP, bank: TextBank) ->
         assert (one.labels == other.labels).float().mean() > (0.999 if dtype == "fp32" else 0.97)
 
 
-def test_refinement_in_one_kernel() -> None:
-    masks, guide = torch.randn(5, 70, 90), torch.randn(3, 70, 90)
-    found = pamr(masks.cuda(), guide.cuda(), 4, (2, 5), compile=True).cpu()
-    torch.testing.assert_close(found, pamr(masks, guide, 4, (2, 5)), atol=1e-5, rtol=0)
-
-
 def test_refinement_and_texts(tiny_clip: CLIP) -> None:
     masks, guide = torch.randn(5, 70, 90), torch.randn(3, 70, 90)
     torch.testing.assert_close(pamr(masks.cuda(), guide.cuda(), 4, (2, 5)).cpu(), pamr(masks, guide, 4, (2, 5)))

@@ -351,7 +351,7 @@ def test_without_a_network_the_error_says_what_to_do(
     def unreachable(_: str) -> None:
         raise ConnectionError("no network")
 
-    monkeypatch.setattr(loading, "_require_network", unreachable)
+    monkeypatch.setattr(loading, "require_network", unreachable)
     with pytest.raises(ItaclipError) as caught:
         load_second_encoder(name)
     message = str(caught.value)

@@ -19,6 +19,8 @@ from open_clip.model import CLIP
 from safetensors.torch import save_file
 from torch import Tensor
 
+from itaclip.benchmark import plain_methods
+from itaclip.benchmark.methods import joined, random_windows
 from itaclip.clip import load_clip
 from itaclip.clip import loading as loading_module
 from itaclip.clip.blocks import Projections
@@ -294,3 +296,16 @@ def test_middle_layers_are_scaled_only_when_none_are_given() -> None:
     for layers in ((3, 5), ()):
         assert get_method("itaclip", middle_layers=layers, blocks=24) == get_method("itaclip", middle_layers=layers)
     assert get_method("sclip", blocks=24) == METHODS["sclip"]
+
+
+@pytest.mark.parametrize("name", ["scclip", "resclip", "resclip_clearclip", "resclip_sclip", "proxyclip", "corrclip"])
+def test_batches_of_windows_equal_plain_versions_one_by_one(name: str, tiny_clip: CLIP) -> None:
+    method, encoder = get_method(name), DenseEncoder(tiny_clip.visual, get_method(name))
+    side, queries = encoder.image_size, 6
+    given = [replace(w, pixels=picture(side, side, seed)[None]) for seed, w in enumerate(
+        random_windows(3, side, encoder.visual.proj.shape[1], queries))]  # fmt: skip
+    shifted = [given[0], replace(given[1], regions=given[1].regions.roll(5, 2)), given[2]]  # type: ignore[union-attr]
+    with torch.no_grad():
+        fast = encoder.read(joined(shifted).pixels, [(method, joined(shifted))])[0]
+        slow = torch.stack([plain_methods.tokens(tiny_clip.visual, method, window) for window in shifted])
+    torch.testing.assert_close(fast, slow, atol=1e-4, rtol=0)

@@ -83,7 +83,7 @@ def pamr_alone(size: tuple[int, int], queries: int, settings: Settings) -> dict[
     """Refinement alone, and plainly: seconds, extra memory, largest difference."""
     device = choose_device(settings.device)
     masks, guide = torch.randn(queries, *size).to(device), normalise(photo(size)).to(device)
-    refine = partial(pamr, steps=settings.pamr_steps, dilations=settings.pamr_stride, compile=settings.compile)
+    refine = partial(pamr, steps=settings.pamr_steps, dilations=settings.pamr_stride)
     refine(masks, guide) if device.type == "cuda" else refine(masks[:, :64, :64], guide[:, :64, :64])  # warm-up
     ours, refined = measured(lambda: refine(masks, guide), device)
     theirs, expected = measured(lambda: plain.refine(masks, guide, settings), device)

@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from itaclip.benchmark.stages import random_bank
 from itaclip.core.methods.attention import gaussian_window
 from itaclip.core.methods.resclip import distances, smoothing
+from itaclip.core.pamr import neighbours
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.windows import stitching_matrix
 from itaclip.errors import ItaclipError
@@ -87,5 +88,6 @@ def _forget() -> None:
     """Pretended and real tensors do not mix."""
     stitching_matrix.cache_clear()
     gaussian_window.cache_clear()
+    neighbours.cache_clear()
     distances.cache_clear()
     smoothing.cache_clear()

@@ -96,7 +96,12 @@ def fast(pipeline: Pipeline, bank: TextBank, jpeg: bytes, short_side: int) -> St
     refined = found.logits
     if settings.pamr_steps:
         refined = found.clock(
-            "PAMR", pamr, refined, found.guide, settings.pamr_steps, settings.pamr_stride, settings.compile
+            "PAMR",
+            pamr,
+            refined,
+            found.guide,
+            settings.pamr_steps,
+            settings.pamr_stride,
         )
     scores = found.clock("decision", class_scores, refined, names.queries_per_class, settings)
     found.labels = found.clock("decision", label_map, scores, settings)

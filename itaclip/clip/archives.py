@@ -57,7 +57,7 @@ def read_weights(path: str | Path) -> WeightFile:
     with path.open("rb") as file:
         start = file.read(9)
     if start[8:9] == b"{":  # a safetensors file: 8 bytes of header length, then JSON
-        state, metadata = _read_safetensors(path)
+        state, metadata = read_safetensors(path)
         stated = metadata.get("quick_gelu")
         quick_gelu = None if stated is None else stated.lower() == "true"
         return WeightFile(_openai_names(state), quick_gelu, path)
@@ -75,7 +75,7 @@ def read_weights(path: str | Path) -> WeightFile:
 # --- formats -----------------------------------------------------------------
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
@@ -126,7 +126,7 @@ def _read_hugging_face(folder: Path) -> WeightFile:
         raise ItaclipError(f"{config_path}: hidden_act {sorted(activation)} is neither 'quick_gelu' nor 'gelu'.")
     weights = folder / "model.safetensors"
     if weights.is_file():
-        state, _ = _read_safetensors(weights)
+        state, _ = read_safetensors(weights)
     elif (folder / "pytorch_model.bin").is_file():
         weights = folder / "pytorch_model.bin"
         state = _read_state_dict(weights)

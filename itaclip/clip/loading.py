@@ -129,8 +129,8 @@ def _fetch(architecture: str, tag: str, config: dict[str, Any]) -> Path:
     try:
         if cached := _in_hub_cache(hub):
             return cached
-        _require_network(ENDPOINT if hub else url)
-        with _quiet("huggingface_hub", "httpx"):
+        require_network(ENDPOINT if hub else url)
+        with quiet("huggingface_hub", "httpx"):
             return Path(download_pretrained(config))
     except Exception as error:  # whatever the hub's and the network's libraries raise
         raise ItaclipError(
@@ -156,7 +156,7 @@ def _in_hub_cache(hub: str) -> Path | None:
     return None
 
 
-def _require_network(address: str) -> None:
+def require_network(address: str) -> None:
     """Fail at once without a network; the hub's client would retry for most of a minute."""
     if HF_HUB_OFFLINE:
         raise ConnectionError("HF_HUB_OFFLINE is set")
@@ -165,7 +165,7 @@ def _require_network(address: str) -> None:
 
 
 @contextmanager
-def _quiet(*loggers: str) -> Iterator[None]:
+def quiet(*loggers: str) -> Iterator[None]:
     """Only errors from these loggers: ours says it all in one message."""
     levels = {name: logging.getLogger(name).level for name in loggers}
     for name in loggers:

@@ -1,31 +1,27 @@
 """Pixel-adaptive mask refinement (PAMR; Araslanov & Roth, CVPR 2020).
 
-Every round replaces a pixel's logits by a mean over 8 neighbours per dilation, weighed
-by how alike the pixels of the guide image are. Neither the neighbours of the masks nor
-those of the guide are ever stored side by side: the weights (16 x H x W for two
-dilations) and one padded block of masks are all the memory it takes.
+Every round replaces a pixel's logits by a mean over 8 neighbours per dilation, weighed by how
+alike the pixels of the guide image are. That is what an embedding bag computes: pixels are rows of
+a table, neighbours the rows that a bag sums, weights its sample weights. PyTorch's kernel gathers
+and sums in one go, so the neighbours are never stored side by side (docs/benchmarks.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Masks refined together, and values of one tile of them: small enough that a tile, its
-# neighbours and its weights stay in a core's second-level cache.
-_MASKS = 4
-_TILE = 1 << 15
-# A GPU takes as many masks at once as 256 MiB hold, which keeps kernels few and large.
-_GPU_VALUES = 1 << 26
+# Masks refined together: as many as 128 MiB hold. On CPUs at most 32, the fastest of 4 to 80: enough
+# to fill the vectors, few enough for the caches.
+_VALUES = 1 << 25
+_MASKS_ON_A_CPU = 32
 
 
-def pamr(
-    masks: Tensor, guide: Tensor, steps: int = 10, dilations: Sequence[int] = (8, 16), compile: bool = False
-) -> Tensor:
+def pamr(masks: Tensor, guide: Tensor, steps: int = 10, dilations: Sequence[int] = (8, 16)) -> Tensor:
     """Refine masks along the edges of an image.
 
     Args:
@@ -33,22 +29,22 @@ def pamr(
         guide: 3 x H x W, the normalised RGB image at the same size.
         steps: rounds.
         dilations: distances of the neighbours in pixels.
-        compile: on a GPU, a round in one kernel, made by torch.compile. A CPU's tiles are as fast.
 
     Returns:
         Q x H x W, refined; `masks` is left as it is.
     """
     if steps < 1:
         return masks
-    weights = affinity(guide, dilations).to(masks.dtype)
+    near = neighbours(masks.shape[1], masks.shape[2], tuple(dilations), masks.device)
+    weights = affinity(guide, dilations).to(masks.dtype).flatten(1).T.contiguous()
     refined = torch.empty_like(masks)
-    one_round = _compiled_round() if compile and masks.is_cuda else _round
-    together = max(_MASKS, _GPU_VALUES // guide[0].numel()) if masks.is_cuda else _MASKS
+    together = max(1, _VALUES // guide[0].numel())
+    together = together if masks.is_cuda else min(together, _MASKS_ON_A_CPU)
     for first in range(0, len(masks), together):
-        block = masks[first : first + together]
+        table = masks[first : first + together].flatten(1).T.contiguous()
         for _ in range(steps):
-            block = one_round(block, weights, dilations)
-        refined[first : first + together] = block
+            table = F.embedding_bag(near, table, mode="sum", per_sample_weights=weights)
+        refined[first : first + together] = table.T.unflatten(1, masks.shape[1:])
     return refined
 
 
@@ -70,42 +66,20 @@ def affinity(guide: Tensor, dilations: Sequence[int]) -> Tensor:
     return weights.softmax(0)
 
 
-def _round(block: Tensor, weights: Tensor, dilations: Sequence[int]) -> Tensor:
-    """One round over a few masks: ``m <- sum_n a_n m_n``, tile of rows by tile of rows."""
-    height, width = block.shape[1:]
-    reach = max(dilations)
-    padded = _pad(block, reach)
-    out = torch.empty_like(block)
-    rows = height if block.is_cuda else max(1, _TILE // (len(block) * width))
-    for top in range(0, height, rows):
-        tile = out[:, top : top + rows]
-        near = padded[:, top : top + rows + 2 * reach]
-        for n, (dy, dx) in enumerate(_offsets(dilations)):
-            neighbour = near[:, reach + dy : reach + dy + tile.shape[1], reach + dx : reach + dx + width]
-            weight = weights[n, top : top + rows]
-            if n == 0:
-                torch.mul(neighbour, weight, out=tile)
-            else:
-                tile.addcmul_(neighbour, weight)
-    return out
-
-
-def _fused_round(block: Tensor, weights: Tensor, dilations: Sequence[int]) -> Tensor:
-    """As `_round`, in one expression for a compiler to fuse."""
-    parts = [x * weights[n] for n, x in enumerate(_shifted(block, dilations))]
-    return sum(parts[1:], parts[0])
-
-
-@lru_cache(maxsize=1)
-def _compiled_round() -> Callable[[Tensor, Tensor, Sequence[int]], Tensor]:
-    return torch.compile(_fused_round, dynamic=True)
+@lru_cache(maxsize=4)
+def neighbours(height: int, width: int, dilations: tuple[int, ...], device: torch.device) -> Tensor:
+    """Numbers of the pixels near each pixel, row by row: (H * W) x (8 * len(dilations)) int32; borders repeat."""
+    y = torch.arange(height, device=device, dtype=torch.int32)[:, None]
+    x = torch.arange(width, device=device, dtype=torch.int32)
+    near = [(y + dy).clamp(0, height - 1) * width + (x + dx).clamp(0, width - 1) for dy, dx in _offsets(dilations)]
+    return torch.stack(near, dim=-1).flatten(0, 1)
 
 
 def _shifted(image: Tensor, dilations: Sequence[int]) -> list[Tensor]:
     """Views of the image moved by every neighbour's offset; borders repeat."""
     height, width = image.shape[1:]
     reach = max(dilations)
-    padded = _pad(image, reach)
+    padded = F.pad(image[None], (reach,) * 4, mode="replicate")[0]
     return [
         padded[:, reach + dy : reach + dy + height, reach + dx : reach + dx + width] for dy, dx in _offsets(dilations)
     ]
@@ -114,7 +88,3 @@ def _shifted(image: Tensor, dilations: Sequence[int]) -> list[Tensor]:
 def _offsets(dilations: Sequence[int]) -> list[tuple[int, int]]:
     steps = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
     return [(d * dy, d * dx) for d in dilations for dy, dx in steps]
-
-
-def _pad(image: Tensor, reach: int) -> Tensor:
-    return F.pad(image[None], (reach,) * 4, mode="replicate")[0]

@@ -27,7 +27,7 @@ from itaclip.core.regions import Ids, dense_ranks, window_regions
 from itaclip.core.settings import Settings
 from itaclip.core.views import VIEWS, make_views, mix_views, view_features, view_maps
 from itaclip.core.windows import WindowPlan, cut_windows
-from itaclip.encoders import Features, SecondEncoder
+from itaclip.encoders import SecondEncoder
 from itaclip.errors import ItaclipError
 
 _LOG = logging.getLogger(__name__)
@@ -112,111 +112,154 @@ def shared_logits(
     Raises:
         ItaclipError: not even a single window fits.
     """
-    settings = next((r.settings for r in readings if r.settings.img_engineering), readings[0].settings)
-    distinct = {reading.key: reading for reading in readings}
-    ways = {reading.features: reading for reading in readings}
-    helpers = {name: second(name) for name in dict.fromkeys(r.second for r in ways.values()) if name}
+    shared = _Shared(encoder, images, plans, readings, second, regions)
+    logits = shared.across_windows() if readings[0].settings.across_windows else shared.window_by_window()
+    return [logits[reading.key] for reading in readings]
 
-    def patch(reading: Reading) -> int:
-        return helpers[reading.second].patch_size if reading.second else encoder.patch_size
 
-    outputs = {
-        key: [torch.empty(plan.count, *plan.grid_of(patch(reading)), len(reading.text), device=image.device)
-              for plan, image in zip(plans, images, strict=True)]
-        for key, reading in distinct.items()
-    }  # fmt: skip
+class _Shared:
+    """What `shared_logits` was given, and the steps that its two ways of reading share."""
 
-    def second_features(pixels: Tensor) -> dict[str, Features]:
-        return {
-            name: helper(pixels, {r.method.reads_features for r in ways.values() if r.second == name})
-            for name, helper in helpers.items()
-        }
+    def __init__(
+        self,
+        encoder: DenseEncoder,
+        images: Sequence[Tensor],
+        plans: Sequence[WindowPlan],
+        readings: Sequence[Reading],
+        second: Callable[[str], SecondEncoder],
+        regions: Mapping[str, Sequence[Ids]],
+    ) -> None:
+        self.encoder, self.images, self.plans, self.regions = encoder, images, plans, regions
+        self.settings = next((r.settings for r in readings if r.settings.img_engineering), readings[0].settings)
+        self.views = VIEWS if self.settings.img_engineering else 1
+        self.distinct = {reading.key: reading for reading in readings}
+        self.ways = {reading.features: reading for reading in readings}
+        self.helpers = {name: second(name) for name in dict.fromkeys(r.second for r in self.ways.values()) if name}
 
-    def window(reading: Reading, pixels: Tensor, runs: Sequence[Run], found: Mapping[str, Features]) -> Window:
-        method, text = reading.method, reading.text.to(pixels.device)
-        read = Window(pixels, text, reading.settings.logit_scale)
-        if reading.second and method.reads_features:
-            read = replace(read, features=F.normalize(getattr(found[reading.second], method.reads_features), dim=1))
-        if method.reads_regions:
-            maps = regions[reading.settings.regions]
-            places = [window_regions(maps[i], plans[i], a, b, patch(reading)) for i, a, b in runs]
-            ids, count = dense_ranks(np.concatenate(places))
-            seen = view_maps(torch.from_numpy(ids), settings).to(pixels.device, non_blocking=True)
-            read = replace(read, regions=seen, region_count=count)
-        return read
+    def window_by_window(self) -> dict[Hashable, list[Tensor]]:
+        """By key of a reading the logits of every image; each window is read by itself."""
+        logits = {
+            key: [torch.empty(plan.count, *plan.grid_of(self._patch(reading)), len(reading.text), device=image.device)
+                  for plan, image in zip(self.plans, self.images, strict=True)]
+            for key, reading in self.distinct.items()
+        }  # fmt: skip
 
-    def encode(runs: Sequence[Run]) -> None:
-        crops = torch.cat([cut_windows(images[i], plans[i], a, b) for i, a, b in runs])
-        pixels = make_views(crops, settings)
-        found = second_features(pixels)
-        pairs = [(reading.method, window(reading, pixels, runs, found)) for reading in ways.values()]
-        features = {
-            way: view_features(tokens, len(crops))
-            for way, tokens in zip(ways, encoder.read(pixels, pairs), strict=True)
-        }
-        for key, reading in distinct.items():
-            logits = mix_views(features[reading.features], reading.text.to(crops.device), reading.settings)
-            for (i, a, b), part in zip(runs, logits.split([b - a for _, a, b in runs]), strict=True):
-                outputs[key][i][a:b] = part
+        def read(runs: Sequence[Run]) -> None:
+            pixels, parts = self._pixels(runs), [(i, self.plans[i], a, b) for i, a, b in runs]
+            found = self._second_features(pixels)
+            windows = []
+            for way in self.ways.values():
+                window = self._window(way, pixels, found)
+                if way.method.reads_regions:
+                    ids, count = self._regions(way, parts)
+                    seen = view_maps(ids, self.settings).to(pixels.device, non_blocking=True)
+                    window = replace(window, regions=seen, region_count=count)
+                windows.append((way.method, window))
+            tokens = zip(self.ways, self.encoder.read(pixels, windows), strict=True)
+            features = {key: view_features(t, len(pixels) // self.views) for key, t in tokens}
+            for key, reading in self.distinct.items():
+                mixed = mix_views(features[reading.features], reading.text.to(pixels.device), reading.settings)
+                for (i, first, end), part in zip(runs, mixed.split([b - a for _, a, b in runs]), strict=True):
+                    logits[key][i][first:end] = part
 
-    def read_whole(i: int) -> None:
-        """One image's logits with attention across its windows."""
-        plan = plans[i]
-        wanted = inputs_of(reduce(or_, (reading.method.needs(len(encoder.blocks)) for reading in ways.values())))
-        entire = whole_plan(plan, encoder.patch_size, readings[0].multiple)
-        kept: dict[int, list[Tensor]] = {}
-        seconds: dict[str, list[Features]] = {}
-        step = encoder.most_windows or per_pass
-        for first in range(0, plan.count, step):
-            pixels = make_views(cut_windows(images[i], plan, first, min(first + step, plan.count)), settings)
-            trunk = encoder.trunk(pixels, wanted, readings[0].method.positions)
-            for number in wanted.outputs:
-                kept.setdefault(number, []).append(trunk.output(number).unflatten(0, (views, -1)))
-            for name, found in second_features(pixels).items():
-                seconds.setdefault(name, []).append(found)
-        outputs_of = {number: torch.cat(parts, dim=1).flatten(0, 1) for number, parts in kept.items()}
-        for way, reading in ways.items():
-            method, text = reading.method, reading.text.to(images[i].device)
-            read = Window(images[i], text, reading.settings.logit_scale)
-            if reading.second and method.reads_features:
-                found_here = [getattr(found, method.reads_features) for found in seconds[reading.second]]
-                parts = [part.unflatten(0, (views, -1)) for part in found_here]
-                read = replace(read, features=torch.cat(parts, dim=1).flatten(0, 1))
-            if method.reads_regions:
-                whole_map = window_regions(regions[reading.settings.regions][i], entire, 0, 1, patch(reading))
-                ids, count = dense_ranks(whole_map)
-                read = replace(read, regions=torch.from_numpy(ids).to(images[i].device), region_count=count)
-            whole = view_features(read_across(encoder, method, outputs_of, plan, entire, images[i], read), 1)
-            if views > 1:  # mix_views turns them back
+        self._in_passes(dict(enumerate(self.plans)), read)
+        return logits
+
+    def across_windows(self) -> dict[Hashable, list[Tensor]]:
+        """The same with attention across the windows of an image: its logits lie on one grid."""
+        logits: dict[Hashable, list[Tensor]] = {key: [] for key in self.distinct}
+        for i, image in enumerate(self.images):
+            features = self._across(i)
+            for key, reading in self.distinct.items():
+                text = reading.text.to(image.device)
+                logits[key].append(mix_views(features[reading.features], text, reading.settings))
+        return logits
+
+    def _across(self, i: int) -> dict[Hashable, Tensor]:
+        """By way, an image's features as if it were one window: V x 1 x r x c x E, flipped views flipped."""
+        image, plan = self.images[i], self.plans[i]
+        positions, multiple = next((way.method.positions, way.multiple) for way in self.ways.values())
+        wanted = inputs_of(reduce(or_, (w.method.needs(len(self.encoder.blocks)) for w in self.ways.values())))
+        entire = whole_plan(plan, self.encoder.patch_size, multiple)
+        passes: list[tuple[dict[int, Tensor], dict[Hashable, Tensor]]] = []
+
+        def read(runs: Sequence[Run]) -> None:
+            pixels = self._pixels(runs)
+            trunk = self.encoder.trunk(pixels, wanted, positions)
+            found = self._second_features(pixels)
+            passes.append(({number: trunk.output(number) for number in wanted.outputs}, found))
+
+        def joined(parts: Sequence[Tensor]) -> Tensor:
+            return torch.cat([part.unflatten(0, (self.views, -1)) for part in parts], dim=1).flatten(0, 1)
+
+        self._in_passes({i: plan}, read)
+        outputs = {number: joined([blocks[number] for blocks, _ in passes]) for number in wanted.outputs}
+        second = {key: joined([found[key] for _, found in passes]) for key in passes[0][1]}
+        features: dict[Hashable, Tensor] = {}
+        for key, way in self.ways.items():
+            window = self._window(way, image, second)
+            if way.method.reads_regions:
+                ids, count = self._regions(way, [(i, entire, 0, 1)])
+                window = replace(window, regions=ids.to(image.device), region_count=count)
+            whole = view_features(read_across(self.encoder, way.method, outputs, plan, entire, image, window), 1)
+            if self.views > 1:  # mix_views turns them back
                 whole = torch.cat([whole[:3], whole[3:4].flip(2), whole[4:].flip(3)])
-            for key, other in distinct.items():
-                if other.features == way:
-                    outputs[key][i] = mix_views(whole, other.text.to(whole.device), other.settings)
+            features[key] = whole
+        return features
 
-    views = VIEWS if settings.img_engineering else 1
-    per_pass = windows_per_pass(settings, images[0].device if images else torch.device("cpu"))
-    if settings.across_windows:
-        for place in range(len(images)):
-            read_whole(place)
-        return [outputs[reading.key] for reading in readings]
-    waiting = deque(_passes(plans, min(per_pass, encoder.most_windows or per_pass)))
-    while waiting:
-        runs = waiting.popleft()
-        try:
-            encode(runs)
-        except torch.OutOfMemoryError as error:
-            count = sum(b - a for _, a, b in runs)
-            if count == 1:
-                raise ItaclipError(
-                    "not even one window fits the memory of the device; take a smaller slide_crop, bf16, or "
-                    "img_engineering=False."
-                ) from error
-            encoder.most_windows = max(1, count // 2)
-            _LOG.warning("%d windows a pass do not fit the memory; %d are taken from now on.",
-                         count, encoder.most_windows)  # fmt: skip
-            rest = [runs, *waiting]
-            waiting = deque(part for old in rest for part in _split(old, encoder.most_windows))
-    return [outputs[reading.key] for reading in readings]
+    def _in_passes(self, plans: Mapping[int, WindowPlan], read: Callable[[Sequence[Run]], None]) -> None:
+        """Read all windows of some images; halve the passes that the memory of a GPU does not hold.
+
+        Raises:
+            ItaclipError: not even one window fits.
+        """
+        encoder = self.encoder
+        per_pass = windows_per_pass(self.settings, next((image.device for image in self.images), torch.device("cpu")))
+        waiting = deque(_passes(plans, min(per_pass, encoder.most_windows or per_pass)))
+        while waiting:
+            runs = waiting.popleft()
+            try:
+                read(runs)
+            except torch.OutOfMemoryError as error:
+                count = sum(b - a for _, a, b in runs)
+                if count == 1:
+                    raise ItaclipError(
+                        "not even one window fits the memory of the device; take a smaller slide_crop, bf16, or "
+                        "img_engineering=False."
+                    ) from error
+                encoder.most_windows = max(1, count // 2)
+                _LOG.warning("%d windows a pass do not fit the memory; %d are taken from now on.",
+                             count, encoder.most_windows)  # fmt: skip
+                rest = [runs, *waiting]
+                waiting = deque(part for old in rest for part in _split(old, encoder.most_windows))
+
+    def _pixels(self, runs: Sequence[Run]) -> Tensor:
+        """All views of some windows: (V * n) x 3 x h x w."""
+        crops = torch.cat([cut_windows(self.images[i], self.plans[i], a, b) for i, a, b in runs])
+        return make_views(crops, self.settings)
+
+    def _second_features(self, pixels: Tensor) -> dict[Hashable, Tensor]:
+        """By way that reads them, unit features of its second encoder; each encoder runs once."""
+        readers = [(key, w.second, w.method.reads_features) for key, w in self.ways.items()]
+        found = {
+            name: helper(pixels, {kind for _, its, kind in readers if its == name and kind})
+            for name, helper in self.helpers.items()
+        }
+        return {key: F.normalize(getattr(found[name], kind), dim=1) for key, name, kind in readers if name and kind}
+
+    def _window(self, way: Reading, pixels: Tensor, found: Mapping[Hashable, Tensor]) -> Window:
+        """What a method may read beside CLIP's blocks, but for regions."""
+        return Window(pixels, way.text.to(pixels.device), way.settings.logit_scale, found.get(way.features))
+
+    def _regions(self, way: Reading, parts: Sequence[tuple[int, WindowPlan, int, int]]) -> tuple[Tensor, int]:
+        """Region ids of windows, n x rows x columns on the host, from 0 without gaps; and the most of a window."""
+        maps, patch = self.regions[way.settings.regions], self._patch(way)
+        ids, count = dense_ranks(np.concatenate([window_regions(maps[i], p, a, b, patch) for i, p, a, b in parts]))
+        return torch.from_numpy(ids), count
+
+    def _patch(self, reading: Reading) -> int:
+        """Pixels from one place of a reading's logits to the next."""
+        return self.helpers[reading.second].patch_size if reading.second else self.encoder.patch_size
 
 
 def grouped(readings: Sequence[Reading]) -> list[list[int]]:
@@ -243,10 +286,10 @@ def windows_per_pass(settings: Settings, device: torch.device) -> int:
     return max(1, batch // (VIEWS if settings.img_engineering else 1))
 
 
-def _passes(plans: Sequence[WindowPlan], per_pass: int) -> Iterator[list[Run]]:
-    """Windows of one encoder pass after the other."""
+def _passes(plans: Mapping[int, WindowPlan], per_pass: int) -> Iterator[list[Run]]:
+    """Windows of one encoder pass after the other, by the places of their images."""
     waiting: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for i, plan in enumerate(plans):
+    for i, plan in plans.items():
         waiting.setdefault(plan.padded, []).extend((i, window) for window in range(plan.count))
     for windows in waiting.values():
         for start in range(0, len(windows), per_pass):

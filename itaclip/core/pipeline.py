@@ -229,4 +229,4 @@ def _refine(logits: Tensor, image: Tensor, settings: Settings) -> Tensor:
         return logits
     size = (logits.shape[1], logits.shape[2])
     guide = F.interpolate(image[None].float(), size=size, mode="bilinear", align_corners=False)[0]
-    return pamr(logits, guide, settings.pamr_steps, settings.pamr_stride, settings.compile)
+    return pamr(logits, guide, settings.pamr_steps, settings.pamr_stride)

@@ -13,7 +13,7 @@ from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT
 from torch import nn
 
-from itaclip.clip.loading import _quiet, _require_network, weight_folders
+from itaclip.clip.loading import quiet, require_network, weight_folders
 from itaclip.encoders.encoder import IMAGENET_MEAN, IMAGENET_STD, SecondEncoder
 from itaclip.encoders.weights import EVA, Weights, read_second_weights
 from itaclip.errors import ItaclipError, did_you_mean
@@ -126,8 +126,8 @@ def _fetch(timm_name: str, named: str) -> Path:
             cached = try_to_load_from_cache(hub, "model.safetensors")
             if isinstance(cached, str):
                 return Path(cached)
-        _require_network(ENDPOINT if hub else url)
-        with _quiet("huggingface_hub", "httpx"):
+        require_network(ENDPOINT if hub else url)
+        with quiet("huggingface_hub", "httpx"):
             return Path(hf_hub_download(hub, "model.safetensors"))
     except Exception as error:  # whatever the hub's and the network's libraries raise
         address = url or f"https://huggingface.co/{hub}/blob/main/model.safetensors"

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from itaclip.clip.archives import _read_safetensors, load_tensors
+from itaclip.clip.archives import load_tensors, read_safetensors
 from itaclip.encoders.encoder import IMAGENET_MEAN, IMAGENET_STD
 from itaclip.errors import ItaclipError
 
@@ -64,7 +64,7 @@ def read_second_weights(path: Path) -> Weights:
     with path.open("rb") as file:
         is_safetensors = file.read(9)[8:9] == b"{"
     if is_safetensors:
-        content, metadata = _read_safetensors(path)
+        content, metadata = read_safetensors(path)
     else:
         content = load_tensors(path)
     state = timm_names(_unwrapped(content, path))
@@ -232,7 +232,7 @@ def _read_folder(folder: Path) -> Weights:
         raise ItaclipError(
             f"{config_path}: only plain feed-forward networks with GELU are read; load it by timm's name."
         )
-    loaded, _ = _read_safetensors(path)
+    loaded, _ = read_safetensors(path)
     try:
         state = _from_hugging_face(loaded, rotary=kind == "dinov3_vit")
         family = VIT if "pos_embed" in state else EVA

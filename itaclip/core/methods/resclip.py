@@ -104,7 +104,8 @@ class ResCLIP(Method):
         refined = torch.stack(
             [pamr(m, guide.float(), 10, dilations) for m, guide in zip(maps, window.pixels, strict=True)]
         )
-        best, label = (refined * window.logit_scale).softmax(1).max(1)
+        scores = (refined * window.logit_scale).flatten(2).transpose(1, 2).contiguous()  # a pixel's queries in a row
+        best, label = (found.unflatten(1, size) for found in scores.softmax(2).max(2))
         label = label.masked_fill(best < self.threshold, 0)
         patches = label.unflatten(2, (grid[1], -1)).unflatten(1, (grid[0], -1)).transpose(2, 3).flatten(3).flatten(1, 2)
         counts = patches.new_zeros(*patches.shape[:2], len(text)).scatter_add_(2, patches, torch.ones_like(patches))
