@@ -48,12 +48,12 @@ def main() -> int:
     with progress(console, len(images), "images") as advance:
         for i in images:
             data = dataset[i]
-            labels = ablation.labels(data, variants)
-            for key, found in zip(keys, labels, strict=True):
-                finest = labels[keys.index((key[0], max(args.parts), False))]
-                counts[key].add(found, data["data_samples"].gt_sem_seg.data[0])
-                equal[key].append(float((found == finest).float().mean()))
-                passes[key].append(ablation.windows(data, variants[keys.index(key)]))
+            results = ablation.results(data, variants)
+            for key, found in zip(keys, results, strict=True):
+                finest = results[keys.index((key[0], max(args.parts), False))]
+                counts[key].add(found.labels.cpu(), data["data_samples"].gt_sem_seg.data[0])
+                equal[key].append(float((found.labels == finest.labels).float().mean()))
+                passes[key].append(found.passes)
             advance(1)
     rows = [
         {"method": method, "stride": base.slide_crop // parts, "across_windows": across,

@@ -13,11 +13,10 @@ from dataclasses import replace
 from typing import Any
 
 from mmengine.config import Config
-from torch import Tensor
 
 from itaclip.clip import load_clip
 from itaclip.configuration import weights_and_settings
-from itaclip.core.pipeline import Pipeline
+from itaclip.core.pipeline import Pipeline, Segmentation
 from itaclip.core.settings import Settings
 from itaclip.devices import choose_device
 from itaclip.evaluation.counts import IoUCounts
@@ -63,8 +62,8 @@ class Ablation:
             )
         return self._banks[coefficient]
 
-    def labels(self, data: dict[str, Any], variants: Sequence[Settings]) -> list[Tensor]:
-        """Label maps of one image by several variants: H x W int64 each.
+    def results(self, data: dict[str, Any], variants: Sequence[Settings]) -> list[Segmentation]:
+        """One image segmented by several variants, at its original size.
 
         Args:
             data: an entry of MMSegmentation's data set, in test mode.
@@ -75,12 +74,8 @@ class Ablation:
         size = tuple(samples[0].metainfo["ori_shape"])[:2]
         regions = region_maps(self._pipeline, variants, batch["inputs"], samples)
         pairs = [(settings, self.bank(settings.def_coefficient)) for settings in variants]
-        found = {v: r.labels.cpu() for _, v, r in self._pipeline.variants(batch["inputs"], [size], pairs, regions)}
+        found = {v: result for _, v, result in self._pipeline.variants(batch["inputs"], [size], pairs, regions)}
         return [found[place] for place in range(len(variants))]
-
-    def windows(self, data: dict[str, Any], settings: Settings) -> int:
-        """Windows that some settings lay over an image of the data set."""
-        return self._pipeline.plan(data["inputs"], settings).count
 
     def forget(self) -> None:
         """Drop all texts, so that the next run starts as from nothing."""

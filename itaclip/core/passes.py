@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
@@ -22,10 +22,11 @@ from torch import Tensor
 
 from itaclip.core.across import inputs_of, read_across, whole_plan
 from itaclip.core.encoder import DenseEncoder
+from itaclip.core.interleaved import Interleaved, rounds, view_weights
 from itaclip.core.methods import Method, Window
 from itaclip.core.regions import Ids, dense_ranks, window_regions
 from itaclip.core.settings import Settings
-from itaclip.core.views import VIEWS, make_views, mix_views, view_features, view_maps
+from itaclip.core.views import VIEWS, make_view, make_views, mix_views, turned, view_features, view_maps
 from itaclip.core.windows import WindowPlan, cut_windows
 from itaclip.encoders import SecondEncoder
 from itaclip.errors import ItaclipError
@@ -34,6 +35,9 @@ _LOG = logging.getLogger(__name__)
 
 Run: TypeAlias = tuple[int, int, int]
 """Windows of one image: its place, the first window, and the one after the last."""
+
+Unit: TypeAlias = tuple[int, int]
+"""What a pass is made of: an image and a window of it; of one image, a window and a view of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +121,30 @@ def shared_logits(
     return [logits[reading.key] for reading in readings]
 
 
+def interleaved_logits(
+    encoder: DenseEncoder,
+    image: Tensor,
+    plan: WindowPlan,
+    reading: Reading,
+    second: Callable[[str], SecondEncoder],
+    regions: Mapping[str, Ids],
+) -> Iterator[Interleaved]:
+    """Logits of an image after every round of an interleaved sweep, see `itaclip.core.interleaved`.
+
+    Args:
+        encoder: CLIP's image tower.
+        image: 3 x H x W, normalised.
+        plan: its windows.
+        reading: what is read, with image engineering.
+        second: gives the second encoder of a name.
+        regions: by source, the image's region map at its size, H x W.
+
+    Raises:
+        ItaclipError: as `shared_logits`.
+    """
+    return _Shared(encoder, [image], [plan], [reading], second, {k: [v] for k, v in regions.items()}).interleaved()
+
+
 class _Shared:
     """What `shared_logits` was given, and the steps that its two ways of reading share."""
 
@@ -162,8 +190,36 @@ class _Shared:
                 for (i, first, end), part in zip(runs, mixed.split([b - a for _, a, b in runs]), strict=True):
                     logits[key][i][first:end] = part
 
-        self._in_passes(dict(enumerate(self.plans)), read)
+        self._in_passes(_passes(dict(enumerate(self.plans)), self._per_pass), lambda units: read(_runs(units)))
         return logits
+
+    def interleaved(self) -> Iterator[Interleaved]:
+        """One image, one reading: the logits so far, round by round. They grow in place."""
+        (plan,), (image,), ((_, way),) = self.plans, self.images, self.distinct.items()
+        text, size = way.text.to(image.device), plan.grid_of(self._patch(way))
+        logits = torch.zeros(plan.count, VIEWS, *size, len(text), device=image.device)
+        seen = torch.zeros(plan.count, VIEWS, dtype=torch.bool)
+
+        def read(pairs: Sequence[Unit]) -> None:
+            by_view = {view: [w for w, v in pairs if v == view] for view in range(VIEWS)}
+            order = [(w, v) for v, windows in by_view.items() for w in windows]
+            crops = {v: torch.cat([cut_windows(image, plan, w, w + 1) for w in ws]) for v, ws in by_view.items() if ws}
+            pixels = torch.cat([make_view(crop, view, self.settings) for view, crop in crops.items()])
+            window = self._window(way, pixels, self._second_features(pixels))
+            if way.method.reads_regions:
+                ids, count = self._regions(way, [(0, plan, w, w + 1) for w, _ in order])
+                seen_ids = torch.stack([turned(one, v, 0) for one, (_, v) in zip(ids, order, strict=True)])
+                window = replace(window, regions=seen_ids.to(image.device), region_count=count)
+            (tokens,) = self.encoder.read(pixels, [(way.method, window)])
+            found = F.normalize(tokens.float(), dim=-1) @ text.T
+            for one, (w, v) in zip(found, order, strict=True):
+                logits[w, v] = turned(one, v, 0)
+                seen[w, v] = True
+
+        for pairs in rounds(plan):
+            step = self._per_pass * VIEWS
+            self._in_passes([pairs[at : at + step] for at in range(0, len(pairs), step)], read, VIEWS)
+            yield Interleaved(logits, seen, plan, view_weights(way.settings))
 
     def across_windows(self) -> dict[Hashable, list[Tensor]]:
         """The same with attention across the windows of an image: its logits lie on one grid."""
@@ -192,7 +248,7 @@ class _Shared:
         def joined(parts: Sequence[Tensor]) -> Tensor:
             return torch.cat([part.unflatten(0, (self.views, -1)) for part in parts], dim=1).flatten(0, 1)
 
-        self._in_passes({i: plan}, read)
+        self._in_passes(_passes({i: plan}, self._per_pass), lambda units: read(_runs(units)))
         outputs = {number: joined([blocks[number] for blocks, _ in passes]) for number in wanted.outputs}
         second = {key: joined([found[key] for _, found in passes]) for key in passes[0][1]}
         features: dict[Hashable, Tensor] = {}
@@ -207,31 +263,43 @@ class _Shared:
             features[key] = whole
         return features
 
-    def _in_passes(self, plans: Mapping[int, WindowPlan], read: Callable[[Sequence[Run]], None]) -> None:
-        """Read all windows of some images; halve the passes that the memory of a GPU does not hold.
+    @property
+    def _per_pass(self) -> int:
+        """Windows of a pass, with all their views."""
+        device = next((image.device for image in self.images), torch.device("cpu"))
+        most = windows_per_pass(self.settings, device)
+        return min(most, self.encoder.most_windows or most)
+
+    def _in_passes(
+        self, passes: Iterable[Sequence[Unit]], read: Callable[[Sequence[Unit]], None], views: int = 1
+    ) -> None:
+        """Read pass after pass; halve those that the memory of a GPU does not hold, and all that follow.
+
+        Args:
+            passes: windows, each in all its views; or single views.
+            read: reads a pass.
+            views: how many units make up a window.
 
         Raises:
-            ItaclipError: not even one window fits.
+            ItaclipError: not even one unit fits.
         """
-        encoder = self.encoder
-        per_pass = windows_per_pass(self.settings, next((image.device for image in self.images), torch.device("cpu")))
-        waiting = deque(_passes(plans, min(per_pass, encoder.most_windows or per_pass)))
+        encoder, waiting = self.encoder, deque(passes)
         while waiting:
-            runs = waiting.popleft()
+            units = waiting.popleft()
             try:
-                read(runs)
+                read(units)
             except torch.OutOfMemoryError as error:
-                count = sum(b - a for _, a, b in runs)
-                if count == 1:
+                if len(units) == 1:
                     raise ItaclipError(
                         "not even one window fits the memory of the device; take a smaller slide_crop, bf16, or "
                         "img_engineering=False."
                     ) from error
-                encoder.most_windows = max(1, count // 2)
+                most = max(1, len(units) // 2)
+                encoder.most_windows = max(1, most // views)
                 _LOG.warning("%d windows a pass do not fit the memory; %d are taken from now on.",
-                             count, encoder.most_windows)  # fmt: skip
-                rest = [runs, *waiting]
-                waiting = deque(part for old in rest for part in _split(old, encoder.most_windows))
+                             len(units) // views, encoder.most_windows)  # fmt: skip
+                rest = [units, *waiting]
+                waiting = deque(old[start : start + most] for old in rest for start in range(0, len(old), most))
 
     def _pixels(self, runs: Sequence[Run]) -> Tensor:
         """All views of some windows: (V * n) x 3 x h x w."""
@@ -286,24 +354,17 @@ def windows_per_pass(settings: Settings, device: torch.device) -> int:
     return max(1, batch // (VIEWS if settings.img_engineering else 1))
 
 
-def _passes(plans: Mapping[int, WindowPlan], per_pass: int) -> Iterator[list[Run]]:
+def _passes(plans: Mapping[int, WindowPlan], per_pass: int) -> Iterator[list[Unit]]:
     """Windows of one encoder pass after the other, by the places of their images."""
-    waiting: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    waiting: dict[tuple[int, int], list[Unit]] = {}
     for i, plan in plans.items():
         waiting.setdefault(plan.padded, []).extend((i, window) for window in range(plan.count))
     for windows in waiting.values():
         for start in range(0, len(windows), per_pass):
-            yield _runs(windows[start : start + per_pass])
+            yield windows[start : start + per_pass]
 
 
-def _split(runs: Sequence[Run], per_pass: int) -> Iterator[list[Run]]:
-    """The windows of a pass in smaller ones."""
-    windows = [(image, window) for image, first, end in runs for window in range(first, end)]
-    for start in range(0, len(windows), per_pass):
-        yield _runs(windows[start : start + per_pass])
-
-
-def _runs(windows: Sequence[tuple[int, int]]) -> list[Run]:
+def _runs(windows: Sequence[Unit]) -> list[Run]:
     """Consecutive (image, window) pairs, put together."""
     runs: list[Run] = []
     for image, window in windows:

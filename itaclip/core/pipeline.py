@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from itaclip.core.across import whole_plan
 from itaclip.core.decision import class_scores, label_map
 from itaclip.core.encoder import DenseEncoder
+from itaclip.core.interleaved import Interleaved
 from itaclip.core.methods import METHODS
 from itaclip.core.pamr import pamr
-from itaclip.core.passes import Reading, grouped, shared_logits
+from itaclip.core.passes import Reading, grouped, interleaved_logits, shared_logits
 from itaclip.core.regions import resize_map
 from itaclip.core.settings import Settings
+from itaclip.core.views import VIEWS
 from itaclip.core.windows import WindowPlan, stitch
 from itaclip.encoders import SecondEncoder, load_second_encoder
 from itaclip.errors import ItaclipError
@@ -41,10 +43,12 @@ class Segmentation:
     Attributes:
         labels: H x W int64 class ids.
         scores: K x H x W float32 in [0, 1], class scores after the area rule.
+        passes: windows times views that were encoded for it.
     """
 
     labels: Tensor
     scores: Tensor
+    passes: int
 
 
 class Pipeline(nn.Module):
@@ -124,16 +128,18 @@ class Pipeline(nn.Module):
             source: [resize_map(m, (image.shape[1], image.shape[2])) for m, image in zip(maps, images, strict=True)]
             for source, maps in given.items()
         }
-        logits: list[list[Tensor]] = [[] for _ in readings]
-        for group in grouped(readings):
+        logits: dict[int, list[Tensor]] = {}
+        swept = [i for i, (settings, _) in enumerate(variants) if not settings.tolerance]
+        for group in grouped([readings[i] for i in swept]):
+            places = [swept[i] for i in group]
             found = shared_logits(
-                self.encoder, images, plans[group[0]], [readings[i] for i in group], self.second_encoder, at_input
+                self.encoder, images, plans[places[0]], [readings[i] for i in places], self.second_encoder, at_input
             )
-            for i, maps in zip(group, found, strict=True):
-                logits[i] = maps
+            logits |= dict(zip(places, found, strict=True))
         for n, (image, size) in enumerate(zip(images, sizes, strict=True)):
+            maps_here = {source: maps[n] for source, maps in given.items()}
             alike: dict[int, list[int]] = {}  # variants by the logits that they share
-            for i, maps in enumerate(logits):
+            for i, maps in logits.items():
                 alike.setdefault(id(maps[n]), []).append(i)
             for places in alike.values():
                 first = places[0]
@@ -147,13 +153,15 @@ class Pipeline(nn.Module):
                     key = settings.pamr_steps, settings.pamr_stride if settings.pamr_steps else None
                     if key not in refined:
                         refined[key] = _refine(stitched, image, settings)
-                    scores = class_scores(refined[key], bank.class_names.queries_per_class, settings)
-                    labels = label_map(scores, settings)
-                    if settings.map_correction:
-                        ids = resize_map(given[settings.regions][n], size)
-                        moved = torch.from_numpy(np.ascontiguousarray(ids)).to(labels.device, non_blocking=True)
-                        labels = map_correction(labels, moved, len(scores), int(ids.max()))
-                    yield n, i, Segmentation(labels, scores)
+                    passes = plans[i][n].count * (VIEWS if settings.img_engineering else 1)
+                    yield n, i, _decide(refined[key], passes, settings, bank, maps_here)
+            for i, (settings, bank) in enumerate(variants):
+                if settings.tolerance:
+                    regions_here = {source: maps[n] for source, maps in at_input.items()}
+                    sweep = interleaved_logits(
+                        self.encoder, image, plans[i][n], readings[i], self.second_encoder, regions_here
+                    )
+                    yield n, i, _until_settled(sweep, image, size, settings, bank, maps_here)
 
     def patch_logits(self, images: Sequence[Tensor], bank: TextBank) -> list[Tensor]:
         """Logits of every patch of every window: per image, windows x r x c x Q; for methods without regions."""
@@ -221,6 +229,39 @@ class Pipeline(nn.Module):
             (image.shape[1], image.shape[2]), settings.slide_crop, settings.slide_stride, self.encoder.patch_size,
             settings.padding, self._multiple(settings),
         )  # fmt: skip
+
+
+def _until_settled(
+    sweep: Iterator[Interleaved],
+    image: Tensor,
+    size: tuple[int, int],
+    settings: Settings,
+    bank: TextBank,
+    regions: Mapping[str, RegionMap],
+) -> Segmentation:
+    """The result after the first round that changes at most `settings.tolerance` of the labels, or the last."""
+    before: Tensor | None = None
+    for found in sweep:
+        result = _decide(_refine(found.stitched(size), image, settings), found.passes, settings, bank, regions)
+        # a GPU waits here, once a round
+        changed = 1.0 if before is None else float((result.labels != before).float().mean())
+        if changed <= settings.tolerance:
+            break
+        before = result.labels
+    return result
+
+
+def _decide(
+    logits: Tensor, passes: int, settings: Settings, bank: TextBank, regions: Mapping[str, RegionMap]
+) -> Segmentation:
+    """Scores and labels from refined logits, Q x H x W."""
+    scores = class_scores(logits, bank.class_names.queries_per_class, settings)
+    labels = label_map(scores, settings)
+    if settings.map_correction:
+        ids = resize_map(regions[settings.regions], (labels.shape[0], labels.shape[1]))
+        moved = torch.from_numpy(np.ascontiguousarray(ids)).to(labels.device, non_blocking=True)
+        labels = map_correction(labels, moved, len(scores), int(ids.max()))
+    return Segmentation(labels, scores, passes)
 
 
 def _refine(logits: Tensor, image: Tensor, settings: Settings) -> Tensor:

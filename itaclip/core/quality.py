@@ -6,21 +6,22 @@ from typing import Any
 
 from itaclip.errors import ItaclipError
 
-QUALITIES = {"exact": (8, True), "balanced": (2, True), "fast": (2, False)}
-"""Steps per window and axis, and whether windows are seen in five views. "exact" is as
-published; the others take a seventh and a fortieth of its passes on an image of VOC."""
+QUALITIES = {"exact": (8, True, 0.0), "adaptive": (8, True, 0.01), "balanced": (2, True, 0.0), "fast": (2, False, 0.0)}
+"""Steps per window and axis, whether windows are seen in five views, and the tolerance. "exact" is
+as published; "adaptive" stops as soon as labels hardly change, after a third of its passes or so;
+the others take a seventh and a fortieth of them on an image of VOC."""
 
 
 def quality_settings(quality: str, crop: int) -> dict[str, Any]:
-    """Stride and views of a quality for windows of `crop` pixels.
+    """Stride, views and tolerance of a quality for windows of `crop` pixels.
 
     Raises:
         ItaclipError: an unknown quality.
     """
     if quality not in QUALITIES:
         raise ItaclipError(f"quality {quality!r}: expected one of {', '.join(QUALITIES)}.")
-    windows, views = QUALITIES[quality]
-    return dict(slide_stride=max(1, crop // windows), img_engineering=views)
+    windows, views, tolerance = QUALITIES[quality]
+    return dict(slide_stride=max(1, crop // windows), img_engineering=views, tolerance=tolerance)
 
 
 def free_form(quality: str, image_size: int, patch_size: int) -> tuple[int, dict[str, Any]]:

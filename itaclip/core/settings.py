@@ -80,6 +80,10 @@ class Settings:
     """Side of a window in pixels of the resized image; 0 takes the whole image at once."""
     slide_stride: int = 112
     """Step between windows. Published: 28, which is finer and many times slower."""
+    tolerance: float = 0.0
+    """Read the views spread over the windows, in rounds, and stop when a round changes at most
+    this share of the labels; in [0, 1]. 0 reads every view of every window, as published; 1 stops
+    after the first round, a fifth of that. See `itaclip.core.interleaved`."""
     padding: Padding = "end"
     """Where zeros fill a window up to whole patches: behind it, or in halves around it
     ("centre", as ClearCLIP does)."""
@@ -133,7 +137,7 @@ class Settings:
             if name != "method_options" and not _fits(getattr(self, name), hint):
                 kind = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
                 raise ItaclipError(f"{name} = {getattr(self, name)!r}: expected {kind}.")
-        unit = ("img_eng_coefficient", "def_coefficient", "prob_thd")
+        unit = ("img_eng_coefficient", "def_coefficient", "prob_thd", "tolerance")
         checks = [
             (self.method in METHODS, "method", f"one of {', '.join(METHODS)}"),
             *((0 <= getattr(self, n) <= 1, n, "in [0, 1]") for n in unit),
@@ -146,6 +150,8 @@ class Settings:
             (self.slide_stride > 0, "slide_stride", "a positive number of pixels"),
             (not self.slide_crop or self.slide_stride <= self.slide_crop, "slide_stride",
              f"at most slide_crop ({self.slide_crop}), or pixels between windows are never seen"),
+            (not self.tolerance or self.img_engineering, "tolerance", "0 without image engineering: one view is read"),
+            (not self.tolerance or not self.across_windows, "tolerance", "0 with across_windows, which reads all"),
             (self.blur_kernel % 2 == 1 and self.blur_kernel > 0, "blur_kernel", "odd and positive"),
             (self.blur_sigma > 0, "blur_sigma", "positive"),
             (self.pamr_steps >= 0, "pamr_steps", "0 or more"),

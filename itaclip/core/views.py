@@ -23,17 +23,29 @@ def make_views(crops: Tensor, settings: Settings) -> Tensor:
     """
     if not settings.img_engineering:
         return crops
-    grey = tv.rgb_to_grayscale(crops, num_output_channels=3)
-    kernel = settings.blur_kernel
-    blurred = tv.gaussian_blur(crops, [kernel, kernel], [settings.blur_sigma, settings.blur_sigma])
-    return torch.cat([crops, grey, blurred, tv.vertical_flip(crops), tv.horizontal_flip(crops)])
+    return torch.cat([make_view(crops, view, settings) for view in range(VIEWS)])
+
+
+def make_view(crops: Tensor, view: int, settings: Settings) -> Tensor:
+    """One view of the crops, by its place in the order of `make_views`."""
+    if view == 1:
+        return tv.rgb_to_grayscale(crops, num_output_channels=3)
+    if view == 2:
+        kernel = settings.blur_kernel
+        return tv.gaussian_blur(crops, [kernel, kernel], [settings.blur_sigma, settings.blur_sigma])
+    return turned(crops, view, 2)
+
+
+def turned(maps: Tensor, view: int, rows: int) -> Tensor:
+    """Maps flipped as a view is, or turned back again; `rows` is the dimension of rows, columns follow it."""
+    return maps.flip(rows + view - 3) if view >= 3 else maps
 
 
 def view_maps(maps: Tensor, settings: Settings) -> Tensor:
     """Maps of the crops, n x h x w, for all views in the order of `make_views`: 5n x h x w."""
     if not settings.img_engineering:
         return maps
-    return torch.cat([maps, maps, maps, maps.flip(1), maps.flip(2)])
+    return torch.cat([turned(maps, view, 1) for view in range(VIEWS)])
 
 
 def view_features(tokens: Tensor, crops: int) -> Tensor:
