@@ -49,7 +49,8 @@ class Segmenter:
     Args:
         model: CLIP's name (``"ViT-B/16"``, ``"demo"``, ...) or a weight file, see
             `itaclip.clip.load_clip`.
-        quality: "exact" (published windows and views), "balanced", or "fast".
+        quality: a key of `itaclip.core.quality.QUALITIES`: "exact" (published windows and views),
+            "adaptive", "balanced" or "fast".
         pretrained: open_clip's tag, or a path, for a named model.
         short_side: pixels that the short side of an image is resized to; None follows
             the model (336 for ViT-B/16).

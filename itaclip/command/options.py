@@ -20,7 +20,7 @@ def add_model_options(options: argparse.ArgumentParser, text_cache: bool = True)
     group.add_argument("--model", help="CLIP by name (ViT-B/16, demo, ...) or a weight file (default: ViT-B/16)")
     group.add_argument("--config", type=Path, help="take model, settings and classes of an evaluation's configuration")
     group.add_argument("--quality", choices=tuple(QUALITIES),
-                       help="exact: as published; balanced (default) and fast approximate it")  # fmt: skip
+                       help="exact: as published; adaptive, balanced (default) and fast approximate it")  # fmt: skip
     group.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="changes",
                        help="any setting of docs/configuration.md, such as method=naclip pamr_steps=0")  # fmt: skip
     group.add_argument("--device", default="auto", help="torch device; auto takes a GPU when there is one")
