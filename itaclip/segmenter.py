@@ -17,6 +17,7 @@ from PIL import Image
 
 from itaclip.clip import load_clip
 from itaclip.clip.loading import DEMO
+from itaclip.clip.towers import as_tower
 from itaclip.configuration import read_model
 from itaclip.core.images import LARGEST, ImageSource, normalise, read_image
 from itaclip.core.pipeline import Pipeline
@@ -76,9 +77,8 @@ class Segmenter:
         free_form(quality, 1, 1)  # a wrong word is told before weights are loaded
         checked_names(settings)
         clip = load_clip(model, pretrained)
-        patch = int(clip.visual.conv1.kernel_size[0])
-        grid = round((clip.visual.positional_embedding.shape[0] - 1) ** 0.5)
-        side, chosen = free_form(quality, grid * patch, patch)
+        tower = as_tower(clip.visual)
+        side, chosen = free_form(quality, tower.image_size, tower.patch_size)
         if model == DEMO:
             chosen["second_encoder"] = DEMO
         self._build(clip, Settings(**chosen | settings), short_side or side, largest, text_cache)

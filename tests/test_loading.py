@@ -58,7 +58,7 @@ def test_our_encoder_with_plain_settings_is_open_clips_image_tower(tiny_clip: CL
     """The class token after the ordinary blocks is what open_clip calls the image feature."""
     pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     encoder = DenseEncoder(tiny_clip.visual, get_method("clip"))
-    blocks = len(encoder.blocks)
+    blocks = encoder.depth
     trunk = encoder.trunk(pixels, Needs.of(outputs=[blocks]))
     pooled = trunk.joint(trunk.norm(trunk.output(blocks)[:, 0]))
     assert torch.allclose(pooled, tiny_clip.encode_image(pixels), atol=1e-4)

@@ -24,6 +24,7 @@ from itaclip.benchmark.methods import joined, random_windows
 from itaclip.clip import load_clip
 from itaclip.clip import loading as loading_module
 from itaclip.clip.blocks import Projections
+from itaclip.clip.towers.tower import resample
 from itaclip.clip.trunk import Needs
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.methods import METHODS, LastBlock, Window, attention, get_method, scaled_layers
@@ -169,8 +170,10 @@ def test_switches_change_the_method() -> None:
 
 
 def test_positional_interpolation_is_a_setting(tiny_clip: CLIP) -> None:
-    encoder = DenseEncoder(tiny_clip.visual, METHODS["clip"])
-    tables = {rule: encoder.positions((10, 19), rule) for rule in ("scale", "size", "antialias")}  # type: ignore[arg-type]
+    tables = {
+        rule: resample(tiny_clip.visual.positional_embedding, 14, (10, 19), rule)
+        for rule in ("scale", "size", "antialias")
+    }  # type: ignore[arg-type]
     square = tiny_clip.visual.positional_embedding[1:].T.reshape(1, -1, 14, 14)
     plain = F.interpolate(square, size=(10, 19), mode="bicubic", align_corners=False)[0].flatten(1).T
     assert torch.allclose(tables["size"][1:], plain, atol=1e-5)
@@ -271,7 +274,7 @@ def test_backbones_of_open_clip(
     clip = backbone(name, monkeypatch)
     assert ("Quick" in type(clip.visual.transformer.resblocks[0].mlp.gelu).__name__) == quick
     encoder = DenseEncoder(clip.visual, METHODS["clip"])
-    assert (encoder.patch_size, len(encoder.blocks), encoder.table_side) == (patch, blocks, side)
+    assert (encoder.patch_size, encoder.depth, encoder.image_size) == (patch, blocks, side * patch)
     pixels = picture(side * patch, side * patch)[None]
     with torch.no_grad():
         trunk = encoder.trunk(pixels, Needs.of(outputs=[blocks]))
@@ -303,7 +306,7 @@ def test_batches_of_windows_equal_plain_versions_one_by_one(name: str, tiny_clip
     method, encoder = get_method(name), DenseEncoder(tiny_clip.visual, get_method(name))
     side, queries = encoder.image_size, 6
     given = [replace(w, pixels=picture(side, side, seed)[None]) for seed, w in enumerate(
-        random_windows(3, side, encoder.visual.proj.shape[1], queries))]  # fmt: skip
+        random_windows(3, side, encoder.channels, queries))]  # fmt: skip
     shifted = [given[0], replace(given[1], regions=given[1].regions.roll(5, 2)), given[2]]  # type: ignore[union-attr]
     with torch.no_grad():
         fast = encoder.read(joined(shifted).pixels, [(method, joined(shifted))])[0]

@@ -185,7 +185,7 @@ def _stronger(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
         yield _difference(key, tokens[0].flatten(0, 1), arrays)
         logits = F.normalize(tokens[0].flatten(0, 1), dim=-1) @ text.T
         yield _difference(f"{name}/{shape}/logits", logits, arrays, LOGIT_TOLERANCE)
-        trunk = encoder.trunk(pixels, method.needs(len(encoder.blocks)))
+        trunk = encoder.trunk(pixels, method.needs(encoder.depth))
         if isinstance(method, SCCLIP) and f"{name}/{shape}/outliers" in arrays:
             found = method.outliers(trunk.output(trunk.depth - 1)[:, 1:]).flatten().nonzero().flatten()
             yield _difference(f"{name}/{shape}/outliers", found, arrays, 0)
