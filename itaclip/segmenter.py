@@ -48,10 +48,10 @@ class Segmenter:
     `prepare` gives every thread class lists of its own.
 
     Args:
-        model: CLIP's name (``"ViT-B/16"``, ``"demo"``, ...) or a weight file, see
-            `itaclip.clip.load_clip`.
+        model: CLIP's name (``"ViT-B/16"``, ``"ViT-B-16-SigLIP2"``, ``"demo"``, ...) or a weight file,
+            see `itaclip.clip.load_clip`.
         quality: "exact" (published windows and views), "balanced", or "fast".
-        pretrained: open_clip's tag, or a path, for a named model.
+        pretrained: open_clip's tag, or a path, for a named model; None takes OpenAI's, or the only one.
         short_side: pixels that the short side of an image is resized to; None follows
             the model (336 for ViT-B/16).
         largest: refuse images of more pixels.
@@ -68,7 +68,7 @@ class Segmenter:
         model: str = "ViT-B/16",
         quality: str = "balanced",
         *,
-        pretrained: str | None = "openai",
+        pretrained: str | None = None,
         short_side: int | None = None,
         largest: int = LARGEST,
         text_cache: bool = True,

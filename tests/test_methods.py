@@ -253,13 +253,13 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, pytest.
             config["text_cfg"] |= {"width": 64, "heads": 1, "layers": 1}
             return config
 
-        config = narrow(loading_module._OPENAI_NAMES.get(name, name))
+        config = narrow(loading_module.OPENAI_NAMES.get(name, name))
         torch.manual_seed(0)
         path = tmp_path_factory.mktemp("narrow") / "w.safetensors"
         parts = {key: config[key] for key in ("embed_dim", "vision_cfg", "text_cfg")}
         save_file({k: v.contiguous() for k, v in CLIP(**parts).state_dict().items() if k != "attn_mask"}, path)
         monkeypatch.setattr(loading_module.open_clip, "get_model_config", narrow)
-        monkeypatch.setattr(loading_module, "_fetch", lambda *_: path)
+        monkeypatch.setattr(loading_module, "fetch", lambda *_: path)
         return load_clip(name, BACKBONES[name][0])
 
     return make

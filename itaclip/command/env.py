@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from itaclip.clip.loading import DEMO, weight_folders
+from itaclip.clip.finding import weight_folders
+from itaclip.clip.loading import DEMO
 from itaclip.console import make_console
 from itaclip.core.images import read_image
 from itaclip.demo.dataset import class_lines, ensure_demo_dataset

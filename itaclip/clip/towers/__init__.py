@@ -15,7 +15,8 @@ from itaclip.clip.towers.timm_vit import TimmTower
 from itaclip.clip.towers.tower import MEAN, STD, Grid, PatchReading, Positions, Tower, TowerBlock
 from itaclip.errors import ItaclipError
 
-__all__ = ["MEAN", "STD", "Grid", "PatchReading", "Positions", "Tower", "TowerBlock", "as_tower"]
+__all__ = ["MEAN", "STD", "Grid", "PatchReading", "Positions", "Tower", "TowerBlock", "as_tower",
+           "no_plain_transformer"]  # fmt: skip
 
 
 def as_tower(visual: Any) -> Tower:
@@ -43,19 +44,25 @@ def as_tower(visual: Any) -> Tower:
         fine = all(type(b) is eva.EvaBlock and _plain(b.attn) for b in trunk.blocks)
         fine &= trunk.rope is None or not trunk.rope_mixed
     else:
-        raise ItaclipError(
-            f"timm's {type(trunk).__name__} is no plain vision transformer, but convolutional, windowed or a mixture: "
-            "it has no patch tokens that attend to each other everywhere."
-        )
+        raise no_plain_transformer(type(trunk).__name__)
     if not fine or trunk.global_pool not in ("token", "avg", "map"):
         raise ItaclipError(
-            f"timm's {type(trunk).__name__} in a variation that is not understood: {type(trunk.blocks[0])}."
+            f"timm's {type(trunk).__name__} in a variation that is not understood: "
+            f"{type(trunk.blocks[0]).__name__}, pooled by {trunk.global_pool!r}."
         )
     if type(trunk.patch_embed) is not PatchEmbed:
         raise ItaclipError(
             f"its patches are made by {type(trunk.patch_embed).__name__}, a convolutional stem, and not one by one."
         )
     return adapter(visual)
+
+
+def no_plain_transformer(kind: str) -> ItaclipError:
+    """The refusal of one of timm's models."""
+    return ItaclipError(
+        f"timm's {kind} is no plain vision transformer, but convolutional, windowed or a mixture: "
+        "it has no patch tokens that attend to each other everywhere."
+    )
 
 
 def _plain(attention: Any) -> bool:

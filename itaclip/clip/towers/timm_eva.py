@@ -82,7 +82,7 @@ class EvaTower(TimmTower):
         return self._by_grid[key]
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _rotation(rope: Any, grid: Grid) -> Tensor:
     """timm's table for a grid, in float32: a rounded one would turn far patches by wrong angles."""
     if rope.feat_shape is not None:  # timm keeps the table of one grid; a copy takes another

@@ -63,14 +63,11 @@ class TimmTower(Tower):
         trunk, convolution = self.trunk, self.trunk.patch_embed.proj
         x = trunk.patch_embed.norm(patch_rows(pixels, grid, convolution.weight, convolution.bias)).float()
         first = [token.expand(len(x), -1, -1) for token in (trunk.cls_token, trunk.reg_token) if token is not None]
-        if trunk.pos_embed is None:
-            x = torch.cat([*first, x], dim=1)
-        else:
-            table = resample(trunk.pos_embed[0], self.table_side, grid, rule)
-            if trunk.no_embed_class:
-                x = torch.cat([*first, x + table], dim=1)
-            else:
-                x = torch.cat([*first, x], dim=1) + table
+        table = None if trunk.pos_embed is None else resample(trunk.pos_embed[0], self.table_side, grid, rule)
+        if table is not None and len(table) == x.shape[1]:  # it holds no places for what precedes the patches
+            x, table = x + table, None
+        x = torch.cat([*first, x], dim=1)
+        x = x if table is None else x + table
         embedded: Tensor = trunk.norm_pre(x)
         return embedded
 
