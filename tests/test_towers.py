@@ -126,7 +126,7 @@ def test_the_ordinary_attention_gives_the_towers_ordinary_tokens(
     torch.testing.assert_close(encoder(pixels), whole.read_out(whole.output(DEPTH)), atol=1e-5, rtol=1e-5)
     if size == (SIDE, SIDE):
         theirs = lasting(their_model(family), family, as_theirs(image(), family)[None])
-        torch.testing.assert_close(whole.output(DEPTH), theirs, atol=2e-5, rtol=1e-5)
+        torch.testing.assert_close(whole.output(DEPTH), theirs, atol=1e-4, rtol=1e-5)
 
 
 def with_self_self(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ def test_self_self_attention_is_the_librarys_with_other_similarities(
     pixels = normalise(image())[None]
     tower = encoder.tower
     plain = tower.joint(tower.norm(expected))[:, tower.prefix :].unflatten(1, (SIDE // PATCH,) * 2)
-    torch.testing.assert_close(encoder(pixels), plain, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(encoder(pixels), plain, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("family", TIMM)
@@ -167,7 +167,7 @@ def test_other_sizes_take_positions_as_timm_does(
     encoder = DenseEncoder(loaded(family).visual, method_of("clip"))
     assert Settings().resolved_method(DEPTH, encoder.tower.resampling).positions == "antialias"
     found = encoder.trunk(normalise(rgb)[None], Needs.of(outputs=[DEPTH]), "antialias").output(DEPTH)
-    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("side", [3, 7])

@@ -62,6 +62,11 @@ def tower_of_eva02(pretrained: bool = False, **kwargs: Any) -> Eva:
 
 
 @register_model
+def tower_of_eva_post_norm(pretrained: bool = False, **kwargs: Any) -> Eva:
+    return _made(Eva, dict(use_post_norm=True, global_pool="token"), kwargs)
+
+
+@register_model
 def tower_of_pe(pretrained: bool = False, **kwargs: Any) -> Eva:
     options: dict[str, Any] = dict(global_pool="map", attn_type="rope", use_pre_transformer_norm=True)
     options |= dict(use_rot_pos_emb=True, ref_feat_shape=(4, 4), rope_grid_offset=1.0, rope_grid_indexing="xy")
@@ -105,6 +110,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "means": _config(_timm("tower_of_means", "avg", timm_proj="linear"), custom_text=True),
     "eva01": _config(_timm("tower_of_eva01", "token"), custom_text=True),
     "eva02": _config(_timm("tower_of_eva02", "token"), custom_text=True),
+    "eva_post_norm": _config(_timm("tower_of_eva_post_norm", "token"), custom_text=True),
     "pe": _config(_timm("tower_of_pe", "map"), custom_text=True),
     "pe_without_class": _config(_timm("tower_of_pe_without_class", "map"), custom_text=True),
 }  # fmt: skip
@@ -112,7 +118,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 STATISTICS = {"siglip": (0.5, 0.5), "pe": (0.5, 0.5), "pe_without_class": (0.5, 0.5), "clipa": (0.45, 0.22)}
 """Mean and deviation of pixels of the families that do not have CLIP's."""
 
-TIMM = ("siglip", "means", "eva01", "eva02", "pe", "pe_without_class")
+TIMM = ("siglip", "means", "eva01", "eva02", "eva_post_norm", "pe", "pe_without_class")
 
 
 def their_model(family: str, seed: int = 0) -> Any:

@@ -32,27 +32,17 @@ def weight_folders() -> list[Path]:
 
 def fetch(architecture: str, tag: str, config: dict[str, Any]) -> Path:
     """The local file of a named model: found in a folder, in a cache, or downloaded."""
-    url = str(config.get("url", ""))
-    name, checksum = file_name(architecture, tag, config), _checksum(url)
-    for folder in weight_folders():
-        candidate = folder / name
-        if candidate.is_file():
-            if checksum and not _sha256(candidate).startswith(checksum):
-                raise ItaclipError(
-                    f"{candidate}: its sha256 is not {checksum}. The file is truncated or another one; "
-                    f"delete it and fetch it again from {url}."
-                )
-            return candidate
-    hub = str(config.get("hf_hub", ""))
-    repository, _, asked = hub.rpartition("/")
-    held = local_folder(repository) if repository else None
-    if held:
-        for known in (asked,) if asked else HUB_FILES:
-            if (held / known).is_file():
-                return held / known
+    url, hub = str(config.get("url", "")), str(config.get("hf_hub", ""))
+    name, checksum = _file_name(architecture, tag, url), _checksum(url)
+    found = locate(architecture, tag, config)
+    if found is not None:
+        if found.name == name and checksum and not _sha256(found).startswith(checksum):
+            raise ItaclipError(
+                f"{found}: its sha256 is not {checksum}. The file is truncated or another one; "
+                f"delete it and fetch it again from {url}."
+            )
+        return found
     try:
-        if cached := in_hub_cache(hub):
-            return cached
         require_network(ENDPOINT if hub else url)
         with quiet("huggingface_hub", "httpx"):
             return Path(download_pretrained(config))
@@ -68,9 +58,19 @@ def fetch(architecture: str, tag: str, config: dict[str, Any]) -> Path:
         ) from error
 
 
-def file_name(architecture: str, tag: str, config: dict[str, Any]) -> str:
-    """What a downloaded weight file of a named model is called in `weight_folders`."""
-    url = str(config.get("url", ""))
+def locate(architecture: str, tag: str, config: dict[str, Any]) -> Path | None:
+    """The file of a named model where it lies on this machine: in a folder, or in the hub's cache."""
+    name = _file_name(architecture, tag, str(config.get("url", "")))
+    repository, _, asked = str(config.get("hf_hub", "")).rpartition("/")
+    held = local_folder(repository) if repository else None
+    candidates = [folder / name for folder in weight_folders()]
+    candidates += [held / known for known in ((asked,) if asked else HUB_FILES)] if held else []
+    found = next((path for path in candidates if path.is_file()), None)
+    return found or in_hub_cache(str(config.get("hf_hub", "")))
+
+
+def _file_name(architecture: str, tag: str, url: str) -> str:
+    """What a downloaded weight file is called in `weight_folders`."""
     return url.rsplit("/", 1)[-1] if url else f"{architecture}-{tag}.safetensors"
 
 

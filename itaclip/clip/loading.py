@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-import timm
 import torch
 from huggingface_hub.constants import ENDPOINT
 from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
@@ -24,7 +23,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from itaclip.clip.archives import WeightFile, read_weights
 from itaclip.clip.finding import HUB_FILES, fetch, local_folder, quiet, require_network, weight_folders
 from itaclip.clip.tokenizer import TokenizerSource
-from itaclip.clip.towers import as_tower, no_plain_transformer
+from itaclip.clip.towers import as_tower, refusal
 from itaclip.errors import ItaclipError, did_you_mean
 
 DEMO = "demo"
@@ -144,12 +143,8 @@ def _build(config: Mapping[str, Any], quick_gelu: bool, name: str, folder: Path 
             configuration cannot be had.
     """
     vision, text = dict(config["vision_cfg"]), copy.deepcopy(config["text_cfg"])
-    if isinstance(vision.get("layers"), list):
-        raise ItaclipError(f"{name}: a convolutional image tower (ResNet): it has no patch tokens to read.")
-    if timm_name := vision.get("timm_model_name"):
-        module = timm.model_entrypoint(timm_name).__module__ if timm.is_model(timm_name) else "unknown"
-        if module.startswith("timm.") and module.rpartition(".")[2] not in ("vision_transformer", "eva"):
-            raise ItaclipError(f"{name}: {no_plain_transformer(timm_name)}")
+    if reason := refusal(vision):
+        raise ItaclipError(f"{name}: {reason}")
     source = _tokenizer_source(text, folder)
     vision |= {"timm_model_pretrained": False, "output_tokens": False}
     text |= {"hf_model_pretrained": False, "output_tokens": False}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import timm
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from timm.layers import PatchEmbed
@@ -16,7 +18,7 @@ from itaclip.clip.towers.tower import MEAN, STD, Grid, PatchReading, Positions, 
 from itaclip.errors import ItaclipError
 
 __all__ = ["MEAN", "STD", "Grid", "PatchReading", "Positions", "Tower", "TowerBlock", "as_tower",
-           "no_plain_transformer"]  # fmt: skip
+           "refusal"]  # fmt: skip
 
 
 def as_tower(visual: Any) -> Tower:
@@ -41,10 +43,10 @@ def as_tower(visual: Any) -> Tower:
         fine = all(type(b) is vision_transformer.Block and _plain(b.attn) for b in trunk.blocks)
     elif isinstance(trunk, eva.Eva):
         adapter = EvaTower
-        fine = all(type(b) is eva.EvaBlock and _plain(b.attn) for b in trunk.blocks)
+        fine = all(type(b) in (eva.EvaBlock, eva.EvaBlockPostNorm) and _plain(b.attn) for b in trunk.blocks)
         fine &= trunk.rope is None or not trunk.rope_mixed
     else:
-        raise no_plain_transformer(type(trunk).__name__)
+        raise _no_plain_transformer(type(trunk).__name__)
     if not fine or trunk.global_pool not in ("token", "avg", "map"):
         raise ItaclipError(
             f"timm's {type(trunk).__name__} in a variation that is not understood: "
@@ -57,7 +59,23 @@ def as_tower(visual: Any) -> Tower:
     return adapter(visual)
 
 
-def no_plain_transformer(kind: str) -> ItaclipError:
+def refusal(vision: Mapping[str, Any]) -> str:
+    """Why an image tower of open_clip's configurations is none to be read densely; empty where it may be one.
+
+    Args:
+        vision: ``vision_cfg`` of the configuration.
+    """
+    if isinstance(vision.get("layers"), list):
+        return "a convolutional image tower (ResNet): it has no patch tokens to read."
+    name = vision.get("timm_model_name")
+    if name and timm.is_model(name):
+        module = timm.model_entrypoint(name).__module__
+        if module.startswith("timm.") and module not in (vision_transformer.__name__, eva.__name__):
+            return str(_no_plain_transformer(name))
+    return ""
+
+
+def _no_plain_transformer(kind: str) -> ItaclipError:
     """The refusal of one of timm's models."""
     return ItaclipError(
         f"timm's {kind} is no plain vision transformer, but convolutional, windowed or a mixture: "

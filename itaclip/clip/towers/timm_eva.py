@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from timm.layers import apply_rot_embed_cat
+from timm.models.eva import EvaBlockPostNorm
 from torch import Tensor
 
 from itaclip.clip.blocks import Projections
@@ -31,8 +32,7 @@ class EvaBlock(TimmBlock):
         self.rotation = rotation
 
     def project(self, x: Tensor) -> Projections:
-        attention = self.module.attn
-        normed = self.module.norm1(x).to(attention.proj.weight.dtype)
+        attention, normed = self.module.attn, self.attention_input(x)
         if attention.qkv is None:
             parts = [attention.q_proj(normed), attention.k_proj(normed), attention.v_proj(normed)]
         else:
@@ -44,7 +44,7 @@ class EvaBlock(TimmBlock):
         return Projections(self._placed(attention.q_norm(q)), self._placed(attention.k_norm(k)), v, normed)
 
     def query_of(self, x: Tensor) -> Tensor:
-        return EvaBlock(self.module, None).project(x).query
+        return type(self)(self.module, None).project(x).query
 
     def _placed(self, heads: Tensor) -> Tensor:
         """Heads rotated by their patches' places; what precedes the patches has none."""
@@ -65,8 +65,25 @@ class EvaBlock(TimmBlock):
         return found if self.module.gamma_2 is None else self.module.gamma_2 * found
 
 
+class EvaPostNormBlock(EvaBlock):
+    """timm's ``EvaBlockPostNorm`` (EVA02-E): the norms stand behind attention and feed-forward network."""
+
+    def attention_input(self, x: Tensor) -> Tensor:
+        return x.to(self.module.attn.proj.weight.dtype)
+
+    def output(self, heads: Tensor) -> Tensor:
+        attention = self.module.attn
+        found: Tensor = self.module.norm1(attention.proj(attention.norm(heads)).float())
+        return found
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        mlp = self.module.mlp
+        found: Tensor = self.module.norm2(mlp(x.to(mlp.fc2.weight.dtype)).float())
+        return found
+
+
 class EvaTower(TimmTower):
-    """timm's ``Eva`` with square patches and pre-norm blocks."""
+    """timm's ``Eva`` with square patches."""
 
     def __init__(self, visual: Any) -> None:
         super().__init__(visual)
@@ -78,7 +95,8 @@ class EvaTower(TimmTower):
             if len(self._by_grid) >= _MOST_GRIDS:
                 self._by_grid.clear()
             rotation = None if self.trunk.rope is None else _rotation(self.trunk.rope, grid)
-            self._by_grid[key] = [EvaBlock(module, rotation) for module in self.trunk.blocks]
+            kind = EvaPostNormBlock if isinstance(self.trunk.blocks[0], EvaBlockPostNorm) else EvaBlock
+            self._by_grid[key] = [kind(module, rotation) for module in self.trunk.blocks]
         return self._by_grid[key]
 
 

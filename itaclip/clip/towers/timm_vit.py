@@ -19,9 +19,13 @@ class TimmBlock(TowerBlock):
     def __init__(self, module: Any) -> None:
         self.module = module
 
+    def attention_input(self, x: Tensor) -> Tensor:
+        """The normalised input of the attention, in the precision of its matrices."""
+        normed: Tensor = self.module.norm1(x).to(self.module.attn.proj.weight.dtype)
+        return normed
+
     def project(self, x: Tensor) -> Projections:
-        attention = self.module.attn
-        normed = self.module.norm1(x).to(attention.proj.weight.dtype)
+        attention, normed = self.module.attn, self.attention_input(x)
         joint = attention.qkv(normed).unflatten(-1, (3, attention.num_heads, -1))
         q, k, v = joint.permute(2, 0, 3, 1, 4)
         return Projections(attention.q_norm(q), attention.k_norm(k), v, normed)
