@@ -32,6 +32,7 @@ from transformers import XLMRobertaConfig
 from itaclip import ItaclipError, Segmenter
 from itaclip.benchmark.methods import joined, random_windows
 from itaclip.clip import finding, load_clip
+from itaclip.clip.loading import load_openai_clip
 from itaclip.clip.towers import MEAN, STD, as_tower
 from itaclip.clip.towers.tower import resample
 from itaclip.clip.trunk import Needs
@@ -426,6 +427,13 @@ def test_weights_of_another_family_than_the_name_says(
         load_clip("ViT-B-16-SigLIP2", path)
     with pytest.raises(ItaclipError, match=r"not the weights of a CLIP ViT of OpenAI's layout.*ViT-B-16-SigLIP2:"):
         load_clip(path)
+
+
+def test_what_takes_a_model_apart_needs_openais_layout(folders: Path) -> None:
+    assert load_openai_clip(str(folders / "openai")).visual.transformer.resblocks
+    for family in ("layer_scale", "clipa", "custom", "coca", "siglip", "eva02"):
+        with pytest.raises(ItaclipError, match=f"{family}: not a CLIP of OpenAI's layout"):
+            load_openai_clip(str(folders / family))
 
 
 def test_tags(tiny_weights: Path) -> None:

@@ -17,6 +17,7 @@ import torch
 from huggingface_hub.constants import ENDPOINT
 from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
 from open_clip.pretrained import get_pretrained_cfg
+from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
@@ -24,6 +25,7 @@ from itaclip.clip.archives import WeightFile, read_weights
 from itaclip.clip.finding import HUB_FILES, fetch, local_folder, quiet, require_network, weight_folders
 from itaclip.clip.tokenizer import TokenizerSource
 from itaclip.clip.towers import as_tower, refusal
+from itaclip.clip.towers.openai import OpenAITower
 from itaclip.errors import ItaclipError, did_you_mean
 
 DEMO = "demo"
@@ -101,6 +103,26 @@ def load_clip(
     model = _build(config, bool(stated) if quick_gelu is None else quick_gelu, name)
     _set_statistics(model, published)
     return _fill(model, read_weights(fetch(architecture, tag, published)), name)
+
+
+def load_openai_clip(
+    model_name: str = "ViT-B/16", pretrained: str | None = None, quick_gelu: bool | None = None
+) -> CLIP:
+    """The same for what takes the model apart, and so needs OpenAI's layout in both towers.
+
+    Raises:
+        ItaclipError: as `load_clip`, or another layout.
+    """
+    model = load_clip(model_name, pretrained, quick_gelu)
+    if not isinstance(model, CLIP) or type(as_tower(model.visual)) is not OpenAITower or not all(
+        isinstance(block, ResidualAttentionBlock) and isinstance(block.ls_1, nn.Identity)
+        for block in model.visual.transformer.resblocks
+    ):  # fmt: skip
+        raise ItaclipError(
+            f"{model_name}: not a CLIP of OpenAI's layout, which is needed here: take ViT-B-32, ViT-B-16 or ViT-L-14 "
+            "of any training data."
+        )
+    return model
 
 
 def default_tag(architecture: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from itaclip.clip.catalogue import SOURCE, models
-from itaclip.console import make_console, table_of
+from itaclip.console import make_console
 from itaclip.errors import ItaclipError
 
 
@@ -37,14 +37,15 @@ def main(arguments: Sequence[str]) -> int:
     if not found:
         console.print("No weights of a named model lie on this machine.")
         return 0
-    console.print(table_of("Models by name", [
-        {
-            "name:tag": f"{m.name}:{m.tag}", "family": m.family, "image/patch": f"{m.image}/{m.patch or '?'}",
-            "channels": m.channels, "tested": m.tested, "ImageNet": "" if m.imagenet is None else f"{m.imagenet:.1f}",
-            "weights": str(m.weights or ""),
-        }
+    table = [("name:tag", "family", "image/patch", "channels", "tested", "ImageNet", "weights")]
+    table += [
+        (f"{m.name}:{m.tag}", m.family, f"{m.image}/{m.patch or '?'}", str(m.channels), m.tested or "-",
+         "-" if m.imagenet is None else f"{m.imagenet:.1f}", str(m.weights or "-"))
         for m in found
-    ]))  # fmt: skip
+    ]  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        console.print("  ".join(f"{text:{w}}" for text, w in zip(row, widths, strict=True)).rstrip(), markup=False)
     console.print(
         "tested: with random weights, at the true size or as a reduced model of the family; published weights were "
         f"not at hand. ImageNet: published zero-shot accuracy in percent, {SOURCE}."

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor
 
-from itaclip.clip import load_clip
+from itaclip.clip.loading import load_openai_clip
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.images import normalise
 from itaclip.core.methods import METHODS, SCCLIP, CorrCLIP, Method, ProxyCLIP, ResCLIP, Window, get_method
@@ -83,7 +83,7 @@ def compare(recorded: str | Path, weights: str | Path | None = None) -> list[Sta
         raise ItaclipError(f"{recorded}: holds no recorded outputs of a known format (keys: {list(arrays)[:4]}).")
     if weights is None:
         raise ItaclipError(f"{recorded}: name the weights it was recorded with (--weights).")
-    clip = load_clip(str(weights))
+    clip = load_openai_clip(str(weights))
     width = arrays["query_features" if run is _itaclip else "text"].shape[1]
     if clip.text_projection.shape[1] != width:
         raise ItaclipError(
