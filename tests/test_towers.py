@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import open_clip
 import pytest
+import sentencepiece
 import torch
 import torch.nn.functional as F
 from open_clip.model import resize_pos_embed
@@ -33,6 +34,7 @@ from itaclip import ItaclipError, Segmenter
 from itaclip.benchmark.methods import joined, random_windows
 from itaclip.clip import finding, load_clip
 from itaclip.clip.loading import load_openai_clip
+from itaclip.clip.tokenizer import TokenizerSource
 from itaclip.clip.towers import MEAN, STD, as_tower
 from itaclip.clip.towers.tower import resample
 from itaclip.clip.trunk import Needs
@@ -469,6 +471,22 @@ def test_damaged_folders(folders: Path, tmp_path: Path) -> None:
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": FAMILIES["eva02"]}))
     with pytest.raises(ItaclipError, match=r"model: holds none of open_clip_model\.safetensors"):
         load_clip(str(folder))
+
+
+def test_a_tokenizer_that_is_sentencepieces_model_alone(tmp_path: Path) -> None:
+    sentences = ["a photo of a cat", "the small dog in the background", "wall and water and trees"] * 20
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences), model_prefix=str(tmp_path / "spiece"), vocab_size=30, pad_id=0, eos_id=1,
+        unk_id=2, bos_id=-1, num_threads=1, minloglevel=2,
+    )  # fmt: skip
+    described = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0, "pad_token": "<pad>", "eos_token": "</s>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(described | {"unk_token": "<unk>"}))
+    tokenizer = TokenizerSource(str(tmp_path), 20, options=(("clean", "canonicalize"),)).load()
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "spiece.model"))
+    for text, row in zip(["a photo of a cat", "dog"], tokenizer(["A photo of a cat!", "Dog."]), strict=True):
+        expected = [*theirs.encode(text), 1]
+        assert row.tolist() == expected + [0] * (20 - len(expected))
+        assert tokenizer.length(text) == len(expected)
 
 
 def test_a_folders_tokenizer_with_code_of_its_own_is_not_run(folders: Path, tmp_path: Path) -> None:

@@ -198,9 +198,8 @@ def measure(args: argparse.Namespace, description: ModelDescription, size: tuple
         bank, text_seconds = texts(description, clip, device, args.baseline)
     tables: dict[str, list[dict[str, Any]]] = {}
     lines: list[str] = []
-    plain_clip = (
-        load_openai_clip(*description.weights).to(device) if args.baseline else None
-    )  # the first may change its dtype
+    # a model of its own, for the first may change its dtype
+    plain_clip = load_openai_clip(*description.weights).to(device) if args.baseline else None
     pipeline = Pipeline(clip, settings).to(device)
     encoder = pipeline.encoder
     if args.growth:
