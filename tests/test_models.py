@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import open_clip
@@ -10,7 +11,9 @@ import pytest
 
 from itaclip import ItaclipError
 from itaclip.clip.catalogue import IMAGENET, TRUE_SIZE, models
+from itaclip.clip.loading import _build as build
 from itaclip.clip.loading import load_clip
+from itaclip.clip.towers import as_tower, refusal
 from itaclip.command.main import main
 
 
@@ -36,6 +39,22 @@ def test_what_the_list_says_is_refused_is_refused(name: str) -> None:
     assert next(m for m in models() if f"{m.name}:{m.tag}" == name).tested == ""
     with pytest.raises(ItaclipError, match="no patch tokens"):
         load_clip(name)
+
+
+@pytest.mark.vit_b_16
+@pytest.mark.parametrize("name", open_clip.list_models())
+def test_every_architecture_is_built_or_refused_as_the_list_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without weights; texts are kept small."""
+    config = open_clip.get_model_config(name)
+    reason = refusal(config["vision_cfg"])
+    config["text_cfg"] = {"layers": 1, "width": 64, "heads": 1, "vocab_size": 10}
+    if reason:
+        with pytest.raises(ItaclipError, match=re.escape(reason)):
+            build(config, False, name)
+    else:
+        tower = as_tower(build(config, False, name).visual)
+        assert tower.channels == config["embed_dim"]
+        assert tower.image_size <= config["vision_cfg"]["image_size"] < tower.image_size + tower.patch_size
 
 
 def test_weights_on_this_machine_are_shown(

@@ -458,7 +458,7 @@ def test_a_missing_tokenizer_without_a_network(folders: Path, tmp_path: Path, mo
         TextEncoder(clip)
     message = str(caught.value)
     assert "somebody/words: the tokenizer could not be loaded" in message
-    assert "expected files: tokenizer.json" in message
+    assert "expected files: tokenizer_config.json" in message
     assert str(tmp_path / "words") in message
 
 

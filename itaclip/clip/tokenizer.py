@@ -62,8 +62,8 @@ class TokenizerSource:
             raise ItaclipError(
                 f"{self.name}: the tokenizer could not be loaded ({type(error).__name__}: "
                 f"{str(error).splitlines()[0] if str(error) else ''}).\n"
-                f"  expected files: tokenizer.json and tokenizer_config.json; or tokenizer_config.json and SentencePiece's\n"
-                f"                  model, which takes: pip install 'itaclip[sentencepiece]'\n"
+                f"  expected files: tokenizer_config.json, and tokenizer.json or SentencePiece's model\n"
+                f"                  (which takes: pip install 'itaclip[sentencepiece]')\n"
                 f"  put them in:    {' or '.join(map(str, places))}"
                 + ("" if folder else f"\n  address:        {ENDPOINT}/{self.name}")
             ) from error
