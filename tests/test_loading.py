@@ -278,6 +278,10 @@ def test_wrong_geometry(tmp_path: Path, tiny_state: State) -> None:
 def test_hugging_face_folder_problems(tmp_path: Path) -> None:
     with pytest.raises(ItaclipError, match=r"config\.json, which is missing"):
         load_clip(str(tmp_path))
+    described = {"vision_config": {}, "text_config": {}, "model_type": "siglip"}
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    with pytest.raises(ItaclipError, match=r"'siglip' in transformers' layout.*open_clip_config\.json"):
+        load_clip(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"vision_config": {"hidden_act": "relu"}, "text_config": {}}))
     with pytest.raises(ItaclipError, match="hidden_act"):
         load_clip(str(tmp_path))

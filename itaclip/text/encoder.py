@@ -43,10 +43,9 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.cache = cache
         tower = clip if isinstance(clip, CLIP) else clip.text
-        self._causal = _is_causal(tower)
-        self.tower: CausalTower | nn.Module = CausalTower(tower) if self._causal else tower
-        length = int(tower.positional_embedding.shape[0]) if self._causal else 77
-        self._source: TokenizerSource = getattr(clip, "tokenizer_source", TokenizerSource(context_length=length))
+        self.tower: nn.Module = CausalTower(tower) if _is_causal(tower) else tower
+        byte_pairs = TokenizerSource(context_length=int(clip.context_length))
+        self._source: TokenizerSource = getattr(clip, "tokenizer_source", byte_pairs)
         self.context_length = self._source.context_length
         self.tokenizer = self._source.load()
 
@@ -70,8 +69,10 @@ class TextEncoder(nn.Module):
         """
         unique = list(dict.fromkeys(prompts))
         tokens = self.tokenizer(unique)
-        ends = self.tower.ends(tokens) if isinstance(self.tower, CausalTower) else torch.full(
-            (len(tokens),), tokens.shape[1] - 1)  # fmt: skip
+        if isinstance(self.tower, CausalTower):
+            ends = self.tower.ends(tokens)
+        else:
+            ends = torch.full((len(tokens),), tokens.shape[1] - 1)
         self._report_cut(unique, tokens)
         features: list[Tensor] = [torch.empty(0)] * len(unique)
         order = ends.argsort(stable=True).tolist()
@@ -93,7 +94,7 @@ class TextEncoder(nn.Module):
             tokens: T x M token ids; M is the full length unless the tower is causal.
             ends: T, places of the end-of-text tokens; read by causal towers.
         """
-        return cast(Tensor, self.tower(tokens, ends) if self._causal else self.tower(tokens))
+        return cast(Tensor, self.tower(tokens, ends) if isinstance(self.tower, CausalTower) else self.tower(tokens))
 
     def _report_cut(self, prompts: Sequence[str], tokens: Tensor) -> None:
         full = tokens[:, self.context_length - 1] != self.tokenizer.padding
