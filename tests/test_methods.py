@@ -24,6 +24,7 @@ from itaclip.benchmark.methods import joined, random_windows
 from itaclip.clip import load_clip
 from itaclip.clip import loading as loading_module
 from itaclip.clip.blocks import Projections
+from itaclip.clip.towers import MEAN, STD
 from itaclip.clip.towers.tower import resample
 from itaclip.clip.trunk import Needs
 from itaclip.core.encoder import DenseEncoder
@@ -279,7 +280,12 @@ def test_backbones_of_open_clip(
     with torch.no_grad():
         trunk = encoder.trunk(pixels, Needs.of(outputs=[blocks]))
         pooled = trunk.joint(trunk.norm(trunk.output(blocks)[:, 0]))
-        assert torch.allclose(pooled, clip.encode_image(pixels), atol=1e-4)
+        published = torch.tensor([clip.visual.image_mean, clip.visual.image_std]).view(2, 3, 1, 1)
+        clips = torch.tensor([MEAN, STD]).view(2, 3, 1, 1) / 255
+        theirs = (pixels * clips[1] + clips[0] - published[0]) / published[1]
+        assert torch.allclose(pooled, clip.encode_image(theirs), atol=1e-4)
+        # LAION's ViT-L/14 was trained on pixels in [-1, 1]
+        assert torch.allclose(theirs, pixels, atol=1e-3) == (name != "ViT-L-14")
     with caplog.at_level(logging.INFO):
         settings = Settings(slide_crop=6 * patch, slide_stride=4 * patch, img_engineering=False)
         for method in METHODS:
