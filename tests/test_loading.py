@@ -119,6 +119,15 @@ def test_quick_gelu_follows_the_tag_of_a_named_model(
     assert (activation(load_clip("ViT-B/32", tag)) is QuickGELU) == quick
 
 
+def test_loading_draws_no_random_numbers(tiny_weights: Path) -> None:
+    """So that what a seed gives does not depend on how many models were loaded before."""
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    load_clip(str(tiny_weights))
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_weights_lie_frozen_in_float32(tiny_torchscript: Path) -> None:
     clip = load_clip(str(tiny_torchscript))
     assert {p.dtype for p in clip.parameters()} == {torch.float32}

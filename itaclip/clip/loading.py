@@ -239,7 +239,10 @@ def _without_weights() -> Iterator[None]:
 
     handle = register_module_parameter_registration_hook(emptied)  # type: ignore[arg-type]
     try:
-        yield
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # what they would have begun with draws no random numbers of the caller's
+            yield
     finally:
         handle.remove()
 
