@@ -9,7 +9,6 @@ visualizer = dict(type="SegLocalVisualizer", vis_backends=[dict(type="LocalVisBa
 model = dict(
     type="ITACLIPSegmentor",
     model_name="ViT-B/16",
-    pretrained="openai",
     slide_crop=224,
     slide_stride=28,
     pamr_steps=10,

@@ -101,6 +101,6 @@ def weights_and_settings(
     Raises:
         ItaclipError: an unknown setting, or a bad value.
     """
-    weights = options.get("model_name", "ViT-B/16"), options.get("pretrained", "openai"), options.get("quick_gelu")
+    weights = options.get("model_name", "ViT-B/16"), options.get("pretrained"), options.get("quick_gelu")
     settings = {key: value for key, value in options.items() if key not in _NO_SETTINGS} | dict(changes or {})
     return weights, Settings(**checked_names(implied_background(options.get("dataset_name"), settings)))

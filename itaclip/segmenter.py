@@ -17,6 +17,7 @@ from PIL import Image
 
 from itaclip.clip import load_clip
 from itaclip.clip.loading import DEMO
+from itaclip.clip.towers import as_tower
 from itaclip.configuration import read_model
 from itaclip.core.images import LARGEST, ImageSource, normalise, read_image
 from itaclip.core.pipeline import Pipeline
@@ -47,11 +48,11 @@ class Segmenter:
     `prepare` gives every thread class lists of its own.
 
     Args:
-        model: CLIP's name (``"ViT-B/16"``, ``"demo"``, ...) or a weight file, see
-            `itaclip.clip.load_clip`.
+        model: CLIP's name (``"ViT-B/16"``, ``"ViT-B-16-SigLIP2"``, ``"demo"``, ...) or a weight file,
+            see `itaclip.clip.load_clip`.
         quality: a key of `itaclip.core.quality.QUALITIES`: "exact" (published windows and views),
             "adaptive", "balanced" or "fast".
-        pretrained: open_clip's tag, or a path, for a named model.
+        pretrained: open_clip's tag, or a path, for a named model; None takes OpenAI's, or the only one.
         short_side: pixels that the short side of an image is resized to; None follows
             the model (336 for ViT-B/16).
         largest: refuse images of more pixels.
@@ -68,7 +69,7 @@ class Segmenter:
         model: str = "ViT-B/16",
         quality: str = "balanced",
         *,
-        pretrained: str | None = "openai",
+        pretrained: str | None = None,
         short_side: int | None = None,
         largest: int = LARGEST,
         text_cache: bool = True,
@@ -77,9 +78,8 @@ class Segmenter:
         free_form(quality, 1, 1)  # a wrong word is told before weights are loaded
         checked_names(settings)
         clip = load_clip(model, pretrained)
-        patch = int(clip.visual.conv1.kernel_size[0])
-        grid = round((clip.visual.positional_embedding.shape[0] - 1) ** 0.5)
-        side, chosen = free_form(quality, grid * patch, patch)
+        tower = as_tower(clip.visual)
+        side, chosen = free_form(quality, tower.image_size, tower.patch_size)
         if model == DEMO:
             chosen["second_encoder"] = DEMO
         self._build(clip, Settings(**chosen | settings), short_side or side, largest, text_cache)

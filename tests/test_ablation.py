@@ -11,10 +11,10 @@ from comparison_helpers import small_config
 from conftest import ROOT
 from PIL import Image
 
+from itaclip.clip.towers.openai import OpenAITower
 from itaclip.comparison.ablation import Ablation
 from itaclip.comparison.ablation_command import main
 from itaclip.comparison.variants import GROUPS, METHODS_AND_PARTS, make_variants
-from itaclip.core.encoder import DenseEncoder
 from itaclip.core.settings import Settings
 from itaclip.errors import ItaclipError
 from itaclip.evaluation.command import main as evaluate
@@ -69,17 +69,17 @@ def test_shared_results_equal_separate_evaluations(config: Path, tmp_path: Path)
 
 def test_common_work_is_done_once(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     passes, prompts = [], []
-    embed, encode = DenseEncoder._embed, TextEncoder.forward
+    embed, encode = OpenAITower.embed, TextEncoder.forward
 
-    def count_passes(self: DenseEncoder, pixels: object, positions: object) -> object:
-        passes.append(positions)
-        return embed(self, pixels, positions)  # type: ignore[arg-type]
+    def count_passes(self: OpenAITower, pixels: object, grid: object, rule: object) -> object:
+        passes.append(rule)
+        return embed(self, pixels, grid, rule)  # type: ignore[arg-type]
 
     def count_prompts(self: TextEncoder, asked: list[str]) -> object:
         prompts.extend(asked)
         return encode(self, asked)
 
-    monkeypatch.setattr(DenseEncoder, "_embed", count_passes)
+    monkeypatch.setattr(OpenAITower, "embed", count_passes)
     monkeypatch.setattr(TextEncoder, "forward", count_prompts)
     loaded = load_config(config)
     ablation, dataset = Ablation(loaded), build_dataset(loaded)

@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from itaclip.benchmark.pretended import on_gpu, pretended_gpu
-from itaclip.clip.trunk import MEAN, STD
+from itaclip.clip.towers import MEAN, STD
 from itaclip.encoders import NAMES, SecondEncoder, load_second_encoder, loading
 from itaclip.encoders.encoder import IMAGENET_MEAN, IMAGENET_STD
 from itaclip.errors import ItaclipError

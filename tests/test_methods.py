@@ -24,6 +24,8 @@ from itaclip.benchmark.methods import joined, random_windows
 from itaclip.clip import load_clip
 from itaclip.clip import loading as loading_module
 from itaclip.clip.blocks import Projections
+from itaclip.clip.towers import MEAN, STD
+from itaclip.clip.towers.tower import resample
 from itaclip.clip.trunk import Needs
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.methods import METHODS, LastBlock, Window, attention, get_method, scaled_layers
@@ -169,8 +171,10 @@ def test_switches_change_the_method() -> None:
 
 
 def test_positional_interpolation_is_a_setting(tiny_clip: CLIP) -> None:
-    encoder = DenseEncoder(tiny_clip.visual, METHODS["clip"])
-    tables = {rule: encoder.positions((10, 19), rule) for rule in ("scale", "size", "antialias")}  # type: ignore[arg-type]
+    tables = {
+        rule: resample(tiny_clip.visual.positional_embedding, 14, (10, 19), rule)
+        for rule in ("scale", "size", "antialias")
+    }  # type: ignore[arg-type]
     square = tiny_clip.visual.positional_embedding[1:].T.reshape(1, -1, 14, 14)
     plain = F.interpolate(square, size=(10, 19), mode="bicubic", align_corners=False)[0].flatten(1).T
     assert torch.allclose(tables["size"][1:], plain, atol=1e-5)
@@ -250,13 +254,13 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, pytest.
             config["text_cfg"] |= {"width": 64, "heads": 1, "layers": 1}
             return config
 
-        config = narrow(loading_module._OPENAI_NAMES.get(name, name))
+        config = narrow(loading_module.OPENAI_NAMES.get(name, name))
         torch.manual_seed(0)
         path = tmp_path_factory.mktemp("narrow") / "w.safetensors"
         parts = {key: config[key] for key in ("embed_dim", "vision_cfg", "text_cfg")}
         save_file({k: v.contiguous() for k, v in CLIP(**parts).state_dict().items() if k != "attn_mask"}, path)
         monkeypatch.setattr(loading_module.open_clip, "get_model_config", narrow)
-        monkeypatch.setattr(loading_module, "_fetch", lambda *_: path)
+        monkeypatch.setattr(loading_module, "fetch", lambda *_: path)
         return load_clip(name, BACKBONES[name][0])
 
     return make
@@ -271,12 +275,17 @@ def test_backbones_of_open_clip(
     clip = backbone(name, monkeypatch)
     assert ("Quick" in type(clip.visual.transformer.resblocks[0].mlp.gelu).__name__) == quick
     encoder = DenseEncoder(clip.visual, METHODS["clip"])
-    assert (encoder.patch_size, len(encoder.blocks), encoder.table_side) == (patch, blocks, side)
+    assert (encoder.patch_size, encoder.depth, encoder.image_size) == (patch, blocks, side * patch)
     pixels = picture(side * patch, side * patch)[None]
     with torch.no_grad():
         trunk = encoder.trunk(pixels, Needs.of(outputs=[blocks]))
         pooled = trunk.joint(trunk.norm(trunk.output(blocks)[:, 0]))
-        assert torch.allclose(pooled, clip.encode_image(pixels), atol=1e-4)
+        published = torch.tensor([clip.visual.image_mean, clip.visual.image_std]).view(2, 3, 1, 1)
+        clips = torch.tensor([MEAN, STD]).view(2, 3, 1, 1) / 255
+        theirs = (pixels * clips[1] + clips[0] - published[0]) / published[1]
+        assert torch.allclose(pooled, clip.encode_image(theirs), atol=1e-4)
+        # LAION's ViT-L/14 was trained on pixels in [-1, 1]
+        assert torch.allclose(theirs, pixels, atol=1e-3) == (name != "ViT-L-14")
     with caplog.at_level(logging.INFO):
         settings = Settings(slide_crop=6 * patch, slide_stride=4 * patch, img_engineering=False)
         for method in METHODS:
@@ -303,7 +312,7 @@ def test_batches_of_windows_equal_plain_versions_one_by_one(name: str, tiny_clip
     method, encoder = get_method(name), DenseEncoder(tiny_clip.visual, get_method(name))
     side, queries = encoder.image_size, 6
     given = [replace(w, pixels=picture(side, side, seed)[None]) for seed, w in enumerate(
-        random_windows(3, side, encoder.visual.proj.shape[1], queries))]  # fmt: skip
+        random_windows(3, side, encoder.channels, queries))]  # fmt: skip
     shifted = [given[0], replace(given[1], regions=given[1].regions.roll(5, 2)), given[2]]  # type: ignore[union-attr]
     with torch.no_grad():
         fast = encoder.read(joined(shifted).pixels, [(method, joined(shifted))])[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -11,6 +12,12 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from gpu_helpers import needs_pretending
+from tower_helpers import folder_of
+
+from itaclip.clip import load_clip
+from itaclip.clip.towers.timm_eva import EvaBlock
+from itaclip.clip.towers.timm_vit import TimmBlock
+from itaclip.text import TextEncoder
 
 
 def run_tool(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -73,10 +80,34 @@ def test_benchmark_of_growth_and_pamr(tmp_path: Path) -> None:
 
 
 def test_check_weights_tells_other_weights_apart() -> None:
-    done = run_tool("check_weights.py", "--weights", "demo")
+    done = run_tool("check_weights.py", "--weights", "demo", "--recorded")
     assert done.returncode == 2
     assert "features of 64 channels" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("family", ["openai", "clipa", "coca"])
+def test_check_weights_compares_with_open_clip(family: str, tmp_path: Path) -> None:
+    done = run_tool("check_weights.py", "--weights", str(folder_of(family, tmp_path / family)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "images: smallest cosine with open_clip's own" in done.stdout
+    assert "texts: smallest cosine with open_clip's own" in done.stdout
+
+
+@pytest.mark.parametrize("family", ["siglip", "eva02", "pe"])
+def test_check_weights_finds_a_tower_that_is_misread(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """timm's miniatures are known to this process alone."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    tool = importlib.import_module("check_weights")
+    clip = load_clip(str(folder_of(family, tmp_path / family)))
+    encoder = TextEncoder(clip)
+    assert all(values.min() > tool.SMALLEST_TO_OPEN_CLIP for _, values in tool.to_open_clip(clip, encoder))
+    block = EvaBlock if family != "siglip" else TimmBlock
+    monkeypatch.setattr(block, "output", lambda self, heads: self.module.attn.proj(0.9 * heads))
+    found = dict(tool.to_open_clip(clip, encoder))
+    assert found["images"].min() < tool.SMALLEST_TO_OPEN_CLIP < found["texts"].min()
 
 
 @pytest.mark.parametrize("name", ["dist_test", "dist_train", "slurm_test", "slurm_train"])

@@ -42,7 +42,7 @@ from itaclip.benchmark.stages import (
     random_bank,
     throughput,
 )  # fmt: skip
-from itaclip.clip import load_clip
+from itaclip.clip.loading import load_openai_clip
 from itaclip.command.options import parse_setting
 from itaclip.configuration import ModelDescription, read_config, read_model
 from itaclip.console import make_console, run, table_of
@@ -138,7 +138,7 @@ def main() -> int:
     size = (args.size[0], args.size[1]) if args.size else typical_size(args.config[0])
     if args.methods:
         description = descriptions[0]
-        encoder = Pipeline(load_clip(*description.weights), description.settings).encoder
+        encoder = Pipeline(load_openai_clip(*description.weights), description.settings).encoder
         count = args.queries or len(read_class_names(description.name_path, description.settings.background).queries)
         rows = method_seconds(encoder, args.methods, args.batch if args.batch > 1 else 10, count)
         console.print(table_of(f"seconds a window, {count} queries, {description.settings.dtype}", rows))
@@ -169,7 +169,7 @@ def rates(args: argparse.Namespace, descriptions: Sequence[ModelDescription]) ->
     rows: list[dict[str, Any]] = []
     for config, description in zip(args.config, descriptions, strict=True):
         settings, short_side = description.settings, description.short_side
-        clip = load_clip(*description.weights)
+        clip = load_openai_clip(*description.weights)
         pipeline = Pipeline(clip, settings)
         queries = len(read_class_names(description.name_path, settings.background).queries)
         size = (args.size[0], args.size[1]) if args.size else typical_size(config)
@@ -189,7 +189,7 @@ def measure(args: argparse.Namespace, description: ModelDescription, size: tuple
     """Texts, stages, ratios, or growth, as tables and lines."""
     settings = description.settings
     device = choose_device(settings.device, settings.dtype)
-    clip = load_clip(*description.weights).to(device)
+    clip = load_openai_clip(*description.weights).to(device)
     width = clip.text_projection.shape[1]
     text_seconds: dict[str, float] = {}
     if args.queries:
@@ -198,7 +198,8 @@ def measure(args: argparse.Namespace, description: ModelDescription, size: tuple
         bank, text_seconds = texts(description, clip, device, args.baseline)
     tables: dict[str, list[dict[str, Any]]] = {}
     lines: list[str] = []
-    plain_clip = load_clip(*description.weights).to(device) if args.baseline else None  # the first may change its dtype
+    # a model of its own, for the first may change its dtype
+    plain_clip = load_openai_clip(*description.weights).to(device) if args.baseline else None
     pipeline = Pipeline(clip, settings).to(device)
     encoder = pipeline.encoder
     if args.growth:

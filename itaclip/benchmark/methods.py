@@ -64,10 +64,10 @@ def method_seconds(
         version (`plain_methods`) its seconds, how many times as fast this is, and the largest
         difference of a unit token's coordinate.
     """
-    given = random_windows(windows, encoder.image_size, encoder.visual.proj.shape[1], queries)
+    given = random_windows(windows, encoder.image_size, encoder.channels, queries)
     batch = joined(given)
-    methods = {name: get_method(name, blocks=len(encoder.blocks)) for name in names}
-    float32 = next(encoder.blocks.parameters()).dtype == torch.float32
+    methods = {name: get_method(name, blocks=encoder.depth) for name in names}
+    float32 = all(parameter.dtype == torch.float32 for parameter in encoder.parameters())
     plain = {name for name, method in methods.items() if float32 and isinstance(method, plain_methods.HAVE_ONE)}
 
     def together(method: Method) -> Tensor:

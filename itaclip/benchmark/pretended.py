@@ -71,7 +71,7 @@ def gpu_peak_mib(pipeline: Pipeline, image: tuple[int, int], size: tuple[int, in
     """
     from torch.distributed._tools.mem_tracker import MemTracker  # private: nothing else depends on it
 
-    width = pipeline.encoder.visual.proj.shape[1]
+    width = pipeline.encoder.channels
     with pretended_gpu(), torch.no_grad():
         device = torch.device("cuda")
         on_gpu(pipeline)

@@ -121,6 +121,11 @@ def _read_hugging_face(folder: Path) -> WeightFile:
         vision, text = config["vision_config"], config["text_config"]
     except (json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
         raise ItaclipError(f"{config_path}: not the configuration of a CLIP model ({error!r}).") from error
+    if config.get("model_type", "clip") != "clip":
+        raise ItaclipError(
+            f"{config_path}: a {config['model_type']!r} in transformers' layout, which is read of 'clip' alone. "
+            "Take open_clip's form of the model: by name, or a folder with open_clip_config.json."
+        )
     activation = {part.get("hidden_act", "quick_gelu") for part in (vision, text)}
     if not activation <= {"quick_gelu", "gelu"} or len(activation) > 1:
         raise ItaclipError(f"{config_path}: hidden_act {sorted(activation)} is neither 'quick_gelu' nor 'gelu'.")

@@ -1,229 +1,295 @@
-"""From a model's name or a file to a CLIP with both towers, through open_clip."""
+"""From a model's name, a file or a folder to a CLIP with both towers, through open_clip."""
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import os
+import copy
+import json
 import re
-import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
-from urllib.request import getproxies
 
 import open_clip
 import torch
-from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
-from open_clip.model import CLIP
-from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+from huggingface_hub.constants import ENDPOINT
+from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
+from open_clip.pretrained import get_pretrained_cfg
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from itaclip.clip.archives import WeightFile, read_weights
+from itaclip.clip.finding import HUB_FILES, fetch, local_folder, quiet, require_network, weight_folders
+from itaclip.clip.tokenizer import TokenizerSource
+from itaclip.clip.towers import as_tower, refusal
+from itaclip.clip.towers.openai import OpenAITower
 from itaclip.errors import ItaclipError, did_you_mean
 
 DEMO = "demo"
 """Name of the miniature CLIP that comes with the package."""
 
-# Published spellings of OpenAI's models, and open_clip's.
-_OPENAI_NAMES = {
+OPENAI_NAMES = {
     "ViT-B/32": "ViT-B-32",
     "ViT-B/16": "ViT-B-16",
     "ViT-L/14": "ViT-L-14",
     "ViT-L/14@336px": "ViT-L-14-336",
 }
+"""Published spellings of OpenAI's models, and open_clip's."""
 
 
 def load_clip(
     model_name: str = "ViT-B/16",
-    pretrained: str | None = "openai",
+    pretrained: str | None = None,
     quick_gelu: bool | None = None,
-) -> CLIP:
-    """Load a CLIP of OpenAI's block layout, frozen, float32, on the CPU.
+) -> Any:
+    """Load a CLIP whose image tower is a ViT, frozen, float32, on the CPU.
 
     Args:
-        model_name: ``"ViT-B/16"`` and its kin, ``"demo"`` (bundled), any open_clip
-            architecture, or a path: OpenAI's TorchScript archive, a state dict, a
-            safetensors file, a Hugging Face CLIP folder.
-        pretrained: open_clip's tag for a named model, or a path to its weights.
-            Ignored when `model_name` is itself a path or ``"demo"``.
+        model_name: ``"ViT-B/16"`` and its kin, ``"demo"`` (bundled), any open_clip architecture
+            with or without a tag (``"ViT-B-16-SigLIP2"``, ``"ViT-H-14-quickgelu:dfn5b"``), or a
+            path: OpenAI's TorchScript archive, a state dict, a safetensors file, a Hugging Face
+            CLIP folder, a folder with ``open_clip_config.json``.
+        pretrained: open_clip's tag for a named model, or a path to its weights. None takes the
+            tag of the name, else "openai" where there is one, else the only one. Ignored when
+            `model_name` is itself a path or ``"demo"``.
         quick_gelu: activation ``x * sigmoid(1.702 x)`` instead of GELU. None follows
             the weights: the file's own word where it has one (TorchScript archives and
             Hugging Face folders do), else open_clip's for the tag, else OpenAI's.
 
+    Returns:
+        open_clip's ``CLIP`` (OpenAI's layout) or ``CustomTextCLIP``, with `tokenizer_source`; its
+        image tower tells the normalisation of pixels as open_clip's do (`image_mean`, `image_std`).
+
     Raises:
-        ItaclipError: unknown name or tag, missing or damaged weights, a wrong
-            geometry, an architecture without OpenAI's blocks.
+        ItaclipError: unknown name or tag, missing or damaged weights, weights of another
+            family, a wrong geometry, a convolutional image tower.
     """
     if model_name == DEMO:
         with resources.as_file(resources.files("itaclip.demo") / "demo_clip.safetensors") as path:
             return _from_file(read_weights(path), quick_gelu)
-    if _is_path(model_name):
-        return _from_file(read_weights(Path(model_name).expanduser()), quick_gelu)
-    architecture = _OPENAI_NAMES.get(model_name, model_name)
+    if is_path(model_name):
+        path = Path(model_name).expanduser()
+        if (path / "open_clip_config.json").is_file():
+            return _from_folder(path, quick_gelu)
+        return _from_file(read_weights(path), quick_gelu)
+    name, _, named_tag = model_name.partition(":")
+    if named_tag and pretrained:
+        raise ItaclipError(f"{model_name}: names a tag, and pretrained = {pretrained!r} another; drop one.")
+    architecture = OPENAI_NAMES.get(name, name)
     config = open_clip.get_model_config(architecture)
     if config is None:
-        known = [DEMO, *_OPENAI_NAMES, *open_clip.list_models()]
+        known = [DEMO, *OPENAI_NAMES, *open_clip.list_models()]
         raise ItaclipError(
-            f"model_name {model_name!r} is neither a file nor a model that open_clip knows."
-            + did_you_mean(model_name, known)
+            f"model_name {name!r} is neither a file nor a model that open_clip knows." + did_you_mean(name, known)
         )
-    if not pretrained:
-        raise ItaclipError(f"{model_name}: `pretrained` must be a tag or a path; random weights segment nothing.")
-    if _is_path(pretrained):
-        weights = read_weights(Path(pretrained).expanduser())
+    tag = pretrained or named_tag or default_tag(architecture)
+    if is_path(tag):
+        weights = read_weights(Path(tag).expanduser())
         stated = weights.quick_gelu if weights.quick_gelu is not None else config.get("quick_gelu")
-    else:
-        tag = get_pretrained_cfg(architecture, pretrained)
-        if not tag:
-            tags = open_clip.list_pretrained_tags_by_model(architecture)
-            raise ItaclipError(
-                f"{model_name} has no pretrained tag {pretrained!r}; open_clip knows: {', '.join(tags) or 'none'}."
-                + did_you_mean(pretrained, tags)
-            )
-        weights = read_weights(_fetch(architecture, pretrained, tag))
-        stated = bool(tag.get("quick_gelu", config.get("quick_gelu", False)))
-    chosen = quick_gelu if quick_gelu is not None else bool(stated)
-    _require_openai_layout(config, model_name)
-    arguments = {k: v for k, v in config.items() if k in ("embed_dim", "vision_cfg", "text_cfg")}
-    with torch.device("meta"):
-        model = CLIP(**arguments, quick_gelu=chosen)
-    return _fill(model, weights)
+        model = _build(config, bool(stated) if quick_gelu is None else quick_gelu, name)
+        _set_statistics(model, _usual_statistics(architecture))
+        return _fill(model, weights, name)
+    published = get_pretrained_cfg(architecture, tag)
+    if not published:
+        tags = open_clip.list_pretrained_tags_by_model(architecture)
+        raise ItaclipError(
+            f"{name} has no pretrained tag {tag!r}; open_clip knows: {', '.join(tags) or 'none'}."
+            + did_you_mean(tag, tags)
+        )
+    stated = published.get("quick_gelu", config.get("quick_gelu", False))
+    model = _build(config, bool(stated) if quick_gelu is None else quick_gelu, name)
+    _set_statistics(model, published)
+    return _fill(model, read_weights(fetch(architecture, tag, published)), name)
 
 
-def weight_folders() -> list[Path]:
-    """Folders searched for downloaded weight files, in order."""
-    own = os.environ.get("ITACLIP_WEIGHTS_DIR")
-    return [*([Path(own).expanduser()] if own else []), Path("weights"), Path("~/.cache/clip").expanduser()]
+def load_openai_clip(
+    model_name: str = "ViT-B/16", pretrained: str | None = None, quick_gelu: bool | None = None
+) -> CLIP:
+    """The same for what takes the model apart, and so needs OpenAI's layout in both towers.
+
+    Raises:
+        ItaclipError: as `load_clip`, or another layout.
+    """
+    model = load_clip(model_name, pretrained, quick_gelu)
+    if not isinstance(model, CLIP) or type(as_tower(model.visual)) is not OpenAITower or not all(
+        isinstance(block, ResidualAttentionBlock) and isinstance(block.ls_1, nn.Identity)
+        for block in model.visual.transformer.resblocks
+    ):  # fmt: skip
+        raise ItaclipError(
+            f"{model_name}: not a CLIP of OpenAI's layout, which is needed here: take ViT-B-32, ViT-B-16 or ViT-L-14 "
+            "of any training data."
+        )
+    return model
 
 
-# --- finding -----------------------------------------------------------------
+def default_tag(architecture: str) -> str:
+    """The tag of an architecture that is named without one: "openai", or the only one.
+
+    Raises:
+        ItaclipError: it has none, or several.
+    """
+    tags: list[str] = open_clip.list_pretrained_tags_by_model(architecture)
+    if "openai" in tags:
+        return "openai"
+    if len(tags) != 1:
+        choice = f"one of {', '.join(tags)}, such as {architecture}:{tags[0]}" if tags else "a path to weights"
+        raise ItaclipError(
+            f"{architecture}: `pretrained` must say which weights: {choice}; random weights segment nothing."
+        )
+    return tags[0]
 
 
-def _is_path(name: str) -> bool:
+def is_path(name: str) -> bool:
     """A path exists, ends like a weight file, or starts like a path; 'ViT-B/16' does none."""
     looks = name.endswith((".pt", ".pth", ".bin", ".safetensors")) or name.startswith(("./", "../", "/", "~"))
-    return looks or (Path(name).exists() and name not in _OPENAI_NAMES)
-
-
-def _fetch(architecture: str, tag: str, config: dict[str, Any]) -> Path:
-    """The local file of a named model: found in a folder, in a cache, or downloaded."""
-    url = str(config.get("url", ""))
-    name = url.rsplit("/", 1)[-1] if url else f"{architecture}-{tag}.safetensors"
-    checksum = _checksum(url)
-    for folder in weight_folders():
-        candidate = folder / name
-        if candidate.is_file():
-            if checksum and not _sha256(candidate).startswith(checksum):
-                raise ItaclipError(
-                    f"{candidate}: its sha256 is not {checksum}. The file is truncated or another one; "
-                    f"delete it and fetch it again from {url}."
-                )
-            return candidate
-    hub = str(config.get("hf_hub", ""))
-    try:
-        if cached := _in_hub_cache(hub):
-            return cached
-        require_network(ENDPOINT if hub else url)
-        with quiet("huggingface_hub", "httpx"):
-            return Path(download_pretrained(config))
-    except Exception as error:  # whatever the hub's and the network's libraries raise
-        raise ItaclipError(
-            f"{architecture} ({tag}): the weights are not on this machine and could not be downloaded "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}).\n"
-            f"  expected file: {name}\n"
-            f"  put it in:     {' or '.join(str(f) for f in weight_folders())}"
-            " (or name it: --weights PATH; ITACLIP_WEIGHTS_DIR adds a folder)\n"
-            f"  address:       {url or 'https://huggingface.co/' + hub}\n"
-            f"  sha256:        {checksum or 'not published with the address'}"
-        ) from error
-
-
-def _in_hub_cache(hub: str) -> Path | None:
-    """The file of a hub model that an earlier download left in the hub's cache."""
-    if not hub:
-        return None
-    repository, name = hub.rsplit("/", 1)
-    for candidate in (name,) if name else ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
-        cached = try_to_load_from_cache(repository, candidate)
-        if isinstance(cached, str):
-            return Path(cached)
-    return None
-
-
-def require_network(address: str) -> None:
-    """Fail at once without a network; the hub's client would retry for most of a minute."""
-    if HF_HUB_OFFLINE:
-        raise ConnectionError("HF_HUB_OFFLINE is set")
-    if not getproxies():
-        socket.getaddrinfo(urlparse(address).hostname, 443)
-
-
-@contextmanager
-def quiet(*loggers: str) -> Iterator[None]:
-    """Only errors from these loggers: ours says it all in one message."""
-    levels = {name: logging.getLogger(name).level for name in loggers}
-    for name in loggers:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-
-
-def _checksum(url: str) -> str:
-    """The (start of the) sha256 that OpenAI and open_clip write into an address."""
-    if "openaipublic" in url:
-        return url.split("/")[-2]
-    match = re.search(r"-([0-9a-f]{8,64})\.(pt|bin)$", url)
-    return match.group(1) if match else ""
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return (looks and ":" not in Path(name).parts[0]) or (Path(name).exists() and name not in OPENAI_NAMES)
 
 
 # --- building ----------------------------------------------------------------
 
 
-def _require_openai_layout(config: dict[str, Any], name: str) -> None:
-    """Refuse towers whose blocks are not those of OpenAI's ViT."""
-    vision = config.get("vision_cfg", {})
-    text = config.get("text_cfg", {})
-    foreign = [key for key in ("timm_model_name", "attentional_pool", "no_ln_pre", "final_ln_after_pool",
-                               "ls_init_value", "qk_norm") if vision.get(key)]  # fmt: skip
-    foreign += [key for key in ("hf_model_name", "hf_tokenizer_name") if text.get(key)]
-    if isinstance(vision.get("layers"), list):
-        foreign.append("a ResNet image tower")
-    if config.get("custom_text") or config.get("multimodal_cfg"):
-        foreign.append("its own text tower")
-    if foreign:
+def _build(config: Mapping[str, Any], quick_gelu: bool, name: str, folder: Path | None = None) -> Any:
+    """open_clip's model of a configuration, without weights.
+
+    Args:
+        config: open_clip's.
+        quick_gelu: of both towers, where they are open_clip's own.
+        name: for messages.
+        folder: with a tokenizer and a text tower's configuration, in the place of named ones.
+
+    Raises:
+        ItaclipError: an image tower that cannot be read densely, or a text tower whose
+            configuration cannot be had.
+    """
+    vision, text = dict(config["vision_cfg"]), copy.deepcopy(config["text_cfg"])
+    if reason := refusal(vision):
+        raise ItaclipError(f"{name}: {reason}")
+    source = _tokenizer_source(text, folder)
+    vision |= {"timm_model_pretrained": False, "output_tokens": False}
+    text |= {"hf_model_pretrained": False, "output_tokens": False}
+    if hub := text.get("hf_model_name"):
+        text["hf_model_name"] = _text_configuration(hub, folder)
+    # OpenAI's text tower lies flat in the model; any other is a module of its own
+    causal = not text.get("no_causal_mask") and text.get("pool_type", "argmax") in ("argmax", "eos")
+    own_text = config.get("custom_text") or hub or "multimodal_cfg" in config or not causal
+    options = {key: config[key] for key in ("init_logit_bias", "nonscalar_logit_scale") if key in config}
+    try:
+        with _without_weights():
+            model = (CustomTextCLIP if own_text else CLIP)(
+                config["embed_dim"], vision, text, quick_gelu=quick_gelu, **options
+            )
+    except (TypeError, RuntimeError, ValueError, AssertionError) as error:
+        raise ItaclipError(f"{name}: open_clip cannot build it ({type(error).__name__}: {error}).") from error
+    try:
+        as_tower(model.visual)
+    except ItaclipError as error:
+        raise ItaclipError(f"{name}: {error}") from error
+    model.tokenizer_source = source
+    return model
+
+
+def _tokenizer_source(text: Mapping[str, Any], folder: Path | None) -> TokenizerSource:
+    hub = text.get("hf_tokenizer_name")
+    options = tuple(sorted(text.get("tokenizer_kwargs", {}).items()))
+    where = str(folder) if hub and folder else hub
+    return TokenizerSource(where, text.get("context_length", 77), text.get("tokenizer_mode"), options)
+
+
+def _text_configuration(hub: str, folder: Path | None) -> str:
+    """Where transformers finds the layout of a text tower of its own: a folder, or the hub's name.
+
+    Raises:
+        ItaclipError: nowhere.
+    """
+    from transformers import AutoConfig
+
+    found = next((f for f in (folder, local_folder(hub)) if f and (f / "config.json").is_file()), None)
+    try:
+        with quiet("huggingface_hub", "httpx", "transformers"):
+            if found is None:
+                try:
+                    AutoConfig.from_pretrained(hub, local_files_only=True, trust_remote_code=False)
+                except OSError:
+                    require_network(ENDPOINT)
+                    AutoConfig.from_pretrained(hub, trust_remote_code=False)
+            else:
+                AutoConfig.from_pretrained(found, trust_remote_code=False)
+    except Exception as error:  # whatever transformers and the network raise
         raise ItaclipError(
-            f"{name}: not a ViT of OpenAI's block layout ({', '.join(foreign)}); the dense encoder needs "
-            "pre-norm blocks with a class token, such as ViT-B-32, ViT-B-16, ViT-L-14 of any training data."
-        )
+            f"{hub}: the text tower's configuration could not be loaded ({type(error).__name__}).\n"
+            f"  expected file: config.json\n"
+            f"  put it in:     {' or '.join(str(f / hub.rsplit('/', 1)[-1]) for f in weight_folders())}\n"
+            f"  address:       {ENDPOINT}/{hub}"
+        ) from error
+    return str(found or hub)
+
+
+@contextmanager
+def _without_weights() -> Iterator[None]:
+    """Parameters of modules made meanwhile, in this thread, hold no memory; buffers are computed."""
+    thread = threading.get_ident()
+
+    def emptied(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter is None or threading.get_ident() != thread:
+            return parameter
+        return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+
+    handle = register_module_parameter_registration_hook(emptied)  # type: ignore[arg-type]
+    try:
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # what they would have begun with draws no random numbers of the caller's
+            yield
+    finally:
+        handle.remove()
+
+
+def _set_statistics(model: Any, preprocessing: Mapping[str, Any]) -> None:
+    """Note the mean and deviation of pixels where open_clip notes them."""
+    if "mean" in preprocessing and "std" in preprocessing:
+        model.visual.image_mean, model.visual.image_std = preprocessing["mean"], preprocessing["std"]
+
+
+def _usual_statistics(architecture: str) -> Mapping[str, Any]:
+    """Those of an architecture's published weights, if all of them have the same."""
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    found = [get_pretrained_cfg(architecture, tag) for tag in tags]
+    distinct = {(tuple(f["mean"]), tuple(f["std"])) for f in found if "mean" in f and "std" in f}
+    return dict(zip(("mean", "std"), distinct.pop(), strict=True)) if len(distinct) == 1 else {}
+
+
+def _from_folder(folder: Path, quick_gelu: bool | None) -> Any:
+    """A model as the hub holds open_clip's: configuration, weights, tokenizer."""
+    path = folder / "open_clip_config.json"
+    try:
+        described = json.loads(path.read_text())
+        config, preprocessing = described["model_cfg"], described.get("preprocess_cfg", {})
+        stated = bool(config.get("quick_gelu", False))
+        model = _build(config, stated if quick_gelu is None else quick_gelu, str(folder), folder)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ItaclipError(f"{path}: not the configuration of an open_clip model ({error!r}).") from error
+    _set_statistics(model, preprocessing)
+    weights = next((folder / name for name in HUB_FILES if (folder / name).is_file()), None)
+    if weights is None:
+        raise ItaclipError(f"{folder}: holds none of {', '.join(HUB_FILES)}.")
+    return _fill(model, read_weights(weights), str(folder))
 
 
 def _from_file(weights: WeightFile, quick_gelu: bool | None) -> CLIP:
-    """Build the model whose geometry the tensors themselves tell."""
+    """Build the model of OpenAI's layout whose geometry the tensors themselves tell."""
     state = weights.state
     needed = ("visual.conv1.weight", "visual.positional_embedding", "visual.proj", "text_projection",
               "token_embedding.weight", "positional_embedding", "ln_final.weight")  # fmt: skip
     missing = [key for key in needed if key not in state]
     if missing:
+        other = any(key.startswith(("visual.trunk.", "text.")) for key in state)
         raise ItaclipError(
-            f"{weights.path}: not the weights of a CLIP ViT; {', '.join(missing)} "
+            f"{weights.path}: not the weights of a CLIP ViT of OpenAI's layout; {', '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} missing among {len(state)} tensors."
+            + (f" For another layout name the architecture too: ViT-B-16-SigLIP2:{weights.path}" if other else "")
         )
     patches = state["visual.conv1.weight"]
     positions = state["visual.positional_embedding"]
@@ -239,51 +305,65 @@ def _from_file(weights: WeightFile, quick_gelu: bool | None) -> CLIP:
         raise ItaclipError(f"{weights.path}: widths {width} and {text_width} are no multiples of OpenAI's heads of 64.")
     if quick_gelu is None:
         quick_gelu = True if weights.quick_gelu is None else weights.quick_gelu
-    with torch.device("meta"):
-        model = CLIP(
-            embed_dim=state["text_projection"].shape[1],
-            vision_cfg=dict(layers=_count_blocks(state, "visual."), width=width, patch_size=patch,
-                            image_size=grid * patch),
-            text_cfg=dict(context_length=state["positional_embedding"].shape[0],
-                          vocab_size=state["token_embedding.weight"].shape[0], width=text_width,
-                          heads=text_width // 64, layers=_count_blocks(state, "")),
-            quick_gelu=quick_gelu,
-        )  # fmt: skip
-    return _fill(model, weights)
+    config = dict(
+        embed_dim=state["text_projection"].shape[1],
+        vision_cfg=dict(layers=_count_blocks(state, "visual."), width=width, patch_size=patch, image_size=grid * patch),
+        text_cfg=dict(context_length=state["positional_embedding"].shape[0],
+                      vocab_size=state["token_embedding.weight"].shape[0], width=text_width,
+                      heads=text_width // 64, layers=_count_blocks(state, "")),
+    )  # fmt: skip
+    return _fill(_build(config, quick_gelu, str(weights.path)), weights, "OpenAI's layout")
 
 
-def _count_blocks(state: dict[str, Tensor], prefix: str) -> int:
+def _count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
     pattern = re.compile(re.escape(prefix) + r"transformer\.resblocks\.(\d+)\.")
     return 1 + max((int(m.group(1)) for key in state if (m := pattern.match(key))), default=-1)
 
 
-def _fill(model: CLIP, weights: WeightFile) -> CLIP:
-    """Give a model built on the meta device its tensors, every one of the right shape."""
+def _fill(model: Any, weights: WeightFile, name: str) -> Any:
+    """Give a model its tensors, every one of the right shape."""
     state = {key: value.float() for key, value in weights.state.items()}
-    expected = {name: parameter.shape for name, parameter in model.named_parameters()}
-    if "logit_scale" in state:
-        state["logit_scale"] = state["logit_scale"].reshape(expected["logit_scale"])
-    missing = sorted(expected.keys() - state.keys() - {"logit_scale"})
-    unexpected = sorted(state.keys() - expected.keys() - {"logit_bias"})
+    if isinstance(model, CustomTextCLIP):
+        state = convert_to_custom_text_state_dict(state)
+    expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    for key in ("logit_scale", "logit_bias"):
+        if key in state and key in expected:
+            state[key] = state[key].reshape(expected[key])
+    # what is computed or never read: rotary tables and masks, CoCa's captioning, a bias that softmax drops
+    unread = {key for key, _ in model.named_buffers()} | {"logit_bias"}
+    state = {
+        key: value
+        for key, value in state.items()
+        if key in expected or not (key in unread or key.startswith("text_decoder.") or key.endswith("position_ids"))
+    }
+    missing = sorted(expected.keys() - state.keys() - {"logit_scale", "logit_bias"})
+    unexpected = sorted(state.keys() - expected.keys())
     wrong = [f"{key} {tuple(state[key].shape)} instead of {tuple(shape)}"
              for key, shape in expected.items() if key in state and state[key].shape != shape]  # fmt: skip
+    theirs, ours = _layout(state), _layout(expected)
+    if missing and theirs and theirs != ours:
+        raise ItaclipError(
+            f"{weights.path}: weights of another family: {theirs}, where {name} has {ours}. Name the model they are of."
+        )
     for what, keys in (("missing", missing), ("unexpected", unexpected), ("of a wrong shape", wrong)):
         if keys:
             raise ItaclipError(
                 f"{weights.path}: {len(keys)} tensor{'s' if len(keys) > 1 else ''} {what}: "
                 f"{', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}. Wrong model_name, or a damaged file?"
             )
-    state.setdefault("logit_scale", torch.tensor(100.0).log().reshape(expected["logit_scale"]))
-    state.pop("logit_bias", None)
-    for name, buffer in model.named_buffers():  # the causal mask: made, not loaded
-        owner, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(owner), leaf, _causal_mask(buffer.shape[0]))
+    if "logit_bias" in expected:
+        state.setdefault("logit_bias", torch.zeros(expected["logit_bias"]))
+    state.setdefault("logit_scale", torch.full(expected["logit_scale"], 100.0).log())
     model.load_state_dict(state, strict=True, assign=True)
-    blocks: nn.ModuleList = model.visual.transformer.resblocks
-    if not all(isinstance(block, ResidualAttentionBlock) for block in blocks):
-        raise ItaclipError(f"{weights.path}: open_clip built blocks other than OpenAI's: {type(blocks[0]).__name__}.")
     return model.requires_grad_(False).eval()
 
 
-def _causal_mask(length: int) -> Tensor:
-    return torch.full((length, length), float("-inf")).triu(1)
+def _layout(keys: Mapping[str, Any]) -> str:
+    """Which family's names an image tower's parameters have; empty where they tell nothing."""
+    if any(key.startswith("visual.transformer.") for key in keys):
+        return "open_clip's own image tower"
+    if "visual.trunk.attn_pool.latent" in keys and "visual.trunk.cls_token" not in keys:
+        return "timm's image tower with a pooling head alone"
+    if "visual.trunk.attn_pool.latent" in keys:
+        return "timm's image tower with a class token and a pooling head"
+    return "timm's image tower with a class token" if "visual.trunk.cls_token" in keys else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import sys
 import tempfile
@@ -16,7 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from itaclip.clip.loading import DEMO, weight_folders
+from itaclip.clip.catalogue import models
+from itaclip.clip.finding import weight_folders
+from itaclip.clip.loading import DEMO
 from itaclip.console import make_console
 from itaclip.core.images import read_image
 from itaclip.demo.dataset import class_lines, ensure_demo_dataset
@@ -69,14 +70,12 @@ def text_cache() -> dict[str, Any]:
 
 
 def weights() -> dict[str, Any]:
-    """Weight files in the folders that are searched, and the hub's cache."""
+    """Weight files in the folders that are searched, and models found by name, the hub's cache included."""
     found: dict[str, Any] = {DEMO: "bundled"}
     for folder in weight_folders():
         files = sorted(p for p in folder.glob("*") if p.suffix in (".pt", ".pth", ".bin", ".safetensors"))
         found[str(folder)] = ", ".join(f"{p.name} ({p.stat().st_size >> 20} MiB)" for p in files) or "none"
-    hub = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface")) / "hub")
-    models = sorted(p.name for p in hub.expanduser().glob("models--*") if "clip" in p.name.lower())
-    found[str(hub)] = ", ".join(models) or "none"
+    found["by name"] = ", ".join(f"{m.name}:{m.tag}" for m in models() if m.weights) or "none"
     return found
 
 

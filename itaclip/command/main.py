@@ -18,6 +18,7 @@ COMMANDS = {
     "eval": "evaluate a configuration on its data set, as eval.py does",
     "demo": "segment the bundled scenes with the bundled CLIP",
     "serve": "a web page for one's own images",
+    "models": "CLIPs that load by name: sizes, what was tested and published, weights found",
     "env": "versions, devices, caches, weights found, and a self-check",
 }
 

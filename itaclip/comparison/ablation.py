@@ -52,7 +52,7 @@ class Ablation:
     @property
     def blocks(self) -> int:
         """Blocks of the image tower."""
-        return len(self._pipeline.encoder.blocks)
+        return self._pipeline.encoder.depth
 
     def bank(self, coefficient: float) -> TextBank:
         """The text bank with auxiliary texts of a weight."""

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor
 
-from itaclip.clip import load_clip
+from itaclip.clip.loading import load_openai_clip
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.images import normalise
 from itaclip.core.methods import METHODS, SCCLIP, CorrCLIP, Method, ProxyCLIP, ResCLIP, Window, get_method
@@ -83,7 +83,7 @@ def compare(recorded: str | Path, weights: str | Path | None = None) -> list[Sta
         raise ItaclipError(f"{recorded}: holds no recorded outputs of a known format (keys: {list(arrays)[:4]}).")
     if weights is None:
         raise ItaclipError(f"{recorded}: name the weights it was recorded with (--weights).")
-    clip = load_clip(str(weights))
+    clip = load_openai_clip(str(weights))
     width = arrays["query_features" if run is _itaclip else "text"].shape[1]
     if clip.text_projection.shape[1] != width:
         raise ItaclipError(
@@ -185,7 +185,7 @@ def _stronger(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
         yield _difference(key, tokens[0].flatten(0, 1), arrays)
         logits = F.normalize(tokens[0].flatten(0, 1), dim=-1) @ text.T
         yield _difference(f"{name}/{shape}/logits", logits, arrays, LOGIT_TOLERANCE)
-        trunk = encoder.trunk(pixels, method.needs(len(encoder.blocks)))
+        trunk = encoder.trunk(pixels, method.needs(encoder.depth))
         if isinstance(method, SCCLIP) and f"{name}/{shape}/outliers" in arrays:
             found = method.outliers(trunk.output(trunk.depth - 1)[:, 1:]).flatten().nonzero().flatten()
             yield _difference(f"{name}/{shape}/outliers", found, arrays, 0)

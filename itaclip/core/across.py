@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itaclip.clip.blocks import project
-from itaclip.clip.trunk import Grid, Needs, Trunk
+from itaclip.clip.towers import Grid
+from itaclip.clip.trunk import Needs, Trunk
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.methods import Method, Window
 from itaclip.core.windows import WindowPlan, merge_patches
@@ -38,17 +38,19 @@ def stitched_trunk(
     Args:
         encoder: whose blocks are used.
         needs: of the method.
-        outputs: by block, (V * n) x (1 + N) x D: V views of n windows, flipped views still flipped.
+        outputs: by block, (V * n) x (P + N) x D: V views of n windows, flipped views still flipped.
         plan: the n windows.
         entire: the whole image as one window.
 
     Returns:
-        A trunk of V images, unflipped; the class token is the windows' mean.
+        A trunk of V images, unflipped; what precedes the patches is the windows' mean.
     """
     grid = entire.grid
-    whole = {number: _stitched(y, plan, grid, encoder.patch_size) for number, y in outputs.items()}
-    projections = {n: project(encoder.visual.transformer.resblocks[n - 1], whole[n - 1]) for n in needs.projections}
-    return Trunk(encoder.visual, grid, whole, projections)
+    tower = encoder.tower
+    whole = {number: _stitched(y, plan, grid, tower.patch_size, tower.prefix) for number, y in outputs.items()}
+    blocks = tower.blocks(grid)
+    projections = {n: blocks[n - 1].project(whole[n - 1]) for n in needs.projections}
+    return Trunk(tower, grid, whole, projections)
 
 
 def read_across(
@@ -73,7 +75,7 @@ def read_across(
             whole image's.
     """
     patch = encoder.patch_size
-    trunk = stitched_trunk(encoder, method.needs(len(encoder.blocks)), outputs, plan, entire)
+    trunk = stitched_trunk(encoder, method.needs(encoder.depth), outputs, plan, entire)
     views = len(outputs[min(outputs)]) // plan.count
     size = (trunk.grid[0] * patch, trunk.grid[1] * patch)
     pixels = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)
@@ -85,14 +87,14 @@ def read_across(
         window = replace(window, features=F.normalize(torch.stack(merged).movedim(3, 1), dim=1))
     if window.regions is not None:
         window = replace(window, regions=window.regions.expand(views, -1, -1))
-    return method.tokens(trunk, window)
+    return method.tokens(trunk.read_as(method.patch_reading or "values"), window)
 
 
-def _stitched(y: Tensor, plan: WindowPlan, grid: Grid, patch: int) -> Tensor:
-    """(V * n) x (1 + N) x D to V x (1 + rows * columns) x D."""
-    views = _views(y[:, 1:].unflatten(1, plan.grid), plan.count)
+def _stitched(y: Tensor, plan: WindowPlan, grid: Grid, patch: int, prefix: int) -> Tensor:
+    """(V * n) x (P + N) x D to V x (P + rows * columns) x D."""
+    views = _views(y[:, prefix:].unflatten(1, plan.grid), plan.count)
     patches = torch.stack([merge_patches(view, plan, grid, patch).flatten(0, 1) for view in views])
-    first = y[:, :1].unflatten(0, (-1, plan.count)).mean(1)
+    first = y[:, :prefix].unflatten(0, (-1, plan.count)).mean(1)
     return torch.cat([first, patches], dim=1)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from itaclip.clip.trunk import MEAN, STD
+from itaclip.clip.towers import MEAN, STD
 from itaclip.errors import ItaclipError
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[Any]"

@@ -235,7 +235,7 @@ class _Shared:
         """By way, an image's features as if it were one window: V x 1 x r x c x E, flipped views flipped."""
         image, plan = self.images[i], self.plans[i]
         positions, multiple = next((way.method.positions, way.multiple) for way in self.ways.values())
-        wanted = inputs_of(reduce(or_, (w.method.needs(len(self.encoder.blocks)) for w in self.ways.values())))
+        wanted = inputs_of(reduce(or_, (w.method.needs(self.encoder.depth) for w in self.ways.values())))
         entire = whole_plan(plan, self.encoder.patch_size, multiple)
         passes: list[tuple[dict[int, Tensor], dict[Hashable, Tensor]]] = []
 

@@ -9,14 +9,15 @@ import logging
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from open_clip.model import CLIP
 from torch import Tensor, nn
 
+from itaclip.clip.towers import as_tower
 from itaclip.core.across import whole_plan
 from itaclip.core.decision import class_scores, label_map
 from itaclip.core.encoder import DenseEncoder
@@ -34,6 +35,9 @@ from itaclip.regions import RegionMap, RegionSource, map_correction, region_sour
 from itaclip.text import TextBank
 
 _LOG = logging.getLogger(__name__)
+
+_LEARNED_BY_CLIP = 100.0
+"""Inverse temperature of OpenAI's CLIP, the one that published values of `logit_scale` belong to."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +59,20 @@ class Pipeline(nn.Module):
     """Image tower and settings; stateless but for its weights.
 
     Args:
-        clip: open_clip's CLIP of OpenAI's layout; only the image tower is kept.
+        clip: open_clip's CLIP; the image tower is kept, and what the training learned of scores.
         settings: how to run it.
     """
 
-    def __init__(self, clip: CLIP, settings: Settings) -> None:
+    def __init__(self, clip: Any, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
-        blocks = len(clip.visual.transformer.resblocks)
-        method = settings.resolved_method(blocks)
-        if METHODS[settings.method].for_depth(blocks) != METHODS[settings.method]:
+        tower = as_tower(clip.visual)
+        method = settings.resolved_method(tower.depth, tower.resampling)
+        if METHODS[settings.method].for_depth(tower.depth) != METHODS[settings.method]:
             _LOG.info("%s: its layers were moved to those of %d blocks in proportion; no publication has tested that.",
-                      settings.method, blocks)  # fmt: skip
+                      settings.method, tower.depth)  # fmt: skip
         self.encoder = DenseEncoder(clip.visual, method).lower(settings.dtype)
+        self._temperature = 1.0 if clip.logit_bias is None else float(clip.logit_scale.exp()) / _LEARNED_BY_CLIP
         if settings.compile:
             self.encoder.compiled()
         self._second: dict[str, SecondEncoder] = {}
@@ -118,6 +123,7 @@ class Pipeline(nn.Module):
         Raises:
             ItaclipError: as `forward`, or another dtype.
         """
+        variants = [(self._at_temperature(settings), bank) for settings, bank in variants]
         readings = [self._reading(settings, bank) for settings, bank in variants]
         plans = [[self.plan(image, reading.settings) for image in images] for reading in readings]
         needed = {settings.regions for settings, _ in variants if settings.reads_regions}
@@ -204,13 +210,24 @@ class Pipeline(nn.Module):
 
     @property
     def _device(self) -> torch.device:
-        device: torch.device = self.encoder.visual.proj.device
-        return device
+        return self.encoder.tower.device
+
+    def _at_temperature(self, settings: Settings) -> Settings:
+        """A sigmoid model's `logit_scale` in proportion to what it learned itself.
+
+        Softmax over queries makes its scores comparable with those of other models: shares of
+        the queries, from which the bias, common to all, drops out.
+        """
+        if self._temperature == 1:
+            return settings
+        return settings.changed(logit_scale=settings.logit_scale * self._temperature)
 
     def _reading(self, settings: Settings, bank: TextBank) -> Reading:
         if settings.dtype != self.settings.dtype:
             raise ItaclipError(f"dtype = {settings.dtype!r}: the encoder was loaded as {self.settings.dtype!r}.")
-        method = settings.resolved_method(len(self.encoder.blocks))
+        tower = self.encoder.tower
+        method = settings.resolved_method(tower.depth, tower.resampling)
+        tower.check_reading(method.patch_reading)
         return Reading(settings, method, bank.features, self._multiple(settings))
 
     def _multiple(self, settings: Settings) -> int:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from itaclip.clip.towers import PatchReading, Positions
 from itaclip.core.encoder import DTYPES
-from itaclip.core.methods import METHODS, Method, Positions, attention, get_method
+from itaclip.core.methods import METHODS, Method, attention, get_method
 from itaclip.core.windows import Padding
 from itaclip.errors import ItaclipError, did_you_mean
 
@@ -45,7 +46,12 @@ class Settings:
     """Keep the last feed-forward network; None follows the method (ITACLIP drops it)."""
     pos_interpolation: Positions | None = None
     """How positional embeddings meet another token grid: "scale" with the factor
-    (n + 0.1) / table, "size", "antialias"; None follows the method."""
+    (n + 0.1) / table, "size", "antialias"; None follows the method in OpenAI's layout and the
+    library in timm's ("antialias")."""
+    patch_reading: PatchReading | None = None
+    """How patches enter the joint space where the tower pools by attention (SigLIP, PE-Core, CoCa):
+    "values", what the head returns for a patch alone; "values_linear", that without its
+    feed-forward network; "tokens", past the head. None takes "values" where there is a head."""
 
     method_options: tuple[tuple[str, Any], ...] = ()
     """Further options of the method by name, such as ``{"threshold": 0.2}`` for resclip; the
@@ -100,7 +106,8 @@ class Settings:
 
     # --- decision ---
     logit_scale: float = 40.0
-    """Inverse temperature of the softmax over queries (CLIP itself learned 100)."""
+    """Inverse temperature of the softmax over queries (CLIP itself learned 100). For models trained
+    with a sigmoid it is multiplied by their own inverse temperature / 100; the bias drops out."""
     prob_thd: float = 0.0
     """Pixels whose best class scores less become class 0; keep 0 without a background."""
     area_thd: float | None = None
@@ -146,6 +153,8 @@ class Settings:
             (self.attn_self or self.attention is None, "attention", "None where attn_self is False"),
             (self.pos_interpolation in (None, "scale", "size", "antialias"), "pos_interpolation",
              "None, scale, size or antialias"),
+            (self.patch_reading in (None, "values", "values_linear", "tokens"), "patch_reading",
+             "None, values, values_linear or tokens"),
             (self.padding in ("end", "centre"), "padding", "end or centre"),
             (self.slide_stride > 0, "slide_stride", "a positive number of pixels"),
             (not self.slide_crop or self.slide_stride <= self.slide_crop, "slide_stride",
@@ -169,8 +178,13 @@ class Settings:
             attention.named(self.attention)
         self.resolved_method(_ANY_DEPTH)
 
-    def resolved_method(self, blocks: int) -> Method:
-        """The method with these switches applied, for an image tower of so many blocks.
+    def resolved_method(self, blocks: int, resampling: Positions | None = None) -> Method:
+        """The method with these switches applied.
+
+        Args:
+            blocks: of the image tower.
+            resampling: how its library resamples positions, in the place of the method's way
+                (`itaclip.clip.towers.Tower`); `pos_interpolation` goes before both.
 
         Raises:
             ItaclipError: a switch that the method does not have.
@@ -181,7 +195,8 @@ class Settings:
             "feed_forward": self.feed_forward,
             "recipe": None if pairs is None else attention.named(pairs),
             "middle_layers": self.middle_layers,
-            "positions": self.pos_interpolation,
+            "positions": self.pos_interpolation or resampling,
+            "patch_reading": self.patch_reading,
         }
         chosen = {name: value for name, value in switches.items() if value is not None}
         return get_method(self.method, blocks=blocks, **chosen, **dict(self.method_options))

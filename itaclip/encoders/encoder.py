@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from itaclip.clip.trunk import MEAN, STD
+from itaclip.clip.towers import MEAN, STD
 from itaclip.errors import ItaclipError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

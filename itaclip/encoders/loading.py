@@ -13,7 +13,7 @@ from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT
 from torch import nn
 
-from itaclip.clip.loading import quiet, require_network, weight_folders
+from itaclip.clip.finding import quiet, require_network, weight_folders
 from itaclip.encoders.encoder import IMAGENET_MEAN, IMAGENET_STD, SecondEncoder
 from itaclip.encoders.weights import EVA, Weights, read_second_weights
 from itaclip.errors import ItaclipError, did_you_mean

@@ -9,7 +9,7 @@ from mmseg.models import SegDataPreProcessor
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from itaclip.clip.trunk import MEAN, STD
+from itaclip.clip.towers import MEAN, STD
 from itaclip.errors import ItaclipError
 
 

@@ -36,7 +36,7 @@ class ITACLIPSegmentor(BaseSegmentor):
 
     Args:
         model_name: CLIP's name or a path to its weights, see `itaclip.clip.load_clip`.
-        pretrained: open_clip's tag, or a path, for a named model.
+        pretrained: open_clip's tag, or a path, for a named model; None takes OpenAI's, or the only one.
         quick_gelu: overrides the activation that the weights tell of.
         name_path: class file, one class per line, synonyms separated by ", ".
         auxiliary_text_path: definitions or synonyms, ``name >=text`` per line; None for none.
@@ -57,7 +57,7 @@ class ITACLIPSegmentor(BaseSegmentor):
         self,
         name_path: str | Path,
         model_name: str = "ViT-B/16",
-        pretrained: str | None = "openai",
+        pretrained: str | None = None,
         quick_gelu: bool | None = None,
         auxiliary_text_path: str | Path | None = None,
         text_cache: bool = True,

@@ -1,18 +1,20 @@
-"""CLIP's text tower, batched and cut at the last end-of-text token."""
+"""CLIP's text tower, batched, and cut at the last end-of-text token where that changes nothing."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any, cast
 
-import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
+from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
 
 from itaclip.clip.blocks import run_block
+from itaclip.clip.tokenizer import TokenizerSource
 from itaclip.text.cache import TextCache, fingerprint
 
 _LOG = logging.getLogger(__name__)
@@ -25,35 +27,38 @@ _TOKENS_PER_PASS = 2048
 class TextEncoder(nn.Module):
     """Prompts to unit features in CLIP's joint space.
 
-    The tower is causal and reads the end-of-text position only, so dropping what
-    follows the last end-of-text of a batch changes nothing (ITACLIP, section 2).
+    A causal tower that reads the end-of-text position only is run on no more than the longest
+    prompt of a pass, since nothing that follows is seen (ITACLIP, section 2). Any other tower
+    runs as open_clip has it, on prompts of full length.
 
     Args:
-        clip: open_clip's CLIP of OpenAI's layout; only the text tower is kept.
+        clip: from `itaclip.clip.load_clip`; only the text tower is kept.
         cache: keeps what `itaclip.text.bank.ensemble` makes of this tower's features.
+
+    Raises:
+        ItaclipError: the tokenizer's files are nowhere.
     """
 
-    def __init__(self, clip: CLIP, cache: TextCache | None = None) -> None:
+    def __init__(self, clip: Any, cache: TextCache | None = None) -> None:
         super().__init__()
         self.cache = cache
-        self.token_embedding = clip.token_embedding
-        self.positional_embedding = clip.positional_embedding
-        self.blocks: nn.ModuleList = clip.transformer.resblocks
-        self.ln_final = clip.ln_final
-        self.text_projection = clip.text_projection
-        self.context_length = int(clip.positional_embedding.shape[0])
-        # CLIP's byte-pair vocabulary is the same for every architecture of this layout
-        self.tokenizer = open_clip.SimpleTokenizer(context_length=self.context_length)
+        tower = clip if isinstance(clip, CLIP) else clip.text
+        self.tower: nn.Module = CausalTower(tower) if _is_causal(tower) else tower
+        byte_pairs = TokenizerSource(context_length=int(clip.context_length))
+        self._source: TokenizerSource = getattr(clip, "tokenizer_source", byte_pairs)
+        self.context_length = self._source.context_length
+        self.tokenizer = self._source.load()
 
     @property
     def device(self) -> torch.device:
         """Where the tower computes."""
-        return self.token_embedding.weight.device
+        return next(self.tower.parameters()).device
 
     @cached_property
     def fingerprint(self) -> str:
-        """A name for these weights, the same on every machine."""
-        return fingerprint(self.named_parameters())
+        """A name for these weights and their tokenizer, the same on every machine."""
+        parts = [fingerprint(self.tower.named_parameters()), self.tokenizer.vocabulary, *map(str, self._source.options)]
+        return " ".join(part for part in parts if part)
 
     @torch.no_grad()
     def forward(self, prompts: Sequence[str]) -> Tensor:
@@ -64,8 +69,11 @@ class TextEncoder(nn.Module):
         """
         unique = list(dict.fromkeys(prompts))
         tokens = self.tokenizer(unique)
-        ends = tokens.argmax(dim=1)  # end-of-text has the highest id
-        self._report_cut(unique, ends)
+        if isinstance(self.tower, CausalTower):
+            ends = self.tower.ends(tokens)
+        else:
+            ends = torch.full((len(tokens),), tokens.shape[1] - 1)
+        self._report_cut(unique, tokens)
         features: list[Tensor] = [torch.empty(0)] * len(unique)
         order = ends.argsort(stable=True).tolist()
         while order:
@@ -73,23 +81,71 @@ class TextEncoder(nn.Module):
             width = int(ends[order[-1]]) + 1
             count = max(1, _TOKENS_PER_PASS // width)
             part, order = order[-count:], order[:-count]
-            encoded = self._encode(tokens[part, :width].to(self.device), ends[part].to(self.device))
-            for i, feature in zip(part, encoded, strict=True):
+            encoded = self.encode(tokens[part, :width].to(self.device), ends[part].to(self.device))
+            for i, feature in zip(part, F.normalize(encoded.float(), dim=-1), strict=True):
                 features[i] = feature
         place = {prompt: i for i, prompt in enumerate(unique)}
         return torch.stack([features[place[prompt]] for prompt in prompts])
 
-    def _encode(self, tokens: Tensor, ends: Tensor) -> Tensor:
-        x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
-        for block in self.blocks:
-            x = run_block(block, x, causal=True)
-        x = self.ln_final(x[torch.arange(len(x), device=x.device), ends])
-        return F.normalize((x @ self.text_projection).float(), dim=-1)
+    def encode(self, tokens: Tensor, ends: Tensor) -> Tensor:
+        """Features before normalisation, T x E, as open_clip's ``encode_text`` gives them.
 
-    def _report_cut(self, prompts: Sequence[str], ends: Tensor) -> None:
-        for i in (ends == self.context_length - 1).nonzero().flatten().tolist():
-            if len(self.tokenizer.encode(prompts[i])) + 2 > self.context_length:
+        Args:
+            tokens: T x M token ids; M is the full length unless the tower is causal.
+            ends: T, places of the end-of-text tokens; read by causal towers.
+        """
+        return cast(Tensor, self.tower(tokens, ends) if isinstance(self.tower, CausalTower) else self.tower(tokens))
+
+    def _report_cut(self, prompts: Sequence[str], tokens: Tensor) -> None:
+        full = tokens[:, self.context_length - 1] != self.tokenizer.padding
+        for i in full.nonzero().flatten().tolist():
+            if self.tokenizer.length(prompts[i]) > self.context_length:
                 _LOG.warning(
                     "A prompt is longer than CLIP's %d tokens; its end is not read: %.60s...",
                     self.context_length, prompts[i],
                 )  # fmt: skip
+
+
+class CausalTower(nn.Module):
+    """OpenAI's text tower: causal blocks, and the end-of-text token's feature projected.
+
+    Args:
+        tower: open_clip's ``CLIP`` or ``TextTransformer``, whose parts are taken over.
+    """
+
+    def __init__(self, tower: Any) -> None:
+        super().__init__()
+        self.token_embedding = tower.token_embedding
+        self.positional_embedding = tower.positional_embedding
+        self.blocks: nn.ModuleList = tower.transformer.resblocks
+        self.ln_final = tower.ln_final
+        self.text_projection = tower.text_projection
+        pooling = tower.text_pool_type if isinstance(tower, CLIP) else tower.pool_type
+        end = tower.text_eos_id if isinstance(tower, CLIP) else tower.eos_id
+        self._end: int | None = end if pooling == "eos" else None
+
+    def ends(self, tokens: Tensor) -> Tensor:
+        """Place of the end-of-text token in every row: the highest id, or one of its own."""
+        return (tokens if self._end is None else (tokens == self._end).int()).argmax(dim=1)
+
+    def forward(self, tokens: Tensor, ends: Tensor) -> Tensor:
+        """T x M tokens to T x E, reading places `ends`."""
+        x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
+        for block in self.blocks:
+            x = run_block(block, x, causal=True)
+        x = self.ln_final(x[torch.arange(len(x), device=x.device), ends])
+        if self.text_projection is None:
+            return x
+        if isinstance(self.text_projection, nn.Linear):
+            return cast(Tensor, self.text_projection(x))
+        return x @ self.text_projection
+
+
+def _is_causal(tower: Any) -> bool:
+    """Whether what follows the end of a text is never seen, in blocks that `run_block` knows."""
+    if not isinstance(tower, (CLIP, TextTransformer)) or tower.attn_mask is None:
+        return False
+    if isinstance(tower, TextTransformer) and (tower.cls_emb is not None or tower.pool_type not in ("argmax", "eos")):
+        return False
+    blocks = tower.transformer.resblocks
+    return all(isinstance(block, ResidualAttentionBlock) and isinstance(block.ls_1, nn.Identity) for block in blocks)

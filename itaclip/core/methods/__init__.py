@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
+from itaclip.clip.towers import Positions
 from itaclip.core.methods import attention
 from itaclip.core.methods.attention import Recipe
 from itaclip.core.methods.corrclip import CorrCLIP
 from itaclip.core.methods.gem import GEM
 from itaclip.core.methods.last_block import LastBlock
-from itaclip.core.methods.method import Method, Positions, Window, scaled_layers
+from itaclip.core.methods.method import Method, Window, scaled_layers
 from itaclip.core.methods.proxyclip import ProxyCLIP
 from itaclip.core.methods.resclip import ResCLIP
 from itaclip.core.methods.scclip import SCCLIP

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from itaclip.clip.blocks import Projections, attend
-from itaclip.clip.trunk import Grid
+from itaclip.clip.towers import Grid
 from itaclip.errors import ItaclipError
 
 Recipe = Callable[[Projections, Tensor, Grid], Tensor]
@@ -64,7 +64,8 @@ def neighbour(std: float) -> Recipe:
     """softmax(k k' s + G) v with G a Gaussian window on the grid: NACLIP (Hajimiri et al., WACV 2025)."""
 
     def recipe(p: Projections, value: Tensor, grid: Grid) -> Tensor:
-        bias = gaussian_window(grid, std, p.key.device).to(p.key.dtype)
+        prefix = p.key.shape[-2] - grid[0] * grid[1]
+        bias = gaussian_window(grid, std, prefix, p.key.device).to(p.key.dtype)
         return attend(p.key, p.key, value, bias=bias)
 
     return recipe
@@ -119,9 +120,9 @@ self_self = named("qq+kk")
 
 
 @lru_cache(maxsize=32)
-def gaussian_window(grid: Grid, std: float, device: torch.device) -> Tensor:
-    """N x N bias exp(-d^2 / (2 std^2)), d in patches; row and column of the class token are 0."""
+def gaussian_window(grid: Grid, std: float, prefix: int, device: torch.device) -> Tensor:
+    """Bias exp(-d^2 / (2 std^2)), d in patches: (P + N) x (P + N), 0 for the P tokens before the patches."""
     y, x = torch.meshgrid(*(torch.arange(side, device=device) for side in grid), indexing="ij")
     places = torch.stack([y.flatten(), x.flatten()], dim=1).float()
     squared = (places[:, None] - places[None]).square().sum(-1)
-    return F.pad(torch.exp(-squared / (2 * std**2)), (1, 0, 1, 0))
+    return F.pad(torch.exp(-squared / (2 * std**2)), (prefix, 0, prefix, 0))

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itaclip.clip.blocks import Block, Projections, feed_forward, merge_heads, project, query_of
+from itaclip.clip.blocks import Projections
+from itaclip.clip.towers import TowerBlock
 from itaclip.clip.trunk import Needs, Trunk
 from itaclip.core.methods.method import FeatureKind, Method, Window, scaled_layers
 from itaclip.core.methods.proxyclip import attended, cosines, masked_softmax, required
@@ -55,12 +56,12 @@ class CorrCLIP(Method):
         first, end = self.spatial_layers
         mean = sum(trunk.output(layer) for layer in range(first, end + 1)) / (end - first + 1)
         main = attended(last, attention, p, trunk.grid, target)
-        spatial = attended(last, attention, project(last, torch.as_tensor(mean)), trunk.grid, target)
+        spatial = attended(last, attention, last.project(torch.as_tensor(mean)), trunk.grid, target)
 
         # the regions on CLIP's grid, and their tokens back on the second encoder's
         on_patches = _nearest(regions.unflatten(1, target), trunk.grid).flatten(1)
         ordinary = [trunk.projections(number) for number in range(1, trunk.depth + 1)]
-        tokens = region_tokens(trunk.blocks, trunk.output(0)[:, :1], ordinary, on_patches, count)
+        tokens = region_tokens(trunk.blocks, trunk.output(0), ordinary, on_patches, count)
         on_places = _nearest(on_patches.unflatten(1, trunk.grid), target).flatten(1)
         semantic = tokens.gather(1, on_places[..., None].expand(-1, -1, tokens.shape[-1]))
 
@@ -116,15 +117,16 @@ def scope(similarity: Tensor, regions: Tensor) -> Tensor:
 
 
 def region_tokens(
-    blocks: Sequence[Block], class_token: Tensor, projections: Sequence[Projections], regions: Tensor, count: int
+    blocks: Sequence[TowerBlock], embedded: Tensor, projections: Sequence[Projections], regions: Tensor, count: int
 ) -> Tensor:
     """Copies of the class token that see the class token and the patches of one region each.
 
-    The ordinary tokens do not see them, so the ordinary blocks need not run again.
+    The ordinary tokens do not see them, so the ordinary blocks need not run again. In a tower
+    without a class token, a region's token begins as the mean of the region's patches.
 
     Args:
         blocks: all of the tower's.
-        class_token: B x 1 x D, before the first block.
+        embedded: B x (P + N) x D, before the first block.
         projections: of the ordinary tokens, block by block.
         regions: B x N int64, of the patches.
         count: R.
@@ -133,12 +135,18 @@ def region_tokens(
         B x R x D after the last block.
     """
     member = F.one_hot(regions, count).transpose(1, 2).bool()  # B x R x N
-    seen = F.pad(member, (1, 0), value=True)[:, None]
-    x = class_token.expand(-1, count, -1)
+    prefix = embedded.shape[1] - regions.shape[1]
+    if prefix:
+        x = embedded[:, :1].expand(-1, count, -1)
+        seen = F.pad(member, (prefix, 0), value=True)[:, None]
+    else:
+        weights = member.to(embedded.dtype)
+        x = weights @ embedded / weights.sum(2, keepdim=True).clamp(min=1)
+        seen = (member | ~member.any(2, keepdim=True))[:, None]  # a region of no patches, which nobody asks for
     for block, p in zip(blocks, projections, strict=True):
-        heads = F.scaled_dot_product_attention(query_of(block, x), p.key, p.value, attn_mask=seen)
-        x = x + merge_heads(block, heads).to(x.dtype)
-        x = x + feed_forward(block, x)
+        heads = F.scaled_dot_product_attention(block.query_of(x), p.key, p.value, attn_mask=seen)
+        x = x + block.merge_heads(heads).to(x.dtype)
+        x = x + block.feed_forward(x)
     return x
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from itaclip.clip.trunk import Needs, Trunk, finish_block
+from itaclip.clip.towers import Positions
+from itaclip.clip.trunk import Needs, Trunk
 from itaclip.core.methods.attention import Recipe, generalised
-from itaclip.core.methods.method import Method, Positions, Window
+from itaclip.core.methods.method import Method, Window
 from itaclip.errors import ItaclipError
 
 
@@ -40,5 +41,5 @@ class GEM(Method):
         for number in range(first + 1, trunk.depth + 1):
             p = trunk.projections(number)
             heads = self.recipe(p, p.value, trunk.grid)
-            x = finish_block(trunk.block(number), x, heads, self.residual, self.feed_forward)
+            x = trunk.block(number).finish(x, heads, self.residual, self.feed_forward)
         return trunk.read_out(x)

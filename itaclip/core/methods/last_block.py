@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from itaclip.clip.trunk import Needs, Trunk, finish_block
+from itaclip.clip.trunk import Needs, Trunk
 from itaclip.core.methods.attention import Recipe, query_key
 from itaclip.core.methods.method import PUBLISHED_BLOCKS, Method, Window, scaled_layers
 from itaclip.errors import ItaclipError
@@ -46,7 +46,7 @@ class LastBlock(Method):
         if self.middle_layers:
             middle = [self.recipe(trunk.projections(layer), p.value, trunk.grid) for layer in self.middle_layers]
             out = 0.5 * out + sum(middle) * (0.5 / len(middle))
-        x = finish_block(trunk.last, trunk.output(trunk.depth - 1), out, self.residual, self.feed_forward)
+        x = trunk.last.finish(trunk.output(trunk.depth - 1), out, self.residual, self.feed_forward)
         return trunk.read_out(x)
 
     def for_depth(self, depth: int) -> LastBlock:

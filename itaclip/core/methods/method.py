@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
 from torch import Tensor
 
+from itaclip.clip.towers import PatchReading, Positions
 from itaclip.clip.trunk import Needs, Trunk
 
-Positions: TypeAlias = Literal["scale", "size", "antialias"]
 FeatureKind: TypeAlias = Literal["tokens", "query_key"]
 
 PUBLISHED_BLOCKS = 12
@@ -51,9 +51,12 @@ class Method:
         positions: how positional embeddings are resampled to another token grid:
             "scale" with the factor (n + 0.1) / table, which every published code but
             GEM's uses; "size" to the exact size; "antialias" as GEM does.
+        patch_reading: how patches pass a pooling head (`itaclip.clip.towers.Tower.joint`); None
+            takes the head's values.
     """
 
     positions: Positions = "scale"
+    patch_reading: PatchReading | None = field(default=None, kw_only=True)
 
     reads_text: ClassVar[bool] = False
     reads_features: ClassVar[FeatureKind | None] = None

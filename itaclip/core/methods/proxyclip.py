@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itaclip.clip.blocks import Block, Projections
+from itaclip.clip.blocks import Projections
+from itaclip.clip.towers import Grid, TowerBlock
 from itaclip.clip.trunk import Needs, Trunk
 from itaclip.core.methods.method import FeatureKind, Method, Window
 from itaclip.errors import ItaclipError
@@ -64,21 +65,21 @@ def masked_softmax(weights: Tensor, allowed: Tensor) -> Tensor:
     return weights.masked_fill(~(allowed | itself), -torch.inf).softmax(-1)
 
 
-def attended(block: Block, attention: Tensor, p: Projections, grid: tuple[int, int], target: tuple[int, ...]) -> Tensor:
+def attended(block: TowerBlock, attention: Tensor, p: Projections, grid: Grid, target: tuple[int, ...]) -> Tensor:
     """One map for all heads on the patches' values, resized to its grid, and the output projection.
 
     Args:
         block: whose output projection is applied.
         attention: B x HW x HW, rows that sum to 1.
-        p: projections of all tokens of the block, class token first.
+        p: projections of all tokens of the block, the patches last.
         grid: r x c, of the patches.
         target: H x W.
 
     Returns:
         B x HW x D float32.
     """
-    values = p.value[:, :, 1:].transpose(2, 3).flatten(1, 2).unflatten(2, grid)  # B x D x r x c, heads side by side
+    patches = p.value[:, :, p.value.shape[2] - grid[0] * grid[1] :]
+    values = patches.transpose(2, 3).flatten(1, 2).unflatten(2, grid)  # B x D x r x c, heads side by side
     values = F.interpolate(values.float(), size=tuple(target), mode="bilinear", align_corners=False)
     mixed = attention @ values.flatten(2).transpose(1, 2)
-    out: Tensor = block.attn.out_proj(mixed.to(p.value.dtype))
-    return out.float()
+    return block.output(mixed.to(p.value.dtype)).float()

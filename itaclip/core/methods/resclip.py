@@ -1,7 +1,7 @@
 """ResCLIP: middle blocks' attention and a first result, added to another method's attention (Yang et al., CVPR 2025).
 
 Shapes: B windows, N patches on r x c, Q queries, h heads; similarities and maps are
-B x h x (N + 1) x (N + 1), the class token first.
+B x h x (P + N) x (P + N), with P tokens before the patches: CLIP's class token, or none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from itaclip.clip.blocks import Projections
-from itaclip.clip.trunk import Grid, Needs, Trunk, finish_block
+from itaclip.clip.towers import Grid
+from itaclip.clip.trunk import Needs, Trunk
 from itaclip.core.methods.attention import gaussian_window
 from itaclip.core.methods.method import PUBLISHED_BLOCKS, Method, Window, scaled_layers
 from itaclip.core.methods.proxyclip import required
@@ -65,7 +66,7 @@ class ResCLIP(Method):
         tokens = self._last_block(trunk, residual, None)
         if self.feedback_scale is None:
             return tokens
-        feedback = self.feedback(self.patch_labels(tokens, window), trunk.grid)
+        feedback = self.feedback(self.patch_labels(tokens, window), trunk.grid, trunk.prefix)
         return self._last_block(trunk, residual, feedback)
 
     def _last_block(self, trunk: Trunk, residual: Tensor, feedback: Tensor | None) -> Tensor:
@@ -80,12 +81,12 @@ class ResCLIP(Method):
                 weight = self.feedback_weight
                 similarity = self.feedback_scale * ((1 - weight) * similarity + (weight * feedback)[:, None])
             if self.base == "naclip":
-                similarity = similarity + gaussian_window(trunk.grid, _STD, similarity.device)
+                similarity = similarity + gaussian_window(trunk.grid, _STD, trunk.prefix, similarity.device)
             attention = attention + similarity.softmax(-1)
         attention = self.residual_scale * torch.lerp(torch.as_tensor(attention), residual, self.residual_weight)
         heads = attention.to(p.value.dtype) @ p.value
         whole = self.base == "sclip"  # the others return the attention alone
-        x = finish_block(trunk.last, trunk.output(trunk.depth - 1), heads, whole, whole)
+        x = trunk.last.finish(trunk.output(trunk.depth - 1), heads, whole, whole)
         return trunk.read_out(x.float())
 
     def patch_labels(self, tokens: Tensor, window: Window) -> Tensor:
@@ -113,14 +114,14 @@ class ResCLIP(Method):
         order = torch.arange(queries - 1, -1, -1, device=counts.device)
         return (counts * queries + order).argmax(2)
 
-    def feedback(self, labels: Tensor, grid: Grid) -> Tensor:
-        """Which patches belong together by a first result, in [0, 1]: B x (N + 1) x (N + 1) float16, as published."""
+    def feedback(self, labels: Tensor, grid: Grid, prefix: int) -> Tensor:
+        """Which patches belong together by a first result, in [0, 1]: B x (P + N) x (P + N) float16, as published."""
         agree = (labels[:, :, None] == labels[:, None]).float()
         if self.decay:
             agree = agree * _decay(labels, grid)
         smoothed = agree @ smoothing(labels.shape[1], labels.device)
         belong = smoothed / (smoothed.sum(-1, keepdim=True) + 1e-8)
-        return F.pad((belong / belong.amax((1, 2), keepdim=True)).half(), (1, 0, 1, 0))
+        return F.pad((belong / belong.amax((1, 2), keepdim=True)).half(), (prefix, 0, prefix, 0))
 
     def for_depth(self, depth: int) -> ResCLIP:
         return self if depth == PUBLISHED_BLOCKS else replace(self, layers=scaled_layers(self.layers, depth))

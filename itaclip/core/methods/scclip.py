@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itaclip.clip.blocks import Block, attend, merge_heads, project
-from itaclip.clip.trunk import Grid, Needs, Trunk
+from itaclip.clip.blocks import attend
+from itaclip.clip.towers import Grid, TowerBlock
+from itaclip.clip.trunk import Needs, Trunk
 from itaclip.core.methods.method import PUBLISHED_BLOCKS, Method, Window, scaled_layers
 
 _WEAK = 0.4
@@ -28,7 +29,8 @@ class SCCLIP(Method):
         similarity_layer: block whose patches tell which patches belong together.
         refine_layer: block whose similarities smooth the result.
         fused_layers: first and last of the blocks whose sum is the second branch.
-        class_weight: weight of the class token that is added to every patch.
+        class_weight: weight of the class token that is added to every patch; a tower without one
+            has the mean of its patches there.
         neighbours: k of the local outlier factor.
         outlier_quantile: patches above this quantile of the factor are outliers.
     """
@@ -46,27 +48,27 @@ class SCCLIP(Method):
 
     def tokens(self, trunk: Trunk, window: Window) -> Tensor:
         y = trunk.output(trunk.depth - 1).float()
-        outliers = self.outliers(y[:, 1:])
-        similarity_input = _repaired(trunk.output(self.similarity_layer)[:, 1:].float(), outliers, trunk.grid)
+        outliers = self.outliers(trunk.patches(y))
+        similarity_input = _repaired(trunk.patches(trunk.output(self.similarity_layer)).float(), outliers, trunk.grid)
         similarity = _cosines(similarity_input)
         centred = similarity - similarity.mean((1, 2), keepdim=True)
         bias = (3 * centred).masked_fill(centred < 0, -torch.inf)
-        after = _averaging(_cosines(trunk.output(self.refine_layer)[:, 1:].float()))
+        after = _averaging(_cosines(trunk.patches(trunk.output(self.refine_layer)).float()))
 
-        repaired = _averaging(similarity) @ _repaired(y[:, 1:], outliers, trunk.grid)
-        x = self._last_block(trunk.last, repaired, y[:, :1], bias)
+        repaired = _averaging(similarity) @ _repaired(trunk.patches(y), outliers, trunk.grid)
+        x = self._last_block(trunk.last, repaired, trunk.summary(y), bias)
         first, last = self.fused_layers
         fused = sum(trunk.output(layer).float() for layer in range(first + 1, last + 1)) + trunk.output(first).float()
-        x = x + self._last_block(trunk.last, fused[:, 1:], fused[:, :1], bias)
+        x = x + self._last_block(trunk.last, trunk.patches(fused), trunk.summary(fused), bias)
         # smoothing is linear, so both branches are smoothed together
         return trunk.on_grid(trunk.joint(trunk.norm(after @ x)))
 
-    def _last_block(self, block: Block, patches: Tensor, class_token: Tensor, bias: Tensor) -> Tensor:
+    def _last_block(self, block: TowerBlock, patches: Tensor, class_token: Tensor, bias: Tensor) -> Tensor:
         """``(softmax(M) + softmax(s k k')) / 2`` on the values, output projection, plus the class token."""
-        p = project(block, patches)
+        p = block.project(patches)
         given = bias.softmax(-1).to(p.value.dtype)[:, None] @ p.value
         heads = (given + attend(p.key, p.key, p.value)) / 2
-        return merge_heads(block, heads).float() + self.class_weight * class_token
+        return block.merge_heads(heads).float() + self.class_weight * class_token
 
     def outliers(self, patches: Tensor) -> Tensor:
         """Which patches stand out: B x N bool, for B x N x D patches of block L - 1."""

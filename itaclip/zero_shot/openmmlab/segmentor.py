@@ -13,7 +13,7 @@ from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from itaclip.clip import load_clip
+from itaclip.clip.loading import load_openai_clip
 from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.figures.palette import palette
 from itaclip.text import TextCache, TextEncoder, default_folder
@@ -42,7 +42,7 @@ class ZeroShotSegmentor(BaseSegmentor):
         seen: those with masks; None takes all others.
         mode: "inductive", "transductive" (unseen pixels get pseudo labels) or "fully".
         model_name: CLIP's name or a path to its weights, see `itaclip.clip.load_clip`.
-        pretrained: open_clip's tag, or a path, for a named model.
+        pretrained: open_clip's tag, or a path, for a named model; None takes OpenAI's, or the only one.
         templates: prompts of the classes, a key of `itaclip.zero_shot.texts.TEMPLATES`.
         words: what to say for some classes instead of their names.
         text_cache: keep class embeddings on disk for the next start, see `itaclip.text.TextCache`.
@@ -70,7 +70,7 @@ class ZeroShotSegmentor(BaseSegmentor):
         seen: Sequence[str | int] | None = None,
         mode: Mode = "inductive",
         model_name: str = "ViT-B/16",
-        pretrained: str | None = "openai",
+        pretrained: str | None = None,
         templates: str = "single",
         words: Mapping[str, str] | None = None,
         text_cache: bool = True,
@@ -105,7 +105,7 @@ class ZeroShotSegmentor(BaseSegmentor):
         if self.windows.stride > sizes.image_size:
             raise ItaclipError(f"stride = {self.windows.stride}: more than image_size ({sizes.image_size}).")
 
-        clip = load_clip(model_name, pretrained)
+        clip = load_openai_clip(model_name, pretrained)
         texts = TextEncoder(clip, TextCache(default_folder()) if text_cache else None)
         features = class_embeddings(texts, names, templates, words)
         self.register_buffer("text_features", features, persistent=False)

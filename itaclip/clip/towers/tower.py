@@ -1,0 +1,234 @@
+"""What methods know of an image tower, whatever family it is of.
+
+Shapes: B windows, P tokens before the patches (class token, registers), N patches on a grid of
+r x c, D width, E joint space, h heads of d channels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from itaclip.clip.blocks import Projections, attend
+from itaclip.errors import ItaclipError
+
+Grid: TypeAlias = tuple[int, int]
+Positions: TypeAlias = Literal["scale", "size", "antialias"]
+PatchReading: TypeAlias = Literal["values", "values_linear", "tokens"]
+
+# CLIP's channel statistics of 0..255 RGB values, as every published configuration rounds them.
+# All pixels of the pipeline are normalised with them; a tower that wants others converts.
+MEAN = (122.771, 116.746, 104.094)
+STD = (68.501, 66.632, 70.323)
+
+_ALIKE = 1e-3  # CLIP's own statistics differ from the rounded ones by far less, others by more
+
+
+class TowerBlock(ABC):
+    """A pre-norm transformer block, bound to the positions of a token grid."""
+
+    @abstractmethod
+    def project(self, x: Tensor) -> Projections:
+        """Queries, keys and values of ``norm_1(x)``, as the tower's attention compares them.
+
+        Biases, norms and rotations are included.
+
+        Args:
+            x: B x (P + N) x D. What precedes the N patches of the grid has no place on it, so P
+                may be any number, 0 included.
+        """
+
+    def query_of(self, x: Tensor) -> Tensor:
+        """The queries alone, of M tokens without a place on the grid: B x h x M x d."""
+        return self.project(x).query
+
+    @abstractmethod
+    def output(self, heads: Tensor) -> Tensor:
+        """Heads side by side, ... x (h d), through all that follows the attention up to the residual.
+
+        That is a norm where the tower has one there, the output projection, LayerScale: ... x D.
+        """
+
+    @abstractmethod
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """The feed-forward network of ``norm_2(x)``, LayerScale included, without the residual."""
+
+    @abstractmethod
+    def lower(self, dtype: torch.dtype) -> None:
+        """Put the matrices into another precision; the norms before them stay in float32."""
+
+    def merge_heads(self, heads: Tensor) -> Tensor:
+        """`output` of B x h x M x d."""
+        batch, _, tokens, _ = heads.shape
+        return self.output(heads.transpose(1, 2).reshape(batch, tokens, -1))
+
+    def run(self, x: Tensor, projections: Projections | None = None) -> Tensor:
+        """The block as it was trained: attention and feed-forward network, each with a residual."""
+        p = projections or self.project(x)
+        x = x + self.merge_heads(attend(p.query, p.key, p.value))
+        return x + self.feed_forward(x)
+
+    def finish(self, x: Tensor, heads: Tensor, residual: bool, with_feed_forward: bool) -> Tensor:
+        """What follows the attention: output projection, residual, feed-forward network.
+
+        Args:
+            x: B x M x D, the block's input.
+            heads: B x h x M x d, what its attention returned.
+            residual: add the input.
+            with_feed_forward: run the feed-forward network, with its residual.
+        """
+        update = self.merge_heads(heads).to(x.dtype)
+        x = x + update if residual else update
+        return x + self.feed_forward(x) if with_feed_forward else x
+
+
+class Tower(ABC):
+    """One image tower: embedding, blocks, last norm, and the way into the joint space.
+
+    It holds no weights of its own: they are those of the library's module, `visual`.
+
+    Attributes:
+        visual: the library's module.
+        patch_size: side of a patch in pixels.
+        table_side: side of the square token grid of training.
+        prefix: tokens before the patches, P; the class token is the first of them.
+        depth: number of blocks, L.
+        channels: of the joint space, E.
+        resampling: how the library resamples positions to other grids. None for OpenAI's layout,
+            where every method follows its own published code (`Method.positions`).
+        readings: ways of reading patches that a pooling head leaves open (`joint`); empty where
+            the joint space is a projection of tokens.
+        conversion: factors and offsets per channel from pixels normalised with `MEAN` and `STD` to
+            those that the tower was trained to see; None where they are the same.
+    """
+
+    patch_size: int
+    table_side: int
+    prefix: int
+    depth: int
+    channels: int
+    resampling: ClassVar[Positions | None] = None
+    readings: tuple[PatchReading, ...] = ()
+
+    def __init__(self, visual: Any) -> None:
+        self.visual = visual
+        mean, std = getattr(visual, "image_mean", None), getattr(visual, "image_std", None)
+        self.conversion = None if mean is None or std is None else _conversion(mean, std)
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square images that the model was trained on."""
+        return self.patch_size * self.table_side
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tower computes."""
+        found: torch.device = next(self.visual.parameters()).device
+        return found
+
+    @abstractmethod
+    def embed(self, pixels: Tensor, grid: Grid, rule: Positions) -> Tensor:
+        """Tokens before the first block, B x (P + N) x D.
+
+        Args:
+            pixels: B x 3 x h x w, normalised for this tower, of whole patches.
+            grid: rows and columns of patches.
+            rule: how a table of positions meets a grid other than its own.
+        """
+
+    @abstractmethod
+    def blocks(self, grid: Grid) -> Sequence[TowerBlock]:
+        """The L blocks for tokens on a grid; what they hold of it is made once."""
+
+    @abstractmethod
+    def norm(self, x: Tensor) -> Tensor:
+        """The last norm: the one that tokens meet before they are pooled or projected."""
+
+    @abstractmethod
+    def joint(self, normed: Tensor, reading: PatchReading = "values") -> Tensor:
+        """Into the joint space, token by token: ... x D to ... x E.
+
+        A class token is projected, and so is every patch. A pooling head averages its values
+        over the tokens; there ``"values"`` gives what the head would return if it attended to
+        this token alone, ``"values_linear"`` leaves out the head's feed-forward network, and
+        ``"tokens"`` passes the head over.
+        """
+
+    @abstractmethod
+    def pooled(self, x: Tensor) -> Tensor:
+        """The library's feature of whole images, B x E, from the last block's output."""
+
+    @abstractmethod
+    def lower(self, dtype: torch.dtype) -> None:
+        """Put the matrices of embedding and blocks into another precision."""
+
+    def round_to_int8(self, between: torch.dtype) -> None:
+        """Put the matrices into 8 bits.
+
+        Raises:
+            ItaclipError: the family has no such products here.
+        """
+        raise ItaclipError("dtype = 'int8': only towers of OpenAI's layout run in 8 bits; take bf16 or fp32.")
+
+    def check_reading(self, reading: PatchReading | None) -> None:
+        """Refuse a reading that this tower does not leave open.
+
+        Raises:
+            ItaclipError: it is none of `readings`.
+        """
+        if reading is not None and reading not in self.readings:
+            open_here = ", ".join(self.readings)
+            raise ItaclipError(
+                f"patch_reading = {reading!r}: "
+                + (f"this model's patches can be read as {open_here}." if open_here else
+                   "this model has no pooling head; its patches are projected as its class token is. Leave it None.")
+            )  # fmt: skip
+
+
+def patch_rows(pixels: Tensor, grid: Grid, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Patches of B x 3 x h x w pixels by a convolution's weight (D x 3 x p x p): B x N x D.
+
+    A matrix product, for a GPU's convolutions round float32 to TF32 unless told otherwise.
+    """
+    patch = weight.shape[-1]
+    cut = pixels.to(weight.dtype).reshape(len(pixels), -1, grid[0], patch, grid[1], patch)
+    rows = cut.permute(0, 2, 4, 1, 3, 5).reshape(len(pixels), grid[0] * grid[1], -1)
+    return F.linear(rows, weight.flatten(1), bias)
+
+
+def resample(table: Tensor, side: int, grid: Grid, rule: Positions) -> Tensor:
+    """A square table of positions for another token grid, bicubic.
+
+    Args:
+        table: (P + side^2) x D; what precedes the patches stays as it is.
+        side: of the table's grid.
+        grid: rows and columns wanted.
+        rule: "scale" with the factor (n + 0.1) / side, as published dense codes do; "size" to the
+            exact size; "antialias" likewise and smoothed where it shrinks, as open_clip and timm do.
+
+    Returns:
+        (P + rows * columns) x D.
+    """
+    if grid == (side, side):
+        return table
+    first, patches = table[: len(table) - side * side].float(), table[len(table) - side * side :].float()
+    square = patches.T.reshape(1, -1, side, side)
+    if rule == "scale":
+        factors = [(n + 0.1) / side for n in grid]
+        found = F.interpolate(square, scale_factor=factors, mode="bicubic", recompute_scale_factor=False)
+    else:
+        found = F.interpolate(square, size=grid, mode="bicubic", antialias=rule == "antialias")
+    return torch.cat([first, found.flatten(2)[0].T])
+
+
+def _conversion(mean: Sequence[float], std: Sequence[float]) -> tuple[list[float], list[float]] | None:
+    """Scale and shift from CLIP's statistics to others of values in [0, 1]; None where they are CLIP's."""
+    scale = [by / (255 * to) for by, to in zip(STD, std, strict=True)]
+    shift = [(by / 255 - to) / s for by, to, s in zip(MEAN, mean, std, strict=True)]
+    alike = max(abs(s - 1) for s in scale) < _ALIKE and max(map(abs, shift)) < _ALIKE
+    return None if alike else (scale, shift)
