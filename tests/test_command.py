@@ -53,8 +53,6 @@ def test_a_wrong_word_is_told_in_a_line() -> None:
         ((), "name the classes"),
         (("--classes-file", "missing.txt"), "missing.txt: no such file"),
         (("--classes", "cat", "--batch", "0"), "--batch 0: expected 1 or more"),
-        (("--classes", "cat", "--shard", "3/2"), "--shard 3/2: expected 0 <= I < N"),
-        (("--classes", "cat", "--shard", "one"), "--shard one: expected I/N"),
         (("--classes", "cat", "--set", "pamr"), "--set 'pamr': expected KEY=VALUE"),
         (("--classes", "cat", "--set", "pamr_stp=1"), "Did you mean 'pamr_steps'"),
         (("--classes", "cat", "--set", "prob_thd=7"), r"prob_thd = 7: expected in \[0, 1\]"),
