@@ -26,9 +26,6 @@ LARGEST = 100_000_000
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is opened. PIL knows more, and starts other programs for some of them (EPS)."""
 
-SUFFIXES = frozenset([".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp"])
-"""Endings by which images in a folder are told from other files."""
-
 
 def read_image(source: ImageSource, largest: int = LARGEST) -> NDArray[np.uint8]:
     """An image as it is meant to be seen: H x W x 3 uint8 RGB.

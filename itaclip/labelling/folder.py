@@ -19,14 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from itaclip import figures
-from itaclip.core.images import SUFFIXES, read_image
+from itaclip.core.images import read_image
 from itaclip.errors import ItaclipError
-from itaclip.files import atomic_path, write_json
+from itaclip.files import IMAGE_SUFFIXES, atomic_path, write_json
 from itaclip.labelling.batches import read_ahead, segment_batch
 from itaclip.labelling.video import VIDEO_SUFFIXES, segment_video
 from itaclip.result import Result
 from itaclip.segmenter import Segmenter
 from itaclip.vocabulary import Vocabulary
+
+_SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,16 @@ def find_items(inputs: Sequence[str | Path]) -> list[Item]:
     for entry in map(str, inputs):
         path = Path(entry)
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES and p.is_file())
+            found = sorted(
+                p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and p.is_file()
+            )
             roots.append(path.resolve())
         else:
             found = [path] if path.is_file() else sorted(Path(p) for p in glob.glob(entry, recursive=True))  # noqa: PTH207
             found = [p for p in found if p.is_file()]
             roots += [p.resolve().parent for p in found]
         if not found:
-            kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES | VIDEO_SUFFIXES))
+            kinds = ", ".join(sorted(suffix[1:] for suffix in _SUFFIXES))
             reason = f"no image or video in it ({kinds})" if path.is_dir() else "no such file, folder or pattern"
             raise ItaclipError(f"{entry}: {reason}.")
         paths.update(dict.fromkeys(p.resolve() for p in found))

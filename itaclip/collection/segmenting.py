@@ -1,0 +1,133 @@
+"""What segmenting workers do: parts with images' bytes in, the files of their results out."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+from numpy.typing import NDArray
+
+from itaclip import figures
+from itaclip.collection.places import scrubbed
+from itaclip.collection.sources import Entry
+from itaclip.collection.store import part_bytes
+from itaclip.collection.transfer import SEGMENTED
+from itaclip.core.images import decode_image
+from itaclip.errors import ItaclipError
+from itaclip.labelling.batches import read_ahead, segment_batch
+from itaclip.result import Result
+from itaclip.segmenter import Segmenter
+from itaclip.vocabulary import Vocabulary
+
+_REASONS = 5  # of failures, told by a part to the display
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How images are segmented; can be sent to workers.
+
+    Attributes:
+        load: makes the segmenter; takes `device`.
+        device: "cpu" or "cuda".
+        fingerprint: of the weights that must come out.
+        vocabulary: the classes.
+        provenance: JSON for the metadata of results.
+        batch: images per step.
+        threads: of a worker.
+        masks: also make PNG masks.
+    """
+
+    load: Callable[..., Segmenter]
+    device: str
+    fingerprint: str
+    vocabulary: Vocabulary
+    provenance: str
+    batch: int
+    threads: int
+    masks: bool
+
+
+class SegmentParts:
+    """Holds a segmenter; gives the files of results of parts.
+
+    Raises:
+        ItaclipError: weights that cannot be had, or other ones than the driver's.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        torch.set_num_threads(recipe.threads)
+        self._recipe = recipe
+        self._segmenter = recipe.load(device=recipe.device)
+        if self._segmenter.fingerprint != recipe.fingerprint:
+            host = ray.util.get_node_ip_address()
+            raise ItaclipError(f"{host}: has other weights under this name; give all machines the same file.")
+
+    def __call__(self, parts: pa.Table) -> pa.Table:
+        """The files of results of parts, and what is told of them."""
+        return pa.Table.from_pylist([self._segmented(row) for row in parts.to_pylist()], SEGMENTED)
+
+    def _segmented(self, part: Mapping[str, Any]) -> dict[str, Any]:
+        began = time.perf_counter()
+        recipe = self._recipe
+        entries = [Entry(*values) for values in zip(part["keys"], part["contents"], part["errors"], strict=True)]
+        rows = []
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            for batch, read in read_ahead(self._image, entries, recipe.batch, recipe.threads):
+                found = segment_batch(self._segmenter, recipe.vocabulary, read)
+                for entry, result in zip(batch, found, strict=True):
+                    rows.append(_row(entry.key, result))
+                    if recipe.masks and isinstance(result, Result):
+                        _add_mask(tar, entry.key, result)
+        reasons = [row["error"] for row in rows if row["error"] is not None]
+        return {
+            "unit": part["unit"], "part": part["part"], "end": part["end"], "images": len(rows),
+            "failed": len(reasons), "reasons": reasons[:_REASONS], "labels": part_bytes(rows, recipe.provenance),
+            "masks": buffer.getvalue() if recipe.masks else None, "seconds": time.perf_counter() - began,
+        }  # fmt: skip
+
+    def _image(self, entry: Entry) -> NDArray[np.uint8]:
+        if entry.content is None:
+            raise ItaclipError(entry.error or f"{entry.key}: holds no image.")
+        return decode_image(entry.content, entry.key, self._segmenter.largest)
+
+
+def describe(segmenter: Segmenter, vocabulary: Vocabulary, key: Mapping[str, Any], versions: Mapping[str, str]) -> str:
+    """A run's provenance as JSON: what results depend on, the classes and their colours, versions."""
+    content = {"run": key, "names": vocabulary.names, "colors": vocabulary.colors, "versions": versions}
+    return json.dumps(content | {"method": segmenter.settings.method}, ensure_ascii=False)
+
+
+def _row(key: str, result: Result | str) -> dict[str, Any]:
+    if isinstance(result, str):
+        return {"key": key, "error": scrubbed(result)}
+    height, width = result.labels.shape
+    segments = [
+        {
+            "id": found["category_id"], "name": result.names[found["category_id"]], "area": found["area"],
+            "share": found["area"] / result.labels.size, "score": found["score"],
+            "rle": found["segmentation"]["counts"],
+        }
+        for found in result.coco()["annotations"]
+    ]  # fmt: skip
+    return {"key": key, "height": height, "width": width, "segments": segments, "error": None}
+
+
+def _add_mask(tar: tarfile.TarFile, key: str, result: Result) -> None:
+    """Add a mask under a name that stays within the folder that a tar is unpacked to."""
+    steps = [step for step in key.replace("://", "/").split("/") if step not in ("", ".", "..")]
+    buffer = io.BytesIO()
+    figures.save_mask(result.labels, result.colors, buffer)
+    member = tarfile.TarInfo("/".join(steps) + ".png")
+    member.size = buffer.tell()
+    buffer.seek(0)
+    tar.addfile(member, buffer)
