@@ -130,8 +130,8 @@ class Images:
             what = f"nothing fits {self._pattern}" if self._pattern else "no image in it"
             kinds = ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
             raise ItaclipError(
-                f"{self._root}: {what} ({kinds}). Tables, archives and lists are told by their endings: name them, such "
-                "as folder/*.parquet or folder/*.tar."
+                f"{self._root}: {what} ({kinds}). Tables, archives and lists are told by their endings; name them, "
+                "such as folder/*.parquet or folder/*.tar."
             )
 
     def entries(self, unit: Unit) -> Iterator[Entry]:
