@@ -72,6 +72,7 @@ def machines(own_cache: None) -> Iterator[Machines]:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # or other work on the machine goes first
         made = Machines()
         ray.init(made.address, log_to_driver=False, logging_level="ERROR")
         yield made

@@ -85,7 +85,7 @@ class SegmentParts:
             for batch, read in read_ahead(self._image, entries, recipe.batch, recipe.threads):
                 found = segment_batch(self._segmenter, recipe.vocabulary, read)
                 for entry, result in zip(batch, found, strict=True):
-                    rows.append(_row(entry.key, result))
+                    rows.append(row_of(entry.key, result))
                     if recipe.masks and isinstance(result, Result):
                         _add_mask(tar, entry.key, result)
         reasons = [row["error"] for row in rows if row["error"] is not None]
@@ -107,7 +107,8 @@ def describe(segmenter: Segmenter, vocabulary: Vocabulary, key: Mapping[str, Any
     return json.dumps(content | {"method": segmenter.settings.method}, ensure_ascii=False)
 
 
-def _row(key: str, result: Result | str) -> dict[str, Any]:
+def row_of(key: str, result: Result | str) -> dict[str, Any]:
+    """The row of an image, or of the reason why there is none; see `itaclip.collection.store.SCHEMA`."""
     if isinstance(result, str):
         return {"key": key, "error": scrubbed(result)}
     height, width = result.labels.shape
