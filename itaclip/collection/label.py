@@ -28,7 +28,7 @@ from itaclip.collection.places import Place, Storage, checked_address
 from itaclip.collection.segmenting import Recipe, SegmentParts, describe
 from itaclip.collection.sources import open_source
 from itaclip.collection.store import Plan, Store, run_digest
-from itaclip.collection.transfer import Job, Pace, make_plan, read_units, write_parts
+from itaclip.collection.transfer import Job, Pace, make_plan, read_units
 from itaclip.errors import ItaclipError
 from itaclip.evaluation.report import versions
 from itaclip.labelling.folder import run_key
@@ -106,7 +106,7 @@ class LabelReport:
         done: images labelled now, failed ones included.
         failed: images that could not be labelled now.
         reasons: why, of the first of them.
-        busy: seconds that workers spent on images, all of them together.
+        busy: seconds that segmenters were at work, all of them together.
         workers: segmenters at work.
         gpu: whether they run on GPUs.
         seconds: since the first worker could begin.
@@ -131,7 +131,7 @@ class LabelReport:
 
     @property
     def share(self) -> float:
-        """Share of the workers' time that went into images, in [0, 1]."""
+        """Share of their time that segmenters were at work, in [0, 1]."""
         return min(1.0, self.busy / (self.seconds * self.workers)) if self.seconds else 0.0
 
     @property
@@ -273,19 +273,18 @@ def _run(
     began = time.perf_counter()
     with _quiet():
         blocks = [pa.table({"unit": part}) for part in np.array_split(units, min(len(units), _BLOCKS))]
-        # Steps that wait for disks and networks need no core of their own.
-        arrow: dict[str, Any] = {"batch_format": "pyarrow"}
-        apart = arrow | {"batch_size": None, "num_cpus": 0, "fn_kwargs": {"job": job}}
         cores = {"num_gpus": 1, "num_cpus": 1} if report.gpu else {"num_cpus": recipe.threads}
         pool = ray.data.ActorPoolStrategy(
             min_size=1, max_size=report.workers, initial_size=min(fitting, report.workers),
-            max_tasks_in_flight_per_actor=2,
+            max_tasks_in_flight_per_actor=2, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True,
         )  # fmt: skip
         parts = (
             ray.data.from_arrow(blocks)
-            .map_batches(read_units, concurrency=2 * report.workers, **apart)
-            .map_batches(SegmentParts, fn_constructor_args=(recipe,), compute=pool, batch_size=1, **arrow, **cores)
-            .map_batches(write_parts, concurrency=2 * report.workers, **apart)
+            # Who waits for disks and networks needs no core.
+            .map_batches(read_units, fn_kwargs={"job": job}, concurrency=2 * report.workers, batch_size=None,
+                         batch_format="pyarrow", num_cpus=0)
+            .map_batches(SegmentParts, fn_constructor_args=(recipe, job), compute=pool, batch_size=1,
+                         batch_format="pyarrow", **cores)
         )  # fmt: skip
         counts: dict[int, list[int]] = {}
         for table in parts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):

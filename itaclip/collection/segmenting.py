@@ -1,10 +1,11 @@
-"""What segmenting workers do: parts with images' bytes in, the files of their results out."""
+"""What segmenting workers do: parts with images' bytes in, files of results out."""
 
 from __future__ import annotations
 
 import io
 import json
 import tarfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from numpy.typing import NDArray
 from itaclip import figures
 from itaclip.collection.places import scrubbed
 from itaclip.collection.sources import Entry
-from itaclip.collection.store import part_bytes
-from itaclip.collection.transfer import SEGMENTED
+from itaclip.collection.store import Part, part_bytes
+from itaclip.collection.transfer import WRITTEN, Job
 from itaclip.core.images import decode_image
 from itaclip.errors import ItaclipError
 from itaclip.labelling.batches import read_ahead, segment_batch
@@ -57,43 +58,57 @@ class Recipe:
 
 
 class SegmentParts:
-    """Holds a segmenter; gives the files of results of parts.
+    """Holds a segmenter; labels parts and writes their results.
+
+    Two threads may call it: while one has the segmenter, the other decodes, packs and writes.
+    What a worker holds is thus two parts, however slow the destination is.
 
     Raises:
         ItaclipError: weights that cannot be had, or other ones than the driver's.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, job: Job) -> None:
         torch.set_num_threads(recipe.threads)
-        self._recipe = recipe
+        self._recipe, self._store, self._digest = recipe, job.store(), job.digest
         self._segmenter = recipe.load(device=recipe.device)
+        self._turn = threading.Lock()
         if self._segmenter.fingerprint != recipe.fingerprint:
             host = ray.util.get_node_ip_address()
             raise ItaclipError(f"{host}: has other weights under this name; give all machines the same file.")
 
     def __call__(self, parts: pa.Table) -> pa.Table:
-        """The files of results of parts, and what is told of them."""
-        return pa.Table.from_pylist([self._segmented(row) for row in parts.to_pylist()], SEGMENTED)
+        """Label and write parts; gives what is told of them.
 
-    def _segmented(self, part: Mapping[str, Any]) -> dict[str, Any]:
-        began = time.perf_counter()
-        recipe = self._recipe
+        Raises:
+            ItaclipError: the destination cannot be written.
+        """
+        return pa.Table.from_pylist([self._written(row) for row in parts.to_pylist()], WRITTEN)
+
+    def _written(self, part: Mapping[str, Any]) -> dict[str, Any]:
+        rows, masks, seconds = self._segmented(part)
+        name = self._store.name_of(Part(part["unit"], part["part"], part["end"]), self._digest)
+        self._store.write_part(name, part_bytes(rows, self._recipe.provenance), masks)
+        reasons = [row["error"] for row in rows if row["error"] is not None]
+        return {
+            "unit": part["unit"], "part": part["part"], "end": part["end"], "images": len(rows),
+            "failed": len(reasons), "reasons": reasons[:_REASONS], "seconds": seconds,
+        }  # fmt: skip
+
+    def _segmented(self, part: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bytes | None, float]:
+        """Rows of a part, its masks as a tar if they are wanted, and seconds that it had the segmenter."""
+        recipe, rows, buffer, seconds = self._recipe, list[dict[str, Any]](), io.BytesIO(), 0.0
         entries = [Entry(*values) for values in zip(part["keys"], part["contents"], part["errors"], strict=True)]
-        rows = []
-        buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as tar:
             for batch, read in read_ahead(self._image, entries, recipe.batch, recipe.threads):
-                found = segment_batch(self._segmenter, recipe.vocabulary, read)
+                with self._turn:
+                    began = time.perf_counter()
+                    found = segment_batch(self._segmenter, recipe.vocabulary, read)
+                    seconds += time.perf_counter() - began
                 for entry, result in zip(batch, found, strict=True):
                     rows.append(row_of(entry.key, result))
                     if recipe.masks and isinstance(result, Result):
                         _add_mask(tar, entry.key, result)
-        reasons = [row["error"] for row in rows if row["error"] is not None]
-        return {
-            "unit": part["unit"], "part": part["part"], "end": part["end"], "images": len(rows),
-            "failed": len(reasons), "reasons": reasons[:_REASONS], "labels": part_bytes(rows, recipe.provenance),
-            "masks": buffer.getvalue() if recipe.masks else None, "seconds": time.perf_counter() - began,
-        }  # fmt: skip
+        return rows, buffer.getvalue() if recipe.masks else None, seconds
 
     def _image(self, entry: Entry) -> NDArray[np.uint8]:
         if entry.content is None:

@@ -1,8 +1,7 @@
-"""What workers move: units read from the source, results written to the destination.
+"""What reading workers do: the source listed, and its units read in parts; they need no torch.
 
-Each step takes and gives Arrow tables of one row, a part, so that a part stays whole on its
-way: what is lost with a process or a machine is a part, and Ray makes it again. These
-workers need no torch.
+A part travels as an Arrow table of one row, so that it stays whole: what is lost with a
+process or a machine is a part, and Ray makes it again.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import ray
 
 from itaclip.collection.places import Place, Storage
 from itaclip.collection.sources import Source, in_parts, open_source
-from itaclip.collection.store import Part, Plan, Store
+from itaclip.collection.store import Plan, Store
 
 _READ = pa.schema(
     [
@@ -26,14 +25,13 @@ _READ = pa.schema(
     ]
 )  # fmt: skip
 
-SEGMENTED = pa.schema(
+WRITTEN = pa.schema(
     [
         ("unit", pa.int64()), ("part", pa.int64()), ("end", pa.bool_()), ("images", pa.int64()),
         ("failed", pa.int64()), ("seconds", pa.float64()), ("reasons", pa.list_(pa.string())),
-        ("labels", pa.large_binary()), ("masks", pa.large_binary()),
     ]
 )  # fmt: skip
-"""What is told of a part, and the files of its results."""
+"""What is told of a part that was written."""
 
 
 @dataclass(frozen=True)
@@ -110,16 +108,3 @@ def read_units(units: pa.Table, job: Job) -> Iterator[pa.Table]:
                 "contents": [entry.content for entry in entries], "errors": [entry.error for entry in entries],
             }  # fmt: skip
             yield pa.Table.from_pylist([row], _READ)
-
-
-def write_parts(parts: pa.Table, job: Job) -> pa.Table:
-    """Write results; what is told of them goes on to the driver.
-
-    Raises:
-        ItaclipError: the destination cannot be written.
-    """
-    store = job.store()
-    for row in parts.to_pylist():
-        name = store.name_of(Part(row["unit"], row["part"], row["end"]), job.digest)
-        store.write_part(name, row["labels"], row["masks"])
-    return parts.drop_columns(["labels", "masks"])
