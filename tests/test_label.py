@@ -510,7 +510,8 @@ def test_s3_to_s3_without_a_secret_anywhere(
     found = itaclip.read_labels("s3://photos/out", storage=bucket)
     assert_same(found, {name: expected[name] for name in names[:-1]}, {"broken.jpg"})
     assert run("s3://photos/in", "s3://photos/out", tmp_path / "log", options=options).done == 0
-    assert {entry.key for entry in entries("s3://photos/in/**/*.png", storage=bucket)} == set(names[:4])
+    patterned = entries("s3://photos/in/**/*.png", storage=bucket)
+    assert {entry.key for entry in patterned} == {name for name in names if name.endswith(".png")}
 
     # a list whose lines hold passwords and tokens, to a host that does not answer, and one that does
     url = bucket["s3"]["endpoint_url"].replace("http://", f"http://me:{SECRET}@") + f"/photos/in/{names[0]}?t={SECRET}"

@@ -289,6 +289,8 @@ def _run(
         counts: dict[int, list[int]] = {}
         for table in parts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             for row in table.to_pylist():
+                if row["fatal"] is not None:
+                    raise ItaclipError(f"{row['fatal']} Finished parts are kept; the same command goes on.")
                 report.done += row["images"]
                 report.failed += row["failed"]
                 report.reasons += row["reasons"][: _TOLD - len(report.reasons)]
@@ -390,10 +392,8 @@ def _unwrapped() -> Iterator[None]:
     """What a worker said of bad input, without Ray's wrapping."""
     try:
         yield
-    except ray.exceptions.RayError as error:
-        told: BaseException | None = error
-        while told is not None and not isinstance(told, ItaclipError):
-            told = getattr(told, "cause", None) or told.__cause__
-        if told is None:
+    except ray.exceptions.RayTaskError as error:
+        told = getattr(error, "cause", None)
+        if not isinstance(told, ItaclipError):
             raise
         raise ItaclipError(str(told)) from None

@@ -62,27 +62,31 @@ class SegmentParts:
 
     Two threads may call it: while one has the segmenter, the other decodes, packs and writes.
     What a worker holds is thus two parts, however slow the destination is.
-
-    Raises:
-        ItaclipError: weights that cannot be had, or other ones than the driver's.
     """
 
     def __init__(self, recipe: Recipe, job: Job) -> None:
         torch.set_num_threads(recipe.threads)
         self._recipe, self._store, self._digest = recipe, job.store(), job.digest
-        self._segmenter = recipe.load(device=recipe.device)
         self._turn = threading.Lock()
-        if self._segmenter.fingerprint != recipe.fingerprint:
-            host = ray.util.get_node_ip_address()
-            raise ItaclipError(f"{host}: has other weights under this name; give all machines the same file.")
+        self._fatal: str | None = None
+        try:
+            self._segmenter = recipe.load(device=recipe.device)
+            if self._segmenter.fingerprint != recipe.fingerprint:
+                raise ItaclipError("has other weights under this name; give all machines the same file.")
+        except ItaclipError as error:
+            self._fatal = f"{ray.util.get_node_ip_address()}: {error}"
 
     def __call__(self, parts: pa.Table) -> pa.Table:
-        """Label and write parts; gives what is told of them.
-
-        Raises:
-            ItaclipError: the destination cannot be written.
-        """
-        return pa.Table.from_pylist([self._written(row) for row in parts.to_pylist()], WRITTEN)
+        """Label and write parts; gives what is told of them."""
+        told = []
+        for part in parts.to_pylist():
+            try:
+                if self._fatal is not None:
+                    raise ItaclipError(self._fatal)
+                told.append(self._written(part))
+            except ItaclipError as error:
+                told.append({"unit": part["unit"], "part": part["part"], "fatal": str(error)})
+        return pa.Table.from_pylist(told, WRITTEN)
 
     def _written(self, part: Mapping[str, Any]) -> dict[str, Any]:
         rows, masks, seconds = self._segmented(part)

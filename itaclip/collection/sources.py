@@ -177,7 +177,10 @@ class Listed:
     def entries(self, unit: Unit) -> Iterator[Entry]:
         """See `Source`."""
         first = unit.offsets[0]
-        content = self._place.slice(first, unit.offsets[-1])
+        try:
+            content = self._place.slice(first, unit.offsets[-1])
+        except ItaclipError as error:
+            return (Entry(name.decode(), None, str(error)) for name in unit.names)
         wanted: list[tuple[str, bytes | Place | str]] = []
         for n, key in enumerate(name.decode() for name in unit.names):
             begin, end = unit.offsets[2 * n] - first, unit.offsets[2 * n + 1] - first

@@ -14,9 +14,10 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from itaclip.collection.places import Place, Storage
-from itaclip.collection.sources import Source, in_parts, open_source
+from itaclip.collection.places import Place, Storage, scrubbed
+from itaclip.collection.sources import Entry, Source, Unit, in_parts, open_source
 from itaclip.collection.store import Plan, Store
+from itaclip.errors import ItaclipError
 
 _READ = pa.schema(
     [
@@ -29,9 +30,10 @@ WRITTEN = pa.schema(
     [
         ("unit", pa.int64()), ("part", pa.int64()), ("end", pa.bool_()), ("images", pa.int64()),
         ("failed", pa.int64()), ("seconds", pa.float64()), ("reasons", pa.list_(pa.string())),
+        ("fatal", pa.string()),
     ]
 )  # fmt: skip
-"""What is told of a part that was written."""
+"""What is told of a part that was written, or in `fatal` why it was not: Ray would bury the words of an exception."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,15 @@ class Job:
         return Store(Place(self.dest, self.storage))
 
 
+def _entries(source: Source, unit: Unit) -> Iterator[Entry]:
+    """Entries of a unit; a file that cannot be read costs its unit a row that says so, not the run."""
+    try:
+        yield from source.entries(unit)
+    except (ItaclipError, OSError, pa.ArrowException) as error:
+        key = f"{unit.path} (row group {unit.group})"
+        yield Entry(key, None, f"{key}: cannot be read ({scrubbed(str(error))}).")
+
+
 def make_plan(job: Job) -> Plan:
     """List the source into a destination that is empty from then on.
 
@@ -98,7 +109,7 @@ def read_units(units: pa.Table, job: Job) -> Iterator[pa.Table]:
     source, store = job.open(), job.store()
     for number in units.column("unit").to_pylist():
         done = job.begun.get(number, frozenset())
-        for part, (entries, end) in enumerate(in_parts(source.entries(store.unit(number)), job.size)):
+        for part, (entries, end) in enumerate(in_parts(_entries(source, store.unit(number)), job.size)):
             if part in done:
                 continue
             if job.pace is not None:
