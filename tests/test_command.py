@@ -29,7 +29,7 @@ def test_help_names_every_command() -> None:
     assert "Exit status: 0 done, 1 done but some files failed, 2 bad input" in found.stdout
 
 
-@pytest.mark.parametrize("name", ["segment", "eval", "demo", "env"])
+@pytest.mark.parametrize("name", ["segment", "label", "eval", "demo", "env"])
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([name, "--help"])
@@ -40,7 +40,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 def test_a_wrong_word_is_told_in_a_line() -> None:
     found = itaclip("segmnt")
     assert found.returncode == 2
-    commands = "segment, eval, demo, serve, env"
+    commands = "segment, label, eval, demo, serve, env"
     assert found.stderr == f"error: no command 'segmnt'. Did you mean 'segment'? Commands: {commands}.\n"
 
 

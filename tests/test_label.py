@@ -32,11 +32,12 @@ from pycocotools import mask as rle
 from ray.cluster_utils import Cluster
 
 import itaclip
-from itaclip import ItaclipError, LabelOptions, Labels, Segmenter
+from itaclip import ItaclipError, LabelOptions, LabelReport, Labels, Segmenter
 from itaclip.collection.label import label_with
 from itaclip.collection.places import Place, checked_address, scrubbed
 from itaclip.collection.sources import Entry, in_parts, open_source
 from itaclip.collection.transfer import Pace
+from itaclip.command.label import told
 from itaclip.command.main import main as program
 
 SECRET = "hunter2secret"
@@ -318,7 +319,7 @@ def test_too_many_errors_stop_the_run(three: Machines, tmp_path: Path) -> None:
     for n in range(30):
         (tmp_path / f"{n:02d}.png").write_bytes(b"no image")
     with pytest.raises(ItaclipError, match=r"images failed, and max_errors is 3\. The first: .*not an image"):
-        run(tmp_path, tmp_path / "out", tmp_path / "log", options=replace(ONE, max_errors=3))
+        run(tmp_path, tmp_path / "out", tmp_path / "log", options=replace(ONE, max_errors=3, limit_rate=500))
 
 
 def test_a_full_disk_leaves_no_half_file(tmp_path: Path) -> None:
@@ -362,8 +363,9 @@ def test_folders_and_patterns(crops: Path, tmp_path: Path) -> None:
     odd.mkdir()
     Image.new("RGB", (3, 3)).save(odd / "[y].png")
     assert keys(odd / "[y].png") == ["[y].png"]  # a file before a pattern
-    (odd / os.fsdecode(b"\xff.png")).write_bytes((odd / "[y].png").read_bytes())
-    assert keys(odd) == ["[y].png", "\\xff.png"]  # a name that is no Unicode
+    for name in (os.fsdecode(b"\xff.png"), "a::b?.png"):
+        (odd / name).write_bytes((odd / "[y].png").read_bytes())
+    assert keys(odd) == ["[y].png", "a::b?.png", "\\xff.png"]  # the last one's name is no Unicode
     with pytest.raises(ItaclipError, match="no such file or folder"):
         keys(tmp_path / "nowhere")
     with pytest.raises(ItaclipError, match=r"no image in it .*name them, such as folder/\*\.parquet"):
@@ -526,6 +528,7 @@ def test_s3_to_s3_without_a_secret_anywhere(
     system.invalidate_cache()
     for name in system.find("photos/out"):
         assert SECRET.encode() not in system.cat_file(name), name
+    assert (tmp_path / "out/run.json").is_file()
     logs = Path(ray._private.worker.global_worker.node.get_session_dir_path())
     for path in [*(tmp_path / "out").rglob("*"), *logs.rglob("*")]:
         if path.is_file():
@@ -540,6 +543,13 @@ def test_secrets_in_addresses_are_refused_and_not_repeated(tmp_path: Path) -> No
     text = f"GET http://u:{SECRET}@h/x?k={SECRET}#f failed for 's3://u:p@ss/{1}@h/y?{SECRET}'"
     assert SECRET not in scrubbed(text)
     assert "GET http://h/x failed" in scrubbed(text)
+
+
+def test_a_report_tells_rate_share_and_time_left() -> None:
+    report = LabelReport(
+        1000, 10, kept=0, finished=4, done=400, failed=3, busy=150.0, workers=2, gpu=True, seconds=100.0
+    )
+    assert told(report) == "400/1000 images, 4.0 images/s, GPU workers 75% busy, 3 failed, 150 s left"
 
 
 def test_all_workers_together_keep_to_a_rate() -> None:

@@ -201,10 +201,13 @@ class Place:
             shutil.rmtree(Path(self.address) / _PARTIAL, ignore_errors=True)
 
     def _attempt(self, action: Callable[[Any, str], T], verb: str = "read") -> T:
+        protocol = "file" if self.local else urlsplit(self.address).scheme
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                protocol = urlsplit(self.address).scheme if not self.local else "file"
-                system, path = fsspec.core.url_to_fs(self.address, **self.storage.get(protocol, {}))
+                # Not fsspec's url_to_fs, which takes "::" in a name for a chain of addresses.
+                kind = fsspec.get_filesystem_class(protocol)
+                options = kind._get_kwargs_from_urls(self.address) | dict(self.storage.get(protocol, {}))
+                system, path = fsspec.filesystem(protocol, **options), kind._strip_protocol(self.address)
                 system.invalidate_cache()  # what another process wrote is there
                 return action(system, path)
             except Exception as error:  # storages raise whatever they like
