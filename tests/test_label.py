@@ -194,7 +194,9 @@ def test_the_same_rows_as_one_by_one_and_every_reader_reads_them(
         itaclip.label(crops, ["car"], out, options=options, **settings)
 
 
-def test_what_was_mended_is_tried_again(three: Machines, crops: Path, tmp_path: Path) -> None:
+def test_what_was_mended_is_tried_again_and_other_settings_replace_it(
+    three: Machines, crops: Path, tmp_path: Path
+) -> None:
     source = tmp_path / "in.tar"
     image = (crops / "2.jpg").read_bytes()
 
@@ -218,6 +220,18 @@ def test_what_was_mended_is_tried_again(three: Machines, crops: Path, tmp_path: 
     report = run(source, out, log, options=replace(ONE, retry_errors=True))
     assert (report.done, report.failed) == (4, 0)
     assert [row.key for row in itaclip.read_labels(out)] == [f"in.tar/{n}.jpg" for n in range(4)]
+
+    # other settings replace all that, when asked to; other people's files they never do
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(ItaclipError, match=r"other part_size"):
+        run(source, out, log, options=replace(ONE, part_size=3))
+    assert run(source, out, log, options=replace(ONE, part_size=3, overwrite=True)).done == 4
+    assert [row.key for row in itaclip.read_labels(out)] == [f"in.tar/{n}.jpg" for n in range(4)]
+    assert parts(out) == 2
+    assert (out / "notes.txt").read_text() == "mine"
+    (tmp_path / "mine/masks").mkdir(parents=True)
+    with pytest.raises(ItaclipError, match=r"mine/masks: there already, and not written by"):
+        run(source, tmp_path / "mine", log, options=replace(ONE, overwrite=True))
 
 
 # --- deaths --------------------------------------------------------------------

@@ -4,13 +4,15 @@
 
 Scenes of the bundled demo, the bundled CLIP, quality `fast` without refinement, one thread a
 worker. Ways take turns, `--rounds` times; the fastest of each counts. CPU seconds are those of
-all processes that a way started, so they tell something on a machine with other work too.
+all processes that a way started, and of a stage alone, so they tell something on a machine with
+other work too. `--only` measures some parts anew and leaves the rest of the JSON file as it is.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import subprocess
 import sys
@@ -33,6 +35,7 @@ from itaclip.demo.dataset import ensure_demo_dataset
 from itaclip.evaluation.report import machine, versions
 from itaclip.files import write_json
 
+SECTIONS = ("stages", "runs", "entries")
 CLASSES = ["car, taxi", "house", "cloud", "tree"]
 ALONE = {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}  # Ray's workers else give way to all other work
 SETTINGS: dict[str, Any] = {"model": "demo", "quality": "fast", "pamr_steps": 0}
@@ -43,6 +46,7 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=1000, help="scenes (%(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="of every way (%(default)s)")
     parser.add_argument("--entries", type=int, default=100_000, help="of two bytes each, for Ray alone (%(default)s)")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="what to measure")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     parser.add_argument("--way", help=argparse.SUPPRESS)  # what the processes that are measured run
     parser.add_argument("folder", nargs="?", help=argparse.SUPPRESS)
@@ -51,37 +55,51 @@ def main() -> int:
         _way(args.way, Path(args.folder), args.out)
         return 0
     console = make_console()
+    found: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
     with tempfile.TemporaryDirectory() as name:
         folder = ensure_demo_dataset(Path(name) / "demo", args.images) / "JPEGImages"
-        found: dict[str, Any] = {"images": args.images, "load_before": os.getloadavg()}
-        found["stages"] = stages(folder)
-        console.print(table_of("milliseconds an image", [found["stages"]]))
-        ways = [(way, Path(name) / f"{way}{n}") for n in range(args.rounds) for way in ("stream", "ray1", "ray2")]
-        rows: list[dict[str, Any]] = [{"way": way} | measured(way, folder, out) for way, out in ways]
-        best = {way: min((r for r in rows if r["way"] == way), key=lambda r: r["seconds"]) for way, _ in ways}
-        console.print(table_of("whole runs, start included", rows))
-        found["rows"] = rows
-        found["ray_over_stream"] = best["ray1"]["seconds"] / best["stream"]["seconds"]
-        found["two_over_one"] = best["ray1"]["working"] / best["ray2"]["working"]
-        found["entries"] = {"count": args.entries} | entries(Path(name), args.entries)
-        found["load_after"] = os.getloadavg()
+        if "stages" in args.only:
+            found["stages"] = stages(folder)
+            console.print(table_of("CPU milliseconds an image", [found["stages"]]))
+        if "runs" in args.only:
+            found["runs"] = runs(folder, Path(name), args.rounds)
+            console.print(table_of("whole runs, start included", found["runs"]["rows"]))
+        if "entries" in args.only:
+            sizes = ((args.entries, 2000), (args.entries // 50, 2))  # entries, and how many share a file
+            found["entries"] = [entries(Path(name), count, part) for count, part in sizes]
+            console.print(table_of("entries of two bytes", found["entries"]))
     write_json(args.out, found | {"machine": machine(), "versions": versions()})
-    console.print(f"one worker on Ray takes {found['ray_over_stream']:.3f} times what stream takes; "
-                  f"two are {found['two_over_one']:.2f} times as fast as one")  # fmt: skip
     return 0
 
 
+def runs(folder: Path, out: Path, rounds: int) -> dict[str, Any]:
+    """Stream, one worker on Ray, and two, by turns."""
+    before = os.getloadavg()
+    ways = [(way, out / f"{way}{n}") for n in range(rounds) for way in ("stream", "ray1", "ray2")]
+    rows: list[dict[str, Any]] = [{"way": way} | measured(way, folder, results) for way, results in ways]
+    best = {
+        key: {way: min(row[key] for row in rows if row["way"] == way) for way, _ in ways}
+        for key in ("seconds", "working", "CPU seconds")
+    }
+    return {
+        "images": len(list(folder.iterdir())), "rows": rows,
+        "ray_over_stream": {key: best[key]["ray1"] / best[key]["stream"] for key in best},
+        "two_over_one": best["working"]["ray1"] / best["working"]["ray2"],
+        "load_before": before, "load_after": os.getloadavg(),
+    }  # fmt: skip
+
+
 def stages(folder: Path, count: int = 60) -> dict[str, float]:
-    """Milliseconds an image of each stage alone, by the functions that workers call."""
+    """CPU milliseconds an image of each stage alone, by the functions that workers call."""
     segmenter = Segmenter(**SETTINGS)
     vocabulary = segmenter.prepare(CLASSES)
     source = open_source(str(folder))
     took: dict[str, float] = {}
 
     def timed(name: str, function: Callable[[], Any]) -> Any:
-        began = time.perf_counter()
+        began = time.process_time()
         result = function()
-        took[name] = 1000 * (time.perf_counter() - began) / count
+        took[name] = 1000 * (time.process_time() - began) / count
         return result
 
     with tempfile.TemporaryDirectory() as out:
@@ -119,13 +137,13 @@ def measured(way: str, folder: Path, out: Path) -> dict[str, float]:
     return {"seconds": time.perf_counter() - began, "working": float(told[-1]), "CPU seconds": sum(spent.values())}
 
 
-def entries(folder: Path, count: int) -> dict[str, float]:
+def entries(folder: Path, count: int, part: int) -> dict[str, Any]:
     """Entries that are no images: what Ray, reading and writing cost where nothing is segmented."""
-    images = folder / "tiny"
+    images = folder / f"tiny{part}"
     images.mkdir()
     for n in range(count):
         (images / f"{n:06d}.png").write_bytes(b"no")
-    return measured("tiny", images, folder / "tiny.out")
+    return {"entries": count, "per file": part} | measured(f"tiny{part}", images, folder / f"tiny{part}.out")
 
 
 def _cpu_seconds(root: int) -> dict[int, float]:
@@ -152,7 +170,7 @@ def _way(way: str, folder: Path, out: Path) -> None:
         times = [time.perf_counter() for _ in segmenter.stream(sorted(folder.iterdir()))]
         sys.stdout.write(f"{times[-1] - times[0]}\n")
         return
-    size = 2000 if way == "tiny" else 25
+    size = int(way.removeprefix("tiny")) if way.startswith("tiny") else 25
     options = LabelOptions(part_size=size, threads=1, workers=2 if way == "ray2" else 1)
     told: list[tuple[float, int]] = []
     label(folder, CLASSES, out, options=options, watch=lambda report: told.append((report.seconds, report.done)),

@@ -215,7 +215,9 @@ def label_with(
         known = store.read_run()
         job = Job(source, out, options.column, options.key, options.part_size, options.storage)
         list_source = ray.remote(num_cpus=0)(make_plan)  # outside the driver, whose memory stays as it is
-        planning = None if known else list_source.remote(job)
+        if known is None:
+            store.check_free()
+        planning = None if known else list_source.remote(job, overwrite=False)
         segmenter = load(device="cpu")
         vocabulary = choose(segmenter)
         key = run_key(segmenter, vocabulary) | {
@@ -229,7 +231,7 @@ def label_with(
                     f"{store.place}: holds results of another run (other {', '.join(different)}); take another folder, "
                     "or overwrite to replace them."
                 )
-            planning = list_source.remote(job)
+            planning = list_source.remote(job, overwrite=True)
         if planning is not None:
             plan: Plan = ray.get(planning)
             store.write_run(key, plan)

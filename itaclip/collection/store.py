@@ -102,7 +102,7 @@ class Store:
     # --- the plan --------------------------------------------------------------
 
     def write_plan(self, units: Iterable[Unit]) -> Plan:
-        """Write the units as they are found; a former plan must be gone.
+        """Write the units as they are found; what a killed listing left is written over.
 
         Raises:
             ItaclipError: the source cannot be listed, or the plan not written.
@@ -169,13 +169,25 @@ class Store:
         (self.place / "run.json").write(content.encode(), self.place)
 
     def clear(self) -> None:
-        """Remove a run's results and plan, and nothing else.
+        """Remove a run's results and plan, and last what says that they are a run's.
 
         Raises:
             ItaclipError: they cannot be removed.
         """
-        for name in ("run.json", "labels", "masks", "plan"):
+        for name in ("labels", "masks", "plan", "run.json"):
             self.place.clear(name)
+
+    def check_free(self) -> None:
+        """Make sure that no run's results would lie among other files.
+
+        Raises:
+            ItaclipError: somebody else's folder has a name that is needed.
+        """
+        for name in ("labels", "masks"):
+            if (self.place / name).kind() is not None:
+                raise ItaclipError(
+                    f"{self.place / name}: there already, and not written by `itaclip label`; take another destination."
+                )
 
     # --- parts -------------------------------------------------------------------
 

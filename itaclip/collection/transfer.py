@@ -80,14 +80,15 @@ def _entries(source: Source, unit: Unit) -> Iterator[Entry]:
         yield Entry(key, None, f"{key}: cannot be read ({scrubbed(str(error))}).")
 
 
-def make_plan(job: Job) -> Plan:
-    """List the source into a destination that is empty from then on.
+def make_plan(job: Job, overwrite: bool) -> Plan:
+    """List the source into the destination, after a former run's results were removed if `overwrite` says so.
 
     Raises:
         ItaclipError: the source cannot be listed, or the destination not written.
     """
     store = job.store()
-    store.clear()
+    if overwrite:
+        store.clear()
     return store.write_plan(job.open().units(job.size))
 
 
