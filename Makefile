@@ -13,7 +13,7 @@ demo: .venv/.installed
 test: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
-# The recorded outputs at ViT-B/16's real size and large collections on Ray: minutes, and about 3 GiB.
+# The recorded outputs at ViT-B/16's real size, and more collections on Ray: minutes, and about 3 GiB.
 test-full: .venv/.dev
 	$(BIN)/python -m pytest -m "vit_b_16 or cluster"
 

@@ -194,6 +194,7 @@ def test_the_same_rows_as_one_by_one_and_every_reader_reads_them(
         itaclip.label(crops, ["car"], out, options=options, **settings)
 
 
+@pytest.mark.cluster
 def test_what_was_mended_is_tried_again_and_other_settings_replace_it(
     three: Machines, crops: Path, tmp_path: Path
 ) -> None:
@@ -463,6 +464,7 @@ def test_archives(crops: Path, tmp_path: Path) -> None:
         keys(f"{tmp_path}/s-{{000..009}}.tar")
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("kind", ["table", "archive"])
 def test_tables_and_archives_are_labelled(
     three: Machines, crops: Path, expected: dict[str, Any], tmp_path: Path, kind: str
