@@ -1,7 +1,7 @@
 # make demo   install everything into .venv, evaluate the bundled demo, save overlays
 # make test   install, then run the tests, one worker per core (TESTS=... picks some)
 PYTHON ?= python3
-TESTS ?= -m "not vit_b_16"
+TESTS ?= -m "not vit_b_16 and not cluster"
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 BIN := .venv/bin
 
@@ -13,9 +13,9 @@ demo: .venv/.installed
 test: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
-# The recorded outputs at ViT-B/16's real size: minutes, and about 3 GiB.
+# The recorded outputs at ViT-B/16's real size, and more collections on Ray: minutes, and about 3 GiB.
 test-full: .venv/.dev
-	$(BIN)/python -m pytest -m vit_b_16
+	$(BIN)/python -m pytest -m "vit_b_16 or cluster"
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

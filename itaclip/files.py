@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and the endings of images."""
 
 from __future__ import annotations
 
@@ -13,21 +13,26 @@ from typing import Any
 
 from itaclip.errors import ItaclipError
 
+IMAGE_SUFFIXES = frozenset([".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp"])
+"""Endings by which images in a folder are told from other files."""
+
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, within: Path | None = None) -> Iterator[Path]:
     """A temporary file that takes its final name only when the block ends well.
 
-    It lies in the folder of `path` (made when missing), so that the last step is one
-    rename; two writers of the same path never mix, the later one wins.
+    It lies in the folder of `path` (made when missing), or in `within` on the same disk, so
+    that the last step is one rename; two writers of the same path never mix, the later one wins.
 
     Raises:
         ItaclipError: the folder or the file cannot be written (disk full, no right).
     """
     path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=path.suffix, dir=path.parent)
+        folder = within or path.parent
+        for needed in {path.parent, folder}:
+            needed.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=path.suffix, dir=folder)
         os.close(handle)
     except OSError as error:
         raise ItaclipError(f"{path}: cannot be written ({error.strerror or error}).") from error

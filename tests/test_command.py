@@ -29,7 +29,7 @@ def test_help_names_every_command() -> None:
     assert "Exit status: 0 done, 1 done but some files failed, 2 bad input" in found.stdout
 
 
-@pytest.mark.parametrize("name", ["segment", "eval", "demo", "models", "env"])
+@pytest.mark.parametrize("name", ["segment", "label", "eval", "demo", "models", "env"])
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([name, "--help"])
@@ -40,7 +40,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 def test_a_wrong_word_is_told_in_a_line() -> None:
     found = itaclip("segmnt")
     assert found.returncode == 2
-    commands = "segment, eval, demo, serve, models, env"
+    commands = "segment, label, eval, demo, serve, models, env"
     assert found.stderr == f"error: no command 'segmnt'. Did you mean 'segment'? Commands: {commands}.\n"
 
 
@@ -53,8 +53,6 @@ def test_a_wrong_word_is_told_in_a_line() -> None:
         ((), "name the classes"),
         (("--classes-file", "missing.txt"), "missing.txt: no such file"),
         (("--classes", "cat", "--batch", "0"), "--batch 0: expected 1 or more"),
-        (("--classes", "cat", "--shard", "3/2"), "--shard 3/2: expected 0 <= I < N"),
-        (("--classes", "cat", "--shard", "one"), "--shard one: expected I/N"),
         (("--classes", "cat", "--set", "pamr"), "--set 'pamr': expected KEY=VALUE"),
         (("--classes", "cat", "--set", "pamr_stp=1"), "Did you mean 'pamr_steps'"),
         (("--classes", "cat", "--set", "prob_thd=7"), r"prob_thd = 7: expected in \[0, 1\]"),

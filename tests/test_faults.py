@@ -1,14 +1,8 @@
-"""Full disks under every writer, and folders segmented by processes that are killed."""
+"""Full disks under every writer."""
 
 from __future__ import annotations
 
-import json
-import os
 import resource
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,14 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
-from distributed_helpers import finish, killed_at_the_end
 from mmengine.structures import PixelData
 from mmseg.datasets import BaseSegDataset
 from mmseg.structures import SegDataSample
 from PIL import Image
 
-from itaclip.command.main import main as program
 from itaclip.comparison.cells import Cell, Result
 from itaclip.comparison.report import write_report
 from itaclip.demo.dataset import ensure_demo_dataset
@@ -104,52 +95,3 @@ def test_a_full_disk_costs_the_text_cache_a_warning(tmp_path: Path, caplog: pyte
     assert "not kept for the next start" in caplog.text
     assert list(cache.get(["key"])) == ["key"]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-
-
-def options(photos: Path, out: Path) -> list[str]:
-    return ["segment", str(photos), "--out", str(out), "--model", "demo", "--classes", "grass; wood; fire",
-            "--no-overlays", "--batch", "1", "--device", "cpu",
-            "--set", "img_engineering=False", "slide_stride=112", "pamr_steps=0"]  # fmt: skip
-
-
-def start_two(photos: Path, out: Path) -> subprocess.Popen[str]:
-    """`itaclip segment` under torchrun, a shard for each of two processes."""
-    script = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1",
-              "--nproc-per-node", "2", "-m", "itaclip", *options(photos, out)]  # fmt: skip
-    return subprocess.Popen(script, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True, cwd=ROOT,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
-
-
-def masks(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (out / "masks").rglob("*.png")}
-
-
-def lines(out: Path) -> int:
-    return sum(path.read_bytes().count(b"\n") for path in out.glob("results*.jsonl"))
-
-
-def test_a_folder_is_the_same_whatever_the_processes_and_the_deaths(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Two processes, one killed in the middle; one process ends it. Another folder: one process alone."""
-    photos = ensure_demo_dataset(tmp_path / "demo", 24) / "JPEGImages"
-    two, one = tmp_path / "two", tmp_path / "one"
-    with killed_at_the_end(running := start_two(photos, two)):
-        deadline = time.monotonic() + 90
-        while lines(two) < 4:
-            assert running.poll() is None, running.communicate()[1][-2000:]
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
-        os.kill(int(children[0]), signal.SIGKILL)
-        status, _, errors = finish(running, 60)
-    assert status != 0
-    assert "exitcode  : -9" in errors
-    before = masks(two)
-    assert 4 <= len(before) < 24
-    assert program(options(photos, two)) == 0
-    assert "kept from an earlier run" in capsys.readouterr().out
-    assert program(options(photos, one)) == 0
-    assert masks(two) == masks(one)
-    assert before.items() <= masks(two).items()
-    assert json.loads((two / "index.json").read_text())["images"] == 24

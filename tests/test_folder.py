@@ -1,4 +1,4 @@
-"""Many files: names, batches, resuming after any death, shards, bad files, videos."""
+"""Many files: names, batches, resuming after any death, bad files, videos."""
 
 from __future__ import annotations
 
@@ -88,23 +88,6 @@ def test_masks_are_the_api_s_and_one_bad_file_does_not_end_the_run(
     assert "error" not in read_lines(tmp_path / "out")["broken.jpg"]
 
 
-@pytest.mark.parametrize("shards", [2, 3, 10])
-def test_any_split_gives_the_same(
-    quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path, shards: int
-) -> None:
-    items = find_items([photos])
-    segment_folder(quick, words, items, tmp_path / "whole", batch=2, overlays=False)
-    for index in range(shards):
-        segment_folder(quick, words, items, tmp_path / "split", batch=2, overlays=False, shard=(index, shards))
-    assert contents(tmp_path / "split") == contents(tmp_path / "whole")
-    index = json.loads((tmp_path / "split/index.json").read_text())
-    assert index["images"] == 7
-    assert sum(index["shards"].values()) == 7
-    assert len(index["shards"]) == shards
-    # going on as a single process finds everything done
-    assert segment_folder(quick, words, items, tmp_path / "split", overlays=False).kept == 7
-
-
 def test_an_interrupted_run_goes_on(quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path) -> None:
     items = find_items([photos])
     segment_folder(quick, words, items, tmp_path / "whole", batch=2)
@@ -183,7 +166,7 @@ def test_killed_at_any_moment_nothing_is_lost(demo_root: Path, tmp_path: Path) -
     assert summary["done"] == 40 - len(done)
 
 
-def test_two_processes_cannot_write_the_same_shard(
+def test_two_processes_cannot_write_the_same_folder(
     quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path
 ) -> None:
     items = find_items([photos])

@@ -287,7 +287,7 @@ def test_options_of_eval(folder: Path, words: list[str]) -> None:
 
 COMMANDS = st.sampled_from(
     ["segment", "eval", "demo", "env", "segmnt", "--help", "--version", "--out", "missing.jpg", "--classes", "cat; ;",
-     "--shard", "3/2", "a/b", "--batch", "0", "--set", "x", "slide_crop=abc", "--limit", "--config", "nowhere.py", "-",
+     "--every", "3/2", "a/b", "--batch", "0", "--set", "x", "slide_crop=abc", "--limit", "--config", "nowhere.py", "-",
      "--classes-file", "--launcher", "pytorch"]
 ) | st.text(max_size=5)  # fmt: skip
 

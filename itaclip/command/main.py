@@ -15,6 +15,7 @@ from itaclip.errors import ItaclipError, did_you_mean
 
 COMMANDS = {
     "segment": "label images, folders or videos with classes of your own",
+    "label": "label a collection that outgrows one machine, on Ray",
     "eval": "evaluate a configuration on its data set, as eval.py does",
     "demo": "segment the bundled scenes with the bundled CLIP",
     "serve": "a web page for one's own images",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import ast
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +48,26 @@ def make_segmenter(args: argparse.Namespace) -> Segmenter:
     Raises:
         ItaclipError: weights that cannot be had, or a bad setting.
     """
+    make, device = segmenter_maker(args)
+    return make(device=device)
+
+
+def segmenter_maker(args: argparse.Namespace) -> tuple[Callable[..., Segmenter], str]:
+    """What makes the segmenter that the options describe, here or elsewhere, given `device`; and the device.
+
+    Raises:
+        ItaclipError: a bad setting.
+    """
     changes = {"device": args.device} | dict(parse_setting(text) for text in args.changes)
+    device = changes.pop("device")
     text_cache = not args.no_text_cache
     if args.config is not None:
         if args.quality is not None:
             raise ItaclipError("--quality: the configuration tells windows and views; change them with --set.")
-        return Segmenter.from_config(args.config, model=args.model, text_cache=text_cache, **changes)
-    return Segmenter(args.model or "ViT-B/16", args.quality or "balanced", text_cache=text_cache, **changes)
+        make = partial(Segmenter.from_config, args.config, model=args.model, text_cache=text_cache, **changes)
+        return make, device
+    quality = args.quality or "balanced"
+    return partial(Segmenter, args.model or "ViT-B/16", quality, text_cache=text_cache, **changes), device
 
 
 def choose_vocabulary(args: argparse.Namespace, segmenter: Segmenter) -> Vocabulary:

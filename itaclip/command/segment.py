@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -29,20 +28,18 @@ def main(arguments: Sequence[str]) -> int:
     for name in ("batch", "every"):
         if getattr(args, name) < 1:
             raise ItaclipError(f"--{name} {getattr(args, name)}: expected 1 or more.")
-    shard = _shard(args.shard)
     items = find_items(args.inputs)
     console = make_console(stderr=args.json)
     began = time.perf_counter()
     segmenter = make_segmenter(args)
     vocabulary = choose_vocabulary(args, segmenter)
-    own = len(items[shard[0] :: shard[1]])
-    console.print(f"{own} files, classes: {', '.join(vocabulary.names)}; "
+    console.print(f"{len(items)} files, classes: {', '.join(vocabulary.names)}; "
                   f"ready after {time.perf_counter() - began:.1f} s", markup=False)  # fmt: skip
     began = time.perf_counter()
-    with progress(console, own, "segmenting") as advance:
+    with progress(console, len(items), "segmenting") as advance:
         report = segment_folder(
             segmenter, vocabulary, items, args.out, batch=args.batch, overlays=not args.no_overlays,
-            every=args.every, shard=shard, overwrite=args.overwrite, advance=advance,
+            every=args.every, overwrite=args.overwrite, advance=advance,
         )  # fmt: skip
     seconds = time.perf_counter() - began
     for name, reason in report.failed.items():
@@ -73,22 +70,5 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--every", type=int, default=1, help="of a video, one frame in so many (default: 1)")
     group.add_argument("--no-overlays", action="store_true", help="write masks and results only")
     group.add_argument("--overwrite", action="store_true", help="replace results of other settings in --out")
-    group.add_argument(
-        "--shard",
-        metavar="I/N",
-        help="take every N-th file from the I-th, from 0; under torchrun its rank is the default",
-    )
     group.add_argument("--json", action="store_true", help="a summary as JSON on standard output, all else on error")
     return options
-
-
-def _shard(text: str | None) -> tuple[int, int]:
-    """``"2/8"`` as numbers; without it the place that torchrun gave this process."""
-    text = text or f"{os.environ.get('RANK', 0)}/{os.environ.get('WORLD_SIZE', 1)}"
-    try:
-        index, count = (int(part) for part in text.split("/"))
-    except ValueError:
-        raise ItaclipError(f"--shard {text}: expected I/N, such as 0/8.") from None
-    if not 0 <= index < count:
-        raise ItaclipError(f"--shard {text}: expected 0 <= I < N.")
-    return index, count

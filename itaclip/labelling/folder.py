@@ -1,10 +1,9 @@
-"""Segmenting many files: found, shared out in shards, written one by one, taken up again.
+"""Segmenting many files on one machine: found, written one by one, taken up again.
 
 OUT/run.json                 what the results depend on; another run never mixes in
 OUT/masks/NAME.png           class ids under the image's own name
 OUT/overlays/NAME.jpg
 OUT/results.jsonl            a line per image, written after its files
-OUT/results-00002-of-00008.jsonl, OUT/index.json     the same of a run in shards
 """
 
 from __future__ import annotations
@@ -14,20 +13,22 @@ import glob
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from itaclip import figures
-from itaclip.core.images import SUFFIXES, read_image
+from itaclip.core.images import read_image
 from itaclip.errors import ItaclipError
-from itaclip.files import atomic_path, write_json
+from itaclip.files import IMAGE_SUFFIXES, atomic_path, write_json
+from itaclip.labelling.batches import read_ahead, segment_batch
 from itaclip.labelling.video import VIDEO_SUFFIXES, segment_video
 from itaclip.result import Result
 from itaclip.segmenter import Segmenter
 from itaclip.vocabulary import Vocabulary
+
+_SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,16 @@ def find_items(inputs: Sequence[str | Path]) -> list[Item]:
     for entry in map(str, inputs):
         path = Path(entry)
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES and p.is_file())
+            found = sorted(
+                p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and p.is_file()
+            )
             roots.append(path.resolve())
         else:
             found = [path] if path.is_file() else sorted(Path(p) for p in glob.glob(entry, recursive=True))  # noqa: PTH207
             found = [p for p in found if p.is_file()]
             roots += [p.resolve().parent for p in found]
         if not found:
-            kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES | VIDEO_SUFFIXES))
+            kinds = ", ".join(sorted(suffix[1:] for suffix in _SUFFIXES))
             reason = f"no image or video in it ({kinds})" if path.is_dir() else "no such file, folder or pattern"
             raise ItaclipError(f"{entry}: {reason}.")
         paths.update(dict.fromkeys(p.resolve() for p in found))
@@ -112,42 +115,38 @@ def segment_folder(
     batch: int = 4,
     overlays: bool = True,
     every: int = 1,
-    shard: tuple[int, int] = (0, 1),
     overwrite: bool = False,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Report:
     """Segment files into a folder, going on where an earlier run ended.
 
     A file counts as done when its line is written, which comes after its pictures, so an
-    interrupted run loses nothing and repeats one batch at most. What is done stays done
-    whatever the number of shards was. A file that cannot be read gets a line with the
-    reason, and another try in the next run.
+    interrupted run loses nothing and repeats one batch at most. A file that cannot be read
+    gets a line with the reason, and another try in the next run.
 
     Args:
         segmenter: how.
         vocabulary: the classes.
-        items: all files, the same for every shard.
+        items: the files.
         out: where to.
         batch: images per step.
         overlays: also write overlays.
         every: of a video, one frame in so many.
-        shard: (i, n): take every n-th file from the i-th, from 0.
         overwrite: drop what another run left in `out`.
         advance: told how many files were done.
 
     Raises:
-        ItaclipError: `out` holds results of other settings, is in use by another process
-            of this shard, or cannot be written.
+        ItaclipError: `out` holds results of other settings, is in use by another process,
+            or cannot be written.
     """
-    own = items[shard[0] :: shard[1]]
-    with _Journal(out, shard, run_key(segmenter, vocabulary, every), overwrite) as journal:
+    with _Journal(out, run_key(segmenter, vocabulary) | {"every": every}, overwrite) as journal:
         kinds = ("mask", "overlay") if overlays else ("mask",)
-        waiting = [item for item in own if not journal.done(item.name, kinds)]
-        report = Report(kept=len(own) - len(waiting))
+        waiting = [item for item in items if not journal.done(item.name, kinds)]
+        report = Report(kept=len(items) - len(waiting))
         advance(report.kept)
         images = [item for item in waiting if item.path.suffix.lower() not in VIDEO_SUFFIXES]
-        for part, read in _read_ahead(segmenter, images, batch):
-            for item, result in zip(part, _segment(segmenter, vocabulary, part, read), strict=True):
+        for part, read in read_ahead(lambda item: read_image(item.path, segmenter.largest), images, batch):
+            for item, result in zip(part, segment_batch(segmenter, vocabulary, read), strict=True):
                 if isinstance(result, Result):
                     journal.add(item.name, _write(item, result, out, overlays))
                     report.done += 1
@@ -167,48 +166,7 @@ def segment_folder(
                 journal.add(item.name, line)
                 journal.flush()
                 advance(1)
-    write_index(out)
     return report
-
-
-def _read_ahead(
-    segmenter: Segmenter, items: Sequence[Item], batch: int
-) -> Iterator[tuple[Sequence[Item], list[Any]]]:  # fmt: skip
-    """Batches of items and their arrays, or the reason why there is none, one batch ahead."""
-    parts = [items[i : i + batch] for i in range(0, len(items), batch)]
-
-    def read(part: Sequence[Item]) -> list[Any]:
-        return [_attempt(read_image, item.path, segmenter.largest) for item in part]
-
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(read, parts[0]) if parts else None
-        for n, part in enumerate(parts):
-            assert waiting is not None
-            ready = waiting.result()
-            waiting = pool.submit(read, parts[n + 1]) if n + 1 < len(parts) else None
-            yield part, ready
-
-
-def _segment(segmenter: Segmenter, vocabulary: Vocabulary, items: Sequence[Item], read: Sequence[Any]) -> list[Any]:
-    """A result or the reason for none, per item; images of a batch that fails are tried alone."""
-    good = [n for n, image in enumerate(read) if not isinstance(image, str)]
-    found = _attempt(segmenter, [read[n] for n in good], vocabulary) if good else []
-    if isinstance(found, str):
-        found = [_attempt(segmenter, read[n], vocabulary) for n in good]
-    outcome = list(read)
-    for n, result in zip(good, found, strict=True):
-        outcome[n] = result
-    return outcome
-
-
-def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function gives, or in words why it gives nothing."""
-    try:
-        return function(*arguments)
-    except ItaclipError as error:
-        return str(error)
-    except (RuntimeError, MemoryError) as error:  # as a rule too little memory
-        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'out of memory'}"
 
 
 def _write(item: Item, result: Result, out: Path, overlays: bool) -> dict[str, Any]:
@@ -229,7 +187,7 @@ def _write(item: Item, result: Result, out: Path, overlays: bool) -> dict[str, A
 # --- keeping books -----------------------------------------------------------
 
 
-def run_key(segmenter: Segmenter, vocabulary: Vocabulary, every: int = 1) -> dict[str, Any]:
+def run_key(segmenter: Segmenter, vocabulary: Vocabulary) -> dict[str, Any]:
     """All that results depend on besides the images."""
     settings = asdict(segmenter.for_vocabulary(vocabulary))
     del settings["device"], settings["batch_crops"]  # these change no result
@@ -239,7 +197,6 @@ def run_key(segmenter: Segmenter, vocabulary: Vocabulary, every: int = 1) -> dic
         "classes": vocabulary.bank.class_names.synonyms,
         "background": vocabulary.background,
         "definitions": vocabulary.definitions,
-        "every": every,
         "settings": settings,
     }
     as_read_back: dict[str, Any] = json.loads(json.dumps(key))
@@ -247,42 +204,25 @@ def run_key(segmenter: Segmenter, vocabulary: Vocabulary, every: int = 1) -> dic
 
 
 def read_lines(out: Path) -> dict[str, dict[str, Any]]:
-    """The last line of every image, by name, over all shards; torn lines are not there."""
+    """The last line of every image, by name; torn lines are not there."""
+    path = out / "results.jsonl"
     lines: dict[str, dict[str, Any]] = {}
-    for path in sorted(out.glob("results*.jsonl")):
-        for line in _lines_of(path):
-            name = line.pop("image")
-            if "error" not in line or name not in lines:
-                lines[name] = line
+    for text in path.read_bytes().splitlines() if path.exists() else ():  # of bytes: str knows more line ends
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        name = line.pop("image")
+        if "error" not in line or name not in lines:
+            lines[name] = line
     return lines
 
 
-def _lines_of(path: Path) -> list[dict[str, Any]]:
-    found = []
-    for text in path.read_bytes().splitlines():  # of bytes: str knows more line ends than JSON does
-        try:
-            found.append(json.loads(text))
-        except ValueError:
-            continue
-    return found
-
-
-def write_index(out: Path) -> None:
-    """Say which shards there are and what each holds: ``index.json``."""
-    if shards := sorted(out.glob("results-*.jsonl")):
-        lines = read_lines(out)
-        failed = sum("error" in line for line in lines.values())
-        counts = {path.name: len({line["image"] for line in _lines_of(path)}) for path in shards}
-        write_json(out / "index.json", {"images": len(lines), "failed": failed, "shards": counts})
-
-
 class _Journal:
-    """The lines of a shard: read, locked, appended to."""
+    """The lines of a run: read, locked, appended to."""
 
-    def __init__(self, out: Path, shard: tuple[int, int], key: dict[str, Any], overwrite: bool) -> None:
-        index, count = shard
-        name = "results.jsonl" if count == 1 else f"results-{index:05d}-of-{count:05d}.jsonl"
-        self._out, self._path, self._key, self._overwrite = out, out / name, key, overwrite
+    def __init__(self, out: Path, key: dict[str, Any], overwrite: bool) -> None:
+        self._out, self._path, self._key, self._overwrite = out, out / "results.jsonl", key, overwrite
         self._lines: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> _Journal:
@@ -312,8 +252,7 @@ class _Journal:
                     f"{self._out}: holds results of another run (other {', '.join(different)}); take another folder, "
                     "or --overwrite to replace them."
                 )
-            for old in self._out.glob("results*.jsonl"):
-                os.truncate(old, 0)
+            os.truncate(self._path, 0)
         if known != self._key:
             write_json(path, self._key)
 

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from itaclip.core.images import SUFFIXES
 from itaclip.errors import ItaclipError
-from itaclip.files import atomic_path
+from itaclip.files import IMAGE_SUFFIXES, atomic_path
 
 KEY = "instance_mask"
 """Name of the array in a published file."""
@@ -125,7 +124,7 @@ class MaskFolder:
             ItaclipError: there is none; names what was looked for.
         """
         given = Path(name)
-        given = given.with_suffix("") if given.suffix.lower() in SUFFIXES else given
+        given = given.with_suffix("") if given.suffix.lower() in IMAGE_SUFFIXES else given
         whole = [] if given.is_absolute() or ".." in given.parts else [given]
         candidates = [
             self.folder / f"{stem}{ending}" for stem in dict.fromkeys([*whole, Path(given.name)])

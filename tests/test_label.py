@@ -1,0 +1,666 @@
+"""Collections on Ray: every source, the same rows as one by one, and deaths of every kind."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+from conftest import ROOT
+from label_helpers import CLASSES, choose, counting
+from PIL import Image
+from pycocotools import mask as rle
+from ray.cluster_utils import Cluster
+
+import itaclip
+from itaclip import ItaclipError, LabelOptions, LabelReport, Labels, Segmenter
+from itaclip.collection.label import label_with
+from itaclip.collection.places import Place, checked_address, scrubbed
+from itaclip.collection.sources import Entry, in_parts, open_source
+from itaclip.collection.transfer import Pace
+from itaclip.command.label import told
+from itaclip.command.main import main as program
+
+SECRET = "hunter2secret"
+NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+
+
+class Machines:
+    """A cluster of three machines in one."""
+
+    def __init__(self) -> None:
+        quick_to_notice = {"health_check_period_ms": 500, "health_check_failure_threshold": 6}
+        self._cluster = Cluster(True, head_node_args=NODE | {"_system_config": quick_to_notice})
+        self._others: list[Any] = []
+        self.address: str = self._cluster.address
+
+    def three(self) -> None:
+        """Replace what was removed."""
+        while len(self._others) < 2:
+            self._others.append(self._cluster.add_node(**NODE))
+        self._cluster.wait_for_nodes()
+
+    def remove(self) -> None:
+        """Cut a machine off."""
+        self._cluster.remove_node(self._others.pop(), allow_graceful=False)
+
+    def shutdown(self) -> None:
+        self._cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def machines(own_cache: None) -> Iterator[Machines]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # or other work on the machine goes first
+        made = Machines()
+        ray.init(made.address, log_to_driver=False, logging_level="ERROR")
+        yield made
+        ray.shutdown()
+        made.shutdown()
+
+
+@pytest.fixture
+def three(machines: Machines) -> Machines:
+    machines.three()
+    return machines
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
+    """Twenty-four pieces of the drawn town, under names that ask for trouble, and two files that are no images."""
+    root = tmp_path_factory.mktemp("crops")
+    scenes = [Image.open(demo_root / f"JPEGImages/scene_00{i}.jpg") for i in range(4)]
+    for n in range(24):
+        name = ("a b/ü{}.png", "straße/图{}.png", "{}.jpg", "x=1/{}.jpg")[n % 4].format(n)
+        path = root / name
+        path.parent.mkdir(exist_ok=True)
+        scenes[n % 4].crop((n, n, n + 90 + n % 3, n + 70)).save(path)
+    (root / "broken.jpg").write_bytes((root / "2.jpg").read_bytes()[:400])
+    (root / "words.png").write_text("no image")
+    return root
+
+
+@pytest.fixture(scope="module")
+def expected(crops: Path, quick: Segmenter) -> dict[str, Any]:
+    """What `Segmenter` says of each image, one by one."""
+    vocabulary = choose(quick)
+    return {
+        str(path.relative_to(crops)): quick(path, vocabulary)
+        for path in crops.rglob("*.*")
+        if path.name not in ("broken.jpg", "words.png")
+    }
+
+
+def assert_same(found: Iterator[Labels], expected: dict[str, Any], failed: set[str]) -> None:
+    rows = list(found)
+    assert len({row.key for row in rows}) == len(rows)
+    assert {row.key for row in rows} == set(expected) | failed
+    for row in rows:
+        if row.key in failed:
+            assert row.labels is None
+            assert row.error
+            continue
+        result = expected[row.key]
+        np.testing.assert_array_equal(row.labels, result.labels)
+        assert row.areas == pytest.approx(result.areas)
+        assert row.names == result.names
+        for name, score in row.scores.items():
+            assert score == pytest.approx(float(result.score_map(name)[result.mask(name)].mean()), abs=1e-5)
+
+
+BAD = {"broken.jpg", "words.png"}
+OPTIONS = LabelOptions(part_size=2, batch=1, threads=1)
+ONE = replace(OPTIONS, workers=1)  # where it is not about several: a worker takes seconds to start
+
+
+def run(source: Path | str, out: Path | str, log: Path, delay: float = 0.0, **more: Any) -> itaclip.LabelReport:
+    return label_with(source, out, partial(counting, log, delay), choose, **{"options": OPTIONS, **more})
+
+
+def counted(log: Path) -> int:
+    return sum(int(line.split()[0]) for line in log.read_text().splitlines()) if log.exists() else 0
+
+
+# --- results -------------------------------------------------------------------
+
+
+def test_the_same_rows_as_one_by_one_and_every_reader_reads_them(
+    three: Machines, crops: Path, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    settings: dict[str, Any] = dict(model="demo", quality="fast", pamr_steps=0)
+    options = LabelOptions(part_size=5, threads=1, masks=True)
+    reports = []
+    report = itaclip.label(crops, CLASSES, out, options=options, watch=lambda r: reports.append(r.finished), **settings)
+    assert (report.done, report.failed, report.finished, report.images) == (26, 2, 6, 26)
+    assert report.workers == 3
+    assert reports[-1] == 6
+    assert_same(itaclip.read_labels(out), expected, BAD)
+    one = next(itaclip.read_labels(out, keys=["straße/图1.png"]))
+    assert one.provenance["run"]["weights"] == Segmenter("demo").fingerprint
+    assert one.provenance["versions"]["torch"]
+    errors = {row.key: str(row.error) for row in itaclip.read_labels(out, keys=BAD)}
+    assert "damaged" in errors["broken.jpg"]
+    assert "not an image" in errors["words.png"]
+
+    # without this project: DuckDB, pandas, pycocotools
+    table = f"read_parquet('{out}/labels/*/*.parquet')"
+    largest = duckdb.sql(
+        f"SELECT key, s.name, s.share FROM (SELECT key, unnest(segments) AS s FROM {table}) ORDER BY s.area DESC"
+    ).fetchall()
+    assert {key for key, _, _ in largest} == set(expected)
+    assert duckdb.sql(f"SELECT count(*) FROM {table} WHERE error IS NOT NULL").fetchall() == [(2,)]
+    frame = pd.read_parquet(out / "labels")
+    row = frame.set_index("key").loc["a b/ü0.png"]
+    result = expected["a b/ü0.png"]
+    for segment in row["segments"]:
+        decoded = rle.decode({"size": [int(row["height"]), int(row["width"])], "counts": segment["rle"]})
+        np.testing.assert_array_equal(decoded.astype(bool), result.mask(segment["name"]))
+        assert decoded.sum() == segment["area"]
+
+    masks = {}
+    for path in (out / "masks").rglob("*.tar"):
+        with tarfile.open(path) as tar:
+            masks |= {member.name: np.asarray(Image.open(tar.extractfile(member))) for member in tar}  # type: ignore[arg-type]
+    assert set(masks) == {f"{key}.png" for key in expected}
+    np.testing.assert_array_equal(masks["x=1/3.jpg.png"], expected["x=1/3.jpg"].labels)
+
+    # again: nothing to do; other classes never mix in
+    again = itaclip.label(crops, CLASSES, out, options=options, **settings)
+    assert (again.done, again.kept) == (0, 6)
+    with pytest.raises(ItaclipError, match=r"results of another run \(other classes\)"):
+        itaclip.label(crops, ["car"], out, options=options, **settings)
+
+
+@pytest.mark.cluster
+def test_what_was_mended_is_tried_again_and_other_settings_replace_it(
+    three: Machines, crops: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "in.tar"
+    image = (crops / "2.jpg").read_bytes()
+
+    def write(contents: list[bytes], whole: bool) -> None:
+        with tarfile.open(source, "w") as tar:
+            for n, content in enumerate(contents):
+                last = tar.offset
+                member = tarfile.TarInfo(f"{n}.jpg")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+        if not whole:
+            os.truncate(source, last + 600)
+
+    write([image, image, b"no image", image], whole=False)
+    out, log = tmp_path / "out", tmp_path / "log"
+    assert run(source, out, log, options=ONE).failed == 2
+    rows = {row.key: row.error for row in itaclip.read_labels(out)}
+    assert "cannot be read beyond 3 images" in str(rows["in.tar"])
+    assert run(source, out, log, options=ONE).done == 0
+    write([image] * 4, whole=True)
+    report = run(source, out, log, options=replace(ONE, retry_errors=True))
+    assert (report.done, report.failed) == (4, 0)
+    assert [row.key for row in itaclip.read_labels(out)] == [f"in.tar/{n}.jpg" for n in range(4)]
+
+    # other settings replace all that, when asked to; other people's files they never do
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(ItaclipError, match=r"other part_size"):
+        run(source, out, log, options=replace(ONE, part_size=3))
+    assert run(source, out, log, options=replace(ONE, part_size=3, overwrite=True)).done == 4
+    assert [row.key for row in itaclip.read_labels(out)] == [f"in.tar/{n}.jpg" for n in range(4)]
+    assert parts(out) == 2
+    assert (out / "notes.txt").read_text() == "mine"
+    (tmp_path / "mine/masks").mkdir(parents=True)
+    with pytest.raises(ItaclipError, match=r"mine/masks: there already, and not written by"):
+        run(source, tmp_path / "mine", log, options=replace(ONE, overwrite=True))
+
+
+# --- deaths --------------------------------------------------------------------
+
+
+def when(condition: Callable[[], bool], action: Callable[[], None]) -> threading.Thread:
+    """Do something in the background once a condition holds."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + 120
+        while not condition():
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.02)
+        action()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def parts(out: Path) -> int:
+    return len(list((out / "labels").rglob("*.parquet")))
+
+
+def test_a_worker_that_is_killed_costs_what_it_held(
+    three: Machines, crops: Path, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    out, log = tmp_path / "out", tmp_path / "log"
+    killed: list[int] = []
+
+    def kill() -> None:
+        killed.append(int(log.read_text().splitlines()[-1].split()[1]))
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = when(lambda: counted(log) >= 6, kill)
+    report = run(crops, out, log, delay=0.3)
+    killer.join()
+    assert killed
+    assert_same(itaclip.read_labels(out), expected, BAD)
+    assert (report.done, report.failed, report.finished) == (26, 2, 13)
+    assert 24 < counted(log) <= 24 + 2 * OPTIONS.part_size  # the worker's parts, no more
+
+
+def test_a_machine_that_vanishes_costs_what_it_held(
+    three: Machines, crops: Path, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    out, log = tmp_path / "out", tmp_path / "log"
+    remover = when(lambda: parts(out) >= 2, three.remove)
+    report = run(crops, out, log, delay=0.3)
+    remover.join()
+    assert len([node for node in ray.nodes() if node["Alive"]]) == 2
+    assert_same(itaclip.read_labels(out), expected, BAD)
+    assert report.finished == 13
+    # parts that lay on it finished, but not yet written, are made again too
+    assert counted(log) <= 24 + 4 * OPTIONS.part_size
+
+
+def test_a_driver_that_is_killed_is_continued_by_the_same_command(
+    three: Machines, crops: Path, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    out, log = tmp_path / "out", tmp_path / "log"
+    script = [sys.executable, str(ROOT / "tests/label_helpers.py"), str(crops), str(out), str(log), "0.3"]
+    driver = subprocess.Popen([*script, three.address], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while parts(out) < 3 and time.monotonic() < deadline and driver.poll() is None:
+        time.sleep(0.02)
+    driver.kill()
+    said, _ = driver.communicate()
+    three.remove()
+    deadline = time.monotonic() + 60
+    while len([node for node in ray.nodes() if node["Alive"]]) > 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    before = {path: path.stat().st_mtime_ns for path in (out / "labels").rglob("*.parquet")}
+    assert 3 <= len(before) < 13, said
+    report = run(crops, out, log)
+    assert report.kept == len(before)
+    assert all(path.stat().st_mtime_ns == then for path, then in before.items())
+    assert_same(itaclip.read_labels(out), expected, BAD)
+    assert counted(log) <= 24 + 3 * 2 * OPTIONS.part_size  # two parts a worker were under way
+
+
+def test_a_destination_that_cannot_be_written_ends_the_run_which_then_goes_on(
+    three: Machines, crops: Path, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    out, log = tmp_path / "out", tmp_path / "log"
+    obstacle = when((out / "run.json").exists, lambda: (out / "labels").write_text(""))
+    with pytest.raises(ItaclipError, match=r"out/labels/.*: cannot be written"):
+        run(crops, out, log, options=ONE)
+    obstacle.join()
+    assert (out / "labels").read_text() == ""
+    (out / "labels").unlink()
+    run(crops, out, log, options=ONE)
+    assert_same(itaclip.read_labels(out), expected, BAD)
+    assert not (out / ".partial").exists()
+
+
+def test_too_many_errors_stop_the_run(three: Machines, tmp_path: Path) -> None:
+    for n in range(30):
+        (tmp_path / f"{n:02d}.png").write_bytes(b"no image")
+    with pytest.raises(ItaclipError, match=r"images failed, and max_errors is 3\. The first: .*not an image"):
+        run(tmp_path, tmp_path / "out", tmp_path / "log", options=replace(ONE, max_errors=3, limit_rate=500))
+
+
+def test_a_full_disk_leaves_no_half_file(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
+    try:
+        with pytest.raises(ItaclipError, match=r"x\.parquet: cannot be written"):
+            Place(f"{tmp_path}/labels/x.parquet").write(b"0" * 1000, Place(str(tmp_path)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+# --- sources -------------------------------------------------------------------
+
+
+def entries(address: str | Path, size: int = 2, **options: Any) -> list[Entry]:
+    """All entries of a source, read unit by unit."""
+    source = open_source(str(address), **options)
+    return [entry for unit in source.units(size) for entry in source.entries(unit)]
+
+
+def keys(address: str | Path, **options: Any) -> list[str]:
+    found = entries(address, **options)
+    assert all(entry.error is None and entry.content for entry in found)
+    return [entry.key for entry in found]
+
+
+def test_folders_and_patterns(crops: Path, tmp_path: Path) -> None:
+    everything = sorted(str(path.relative_to(crops)) for path in crops.rglob("*.*"))
+    assert sorted(keys(crops)) == everything
+    assert keys(crops) == keys(crops)
+    assert sorted(keys(f"{crops}/**/*.png")) == [key for key in everything if key.endswith(".png")]
+    assert keys(f"{crops}/*.jpg") == sorted(key for key in everything if key.endswith(".jpg") and "/" not in key)
+    assert keys(f"{crops}/x=1/[3-7].jpg") == ["3.jpg", "7.jpg"]
+    assert keys(f"{crops}/{{2,6}}.jpg") == ["2.jpg", "6.jpg"]
+    assert keys(crops / "2.jpg") == ["2.jpg"]
+    odd = tmp_path / "[x]"
+    odd.mkdir()
+    Image.new("RGB", (3, 3)).save(odd / "[y].png")
+    assert keys(odd / "[y].png") == ["[y].png"]  # a file before a pattern
+    for name in (os.fsdecode(b"\xff.png"), "a::b?.png"):
+        (odd / name).write_bytes((odd / "[y].png").read_bytes())
+    assert keys(odd) == ["[y].png", "a::b?.png", "\\xff.png"]  # the last one's name is no Unicode
+    with pytest.raises(ItaclipError, match="no such file or folder"):
+        keys(tmp_path / "nowhere")
+    with pytest.raises(ItaclipError, match=r"no image in it .*name them, such as folder/\*\.parquet"):
+        keys((tmp_path / "empty").mkdir() or tmp_path / "empty")
+
+
+def test_lists_of_paths_and_addresses(crops: Path, tmp_path: Path) -> None:
+    listing = crops / "listed.txt"
+    listing.write_text(
+        f"2.jpg\n\n  a b/ü0.png  \n{crops}/6.jpg\n2.jpg\nfile://{crops}/3.jpg?token={SECRET}\nnowhere.png"
+    )
+    try:
+        found = entries(listing)
+        assert [entry.key for entry in found] == [
+            "2.jpg", "a b/ü0.png", f"{crops}/6.jpg", f"file://{crops}/3.jpg", "nowhere.png",
+        ]  # fmt: skip
+        assert found[1].content == (crops / "a b/ü0.png").read_bytes()
+        assert "no such file" in str(found[4].error)
+        source = open_source(str(listing))
+        units = list(source.units(2))
+        listing.write_text("6.jpg\n" + listing.read_text())  # behind the plan's back
+        changed = [entry for unit in units for entry in source.entries(unit)]
+        assert any("was changed since it was first read" in str(entry.error) for entry in changed)
+    finally:
+        listing.unlink()
+    same = tmp_path / "same.txt"
+    same.write_text("https://a.example/x.jpg?id=1\nhttps://u:p@a.example/x.jpg?id=2\n")
+    source = open_source(str(same))
+    assert [unit.names for unit in source.units(5)] == [(b"https://a.example/x.jpg", b"https://a.example/x.jpg#2")]
+
+
+def test_tables(crops: Path, tmp_path: Path) -> None:
+    images = [(crops / name).read_bytes() for name in ("2.jpg", "6.jpg", "10.jpg")]
+    names = ["eins", "zwei/2", "三"]
+    pq.write_table(pa.table({"id": names, "picture": images}), tmp_path / "a.parquet", row_group_size=2)
+    assert keys(tmp_path / "a.parquet") == ["a.parquet/0", "a.parquet/1", "a.parquet/2"]
+    assert keys(tmp_path / "a.parquet", key="id") == names
+    assert entries(tmp_path / "a.parquet")[2].content == images[2]
+    nested = pa.table({"image": [{"bytes": images[0], "path": "x"}, {"bytes": None, "path": f"{crops}/6.jpg"}, None]})
+    pq.write_table(nested, tmp_path / "b.parquet")
+    found = entries(tmp_path / "b.parquet")
+    assert [entry.content for entry in found] == [images[0], images[1], None]
+    assert found[2].error == "b.parquet/2: the table holds no image here."
+    addressed = pa.table({"where": [f"{crops}/2.jpg", f"file://{crops}/6.jpg"], "text": ["a", "b"]})
+    pq.write_table(addressed, tmp_path / "c.parquet")
+    assert [entry.content for entry in entries(tmp_path / "c.parquet", column="where")] == images[:2]
+    for options, message in (
+        ({}, "name the column"),
+        ({"column": "wher"}, "no column 'wher'. Did you mean 'where'"),
+    ):
+        with pytest.raises(ItaclipError, match=message):
+            entries(tmp_path / "c.parquet", **options)
+    pq.write_table(pa.table({"id": ["a", "a"], "picture": images[:2]}), tmp_path / "d.parquet")
+    with pytest.raises(ItaclipError, match=r"column 'id' holds 'a' twice"):
+        entries(tmp_path / "d.parquet", key="id")
+    (tmp_path / "e.parquet").write_text("nothing")
+    with pytest.raises(ItaclipError, match=r"e\.parquet: not a Parquet table"):
+        entries(tmp_path / "e.parquet")
+    with pytest.raises(ItaclipError, match="only tables"):
+        open_source(str(crops), key="id")
+
+
+def test_archives(crops: Path, tmp_path: Path) -> None:
+    for n in range(2):
+        with tarfile.open(tmp_path / f"s-{n:03d}.tar", "w") as tar:
+            for name in ("2.jpg", "x=1/3.jpg", "a b/ü0.png"):
+                tar.add(crops / name, name)
+            tar.add(crops / "6.jpg", "2.jpg")  # a name that is there already
+            tar.add(ROOT / "README.md", "2.txt")
+    inside = ["2.jpg", "x=1/3.jpg", "a b/ü0.png"]
+    assert keys(f"{tmp_path}/s-{{000..001}}.tar") == [f"s-00{n}.tar/{name}" for n in range(2) for name in inside]
+    assert keys(f"{tmp_path}/*.tar", column="png") == ["s-000.tar/a b/ü0.png", "s-001.tar/a b/ü0.png"]
+    assert entries(tmp_path / "s-000.tar")[0].content == (crops / "2.jpg").read_bytes()
+    sizes = [(len(part), end) for part, end in in_parts(entries(f"{tmp_path}/*.tar"), 4)]
+    assert sizes == [(4, False), (2, True)]
+    (tmp_path / "t.tar").write_bytes(b"no archive" * 100)
+    (bad,) = entries(tmp_path / "t.tar")
+    assert bad.key == "t.tar"
+    assert "cannot be read beyond 0 images" in str(bad.error)
+    with pytest.raises(ItaclipError, match="no such file"):
+        keys(f"{tmp_path}/s-{{000..009}}.tar")
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("kind", ["table", "archive"])
+def test_tables_and_archives_are_labelled(
+    three: Machines, crops: Path, expected: dict[str, Any], tmp_path: Path, kind: str
+) -> None:
+    """And an archive that was half finished is continued within."""
+    names = sorted(expected)[:7]
+    if kind == "table":
+        contents = [(crops / name).read_bytes() for name in names]
+        pq.write_table(pa.table({"key": names, "image": contents}), tmp_path / "in.parquet", row_group_size=3)
+        wanted = {name: expected[name] for name in names}
+        run(
+            tmp_path / "in.parquet",
+            tmp_path / "out",
+            tmp_path / "log",
+            options=LabelOptions(key="key", part_size=2, threads=1),
+        )
+        assert_same(itaclip.read_labels(tmp_path / "out"), wanted, set())
+        return
+    with tarfile.open(tmp_path / "in.tar", "w") as tar:
+        for name in names:
+            tar.add(crops / name, name)
+    wanted = {f"in.tar/{name}": expected[name] for name in names}
+    run(tmp_path / "in.tar", tmp_path / "out", tmp_path / "log", options=ONE)
+    found = sorted((tmp_path / "out/labels").rglob("*.parquet"))
+    assert len(found) == 4
+    found[1].unlink()
+    found[3].unlink()  # the last: whether there are more, nobody knows
+    report = run(tmp_path / "in.tar", tmp_path / "out", tmp_path / "log", options=ONE)
+    assert (report.done, report.finished) == (3, 1)
+    assert_same(itaclip.read_labels(tmp_path / "out"), wanted, set())
+
+
+# --- networks and secrets --------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[dict[str, dict[str, Any]]]:
+    """A server of S3, and what fsspec needs to know of it."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield {"s3": {"endpoint_url": f"http://{host}:{port}", "key": "someone", "secret": SECRET}}
+    server.stop()
+
+
+def test_s3_to_s3_without_a_secret_anywhere(
+    three: Machines, crops: Path, expected: dict[str, Any], bucket: dict[str, Any], tmp_path: Path
+) -> None:
+    import s3fs
+
+    system = s3fs.S3FileSystem(**bucket["s3"])
+    system.mkdir("photos")
+    names = [*sorted(expected)[:8], "broken.jpg"]
+    for name in names:
+        system.put_file(str(crops / name), f"photos/in/{name}")
+    options = replace(ONE, part_size=3, storage=bucket)
+    report = run("s3://photos/in", "s3://photos/out", tmp_path / "log", options=options)
+    assert (report.done, report.failed) == (9, 1)
+    found = itaclip.read_labels("s3://photos/out", storage=bucket)
+    assert_same(found, {name: expected[name] for name in names[:-1]}, {"broken.jpg"})
+    assert run("s3://photos/in", "s3://photos/out", tmp_path / "log", options=options).done == 0
+    patterned = entries("s3://photos/in/**/*.png", storage=bucket)
+    assert {entry.key for entry in patterned} == {name for name in names if name.endswith(".png")}
+
+    # a list whose lines hold passwords and tokens, to a host that does not answer, and one that does
+    url = bucket["s3"]["endpoint_url"].replace("http://", f"http://me:{SECRET}@") + f"/photos/in/{names[0]}?t={SECRET}"
+    dead = f"http://me:{SECRET}@127.0.0.1:9/x.jpg?token={SECRET}"
+    (tmp_path / "list.txt").write_text(f"{url}\n{dead}\ns3://photos/in/{names[1]}\n")
+    run(tmp_path / "list.txt", tmp_path / "out", tmp_path / "log", options=options)
+    rows = list(itaclip.read_labels(tmp_path / "out"))
+    assert rows[1].key == "http://127.0.0.1:9/x.jpg"
+    assert "cannot be read" in str(rows[1].error)
+    assert rows[2].labels is not None
+
+    system.invalidate_cache()
+    for name in system.find("photos/out"):
+        assert SECRET.encode() not in system.cat_file(name), name
+    assert (tmp_path / "out/run.json").is_file()
+    logs = Path(ray._private.worker.global_worker.node.get_session_dir_path())
+    for path in [*(tmp_path / "out").rglob("*"), *logs.rglob("*")]:
+        if path.is_file():
+            assert SECRET.encode() not in path.read_bytes(), path
+
+
+def test_secrets_in_addresses_are_refused_and_not_repeated(tmp_path: Path) -> None:
+    for address in (f"https://me:{SECRET}@a.example/x.txt", f"s3://b/x?token={SECRET}", f"https://a:{SECRET}@b@c/x"):
+        with pytest.raises(ItaclipError, match="credentials by the environment") as told:
+            checked_address(address, "SOURCE")
+        assert SECRET not in str(told.value)
+    text = f"GET http://u:{SECRET}@h/x?k={SECRET}#f failed for 's3://u:p@ss/{1}@h/y?{SECRET}'"
+    assert SECRET not in scrubbed(text)
+    assert "GET http://h/x failed" in scrubbed(text)
+
+
+def test_a_report_tells_rate_share_and_time_left() -> None:
+    report = LabelReport(
+        1000, 10, kept=0, finished=4, done=400, failed=3, busy=150.0, workers=2, gpu=True, seconds=100.0
+    )
+    assert told(report) == "400/1000 images, 4.0 images/s, GPU workers 75% busy, 3 failed, 150 s left"
+
+
+def test_all_workers_together_keep_to_a_rate() -> None:
+    pace = Pace(100)
+    assert pace.turn(50) == pytest.approx(0, abs=0.01)
+    assert pace.turn(25) == pytest.approx(0.5, abs=0.05)
+    assert pace.turn(1) == pytest.approx(0.75, abs=0.05)
+
+
+# --- the command -----------------------------------------------------------------
+
+
+def test_the_command_starts_ray_itself(crops: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "itaclip", "label", f"{crops}/*.jpg", "--classes", "; ".join(CLASSES), "--out",
+        str(tmp_path / "out"), "--model", "demo", "--quality", "fast", "--set", "pamr_steps=0", "--threads", "1",
+        "--workers", "1", "--json",
+    ]  # fmt: skip
+    found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert found.returncode == 1, found.stderr
+    summary = json.loads(found.stdout)
+    assert (summary["done"], summary["failed"]) == (7, 1)
+    assert "failed: broken.jpg: damaged" in found.stderr
+    assert len(list(itaclip.read_labels(tmp_path / "out"))) == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--part-size", "0"), "part_size = 0: expected 1 or more"),
+        (("--limit-rate", "0"), "limit_rate = 0.0: expected more than 0"),
+        (("--max-errors", "-1"), "max_errors = -1: expected 0 or more"),
+        (("--column", "image"), "only tables"),
+        (("--address", "ray://head:10001"), "ray job submit"),
+        (("--device", "cuda:1"), "expected auto, cpu or cuda"),
+    ],
+)
+def test_bad_options(crops: Path, tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ItaclipError, match=message):
+        program(["label", str(crops), "--classes", "cat", "--model", "demo", "--out", str(tmp_path / "out"), *options])
+
+
+def test_without_the_extra_the_error_names_it() -> None:
+    code = (
+        "import sys; sys.modules['ray'] = None\n"
+        "import itaclip\n"
+        "try: itaclip.label\n"
+        "except itaclip.ItaclipError as error: print(error)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "pip install 'itaclip[ray]'" in found.stdout
+
+
+# --- memory ----------------------------------------------------------------------
+
+MEMORY = """
+import os, resource, sys
+from itaclip import LabelOptions, label
+peaks = []
+for n, name in enumerate(sys.argv[2:]):
+    options = LabelOptions(part_size=2000, threads=1, workers=1)
+    report = label(name, ["car"], f"{sys.argv[1]}/out{n}", model="demo", quality="fast", options=options)
+    peaks.append((report.done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+print(peaks)
+"""
+
+
+def tiny(folder: Path, kind: str, count: int) -> str:
+    """A source of entries that are no images, of two bytes each."""
+    if kind == "table":
+        table = folder / f"{count}.parquet"
+        pq.write_table(pa.table({"image": [b"no"] * count}), table, row_group_size=max(1000, count // 10))
+        return str(table)
+    if kind == "archive":
+        archive = folder / f"{count}.tar"
+        with tarfile.open(archive, "w") as tar:
+            for n in range(count):
+                member = tarfile.TarInfo(f"{n:06d}.png")
+                member.size = 2
+                tar.addfile(member, io.BytesIO(b"no"))
+        return str(archive)
+    images = folder / f"images{count}"
+    images.mkdir()
+    for n in range(count):
+        (images / f"{n:06d}.png").write_bytes(b"no")
+    return f"{images}/*.png"
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("kind", ["glob", "table", "archive"])
+def test_the_driver_stays_as_it_is_with_a_hundred_thousand_entries(tmp_path: Path, kind: str) -> None:
+    few, many = tiny(tmp_path, kind, 1000), tiny(tmp_path, kind, 100_000)
+    command = [sys.executable, "-c", MEMORY, str(tmp_path), few, few, many]  # a second start of Ray takes some, too
+    found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert found.returncode == 0, found.stderr
+    _, (one, before), (hundred, after) = json.loads(found.stdout.splitlines()[-1].replace("(", "[").replace(")", "]"))
+    assert (one, hundred) == (1000, 100_000)
+    assert after - before < 20_000  # kB; the keys alone would be as much again

@@ -1,0 +1,183 @@
+"""What labelling a collection on Ray costs: stage by stage, against `Segmenter.stream`, and with more workers.
+
+    python tools/measure_labelling.py --images 1000 --out docs/results/labelling_demo.json
+
+Scenes of the bundled demo, the bundled CLIP, quality `fast` without refinement, one thread a
+worker. Ways take turns, `--rounds` times; the fastest of each counts. CPU seconds are those of
+all processes that a way started, and of a stage alone, so they tell something on a machine with
+other work too. `--only` measures some parts anew and leaves the rest of the JSON file as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from itaclip import LabelOptions, Segmenter, label
+from itaclip.collection.places import Place
+from itaclip.collection.segmenting import row_of
+from itaclip.collection.sources import open_source
+from itaclip.collection.store import Store, part_bytes
+from itaclip.console import make_console, run, table_of
+from itaclip.core.images import decode_image
+from itaclip.demo.dataset import ensure_demo_dataset
+from itaclip.evaluation.report import machine, versions
+from itaclip.files import write_json
+
+SECTIONS = ("stages", "runs", "entries")
+CLASSES = ["car, taxi", "house", "cloud", "tree"]
+ALONE = {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}  # Ray's workers else give way to all other work
+SETTINGS: dict[str, Any] = {"model": "demo", "quality": "fast", "pamr_steps": 0}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=1000, help="scenes (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="of every way (%(default)s)")
+    parser.add_argument("--entries", type=int, default=100_000, help="of two bytes each, for Ray alone (%(default)s)")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="what to measure")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file")
+    parser.add_argument("--way", help=argparse.SUPPRESS)  # what the processes that are measured run
+    parser.add_argument("folder", nargs="?", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.way is not None:
+        _way(args.way, Path(args.folder), args.out)
+        return 0
+    console = make_console()
+    found: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = ensure_demo_dataset(Path(name) / "demo", args.images) / "JPEGImages"
+        if "stages" in args.only:
+            found["stages"] = stages(folder)
+            console.print(table_of("CPU milliseconds an image", [found["stages"]]))
+        if "runs" in args.only:
+            found["runs"] = runs(folder, Path(name), args.rounds)
+            console.print(table_of("whole runs, start included", found["runs"]["rows"]))
+        if "entries" in args.only:
+            sizes = ((args.entries, 2000), (args.entries // 50, 2))  # entries, and how many share a file
+            found["entries"] = [entries(Path(name), count, part) for count, part in sizes]
+            console.print(table_of("entries of two bytes", found["entries"]))
+    write_json(args.out, found | {"machine": machine(), "versions": versions()})
+    return 0
+
+
+def runs(folder: Path, out: Path, rounds: int) -> dict[str, Any]:
+    """Stream, one worker on Ray, and two, by turns."""
+    before = os.getloadavg()
+    ways = [(way, out / f"{way}{n}") for n in range(rounds) for way in ("stream", "ray1", "ray2")]
+    rows: list[dict[str, Any]] = [{"way": way} | measured(way, folder, results) for way, results in ways]
+    best = {
+        key: {way: min(row[key] for row in rows if row["way"] == way) for way, _ in ways}
+        for key in ("seconds", "working", "CPU seconds")
+    }
+    return {
+        "images": len(list(folder.iterdir())), "rows": rows,
+        "ray_over_stream": {key: best[key]["ray1"] / best[key]["stream"] for key in best},
+        "two_over_one": best["working"]["ray1"] / best["working"]["ray2"],
+        "load_before": before, "load_after": os.getloadavg(),
+    }  # fmt: skip
+
+
+def stages(folder: Path, count: int = 60) -> dict[str, float]:
+    """CPU milliseconds an image of each stage alone, by the functions that workers call."""
+    segmenter = Segmenter(**SETTINGS)
+    vocabulary = segmenter.prepare(CLASSES)
+    source = open_source(str(folder))
+    took: dict[str, float] = {}
+
+    def timed(name: str, function: Callable[[], Any]) -> Any:
+        began = time.process_time()
+        result = function()
+        took[name] = 1000 * (time.process_time() - began) / count
+        return result
+
+    with tempfile.TemporaryDirectory() as out:
+        store = Store(Place(out))
+        timed("list", lambda: store.write_plan(source.units(128)))
+        took["list"] *= count / len(list(folder.iterdir()))
+        listed = next(iter(source.units(count)))
+        read = timed("read", lambda: list(source.entries(listed)))
+        images = timed("decode", lambda: [decode_image(entry.content or b"", entry.key) for entry in read])
+        batches = [images[i : i + 4] for i in range(0, count, 4)]
+        segmenter(batches[0], vocabulary)
+        results = timed("segment", lambda: [r for batch in batches for r in segmenter(batch, vocabulary)])
+        pairs = list(zip(read, results, strict=True))
+        rows = timed("run lengths", lambda: [row_of(entry.key, result) for entry, result in pairs])
+        content = timed("Parquet", lambda: part_bytes(rows, "{}"))
+        timed("write", lambda: store.write_part("range=000000/x", content, None))
+        assert pq.read_table(io.BytesIO(content)).num_rows == count
+    took["kB read"] = sum(len(entry.content or b"") for entry in read) / count / 1000
+    took["kB written"] = len(content) / count / 1000
+    return took
+
+
+def measured(way: str, folder: Path, out: Path) -> dict[str, float]:
+    """Wall-clock and CPU seconds of a process and all that it starts; seconds from its first image to its last."""
+    command = [sys.executable, __file__, "--way", way, "--out", str(out), str(folder)]
+    began = time.perf_counter()
+    process = subprocess.Popen(command, env=os.environ | ALONE, stdout=subprocess.PIPE, text=True)
+    spent: dict[int, float] = {}
+    while process.poll() is None:
+        spent |= _cpu_seconds(process.pid)
+        time.sleep(0.5)
+    assert process.stdout is not None
+    told = process.stdout.read().split()
+    assert process.returncode == 0, f"{way} failed"
+    return {"seconds": time.perf_counter() - began, "working": float(told[-1]), "CPU seconds": sum(spent.values())}
+
+
+def entries(folder: Path, count: int, part: int) -> dict[str, Any]:
+    """Entries that are no images: what Ray, reading and writing cost where nothing is segmented."""
+    images = folder / f"tiny{part}"
+    images.mkdir()
+    for n in range(count):
+        (images / f"{n:06d}.png").write_bytes(b"no")
+    return {"entries": count, "per file": part} | measured(f"tiny{part}", images, folder / f"tiny{part}.out")
+
+
+def _cpu_seconds(root: int) -> dict[int, float]:
+    """CPU seconds so far of a process and all below it, by process."""
+    parents, seconds = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:  # gone
+            continue
+        pid = int(path.parent.name)
+        parents[pid], seconds[pid] = int(fields[1]), (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    below = {root}
+    while more := {pid for pid, parent in parents.items() if parent in below} - below:
+        below |= more
+    return {pid: seconds[pid] for pid in below if pid in seconds}
+
+
+def _way(way: str, folder: Path, out: Path) -> None:
+    """Label all, and say on the last line how long it took from the first image or part to the last one."""
+    if way == "stream":
+        segmenter = Segmenter(**SETTINGS)
+        segmenter.set_classes(CLASSES)
+        times = [time.perf_counter() for _ in segmenter.stream(sorted(folder.iterdir()))]
+        sys.stdout.write(f"{times[-1] - times[0]}\n")
+        return
+    size = int(way.removeprefix("tiny")) if way.startswith("tiny") else 25
+    options = LabelOptions(part_size=size, threads=1, workers=2 if way == "ray2" else 1)
+    told: list[tuple[float, int]] = []
+    label(folder, CLASSES, out, options=options, watch=lambda report: told.append((report.seconds, report.done)),
+          **SETTINGS)  # fmt: skip
+    (first, early), (last, done) = told[1], told[-1]
+    sys.stdout.write(f"{(last - first) * done / max(1, done - early)}\n")
+
+
+if __name__ == "__main__":
+    run(main)
