@@ -15,17 +15,24 @@ from itaclip.errors import ItaclipError
 
 if TYPE_CHECKING:
     from itaclip.core.settings import Settings
+    from itaclip.pipelines import pipeline
     from itaclip.result import Result
     from itaclip.segmenter import Segmenter
     from itaclip.vocabulary import Vocabulary
 
-__all__ = ["ItaclipError", "Result", "Segmenter", "Settings", "Vocabulary"]
+__all__ = ["ItaclipError", "Result", "Segmenter", "Settings", "Vocabulary", "pipeline"]
 
-_HOMES = {"Result": "result", "Segmenter": "segmenter", "Settings": "core.settings", "Vocabulary": "vocabulary"}
+_HOMES = {
+    "Result": "result",
+    "Segmenter": "segmenter",
+    "Settings": "core.settings",
+    "Vocabulary": "vocabulary",
+    "pipeline": "pipelines",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public class on first use: converters and checks need not wait for torch."""
+    """Import a public name on first use: converters and checks need not wait for torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'itaclip' has no attribute {name!r}")
     from importlib import import_module

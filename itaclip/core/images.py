@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from pathlib import Path
@@ -29,6 +30,10 @@ SUFFIXES = frozenset([".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".pgm", 
 """Endings by which images in a folder are told from other files."""
 
 
+class ImageTooLargeError(ItaclipError):
+    """An image of more pixels than are taken."""
+
+
 def read_image(source: ImageSource, largest: int = LARGEST) -> NDArray[np.uint8]:
     """An image as it is meant to be seen: H x W x 3 uint8 RGB.
 
@@ -44,7 +49,7 @@ def read_image(source: ImageSource, largest: int = LARGEST) -> NDArray[np.uint8]
             another kind; names the file, or the shape and dtype.
     """
     if isinstance(source, (str, os.PathLike)):
-        return _decode(Path(source), largest)
+        return decode_image(_read(Path(source)), str(source), largest)
     if isinstance(source, Image.Image):
         _check_size(source.size, "image", largest)
         return np.asarray(ImageOps.exif_transpose(source).convert("RGB"))
@@ -66,30 +71,43 @@ def normalise(rgb: NDArray[np.uint8]) -> Tensor:
     return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
-def _decode(path: Path, largest: int) -> NDArray[np.uint8]:
+def _read(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise ItaclipError(f"{path}: no such file.") from None
     except OSError as error:
         raise ItaclipError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+def decode_image(content: bytes, name: str, largest: int = LARGEST) -> NDArray[np.uint8]:
+    """An image file's content as `read_image` gives it: H x W x 3 uint8 RGB.
+
+    Args:
+        content: of the file.
+        name: for messages.
+        largest: refuse images of more pixels.
+
+    Raises:
+        ItaclipError: not an image, damaged, or too large (`ImageTooLargeError`).
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL warns of sizes that are checked here
-            with Image.open(path, formats=FORMATS) as opened:
-                _check_size(opened.size, str(path), largest)
+            with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
+                _check_size(opened.size, name, largest)
                 opened.load()  # OpenCV would fill what is missing of a damaged file with grey
                 decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
                 if decoded is None:  # a format that only PIL knows
                     return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
     except UnidentifiedImageError:
-        raise ItaclipError(f"{path}: not an image of a kind that is taken: {', '.join(FORMATS)}.") from None
+        raise ItaclipError(f"{name}: not an image of a kind that is taken: {', '.join(FORMATS)}.") from None
     except Image.DecompressionBombError as error:
-        raise ItaclipError(f"{path}: too large ({str(error).splitlines()[0]}).") from None
+        raise ImageTooLargeError(f"{name}: too large ({str(error).splitlines()[0]}).") from None
     except ItaclipError:
         raise
     except Exception as error:  # decoders raise whatever they like over damaged content
-        raise ItaclipError(f"{path}: damaged ({type(error).__name__}: {error}).") from error
+        raise ItaclipError(f"{name}: damaged ({type(error).__name__}: {error}).") from error
     return np.ascontiguousarray(decoded[..., ::-1])
 
 
@@ -102,6 +120,6 @@ def denormalise(image: Tensor) -> NDArray[np.uint8]:
 def _check_size(size: tuple[int, int], name: str, largest: int) -> None:
     width, height = size
     if width * height > largest:
-        raise ItaclipError(
+        raise ImageTooLargeError(
             f"{name}: {width} x {height} pixels; at most {largest:,} are taken. Reduce it, or raise the limit."
         )
