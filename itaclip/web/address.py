@@ -52,3 +52,9 @@ def stop_signal() -> threading.Event:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     return stopped
+
+
+def wait_until(stopped: threading.Event) -> None:
+    """Wait for an event; on Windows a wait without end would not see Ctrl-C."""
+    while not stopped.wait(1.0):
+        pass

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import uvicorn
 from starlette.types import ASGIApp
 
-from itaclip.web.address import address_of, check_address, is_loopback, stop_signal
+from itaclip.web.address import address_of, check_address, is_loopback, stop_signal, wait_until
 from itaclip.web.limits import Limits
 from itaclip.web.line import Line
 
@@ -60,7 +60,7 @@ def serve_alone(
             time.sleep(0.05)
         if server.started:
             ready(address_of(host, port))
-            stopped.wait()
+            wait_until(stopped)
     finally:
         line.close()
         server.should_exit = True

@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from itaclip.segmenter import Segmenter
-from itaclip.web.address import HEADERS, address_of, check_address, is_loopback, stop_signal
+from itaclip.web.address import HEADERS, address_of, check_address, is_loopback, stop_signal, wait_until
 from itaclip.web.limits import Limits
 from itaclip.web.line import Line
 from itaclip.web.page import CSS, make_page
@@ -151,7 +151,7 @@ def serve(
                 app_kwargs={"middleware": middleware},
             )  # fmt: skip
             ready(address_of(host, port))
-            stopped.wait()
+            wait_until(stopped)
         finally:
             line.close()
             page.close(verbose=False)
