@@ -6,6 +6,7 @@ python tools/load_test.py --clients 32 --seconds 60 --out docs/results/http_load
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -141,12 +142,10 @@ def metrics(address: str) -> dict[str, float]:
 
 def percentile(entry: dict[str, Any], share: float) -> float:
     """Of locust's counts by rounded milliseconds, in seconds."""
-    left = entry["num_requests"] * share / 100
-    for milliseconds, count in sorted((float(time_), count) for time_, count in entry["response_times"].items()):
-        left -= count
-        if left <= 0:
-            break
-    return milliseconds / 1000
+    times = sorted((float(milliseconds), count) for milliseconds, count in entry["response_times"].items())
+    sums = itertools.accumulate(count for _, count in times)
+    needed = entry["num_requests"] * share / 100
+    return next((time_ for (time_, _), total in zip(times, sums, strict=True) if total >= needed), 0.0) / 1000
 
 
 if __name__ == "__main__":

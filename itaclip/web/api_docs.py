@@ -18,8 +18,8 @@ td, th { text-align: left; vertical-align: top; padding: .25em 1em .25em 0; bord
 :root { color-scheme: light dark; }
 """
 
-_EXAMPLE = """curl -F image=@photo.jpg -F 'classes=cat; sofa, couch' ADDRESS/v1/segment
-curl -F image=@photo.jpg -F 'classes=cat; sofa, couch' -F output=overlay -o overlay.png ADDRESS/v1/segment"""
+_EXAMPLE = """curl -F image=@photo.jpg --form-string 'classes=cat; sofa, couch' ADDRESS/v1/segment
+curl -F image=@photo.jpg --form-string 'classes=cat; sofa, couch' -F output=overlay -o overlay.png ADDRESS/v1/segment"""
 
 
 def describe(limits: Limits, token: bool) -> dict[str, Any]:
