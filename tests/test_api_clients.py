@@ -99,6 +99,20 @@ def test_python_code_of_the_guide_runs(
     assert Image.open(tmp_path / "mask.png").mode == "P"
 
 
+@pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="needs locust")
+def test_load_test_loses_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "tools/load_test.py"), "--clients", "3", "--seconds", "3", "--scenes", "2",
+               "--queue-size", "1", "--out", str(tmp_path / "load.json")]  # fmt: skip
+    found = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert found.returncode == 0, found.stdout + found.stderr
+    report = json.loads((tmp_path / "load.json").read_text())
+    assert report["images"] == report["answered_by_server"] >= 3
+    assert report["failures"] == 0
+    assert report["told_to_come_back"] > 0
+    assert 0 < report["seconds_per_image"]["p50"] <= report["seconds_per_image"]["p95"]
+    assert report["server_memory_mib"]["highest"] > 100
+
+
 CONFIG = """<View><Image name="picture" value="$photo"/><BrushLabels name="brush" toName="picture">
 <Label value="bus, city bus"/><Label value="fence"/><Label value="house"/><Label value="background"/>
 </BrushLabels></View>"""

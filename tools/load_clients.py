@@ -10,7 +10,7 @@ import os
 import time
 from pathlib import Path
 
-from locust import HttpUser, constant, task
+from locust import HttpUser, constant
 
 SCENES = sorted(Path(os.environ["ITACLIP_LOAD_SCENES"]).glob("*.jpg"))
 CLASSES = "car, taxi; bus; house; tree; cloud"
@@ -26,7 +26,6 @@ class Client(HttpUser):
         """Begin with a scene of one's own."""
         self.scenes = itertools.islice(itertools.cycle(SCENES), id(self) % len(SCENES), None)
 
-    @task
     def segment(self) -> None:
         """Send an image until it is answered; the time that is told includes all tries."""
         scene = next(self.scenes)
@@ -61,3 +60,5 @@ class Client(HttpUser):
             request_type="-", name="image", response_time=(time.perf_counter() - began) * 1000,
             response_length=len(answer.content or b""), exception=problem, context={},
         )  # fmt: skip
+
+    tasks = [segment]  # noqa: RUF012
