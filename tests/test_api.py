@@ -343,7 +343,7 @@ def metric(client: httpx.Client, name: str) -> float:
 
 
 def test_a_full_queue_says_when_to_come_back(client: httpx.Client, quick: Segmenter, scene: Path) -> None:
-    """Queue 2: of ten at once most are refused, and none is lost when all come back."""
+    """Queue 2: of seven at once most are refused, and none is lost when all come back."""
     expected = quick(scene, quick.prepare(CLASSES), img_engineering=True, pamr_steps=10).labels
     refused = []
 
@@ -358,8 +358,8 @@ def test_a_full_queue_says_when_to_come_back(client: httpx.Client, quick: Segmen
         assert answer.status_code == 200
         return labels_of(answer.content)
 
-    with ThreadPoolExecutor(10) as pool:
-        for labels in pool.map(visit, range(10)):
+    with ThreadPoolExecutor(7) as pool:
+        for labels in pool.map(visit, range(7)):
             np.testing.assert_array_equal(labels, expected)
     assert any("Queue is full" in text for text in refused)
 
@@ -393,7 +393,7 @@ def test_log_and_metrics_tell_requests_but_no_content(server: Server, client: ht
 
 def test_stopping_finishes_what_runs_and_refuses_what_waits(tmp_path: Path, scene: Path) -> None:
     big = io.BytesIO()
-    Image.open(scene).resize((1000, 900)).save(big, "PNG")
+    Image.open(scene).resize((640, 560)).save(big, "PNG")
     with (
         running_server(tmp_path, "--api", "alone") as server,
         httpx.Client(base_url=server.address, timeout=60) as client,
