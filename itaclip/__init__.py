@@ -17,24 +17,25 @@ if TYPE_CHECKING:
     from itaclip.collection.label import LabelOptions, LabelReport, label
     from itaclip.collection.results import Labels, read_labels
     from itaclip.core.settings import Settings
+    from itaclip.pipelines import pipeline
     from itaclip.result import Result
     from itaclip.segmenter import Segmenter
     from itaclip.vocabulary import Vocabulary
 
 __all__ = [
     "ItaclipError", "LabelOptions", "LabelReport", "Labels", "Result", "Segmenter", "Settings", "Vocabulary", "label",
-    "read_labels",
+    "pipeline", "read_labels",
 ]  # fmt: skip
 
 _HOMES = {
     "LabelOptions": "collection.label", "LabelReport": "collection.label", "Labels": "collection.results",
     "Result": "result", "Segmenter": "segmenter", "Settings": "core.settings", "Vocabulary": "vocabulary",
-    "label": "collection.label", "read_labels": "collection.results",
+    "label": "collection.label", "pipeline": "pipelines", "read_labels": "collection.results",
 }  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is public on first use: converters and checks need not wait for torch."""
+    """Import a public name on first use: converters and checks need not wait for torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'itaclip' has no attribute {name!r}")
     from importlib import import_module

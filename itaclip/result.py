@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -17,7 +17,15 @@ from PIL import Image
 
 from itaclip import figures
 from itaclip.errors import ItaclipError, did_you_mean
+from itaclip.export import coco, fiftyone, label_studio, supervision
+from itaclip.export.hugging_face import to_hf
+from itaclip.export.polygons import polygons_of, to_geojson
+from itaclip.export.segments import Segment, segments_of
 from itaclip.files import atomic_path, write_json
+
+if TYPE_CHECKING:
+    from fiftyone import Segmentation
+    from supervision import Detections
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,36 +98,116 @@ class Result:
             "areas": {name: round(share, 6) for name, share in self.areas.items()},
         }
 
-    def coco(self, image_id: int = 0) -> dict[str, Any]:
-        """The image as a COCO data set: one annotation with RLE mask per class that occurs.
+    # --- formats of other programs ---------------------------------------------
 
-        Category ids are label numbers; class scores are means over the mask.
+    def to_coco(self, image_id: int = 0) -> dict[str, Any]:
+        """The image as a COCO data set: one annotation with an RLE mask per class that occurs.
+
+        Category ids are label numbers; class scores are means over the mask; the largest
+        class comes first.
 
         Raises:
-            ItaclipError: pycocotools is not installed.
+            ItaclipError: pycocotools is not installed (``itaclip[coco]``).
         """
-        try:
-            from pycocotools import mask as rle
-        except ImportError:
-            raise ItaclipError("COCO export needs pycocotools: pip install 'itaclip[coco]'.") from None
-        annotations: list[dict[str, Any]] = []
-        for name, mask in self.masks().items():
-            encoded = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
-            annotations.append(
-                {
-                    "id": len(annotations) + 1, "image_id": image_id, "category_id": self._id(name), "iscrowd": 0,
-                    "segmentation": {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")},
-                    "area": int(mask.sum()), "bbox": [float(side) for side in rle.toBbox(encoded)],
-                    "score": float(self.score_map(name)[mask].mean()),
-                }
-            )  # fmt: skip
-        height, width = self.labels.shape
+        segments = sorted(self._segments(), key=lambda segment: -int(segment.mask.sum()))
         name = self.source.name if self.source else f"{image_id}"
-        return {
-            "images": [{"id": image_id, "file_name": name, "height": height, "width": width}],
-            "categories": [{"id": i, "name": name} for i, name in enumerate(self.names)],
-            "annotations": annotations,
-        }
+        return coco.to_coco(segments, self.names, self._size, name, image_id)
+
+    coco = to_coco
+    """An earlier name of `to_coco`."""
+
+    def to_supervision(self) -> Detections:
+        """`supervision.Detections`: a box, a mask, a mean score and a name per class that occurs.
+
+        ``class_id`` holds label numbers, ``data["class_name"]`` names, in label order.
+
+        Raises:
+            ItaclipError: supervision is not installed (``itaclip[supervision]``).
+        """
+        return supervision.to_supervision(self._segments())
+
+    def to_fiftyone(self, start: int = 0) -> Segmentation:
+        """`fiftyone.Segmentation` with the label map as its mask, uint8, or uint16 beyond 255.
+
+        Tell a data set what the values mean by
+        ``dataset.default_mask_targets = dict(enumerate(result.names, start))``. FiftyOne's app
+        does not draw the value 0: pass ``start=1`` for classes without a background.
+
+        Args:
+            start: value of the first class.
+
+        Raises:
+            ItaclipError: fiftyone is not installed (``itaclip[fiftyone]``), or a negative start.
+        """
+        return fiftyone.to_fiftyone(self.labels, start)
+
+    def to_label_studio(
+        self,
+        from_name: str = "tag",
+        to_name: str = "image",
+        skip: Sequence[str] = ("background",),
+        model_version: str = "itaclip",
+    ) -> dict[str, Any]:
+        """A prediction for a Label Studio task: a brush mask per class that occurs. Needs no package.
+
+        Args:
+            from_name: name of the ``BrushLabels`` tag in the labelling configuration.
+            to_name: name of its ``Image`` tag.
+            skip: classes to leave out.
+            model_version: shown beside the prediction.
+
+        Returns:
+            An entry of a task's ``predictions``, ready for JSON.
+        """
+        segments = [segment for segment in self._segments() if segment.name not in skip]
+        return label_studio.to_label_studio(segments, self._size, from_name, to_name, model_version)
+
+    def polygons(self, name: str | int, tolerance: float = 1.0) -> list[list[NDArray[np.int32]]]:
+        """The outlines of a class: per connected part the outer ring, then its holes.
+
+        Args:
+            name: of the class, or its number.
+            tolerance: pixels by which an outline may leave the edges of its pixels; 0 is exact.
+
+        Returns:
+            Rings as N x 2 int32 corners (x, y), each in 0..W and 0..H, the first one not repeated.
+
+        Raises:
+            ItaclipError: no class of this name or number, or a negative tolerance.
+        """
+        return polygons_of(self.mask(name), tolerance)
+
+    def to_geojson(self, tolerance: float = 1.0) -> dict[str, Any]:
+        """A GeoJSON ``FeatureCollection``: a ``MultiPolygon`` with holes per class, in pixels, y downwards.
+
+        Properties are ``name``, ``label``, ``score`` (mean over the class), ``area`` (pixels)
+        and ``color`` (RGB).
+
+        Args:
+            tolerance: as for `polygons`.
+
+        Raises:
+            ItaclipError: a negative tolerance.
+        """
+        return to_geojson(self._segments(), self.colors, self._size, tolerance)
+
+    def to_hf(self) -> list[dict[str, Any]]:
+        """What the image-segmentation pipeline of Transformers returns, in label order.
+
+        Per class that occurs: ``score`` (mean over the class, in [0, 1]), ``label`` (its name),
+        ``mask`` (PIL image of mode "L", 255 where the class is, 0 elsewhere).
+        """
+        return to_hf(self._segments())
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        height, width = self.labels.shape
+        return height, width
+
+    def _segments(self) -> list[Segment]:
+        return segments_of(self.labels, self.names, self.scores)
+
+    # --- files -------------------------------------------------------------------
 
     def save(self, folder: str | Path, stem: str | None = None) -> dict[str, Path]:
         """Write mask, overlay and summary, each whole or not at all.

@@ -26,6 +26,7 @@ from itaclip.core.settings import Settings, checked_names
 from itaclip.devices import choose_device
 from itaclip.errors import ItaclipError
 from itaclip.result import Result
+from itaclip.saved import read_segmenter, write_segmenter
 from itaclip.text import TextCache, TextEncoder, default_folder
 from itaclip.text.cache import fingerprint
 from itaclip.vocabulary import Vocabulary, make_vocabulary
@@ -64,6 +65,8 @@ class Segmenter:
         ItaclipError: weights that cannot be had, or a bad setting.
     """
 
+    _weights: tuple[str, str | None, bool | None]  # as `load_clip` takes them
+
     def __init__(
         self,
         model: str = "ViT-B/16",
@@ -83,6 +86,7 @@ class Segmenter:
         if model == DEMO:
             chosen["second_encoder"] = DEMO
         self._build(clip, Settings(**chosen | settings), short_side or side, largest, text_cache)
+        self._weights = (model, pretrained, None)
 
     def _build(self, clip: Any, settings: Settings, short_side: int, largest: int, text_cache: bool) -> None:
         if short_side < 1:
@@ -116,8 +120,53 @@ class Segmenter:
         segmenter = cls.__new__(cls)
         clip = load_clip(*description.weights)
         segmenter._build(clip, description.settings, description.short_side, largest, text_cache)
+        segmenter._weights = description.weights
         segmenter._vocabulary = description.vocabulary(segmenter._encoder)
         return segmenter
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | os.PathLike[str], *, largest: int | None = None, text_cache: bool = True, **settings: Any
+    ) -> Segmenter:
+        """The segmenter that `save_pretrained` wrote: same settings, classes and labels.
+
+        Needs no network, and executes nothing that lies in the folder.
+
+        Args:
+            folder: that `save_pretrained` wrote.
+            largest: refuse images of more pixels; None takes what was saved.
+            text_cache: keep features of further texts on disk.
+            settings: entries of `itaclip.core.settings.Settings` that replace the saved ones,
+                such as ``device="cuda:1"``; the device is not saved.
+
+        Raises:
+            ItaclipError: no such folder, a damaged or foreign file, or a bad setting; names the file.
+        """
+        saved = read_segmenter(folder, settings)
+        clip = load_clip(str(saved.weights))
+        if fingerprint(clip.named_parameters()) != saved.fingerprint:
+            raise ItaclipError(f"{saved.weights}: not the weights that were saved; save the segmenter again.")
+        segmenter = cls.__new__(cls)
+        segmenter._build(clip, saved.settings, saved.short_side, largest or saved.largest, text_cache)
+        segmenter._weights = (str(saved.weights), None, None)
+        segmenter._vocabulary = saved.vocabulary and saved.vocabulary.to(segmenter._device)
+        return segmenter
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write everything that labels depend on: weights, settings, classes with their text features.
+
+        The weights are read again from where they came from, so that reduced precisions lose nothing.
+
+        Args:
+            folder: made when missing; gets safetensors and JSON files.
+
+        Raises:
+            ItaclipError: the folder cannot be written, the weights are gone, or the second
+                encoder or the regions cannot be copied.
+        """
+        write_segmenter(
+            folder, load_clip(*self._weights), self.settings, self.short_side, self.largest, self._vocabulary
+        )
 
     @property
     def settings(self) -> Settings:

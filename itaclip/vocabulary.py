@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import torch
 
 from itaclip.core.settings import Settings
 from itaclip.errors import ItaclipError, did_you_mean
@@ -52,6 +54,10 @@ class Vocabulary:
             names = (BACKGROUND_NAME, *names[1:])
         colors = tuple((r, g, b) for r, g, b in _colors(len(names), background))
         return cls(names, bank, background, colors, tuple(definitions) if definitions else None)
+
+    def to(self, device: torch.device) -> Vocabulary:
+        """The vocabulary with its text features on a device."""
+        return replace(self, bank=replace(self.bank, features=self.bank.features.to(device)))
 
 
 def make_vocabulary(

@@ -15,7 +15,7 @@ def test_python_blocks_run(
     name: str, tmp_path: Path, demo_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
-    blocks = [block for block in blocks if "Segmenter" in block or "segmenter" in block or "result" in block]
+    blocks = [block for block in blocks if any(word in block for word in ("egmenter", "result", "pipeline("))]
     blocks = [block for block in blocks if "init_model" not in block]
     assert blocks
     shutil.copy(demo_root / "JPEGImages/scene_002.jpg", tmp_path / "photo.jpg")

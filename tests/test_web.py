@@ -147,10 +147,11 @@ def test_faults_of_the_server_are_logged_not_shown(caplog: pytest.LogCaptureFixt
     import gradio as gr
 
     from itaclip.web.limits import Limits
+    from itaclip.web.line import Line
     from itaclip.web.page import answer_of
 
     Image.new("RGB", (9, 9)).save(tmp_path / "image.png")
-    answer = answer_of(None, Limits(), tmp_path, [])  # type: ignore[arg-type]
+    answer = answer_of(None, Limits(), tmp_path, [], Line(1))  # type: ignore[arg-type]
     with pytest.raises(gr.Error) as refusal:
         answer(gr.Request(session_hash="x"), image={"path": str(tmp_path / "image.png")}, classes="cat")
     assert refusal.value.message == "Something went wrong; the server's log says what."

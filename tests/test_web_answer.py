@@ -257,7 +257,8 @@ def test_an_address_that_cannot_be(arguments: list[str]) -> None:
 
 def test_listening_elsewhere_is_warned_of(quick: Segmenter, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("gradio")
-    from itaclip.web.server import is_loopback, serve
+    from itaclip.web.address import is_loopback
+    from itaclip.web.server import serve
 
     assert [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "example.org")] == [
         True, True, True, False, False, False,

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gradio_client import handle_file
 from PIL import Image
 
 COMMAND = [sys.executable, "-c", "from itaclip.command.main import entry; entry()", "serve"]
@@ -26,34 +25,35 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 @dataclass(frozen=True)
 class Server:
-    """A server's address, the folder that it has for temporary files, and its log."""
+    """A server's address, the folder that it has for temporary files, its log, and its process."""
 
     address: str
     temporary: Path
     log: Path
+    process: subprocess.Popen[bytes]
 
 
 @contextmanager
-def running_server(folder: Path) -> Iterator[Server]:
+def running_server(folder: Path, *options: str, **environment: str) -> Iterator[Server]:
     """Start the command and wait for its address; at the end it must go quietly and leave nothing."""
     temporary, log = folder / "temporary", folder / "log.txt"
     temporary.mkdir()
-    environment = os.environ | {
+    variables = os.environ | {
         "TMPDIR": str(temporary), "ITACLIP_CACHE_DIR": str(folder / "cache"),
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
-    }  # fmt: skip
+    } | environment  # fmt: skip
     with log.open("w") as output:
-        command = [*COMMAND, *OPTIONS, "--port", str(free_port())]
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        command = [*COMMAND, *OPTIONS, *options, "--port", str(free_port())]
+        process = subprocess.Popen(command, env=variables, stdout=output, stderr=subprocess.STDOUT)
     try:
         until = time.monotonic() + 90
         while "serving at" not in log.read_text():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < until, log.read_text()
             time.sleep(0.1)
-        yield Server(log.read_text().split("serving at ")[1].split()[0], temporary, log)
+        yield Server(log.read_text().split("serving at ")[1].split()[0], temporary, log, process)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(30) == 0
         assert list(temporary.glob("itaclip-web-*")) == []
         assert not (folder / "cache").exists()  # nothing that visitors typed was kept
     finally:
@@ -69,6 +69,8 @@ def free_port() -> int:
 
 def form(image: Path | None, classes: str, /, **changes: Any) -> dict[str, Any]:
     """The values of the form, for gradio_client."""
+    from gradio_client import handle_file
+
     values = {
         "image": image and handle_file(image), "classes": classes, "background": "general", "own_words": "",
         "method": "itaclip", "refine": False, "correct": False, "views": False, "threshold": 0.1, "definitions": "",

@@ -11,6 +11,7 @@ from typing import Any
 
 from itaclip.core.quality import QUALITIES
 from itaclip.errors import ItaclipError
+from itaclip.saved import is_saved
 from itaclip.segmenter import Segmenter
 from itaclip.text.class_names import read_lines
 from itaclip.vocabulary import Vocabulary, split_classes, split_definitions
@@ -19,7 +20,8 @@ from itaclip.vocabulary import Vocabulary, split_classes, split_definitions
 def add_model_options(options: argparse.ArgumentParser, text_cache: bool = True) -> None:
     """Model, quality and settings; without `text_cache` no text is kept on disk, and no option says so."""
     group = options.add_argument_group("model")
-    group.add_argument("--model", help="CLIP by name (ViT-B/16, demo, ...) or a weight file (default: ViT-B/16)")
+    group.add_argument("--model", help="CLIP by name (ViT-B/16, demo, ...), a weight file, or a folder of "
+                       "Segmenter.save_pretrained (default: ViT-B/16)")  # fmt: skip
     group.add_argument("--config", type=Path, help="take model, settings and classes of an evaluation's configuration")
     group.add_argument("--quality", choices=tuple(QUALITIES),
                        help="exact: as published; adaptive, balanced (default) and fast approximate it")  # fmt: skip
@@ -66,6 +68,10 @@ def segmenter_maker(args: argparse.Namespace) -> tuple[Callable[..., Segmenter],
             raise ItaclipError("--quality: the configuration tells windows and views; change them with --set.")
         make = partial(Segmenter.from_config, args.config, model=args.model, text_cache=text_cache, **changes)
         return make, device
+    if args.model and is_saved(args.model):
+        if args.quality is not None:
+            raise ItaclipError("--quality: the saved segmenter tells windows and views; change them with --set.")
+        return partial(Segmenter.from_pretrained, args.model, text_cache=text_cache, **changes), device
     quality = args.quality or "balanced"
     return partial(Segmenter, args.model or "ViT-B/16", quality, text_cache=text_cache, **changes), device
 

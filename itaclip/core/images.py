@@ -27,6 +27,10 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is opened. PIL knows more, and starts other programs for some of them (EPS)."""
 
 
+class ImageTooLargeError(ItaclipError):
+    """An image of more pixels than are taken."""
+
+
 def read_image(source: ImageSource, largest: int = LARGEST) -> NDArray[np.uint8]:
     """An image as it is meant to be seen: H x W x 3 uint8 RGB.
 
@@ -67,7 +71,7 @@ def decode_image(content: bytes, name: str, largest: int = LARGEST) -> NDArray[n
         largest: refuse images of more pixels.
 
     Raises:
-        ItaclipError: not an image, damaged, or too large; begins with the name.
+        ItaclipError: not an image, damaged, or too large (`ImageTooLargeError`); begins with the name.
     """
     try:
         with warnings.catch_warnings():
@@ -81,7 +85,7 @@ def decode_image(content: bytes, name: str, largest: int = LARGEST) -> NDArray[n
     except UnidentifiedImageError:
         raise ItaclipError(f"{name}: not an image of a kind that is taken: {', '.join(FORMATS)}.") from None
     except Image.DecompressionBombError as error:
-        raise ItaclipError(f"{name}: too large ({str(error).splitlines()[0]}).") from None
+        raise ImageTooLargeError(f"{name}: too large ({str(error).splitlines()[0]}).") from None
     except ItaclipError:
         raise
     except Exception as error:  # decoders raise whatever they like over damaged content
@@ -113,6 +117,6 @@ def denormalise(image: Tensor) -> NDArray[np.uint8]:
 def _check_size(size: tuple[int, int], name: str, largest: int) -> None:
     width, height = size
     if width * height > largest:
-        raise ItaclipError(
+        raise ImageTooLargeError(
             f"{name}: {width} x {height} pixels; at most {largest:,} are taken. Reduce it, or raise the limit."
         )

@@ -80,11 +80,15 @@ def machine() -> dict[str, Any]:
 
 
 def peak_memory_mib() -> dict[str, float]:
-    """Largest memory so far in MiB: of the process, and of the GPU where one was used."""
-    import resource  # not on Windows, where `itaclip env` still reports versions
-
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss: bytes on macOS, KiB elsewhere
-    peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
+    """Largest memory so far in MiB: of the process (not on Windows), and of the GPU where one was used."""
+    peak = {}
+    try:
+        import resource
+    except ImportError:
+        pass
+    else:
+        unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss: bytes on macOS, KiB elsewhere
+        peak["process"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     if torch.cuda.is_available():
         peak["gpu"] = torch.cuda.max_memory_allocated() / 2**20
     return peak

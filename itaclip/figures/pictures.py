@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +85,7 @@ def heat_map(image: NDArray[np.uint8], values: NDArray[np.floating], highest: fl
     return _blend(grey, painted, opacity)
 
 
-def save_mask(labels: NDArray[np.integer], colors: Colors, path: Path | BinaryIO) -> None:
+def save_mask(labels: NDArray[np.integer], colors: Colors, path: Path | IO[bytes]) -> None:
     """Write class ids as PNG, to a path or into an open file: 8-bit with a palette, 16-bit grey above 256 classes."""
     if len(colors) > 256:
         Image.fromarray(labels.astype(np.uint16)).save(path, "PNG")

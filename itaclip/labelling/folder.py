@@ -3,12 +3,11 @@
 OUT/run.json                 what the results depend on; another run never mixes in
 OUT/masks/NAME.png           class ids under the image's own name
 OUT/overlays/NAME.jpg
-OUT/results.jsonl            a line per image, written after its files
+OUT/results.jsonl            a line per image, written after its files; results.jsonl.lock keeps others out
 """
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import json
 import os
@@ -17,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from itaclip import figures
 from itaclip.core.images import read_image
@@ -95,11 +96,11 @@ def find_items(inputs: Sequence[str | Path]) -> list[Item]:
     items, taken = [], set()
     for path in paths:
         name = path.relative_to(base) if path.is_relative_to(base) else Path(path.name)  # a link that leads elsewhere
-        stem = str(name if path.suffix.lower() in VIDEO_SUFFIXES else name.with_suffix(""))
+        stem = (name if path.suffix.lower() in VIDEO_SUFFIXES else name.with_suffix("")).as_posix()
         while stem in taken:  # a.jpg beside a.png
             stem += path.suffix or "_"
         taken.add(stem)
-        items.append(Item(path, str(name), stem))
+        items.append(Item(path, name.as_posix(), stem))
     return items
 
 
@@ -175,12 +176,12 @@ def _write(item: Item, result: Result, out: Path, overlays: bool) -> dict[str, A
     line = {key: value for key, value in result.summary().items() if key not in ("image", "classes")}
     with atomic_path(out / mask) as partial:
         figures.save_mask(result.labels, result.colors, partial)
-    line["mask"] = str(mask)
+    line["mask"] = mask.as_posix()
     if overlays:
         picture = Path("overlays") / f"{item.stem}.jpg"
         with atomic_path(out / picture) as partial:
             result.overlay().save(partial, "JPEG", quality=90)
-        line["overlay"] = str(picture)
+        line["overlay"] = picture.as_posix()
     return line
 
 
@@ -228,12 +229,22 @@ class _Journal:
     def __enter__(self) -> _Journal:
         with self._reported():
             self._out.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("ab")
+            # a file of its own: on Windows, nobody else could read a locked file
+            self._lock = FileLock(f"{self._path}.lock")
             try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                self._lock.acquire(timeout=0)
+            except Timeout:
                 raise ItaclipError(f"{self._path}: in use by another process; wait, or take another --out.") from None
+            try:
+                return self._opened()
+            except BaseException:
+                self._lock.release()
+                raise
+
+    def _opened(self) -> _Journal:
+        with self._reported():
             self._check_key()
+            self._file = self._path.open("ab")
             whole = self._path.read_bytes().rfind(b"\n") + 1  # a kill may have left a torn last line
             self._file.truncate(whole)
             self._lines = read_lines(self._out)
@@ -241,6 +252,7 @@ class _Journal:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+        self._lock.release()
 
     def _check_key(self) -> None:
         path = self._out / "run.json"

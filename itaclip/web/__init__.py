@@ -1,4 +1,5 @@
-"""The web page of `itaclip serve`: a form, its answer, and the server around them.
+"""What `itaclip serve` serves: a page with a form (`page`, `server`) and an HTTP API (`api`, `alone`).
 
-The page (`itaclip.web.page`) and the server need gradio, an optional extra.
+Both pass images through one line (`line`) under the same limits. The page needs gradio, the API
+fastapi, uvicorn, python-multipart and prometheus-client: optional extras.
 """

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from itaclip.clip.loading import DEMO
-from itaclip.core.images import read_image
+from itaclip.core.images import decode_image, read_image
 from itaclip.core.methods import COMPARED, METHODS
 from itaclip.core.settings import Settings
 from itaclip.errors import ItaclipError
@@ -44,7 +44,7 @@ class Form:
     """What a visitor sends, checked for type and size but not for sense.
 
     Attributes:
-        image: the uploaded file.
+        image: the uploaded file, or its content.
         name: what the visitor calls it.
         classes: classes separated by semicolons or lines, synonyms by commas.
         background: `GENERAL`, `OWN` or `NONE`.
@@ -57,7 +57,7 @@ class Form:
         correct: map correction, by regions of the image.
     """
 
-    image: Path
+    image: Path | bytes
     name: str
     classes: str
     background: str = GENERAL
@@ -85,16 +85,22 @@ class Form:
             raise ItaclipError("no image: upload one, or take an example.")
         path = Path(image["path"])
         name = Path(str(image.get("orig_name") or path.name)).name
+        return cls.checked(path, name, limits, **values)
+
+    @classmethod
+    def checked(cls, image: Path | bytes, name: str, limits: Limits, **values: Any) -> Form:
+        """The form from an image and values of any kind; errors as for `of`."""
         for field, value in values.items():
             expected = type(getattr(cls, field, ""))
-            if not isinstance(value, (int, float) if expected is float else expected):
+            fits = isinstance(value, (int, float) if expected is float else expected)
+            if not fits or (isinstance(value, bool) and expected is not bool):
                 raise ItaclipError(f"{field} = {str(value)[:60]!r}: expected a {expected.__name__}.")
         length = sum(len(value) for value in values.values() if isinstance(value, str))
         if length > limits.characters:
             raise ItaclipError(f"{length:,} characters of text; at most {limits.characters:,} are taken.")
         if values.get("background", GENERAL) not in (GENERAL, OWN, NONE):
             raise ItaclipError(f"background = {values['background']!r}: expected {GENERAL}, {OWN} or {NONE}.")
-        return cls(path, name, **values)
+        return cls(image, name, **values)
 
 
 def offered_methods(settings: Settings) -> list[str]:
@@ -125,8 +131,8 @@ def words_of(vocabulary: Vocabulary | None) -> tuple[str, str, str, str]:
 # --- the result --------------------------------------------------------------
 
 
-def segment(segmenter: Segmenter, form: Form, limits: Limits) -> Result:
-    """Segment as the form says, within the limits.
+def segment(segmenter: Segmenter, form: Form, limits: Limits, stopped: threading.Event | None = None) -> Result:
+    """Segment as the form says, within the limits, until `stopped` is set.
 
     The labels are those of ``segmenter(path, segmenter.prepare(...))``.
 
@@ -151,12 +157,21 @@ def segment(segmenter: Segmenter, form: Form, limits: Limits) -> Result:
     }
     if background is not False:
         changes["prob_thd"] = form.threshold
-    with TimeLimit(limits.seconds):
+    with TimeLimit(limits.seconds, stopped):
         vocabulary = segmenter.prepare(
             classes, background, split_definitions(form.definitions.splitlines(), "definitions")
         )
         result = segmenter(image, vocabulary, **changes)
     return replace(result, source=Path(form.name))
+
+
+def segment_and_warn(
+    segmenter: Segmenter, form: Form, limits: Limits, stopped: threading.Event | None = None
+) -> tuple[Result, list[str]]:
+    """`segment`, and the warnings that it gave, each once."""
+    with collected_warnings() as warnings:
+        result = segment(segmenter, form, limits, stopped)
+    return result, list(dict.fromkeys(warnings))
 
 
 @contextmanager
@@ -179,10 +194,12 @@ def collected_warnings() -> Iterator[list[str]]:
 
 
 def _read_upload(form: Form, limits: Limits) -> NDArray[np.uint8]:
+    if isinstance(form.image, bytes):
+        return decode_image(form.image, form.name, limits.pixels)
     try:
         return read_image(form.image, limits.pixels)
     except ItaclipError as error:
-        raise ItaclipError(str(error).replace(str(form.image), form.name)) from None
+        raise type(error)(str(error).replace(str(form.image), form.name)) from None
 
 
 def _words(text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
@@ -34,6 +35,8 @@ class Limits:
     100 new words of ViT-B/16 (80 templates each)."""
     queue: int = 20
     """Requests that wait; the next one is told to come back."""
+    upload_seconds: float = 30.0
+    """For a request to the API to arrive; slower ones are given up."""
     minutes_kept: float = 30.0
     """How long uploads and downloads lie on the disk when a visitor never leaves."""
 
@@ -54,18 +57,32 @@ class Limits:
         return int(self.upload_mb * 1e6)
 
 
+class TimeOverError(ItaclipError):
+    """Computing took longer than is allowed."""
+
+
+class StoppedError(ItaclipError):
+    """Nobody waits for the result any more."""
+
+
 class TimeLimit(TorchFunctionMode):
-    """Ends a block after so many seconds, at its next torch operation, in its thread alone.
+    """Ends a block after so many seconds, or when asked to, at its next torch operation, in its thread alone.
 
     A thread cannot be ended from outside; this one looks at the clock by itself. Locks are
     given back and memory freed as after any other error.
 
+    Args:
+        seconds: that the block may take.
+        stopped: ends the block once it is set; None leaves that out.
+
     Raises:
-        ItaclipError: from within the block, once the time is over.
+        TimeOverError: from within the block, once the time is over.
+        StoppedError: from within the block, once `stopped` is set.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, stopped: threading.Event | None = None) -> None:
         super().__init__()
+        self._stopped = stopped
         self._seconds = seconds
         self._end = time.monotonic() + seconds
 
@@ -73,8 +90,10 @@ class TimeLimit(TorchFunctionMode):
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Any = None
     ) -> Any:
         if time.monotonic() > self._end:
-            raise ItaclipError(
-                f"stopped after {self._seconds:g} s, the limit of this page. Take a smaller image or fewer words, "
+            raise TimeOverError(
+                f"stopped after {self._seconds:g} s, the limit of this server. Take a smaller image or fewer words, "
                 "or switch off five views or the refinement."
             )
+        if self._stopped is not None and self._stopped.is_set():
+            raise StoppedError("stopped: nobody waits for the result.")
         return func(*args, **(kwargs or {}))

@@ -8,6 +8,7 @@ import logging
 import secrets
 import shutil
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,17 @@ from itaclip.web.answer import (
     NONE,
     OWN,
     Form,
-    collected_warnings,
     described,
     has_coco,
     legend_table,
     offered_methods,
     score_maps,
-    segment,
+    segment_and_warn,
     words_of,
     write_downloads,
 )
 from itaclip.web.limits import Limits
+from itaclip.web.line import Line, LineClosedError
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ _SHOWN_SIDE = 1600  # pixels of the picture on the page; downloads have the imag
 _DOWNLOADS = {"mask": "Mask (PNG)", "overlay": "Overlay (PNG)", "json": "Summary (JSON)", "coco": "COCO (JSON)"}
 
 
-def make_page(segmenter: Segmenter, title: str, limits: Limits, folder: Path) -> gr.Blocks:
+def make_page(segmenter: Segmenter, title: str, limits: Limits, folder: Path, line: Line) -> gr.Blocks:
     """The page of a segmenter, which all visitors share; nothing else is shared.
 
     Args:
@@ -62,6 +63,7 @@ def make_page(segmenter: Segmenter, title: str, limits: Limits, folder: Path) ->
         title: the model, told to visitors.
         limits: of every request.
         folder: gradio's folder of temporary files.
+        line: where images are segmented one after the other.
     """
     kinds = [kind for kind in _DOWNLOADS if kind != "coco" or has_coco()]
     page = gr.Blocks(
@@ -82,7 +84,7 @@ def make_page(segmenter: Segmenter, title: str, limits: Limits, folder: Path) ->
             with gr.Column(scale=3, min_width=320):
                 shown = _results(kinds)
         gr.on(
-            [button.click, form["classes"].submit], answer_of(segmenter, limits, folder, kinds),
+            [button.click, form["classes"].submit], answer_of(segmenter, limits, folder, kinds, line),
             inputs_kwargs=form, outputs=shown,
             api_name="segment", api_description="Segment an image with classes of one's own.",
             concurrency_limit=1, preprocess=False, show_progress_on=shown[0], scroll_to_output=True,
@@ -184,20 +186,24 @@ def _examples(form: dict[str, Any], folder: Path) -> None:
 # --- events ------------------------------------------------------------------
 
 
-def answer_of(segmenter: Segmenter, limits: Limits, folder: Path, kinds: list[str]) -> Callable[..., list[Any]]:
+def answer_of(
+    segmenter: Segmenter, limits: Limits, folder: Path, kinds: list[str], line: Line
+) -> Callable[..., list[Any]]:
     """The function behind the button: from the form's values to what is shown."""
 
     def answer(request: gr.Request, **values: Any) -> list[Any]:
         try:
-            with collected_warnings() as warnings:
-                result = segment(segmenter, Form.of(limits=limits, **values), limits)
+            form = Form.of(limits=limits, **values)
+            result, warnings = line.submit(lambda: segment_and_warn(segmenter, form, limits), admitted=True).result()
             paths = write_downloads(result, _session_folder(folder, request) / secrets.token_hex(16))
         except ItaclipError as error:
             raise _error(str(error)) from None
+        except CancelledError:
+            raise _error(str(LineClosedError())) from None
         except Exception:
             _LOG.exception("A request failed.")
             raise _error("Something went wrong; the server's log says what.") from None
-        for message in dict.fromkeys(warnings):
+        for message in warnings:
             gr.Warning(html.escape(message, quote=False))
         picture = result.overlay(legend=False)
         picture.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import re
-import signal
-import socket
 import tempfile
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +17,44 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from itaclip.errors import ItaclipError
 from itaclip.segmenter import Segmenter
+from itaclip.web.address import HEADERS, address_of, check_address, is_loopback, stop_signal, wait_until
 from itaclip.web.limits import Limits
+from itaclip.web.line import Line
 from itaclip.web.page import CSS, make_page
 
 _LOG = logging.getLogger(__name__)
 
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+PAGE_HEADERS = HEADERS | {
     # gradio's page is scripts and styles written into the HTML
     "Content-Security-Policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
     "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'",
 }
-"""Of every answer: no guessing of types, no frames elsewhere, nothing loaded from elsewhere."""
+"""Of every answer: nothing is loaded from elsewhere, either."""
 
 _ENVELOPE = 100_000  # bytes of a request around its file
 _FETCHERS = re.compile(r"/gradio_api/(proxy=|file/|file=(?P<file>.*))", re.DOTALL)
+
+
+class Beside:
+    """The API's paths go to the API, all others to the page.
+
+    Args:
+        app: the page.
+        api: the API, or None.
+        paths: that belong to it, with all that is below them.
+    """
+
+    def __init__(self, app: ASGIApp, api: ASGIApp | None, paths: Sequence[str]) -> None:
+        self._app, self._api, self._paths = app, api, paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        ours = any(path == known or path.startswith(f"{known}/") for known in self._paths)
+        chosen = self._api if self._api and ours and scope["type"] == "http" else self._app
+        await chosen(scope, receive, send)
 
 
 class Guard:
@@ -63,7 +77,7 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                MutableHeaders(scope=message).update(PAGE_HEADERS)
             await send(message)
 
         refusal = self._refusal(scope)
@@ -93,6 +107,8 @@ def serve(
     port: int,
     root_path: str | None = None,
     ready: Callable[[str], None] = lambda address: None,
+    make_api: Callable[[Line], ASGIApp] | None = None,
+    api_paths: Sequence[str] = (),
 ) -> None:
     """Serve the page until SIGINT or SIGTERM; leaves no file behind.
 
@@ -104,6 +120,8 @@ def serve(
         port: to listen at.
         root_path: where a reverse proxy shows the page, such as ``/segment``.
         ready: called with the page's address when it can be opened.
+        make_api: gives the API that is served beside the page, from the line that both share.
+        api_paths: the API's paths.
 
     Raises:
         ItaclipError: the address cannot be listened at.
@@ -111,14 +129,18 @@ def serve(
     if not is_loopback(host):
         _LOG.warning("%s: whoever reaches this machine can use the page; it asks nobody for a name.", host)
     check_address(host, port)
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+    stopped = stop_signal()
+    line = Line(limits.queue)
     processing_utils.async_ssrf_protected_download = _no_links
     with tempfile.TemporaryDirectory(prefix="itaclip-web-", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
         os.environ["GRADIO_TEMP_DIR"] = str(folder)
-        page = make_page(segmenter, title, limits, folder)
+        page = make_page(segmenter, title, limits, folder, line)
+        line.others = lambda: len(page._queue)  # visitors who wait in gradio's own queue
+        middleware = [
+            Middleware(Beside, api=make_api(line) if make_api else None, paths=api_paths),
+            Middleware(Guard, folder=folder, largest=limits.upload_bytes),
+        ]
         try:
             page.launch(
                 server_name=host, server_port=port, root_path=root_path, max_file_size=limits.upload_bytes,
@@ -126,40 +148,13 @@ def serve(
                 enable_monitoring=False, run_history=False, mcp_server=False, pwa=False, num_workers=0,
                 footer_links=["api"], state_session_capacity=1000, css=CSS, theme=_theme(),
                 allowed_paths=[], blocked_paths=[],
-                app_kwargs={"middleware": [Middleware(Guard, folder=folder, largest=limits.upload_bytes)]},
+                app_kwargs={"middleware": middleware},
             )  # fmt: skip
-            ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-            stopped.wait()
+            ready(address_of(host, port))
+            wait_until(stopped)
         finally:
+            line.close()
             page.close(verbose=False)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens there."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def check_address(host: str, port: int) -> None:
-    """Refuse what cannot be listened at; gradio would say it of every cause in the same words.
-
-    Raises:
-        ItaclipError: no such address, another program listens there, or no right to.
-    """
-    if not 1 <= port <= 65535:
-        raise ItaclipError(f"--port {port}: expected 1 to 65535.")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise ItaclipError(
-            f"--host {host} --port {port}: cannot be listened at ({error.strerror or error}). "
-            "Take another port, or stop the program that uses it."
-        ) from None
 
 
 async def _no_links(url: str, cache_dir: str) -> str:

@@ -1,0 +1,34 @@
+"""`fiftyone.Segmentation`: the label map as a mask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from itaclip.errors import ItaclipError
+from itaclip.export.segments import missing_package
+
+if TYPE_CHECKING:
+    from fiftyone import Segmentation
+
+
+def to_fiftyone(labels: NDArray[np.int32], start: int) -> Segmentation:
+    """A label map as a segmentation of FiftyOne; mask values are label numbers plus `start`.
+
+    Args:
+        labels: H x W.
+        start: value of label 0.
+
+    Raises:
+        ItaclipError: FiftyOne is not installed, or a negative start.
+    """
+    if start < 0:
+        raise ItaclipError(f"start = {start}: expected 0 or more.")
+    try:
+        from fiftyone import Segmentation
+    except ImportError:
+        raise missing_package("to_fiftyone()", "fiftyone", "fiftyone") from None
+    values = labels + start
+    return Segmentation(mask=values.astype(np.uint8 if values.max() < 256 else np.uint16))

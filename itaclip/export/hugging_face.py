@@ -1,0 +1,23 @@
+"""What the image-segmentation pipeline of Transformers returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from itaclip.export.segments import Segment
+
+
+def to_hf(segments: Sequence[Segment]) -> list[dict[str, Any]]:
+    """Per segment ``{"score": float, "label": str, "mask": PIL image of 0 and 255, mode "L"}``."""
+    return [
+        {
+            "score": segment.score,
+            "label": segment.name,
+            "mask": Image.fromarray(segment.mask.astype(np.uint8) * 255),
+        }
+        for segment in segments
+    ]

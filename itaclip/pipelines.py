@@ -1,0 +1,203 @@
+"""`itaclip.pipeline`: segmentation with the inputs and outputs of Transformers' image-segmentation pipeline."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import itertools
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator, Sequence
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from itaclip.core.images import ImageSource, decode_image
+from itaclip.errors import ItaclipError, did_you_mean
+from itaclip.saved import is_saved
+from itaclip.segmenter import Segmenter
+from itaclip.vocabulary import Vocabulary
+
+TASK = "image-segmentation"
+
+_LARGEST_DOWNLOAD = 50_000_000  # bytes
+_SECONDS = 20.0
+
+
+def pipeline(
+    task: str = TASK,
+    model: str | os.PathLike[str] | Segmenter = "ViT-B/16",
+    *,
+    candidate_labels: Sequence[str | Sequence[str]] | None = None,
+    background: bool | Sequence[str] = True,
+    batch_size: int = 1,
+    allow_urls: bool = False,
+    **options: Any,
+) -> ImageSegmentationPipeline:
+    """A pipeline that is called as Transformers' ``pipeline("image-segmentation")`` is, with classes of one's own.
+
+    Example:
+        >>> segment = pipeline("image-segmentation", model="ViT-B/16", candidate_labels=["cat", "sofa, couch"])
+        >>> segment("photo.jpg")
+        [{'score': 0.71, 'label': 'background', 'mask': <PIL.Image.Image ...>}, ...]
+
+    Args:
+        task: "image-segmentation".
+        model: CLIP's name or a weight file, a folder of `Segmenter.save_pretrained`, or a segmenter.
+        candidate_labels: classes, as for `Segmenter.prepare`; None takes those of the model,
+            if it has any, or of each call.
+        background: as for `Segmenter.prepare`.
+        batch_size: images of a list or an iterator that are segmented together.
+        allow_urls: fetch images from http and https addresses (at most 50 MB each).
+        options: of `Segmenter`, or of `Segmenter.from_pretrained` for a folder.
+
+    Raises:
+        ItaclipError: another task, weights that cannot be had, a bad class list or setting.
+    """
+    if task != TASK:
+        raise ItaclipError(f"task {task!r}: this project knows {TASK!r} alone.{did_you_mean(task, [TASK])}")
+    if isinstance(model, Segmenter):
+        if options:
+            raise ItaclipError(f"{', '.join(options)}: a segmenter has its own; pass a model's name to choose.")
+        segmenter = model
+    elif is_saved(model):
+        segmenter = Segmenter.from_pretrained(model, **options)
+    else:
+        segmenter = Segmenter(os.fspath(model), **options)
+    vocabulary = segmenter.prepare(candidate_labels, background) if candidate_labels is not None else None
+    return ImageSegmentationPipeline(segmenter, vocabulary, batch_size=batch_size, allow_urls=allow_urls)
+
+
+class ImageSegmentationPipeline:
+    """Images in, lists of ``{"score", "label", "mask"}`` out.
+
+    Args:
+        segmenter: how.
+        vocabulary: the classes; None takes the segmenter's own, or each call's.
+        batch_size: images of a list or an iterator that are segmented together.
+        allow_urls: fetch images from http and https addresses.
+        largest_download: bytes of an image that is fetched.
+        timeout: seconds that an address may take to answer.
+
+    Raises:
+        ItaclipError: a batch size less than 1.
+    """
+
+    task = TASK
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        vocabulary: Vocabulary | None = None,
+        *,
+        batch_size: int = 1,
+        allow_urls: bool = False,
+        largest_download: int = _LARGEST_DOWNLOAD,
+        timeout: float = _SECONDS,
+    ) -> None:
+        self.segmenter, self.vocabulary = segmenter, vocabulary
+        self.batch_size = _checked_batch(batch_size)
+        self._allow_urls, self._largest_download, self._timeout = allow_urls, largest_download, timeout
+
+    def __call__(
+        self,
+        inputs: Any,
+        candidate_labels: Sequence[str | Sequence[str]] | None = None,
+        *,
+        background: bool | Sequence[str] = True,
+        batch_size: int | None = None,
+        subtask: str | None = None,
+        **settings: Any,
+    ) -> Any:
+        """Segment an image, a list of images, or any number of them one after the other.
+
+        Args:
+            inputs: an image: a path, an http(s) address (where allowed), a ``data:`` URI, a PIL
+                image, an H x W x 3 uint8 RGB array; or a list of such, or an iterator or data
+                set of such.
+            candidate_labels: classes for this call, as for `Segmenter.prepare`.
+            background: as for `Segmenter.prepare`; read together with `candidate_labels`.
+            batch_size: for this call.
+            subtask: None or "semantic"; there are no instances here.
+            settings: entries of `itaclip.core.settings.Settings` for this call.
+
+        Returns:
+            For an image, a list with ``{"score": float in [0, 1], "label": str, "mask": PIL
+            image}`` per class that occurs; the mask has mode "L", the image's size, 255 inside
+            the class and 0 outside. For a list, a list of such lists; for an iterator or a data
+            set, an iterator over them, a batch at a time.
+
+        Raises:
+            ItaclipError: no classes, an image that cannot be read, an address where none are
+                allowed, another subtask, a bad setting.
+        """
+        if subtask not in (None, "semantic"):
+            raise ItaclipError(f"subtask = {subtask!r}: this pipeline knows 'semantic' alone.")
+        vocabulary = self.vocabulary
+        if candidate_labels is not None:
+            vocabulary = self.segmenter.prepare(candidate_labels, background)
+        if vocabulary is None and self.segmenter.vocabulary is None:
+            raise ItaclipError('no classes yet: pass candidate_labels=["cat", "sofa, couch"].')
+        batch = _checked_batch(batch_size if batch_size is not None else self.batch_size)
+        if isinstance(inputs, (str, os.PathLike, Image.Image, np.ndarray)):
+            return next(self._run([inputs], 1, vocabulary, settings))
+        if isinstance(inputs, (list, tuple)):
+            return list(self._run(inputs, batch, vocabulary, settings))
+        if isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__"):  # data sets of torch are no Iterables
+            return self._run(inputs, batch, vocabulary, settings)
+        raise ItaclipError(f"inputs of type {type(inputs).__name__}: expected an image, or several.")
+
+    def _run(
+        self, inputs: Iterable[Any], batch: int, vocabulary: Vocabulary | None, settings: dict[str, Any]
+    ) -> Iterator[list[dict[str, Any]]]:
+        waiting = iter(inputs)
+        while part := list(itertools.islice(waiting, batch)):
+            for result in self.segmenter([self._opened(entry) for entry in part], vocabulary, **settings):
+                yield result.to_hf()
+
+    def _opened(self, entry: Any) -> ImageSource:
+        """What a segmenter takes: addresses are fetched, ``data:`` URIs decoded, all else passed on."""
+        if not isinstance(entry, str):
+            source: ImageSource = entry
+            return source
+        scheme = entry.partition(":")[0].lower()
+        if scheme in ("http", "https"):
+            return decode_image(self._fetched(entry), entry, self.segmenter.largest)
+        if scheme == "data":
+            header, _, text = entry.partition(",")
+            try:
+                content = base64.b64decode(text, validate=True)
+            except binascii.Error as error:
+                raise ItaclipError(f"{header[:60]}: not base64 ({error}).") from None
+            return decode_image(content, header[:60], self.segmenter.largest)
+        return Path(entry)
+
+    def _fetched(self, url: str) -> bytes:
+        if not self._allow_urls:
+            raise ItaclipError(f"{url}: addresses are not fetched; pass allow_urls=True where you trust them.")
+        handlers = (urllib.request.ProxyHandler(), urllib.request.HTTPHandler(), urllib.request.HTTPSHandler(),
+                    urllib.request.HTTPDefaultErrorHandler(), urllib.request.HTTPRedirectHandler(),
+                    urllib.request.HTTPErrorProcessor())  # fmt: skip
+        opener = urllib.request.OpenerDirector()  # a redirection can lead to no file and no other protocol
+        for handler in handlers:
+            opener.add_handler(handler)
+        try:
+            with opener.open(url, timeout=self._timeout) as answer:
+                content: bytes = answer.read(self._largest_download + 1)
+        except urllib.error.HTTPError as error:
+            raise ItaclipError(f"{url}: status {error.code} ({error.reason}).") from None
+        except (OSError, HTTPException, ValueError) as error:
+            raise ItaclipError(f"{url}: cannot be fetched ({error}).") from None
+        if len(content) > self._largest_download:
+            raise ItaclipError(f"{url}: more than {self._largest_download:,} bytes.")
+        return content
+
+
+def _checked_batch(batch_size: int) -> int:
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ItaclipError(f"batch_size = {batch_size!r}: expected 1 or more.")
+    return batch_size

@@ -1,0 +1,234 @@
+"""A segmenter as a folder: weights and text features as safetensors, all else as JSON.
+
+FOLDER/itaclip.json                settings, sizes, classes, and what belongs to them
+FOLDER/model.safetensors           CLIP, both towers, float32
+FOLDER/vocabulary.safetensors      the text bank, where there are classes
+FOLDER/second_encoder.*            a copy of the second encoder's file, where the method reads one
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from open_clip.model import CLIP
+from open_clip.transformer import QuickGELU
+from safetensors.torch import save_file
+
+from itaclip.clip.archives import read_safetensors
+from itaclip.clip.loading import DEMO
+from itaclip.core.methods import METHODS
+from itaclip.core.settings import Settings, checked_names
+from itaclip.errors import ItaclipError
+from itaclip.files import atomic_path, write_json
+from itaclip.text import ClassNames, TextBank
+from itaclip.text.cache import fingerprint
+from itaclip.vocabulary import Vocabulary
+
+DESCRIPTION, MODEL, VOCABULARY = "itaclip.json", "model.safetensors", "vocabulary.safetensors"
+
+FORMAT = 1
+"""Number of the layout. A reader refuses numbers that it does not know."""
+
+_WITHOUT_FILES = ("felzenszwalb", "slic")  # sources of regions
+
+
+@dataclass(frozen=True)
+class SavedSegmenter:
+    """What a folder holds besides the weights.
+
+    Attributes:
+        settings: of the pipeline.
+        short_side: pixels that the short side of an image is resized to.
+        largest: refuse images of more pixels.
+        vocabulary: the classes, or None.
+        weights: the weight file.
+        fingerprint: of the weights.
+    """
+
+    settings: Settings
+    short_side: int
+    largest: int
+    vocabulary: Vocabulary | None
+    weights: Path
+    fingerprint: str
+
+
+def is_saved(folder: str | os.PathLike[str]) -> bool:
+    """Whether a path is a folder that `write_segmenter` wrote."""
+    return (Path(folder).expanduser() / DESCRIPTION).is_file()
+
+
+def write_segmenter(
+    folder: str | os.PathLike[str],
+    clip: CLIP,
+    settings: Settings,
+    short_side: int,
+    largest: int,
+    vocabulary: Vocabulary | None,
+) -> None:
+    """Write a segmenter; every file whole or not at all, the description last.
+
+    Args:
+        folder: made when missing.
+        clip: float32.
+        settings: the device is left out, it belongs to the machine.
+        short_side: pixels that the short side of an image is resized to.
+        largest: refuse images of more pixels.
+        vocabulary: the classes, or None.
+
+    Raises:
+        ItaclipError: the folder cannot be written, or parts of the settings are found by name
+            or in a folder and cannot be copied.
+    """
+    root = Path(folder).expanduser()
+    plain = asdict(settings)
+    del plain["device"]
+    second = _second_encoder_file(settings)
+    if settings.reads_regions and settings.regions not in _WITHOUT_FILES:
+        raise ItaclipError(
+            f"regions = {settings.regions!r} lies outside the folder; save with {' or '.join(_WITHOUT_FILES)}."
+        )
+    description: dict[str, Any] = {
+        "format": FORMAT, "itaclip": version("itaclip"), "short_side": short_side, "largest": largest,
+        "settings": plain, "weights": fingerprint(clip.named_parameters()), "vocabulary": None,
+    }  # fmt: skip
+    quick_gelu = isinstance(clip.transformer.resblocks[0].mlp.gelu, QuickGELU)
+    state = {name: value.contiguous() for name, value in clip.named_parameters()}
+    with atomic_path(root / MODEL) as partial:
+        save_file(state, partial, metadata={"quick_gelu": str(quick_gelu).lower()})
+    if vocabulary:
+        features = vocabulary.bank.features.cpu().contiguous()
+        with atomic_path(root / VOCABULARY) as partial:
+            save_file({"features": features}, partial)
+        description["vocabulary"] = {
+            "classes": vocabulary.bank.class_names.synonyms, "background": vocabulary.background,
+            "definitions": vocabulary.definitions, "features": fingerprint([("features", features)]),
+        }  # fmt: skip
+    if second:
+        copied = root / f"second_encoder{second.suffix}"
+        if not copied.exists() or not copied.samefile(second):
+            with atomic_path(copied) as partial:
+                shutil.copyfile(second, partial)
+        named, at, _ = settings.second_encoder.rpartition("@")
+        plain["second_encoder"] = f"{named}{at}{copied.name}"
+    write_json(root / DESCRIPTION, description)
+
+
+def read_segmenter(folder: str | os.PathLike[str], changes: Mapping[str, Any]) -> SavedSegmenter:
+    """Read what `write_segmenter` wrote; nothing in it is executed.
+
+    Args:
+        folder: the folder.
+        changes: settings that replace the saved ones.
+
+    Raises:
+        ItaclipError: no such folder, a damaged or foreign file, or a bad setting; names the file.
+    """
+    root = Path(folder).expanduser()
+    path = root / DESCRIPTION
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ItaclipError(f"{root}: not a saved segmenter; {DESCRIPTION} is missing.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ItaclipError(f"{path}: damaged, not JSON ({error}).") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else None
+        raise ItaclipError(f"{path}: format {str(found)[:20]!r}; this version reads format {FORMAT}.")
+    try:
+        saved = dict(_typed(content, "settings", dict))
+        used = Settings(**checked_names(_from_json(saved)))
+        if _reads_second_encoder(used) and used.second_encoder != DEMO:
+            saved["second_encoder"] = _inside(root, used.second_encoder)
+        return SavedSegmenter(
+            Settings(**_from_json(saved) | checked_names(changes)),
+            _typed(content, "short_side", int),
+            _typed(content, "largest", int),
+            _read_vocabulary(root, content.get("vocabulary")),
+            root / MODEL,
+            _typed(content, "weights", str),
+        )
+    except ItaclipError as error:
+        raise ItaclipError(f"{path}: {error}") from None
+
+
+def _second_encoder_file(settings: Settings) -> Path | None:
+    """The file of the second encoder that the method reads; None without one, or with the bundled one."""
+    if not _reads_second_encoder(settings) or settings.second_encoder == DEMO:
+        return None
+    path = Path(settings.second_encoder.rpartition("@")[2]).expanduser()
+    if not path.is_file():
+        raise ItaclipError(
+            f"second_encoder = {settings.second_encoder!r} is not a file that could be saved along; name its weight "
+            "file, such as 'dino-vitb8@FILE'."
+        )
+    return path
+
+
+def _reads_second_encoder(settings: Settings) -> bool:
+    return bool(METHODS[settings.method].reads_features)
+
+
+def _inside(folder: Path, second_encoder: str) -> str:
+    """The setting with the path of the copy; a name that leads out of the folder is refused."""
+    named, at, name = second_encoder.rpartition("@")
+    if Path(name).name != name or not name.startswith("second_encoder"):
+        raise ItaclipError(f"second_encoder = {second_encoder!r}: expected a file of this folder.")
+    return f"{named}{at}{folder.resolve() / name}"
+
+
+def _from_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as `Settings` takes them: JSON has lists in the place of tuples."""
+    found = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    options = settings.get("method_options", ())
+    try:
+        found["method_options"] = dict(options)
+    except (TypeError, ValueError):
+        raise ItaclipError("method_options: expected pairs of a name and a value.") from None
+    return found
+
+
+def _typed(content: Mapping[str, Any], name: str, kind: type) -> Any:
+    value = content.get(name)
+    if not isinstance(value, kind) or (isinstance(value, int) and kind is int and (value is True or value < 1)):
+        raise ItaclipError(f"{name} = {str(value)[:60]!r}: expected a {kind.__name__}.")
+    return value
+
+
+def _read_vocabulary(folder: Path, content: Any) -> Vocabulary | None:
+    if content is None:
+        return None
+    if not isinstance(content, dict):
+        raise ItaclipError("vocabulary: expected classes and what belongs to them.")
+    classes, background = _typed(content, "classes", list), _typed(content, "background", bool)
+    definitions = content.get("definitions")
+    if not classes or not all(isinstance(words, list) and words and all(map(_is_word, words)) for words in classes):
+        raise ItaclipError("classes: expected lists of words.")
+    if definitions is not None and not (
+        isinstance(definitions, list)
+        and len(definitions) == len(classes) - background
+        and all(text is None or isinstance(text, str) for text in definitions)
+    ):
+        raise ItaclipError("definitions: expected a text or null per class.")
+    names = ClassNames(tuple(tuple(words) for words in classes), str(folder / DESCRIPTION))
+    path = folder / VOCABULARY
+    features = read_safetensors(path)[0].get("features")
+    if (
+        features is None
+        or features.ndim != 2
+        or len(features) != len(names.queries)
+        or fingerprint([("features", features)]) != content.get("features")
+    ):
+        raise ItaclipError(f"{path}: not the text features of the classes; save the segmenter again.")
+    return Vocabulary.of(TextBank(features, names), background, definitions)
+
+
+def _is_word(word: Any) -> bool:
+    return isinstance(word, str) and bool(word.strip())

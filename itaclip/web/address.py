@@ -1,0 +1,60 @@
+"""Where a server listens, and what all its answers carry."""
+
+from __future__ import annotations
+
+import ipaddress
+import signal
+import socket
+import threading
+
+from itaclip.errors import ItaclipError
+
+HEADERS = {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer"}
+"""Of every answer: no guessing of types, no frames elsewhere."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_address(host: str, port: int) -> None:
+    """Refuse what cannot be listened at; servers would say it of every cause in the same words.
+
+    Raises:
+        ItaclipError: no such address, another program listens there, or no right to.
+    """
+    if not 1 <= port <= 65535:
+        raise ItaclipError(f"--port {port}: expected 1 to 65535.")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise ItaclipError(
+            f"--host {host} --port {port}: cannot be listened at ({error.strerror or error}). "
+            "Take another port, or stop the program that uses it."
+        ) from None
+
+
+def address_of(host: str, port: int) -> str:
+    """The address to open in a browser."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def stop_signal() -> threading.Event:
+    """An event that SIGINT and SIGTERM set from now on."""
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    return stopped
+
+
+def wait_until(stopped: threading.Event) -> None:
+    """Wait for an event; on Windows a wait without end would not see Ctrl-C."""
+    while not stopped.wait(1.0):
+        pass

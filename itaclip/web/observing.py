@@ -1,0 +1,81 @@
+"""What the operator of an API sees: a line of JSON per request, and metrics. Never what clients sent."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from itaclip.web.line import Line
+
+REQUESTS = logging.getLogger("itaclip.requests")
+"""A record per request; its attribute ``fields`` holds what is logged."""
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120)
+
+
+class JsonLines(logging.Formatter):
+    """Records as one line of JSON each: time, level, logger, message, fields, traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        content: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{record.msecs:03.0f}Z",
+            "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage(),
+        }  # fmt: skip
+        content |= getattr(record, "fields", {})
+        if record.exc_info:
+            content["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(content, ensure_ascii=False)
+
+
+def log_json() -> None:
+    """Let the whole program log lines of JSON to standard error, requests among them."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    REQUESTS.setLevel(logging.INFO)
+
+
+class Metrics:
+    """Counters of one server, in a registry of their own.
+
+    Args:
+        line: whose length is told.
+    """
+
+    def __init__(self, line: Line) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "itaclip_requests", "Requests by path and status.", ["path", "status"], registry=self._registry
+        )
+        self._seconds = Histogram(
+            "itaclip_request_seconds", "From the first byte of a request to the last of its answer.", ["path"],
+            buckets=_SECONDS, registry=self._registry,
+        )  # fmt: skip
+        self._computing = Histogram(
+            "itaclip_segment_seconds", "Computing alone, without waiting.", buckets=_SECONDS, registry=self._registry
+        )
+        self._pixels = Counter("itaclip_pixels", "Pixels segmented.", registry=self._registry)
+        Gauge("itaclip_waiting", "Requests that wait.", registry=self._registry).set_function(lambda: line.waiting)
+        Gauge("itaclip_running", "Requests being computed.", registry=self._registry).set_function(lambda: line.running)
+        ProcessCollector(registry=self._registry)
+
+    def count(self, path: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        self._requests.labels(path, str(status)).inc()
+        self._seconds.labels(path).observe(seconds)
+
+    def computed(self, seconds: float, pixels: int) -> None:
+        """Count an image."""
+        self._computing.observe(seconds)
+        self._pixels.inc(pixels)
+
+    def text(self) -> bytes:
+        """All of it, in Prometheus's text format."""
+        content: bytes = generate_latest(self._registry)
+        return content

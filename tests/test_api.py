@@ -1,0 +1,506 @@
+"""The HTTP API as clients meet it: a real server, good requests and bad ones, load, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("fastapi", reason="the API needs pip install 'itaclip[api]'")
+pytest.importorskip("prometheus_client", reason="the API needs pip install 'itaclip[api]'")
+
+import httpx
+from web_helpers import Server, running_server, write_bomb
+
+from itaclip import ItaclipError, Segmenter
+from itaclip.command import serve as serve_command
+from itaclip.web.api import make_api
+from itaclip.web.limits import Limits
+from itaclip.web.line import Line, LineClosedError, LineFullError
+
+CLASSES = ["bus, city bus", "fence", "house"]
+TEXT = "bus, city bus; fence; house"
+TOKEN = "a-token-of-the-tests"
+QUICK = ("--set", "pamr_steps=0")
+SLOW = {"views": "true", "refine": "true"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("api")
+    options = ("--api", "alone", "--upload-time", "2", "--max-words", "40", *QUICK)
+    with running_server(folder, *options, ITACLIP_API_TOKEN=TOKEN) as running:
+        yield running
+        assert list(running.temporary.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def scene(demo_root: Path) -> Path:
+    return demo_root / "JPEGImages/scene_003.jpg"
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[httpx.Client]:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    with httpx.Client(base_url=server.address, headers=headers, timeout=60) as client:
+        yield client
+
+
+def upload(client: httpx.Client, photo: bytes | Path, /, **fields: str) -> httpx.Response:
+    content = photo.read_bytes() if isinstance(photo, Path) else photo
+    return client.post("/v1/segment", files={"image": ("mine.jpg", content)}, data={"classes": TEXT} | fields)
+
+
+def send_json(client: httpx.Client, photo: Path, /, **fields: Any) -> httpx.Response:
+    body = {"image": base64.b64encode(photo.read_bytes()).decode(), "classes": CLASSES} | fields
+    return client.post("/v1/segment", json=body)
+
+
+def labels_of(png: bytes) -> Any:
+    with Image.open(io.BytesIO(png)) as opened:
+        return np.asarray(opened)
+
+
+def log_lines(server: Server) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 20) -> Any:
+    until = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return found
+
+
+# --- good requests -----------------------------------------------------------
+
+
+def test_multipart_and_json_give_the_segmenter_s_labels(client: httpx.Client, quick: Segmenter, scene: Path) -> None:
+    expected = quick(scene, quick.prepare(CLASSES))
+    for answer in (upload(client, scene), send_json(client, scene), send_json(client, scene, classes=TEXT)):
+        assert answer.status_code == 200, answer.text
+        found = answer.json()
+        np.testing.assert_array_equal(labels_of(base64.b64decode(found["mask"])), expected.labels)
+        assert (found["height"], found["width"]) == expected.labels.shape
+        assert [entry["name"] for entry in found["classes"]] == list(expected.names)
+        for entry in found["classes"]:
+            assert entry["area"] == pytest.approx(expected.areas.get(entry["name"], 0))
+            assert (entry["score"] is None) == (entry["name"] not in expected.areas)
+            assert entry["color"] == list(expected.colors[entry["label"]])
+    assert len(expected.areas) > 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "background", "settings"),
+    [
+        ({"background": False}, False, {}),
+        ({"background": "none"}, False, {}),
+        ({"background": ["water", "wood"]}, ["water", "wood"], {}),
+        ({"background": "water, wood"}, ["water", "wood"], {}),
+        ({"threshold": 0.9}, True, {"prob_thd": 0.9}),
+        ({"refine": True, "method": "naclip", "views": True}, True,
+         {"pamr_steps": 10, "method": "naclip", "img_engineering": True}),
+    ],
+)  # fmt: skip
+def test_fields_are_the_settings_they_say(
+    client: httpx.Client, quick: Segmenter, scene: Path, fields: dict[str, Any], background: Any, settings: dict
+) -> None:
+    answer = send_json(client, scene, output="mask", **fields)
+    assert answer.headers["content-type"] == "image/png"
+    expected = quick(scene, quick.prepare(CLASSES, background), **settings)
+    np.testing.assert_array_equal(labels_of(answer.content), expected.labels)
+
+
+def test_every_output(client: httpx.Client, quick: Segmenter, scene: Path) -> None:
+    expected = quick(scene, quick.prepare(CLASSES))
+    offered = client.get("/v1/info").json()["outputs"]
+    found = {output: upload(client, scene, output=output) for output in offered}
+    assert set(found) >= {"json", "mask", "overlay", "geojson", "label_studio"}
+    np.testing.assert_array_equal(labels_of(found["mask"].content), expected.labels)
+    assert labels_of(found["overlay"].content).shape == np.asarray(expected.overlay()).shape
+    assert found["geojson"].json()["features"][0]["geometry"] == json.loads(json.dumps(expected.to_geojson()))[
+        "features"][0]["geometry"]  # fmt: skip
+    regions = found["label_studio"].json()["result"]
+    assert [region["value"] for region in regions] == [
+        region["value"] for region in expected.to_label_studio()["result"]
+    ]
+    if "coco" in offered:
+        assert found["coco"].json()["images"][0]["file_name"] == "mine.jpg"
+
+
+def test_definitions_in_either_form(client: httpx.Client, scene: Path) -> None:
+    text = upload(client, scene, definitions="fence >=pointed pales\nbus >=a long vehicle")
+    fields = send_json(client, scene, definitions={"fence": "pointed pales", "bus": "a long vehicle"})
+    plain = upload(client, scene)
+    scores = [[entry["score"] for entry in answer.json()["classes"]] for answer in (text, fields, plain)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+    assert scores[0] != pytest.approx(scores[2], abs=1e-5)
+
+
+def test_warnings_reach_the_client(client: httpx.Client, scene: Path) -> None:
+    (warning,) = upload(client, scene, classes="fence; кошка").json()["warnings"]
+    assert "trained on English" in warning
+
+
+def test_health_info_and_docs(server: Server, client: httpx.Client) -> None:
+    assert httpx.get(f"{server.address}/v1/health").json() == {"status": "ok"}
+    info = client.get("/v1/info").json()
+    assert info["limits"] == {
+        "megapixels": 1.0, "upload_mb": 2.0, "words": 40, "characters": 50_000, "seconds": 120.0, "queue": 2,
+    }  # fmt: skip
+    assert info["model"] == "Method itaclip, model demo"
+    assert "naclip" in info["methods"]
+    schema = httpx.get(f"{server.address}/v1/openapi.json").json()
+    assert schema["openapi"].startswith("3.")
+    assert set(schema["paths"]) == {"/v1/segment", "/v1/health", "/v1/info", "/metrics"}
+    fields = schema["paths"]["/v1/segment"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(fields["properties"]) == {"image", "name", "classes", "background", "definitions", "method", "refine",
+                                         "correct", "views", "threshold", "output"}  # fmt: skip
+    page = httpx.get(f"{server.address}/v1/docs")
+    assert "POST /v1/segment" in page.text
+    assert "http" not in page.text.replace("HTTP", "")  # nothing is loaded from elsewhere
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+def test_every_answer_has_headers_and_a_name(server: Server, client: httpx.Client, scene: Path) -> None:
+    for answer in (client.get("/v1/info"), httpx.get(f"{server.address}/v1/info"), client.get("/nowhere"),
+                   upload(client, b"x")):  # fmt: skip
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-request-id"]
+        assert "server" not in answer.headers
+    assert client.get("/v1/info", headers={"X-Request-ID": "mine-7"}).headers["x-request-id"] == "mine-7"
+    assert client.get("/v1/info", headers={"X-Request-ID": 'a"b'}).headers["x-request-id"] != 'a"b'
+
+
+# --- bad requests ------------------------------------------------------------
+
+
+def test_the_token_is_asked_for(server: Server, scene: Path) -> None:
+    for path in ("/v1/info", "/metrics", "/v1/segment", "/nowhere"):
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"},
+                        {"Authorization": f"Bearer {TOKEN}x"}, {"Authorization": "Bearer"}):  # fmt: skip
+            answer = httpx.request("POST" if path == "/v1/segment" else "GET", server.address + path, headers=headers)
+            assert answer.status_code == 401, path
+            assert answer.headers["www-authenticate"] == "Bearer"
+            assert "token" in answer.json()["detail"]
+            assert TOKEN not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "message"),
+    [
+        ({"classes": " "}, 422, "class list is empty"),
+        ({"classes": "cat; dog; cat"}, 422, "'cat' already stands on line 1"),
+        ({"classes": "; ".join(map(str, range(41)))}, 422, "41 words"),
+        ({"classes": "x" * 50_001}, 422, "characters of text; at most 50,000"),
+        ({"class": "cat"}, 422, "unknown field 'class'. Did you mean 'classes'"),
+        ({"method": "best"}, 422, "method = 'best': expected one of"),
+        ({"output": "exe"}, 422, "output = 'exe': expected one of json, mask"),
+        ({"threshold": "much"}, 422, "threshold = 'much': expected a number"),
+        ({"threshold": "7"}, 422, "prob_thd"),
+        ({"threshold": "nan"}, 422, "prob_thd"),
+        ({"refine": "perhaps"}, 422, "refine = 'perhaps': expected true or false"),
+        ({"definitions": "dog"}, 422, "has no ' >='"),
+        ({"image": "x"}, 422, "image: expected a file"),
+        ({"x" * 300: "y"}, 422, "unknown field 'xxx"),
+    ],
+)
+def test_bad_fields_of_a_form(
+    client: httpx.Client, scene: Path, fields: dict[str, str], status: int, message: str
+) -> None:
+    answer = upload(client, scene, **fields)
+    assert (answer.status_code, message in answer.json()["detail"]) == (status, True), answer.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "message"),
+    [
+        ({"classes": None}, 422, "classes = 'None'"),
+        ({"classes": [1]}, 422, "classes = '[1]'"),
+        ({"classes": [["a", 1]]}, 422, "classes ="),
+        ({"classes": ["cat; dog"]}, 422, "classes ="),
+        ({"background": 7}, 422, "background = '7'"),
+        ({"definitions": ["x"]}, 422, "definitions ="),
+        ({"definitions": {"dog": "an animal"}}, 422, "definition of 'dog'"),
+        ({"threshold": "0.1"}, 422, "threshold = '0.1': expected a float"),
+        ({"threshold": True}, 422, "threshold = 'True': expected a float"),
+        ({"refine": "yes"}, 422, "refine = 'yes': expected a bool"),
+        ({"method": 1}, 422, "method = '1': expected a str"),
+        ({"name": 1}, 422, "name = '1': expected a str"),
+        ({"output": ["mask"]}, 422, "output ="),
+        ({"image": "???"}, 422, "image: not base64"),
+        ({"image": ""}, 422, "image: send a file"),
+        ({"image": 1}, 422, "image: send a file"),
+        ({"image": "http://127.0.0.1/cat.png"}, 422, "image: not base64"),
+    ],
+)
+def test_bad_fields_of_json(
+    client: httpx.Client, scene: Path, fields: dict[str, Any], status: int, message: str
+) -> None:
+    answer = send_json(client, scene, **fields)
+    assert (answer.status_code, message in answer.json()["detail"]) == (status, True), answer.text
+
+
+def test_bad_images_and_bodies(server: Server, client: httpx.Client, scene: Path, tmp_path: Path) -> None:
+    large = io.BytesIO()
+    Image.new("RGB", (1100, 1000)).save(large, "PNG")
+    cases: list[tuple[httpx.Response, int, str]] = [
+        (upload(client, b"no image"), 422, "mine.jpg: not an image"),
+        (upload(client, scene.read_bytes()[:3000]), 422, "mine.jpg: damaged"),
+        (upload(client, b""), 422, "image: send a file"),
+        (upload(client, write_bomb(tmp_path / "bomb.png")), 413, "mine.jpg: too large"),
+        (upload(client, large.getvalue()), 413, "1100 x 1000 pixels; at most 1,000,000"),
+        (upload(client, bytes(3_100_000)), 413, "Too large: at most 2 MB"),
+        (client.post("/v1/segment", data={"classes": "cat"}), 415, "multipart/form-data or application/json"),
+        (client.post("/v1/segment", content=b"x"), 415, "multipart/form-data or application/json"),
+        (client.post("/v1/segment", content=iter([b"x"])), 411, "length"),
+        (client.post("/v1/segment", content=b"{", headers={"Content-Type": "application/json"}), 400, "Not JSON"),
+        (client.post("/v1/segment", content=b"[" * 99_999, headers={"Content-Type": "application/json"}), 400, "Not"),
+        (client.post("/v1/segment", json=["x"]), 422, "a JSON object"),
+        (client.post("/v1/segment", content=b"x", headers={"Content-Type": "multipart/form-data"}), 400, "Not multi"),
+        (client.post("/v1/segment", content=b"x", headers={"Content-Type": "multipart/form-data; boundary=a"}), 400,
+         "Not multi"),
+        (client.post("/v1/segment", files={"photo": b"x"}), 422, "photo: expected a text"),
+        (client.post("/v1/segment", files={"image": b"x"}), 422, "classes: name them"),
+        (client.post("/v1/segment", files=[("image", b"x"), ("image", b"y")]), 400, "Too many files"),
+        (client.get("/v1/segment"), 405, "Method Not Allowed"),
+        (client.get("/nowhere"), 404, "Not Found"),
+        (client.get("/v1/info", headers={"Origin": "http://example.org"}), 403, "other sites"),
+    ]  # fmt: skip
+    for answer, status, message in cases:
+        assert (answer.status_code, message in answer.json()["detail"]) == (status, True), answer.text
+        for secret in (str(server.temporary), "site-packages", "Traceback", "/tmp"):
+            assert secret not in answer.text
+    assert "Traceback" not in server.log.read_text()  # none of these is the server's fault
+    assert upload(client, scene).status_code == 200
+
+
+def raw(server: Server, body: bytes, length: int) -> socket.socket:
+    """A connection that has sent the head of a request and a part of its body."""
+    parts = urlsplit(server.address)
+    connection = socket.create_connection((parts.hostname, parts.port), timeout=30)
+    head = (f"POST /v1/segment HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {TOKEN}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n")  # fmt: skip
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+def test_a_slow_client_is_given_up(server: Server, client: httpx.Client, scene: Path) -> None:
+    with raw(server, b'{"image"', 1000) as connection:
+        began = time.monotonic()
+        answer = connection.recv(10_000)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert 1 < time.monotonic() - began < 10
+    assert upload(client, scene).status_code == 200
+
+
+def test_a_client_that_leaves_frees_the_worker(server: Server, client: httpx.Client, scene: Path) -> None:
+    raw(server, b'{"image"', 1000).close()  # in the middle of its request
+    big = io.BytesIO()
+    Image.open(scene).resize((1000, 900)).save(big, "PNG")
+    fields = {"image": base64.b64encode(big.getvalue()).decode(), "classes": TEXT, "views": True, "refine": True}
+    body = json.dumps(fields).encode()
+    began = time.monotonic()
+    assert client.post("/v1/segment", content=body, headers={"Content-Type": "application/json"}).status_code == 200
+    whole = time.monotonic() - began
+    connection = raw(server, body, len(body))
+    wait_for(lambda: metric(client, "itaclip_running") == 1)
+    computed = metric(client, "itaclip_segment_seconds_count")
+    connection.close()  # while its image is computed
+    began = time.monotonic()
+    wait_for(lambda: metric(client, "itaclip_running") == 0)
+    assert time.monotonic() - began < max(1.0, 0.8 * whole)
+    assert metric(client, "itaclip_segment_seconds_count") == computed  # it was not finished
+    assert metric(client, "itaclip_waiting") == 0
+    assert wait_for(lambda: [line for line in log_lines(server) if line.get("status") == 499])
+    assert upload(client, scene).status_code == 200
+
+
+def metric(client: httpx.Client, name: str) -> float:
+    for line in client.get("/metrics").text.splitlines():
+        if line.startswith(f"{name} "):
+            return float(line.split()[1])
+    raise AssertionError(name)
+
+
+# --- load --------------------------------------------------------------------
+
+
+def test_a_full_queue_says_when_to_come_back(client: httpx.Client, quick: Segmenter, scene: Path) -> None:
+    """Queue 2: of seven at once most are refused, and none is lost when all come back."""
+    expected = quick(scene, quick.prepare(CLASSES), img_engineering=True, pamr_steps=10).labels
+    refused = []
+
+    def visit(_: int) -> Any:
+        for _ in range(200):
+            answer = upload(client, scene, output="mask", **SLOW)
+            if answer.status_code != 429:
+                break
+            assert int(answer.headers["retry-after"]) >= 1
+            refused.append(answer.json()["detail"])
+            time.sleep(0.3)
+        assert answer.status_code == 200
+        return labels_of(answer.content)
+
+    with ThreadPoolExecutor(7) as pool:
+        for labels in pool.map(visit, range(7)):
+            np.testing.assert_array_equal(labels, expected)
+    assert any("Queue is full" in text for text in refused)
+
+
+def test_log_and_metrics_tell_requests_but_no_content(server: Server, client: httpx.Client, scene: Path) -> None:
+    before = metric(client, "itaclip_segment_seconds_count")
+    pixels = metric(client, "itaclip_pixels_total")
+    answer = client.post(
+        "/v1/segment?secret=query", files={"image": ("secret-name.jpg", scene.read_bytes())},
+        data={"classes": "secret fence; house"}, headers={"X-Request-ID": "the-one"},
+    )  # fmt: skip
+    client.get("/secret/path")
+    assert answer.status_code == 200
+    (line,) = wait_for(lambda: [line for line in log_lines(server) if line.get("id") == "the-one"])
+    assert (line["method"], line["path"], line["status"]) == ("POST", "/v1/segment", 200)
+    assert (line["height"], line["width"]) == (answer.json()["height"], answer.json()["width"])
+    assert line["bytes"] == len(answer.content)
+    assert 0 < line["computed"] <= line["seconds"]
+    assert {line["path"] for line in log_lines(server) if line["message"] == "request"} <= {
+        "/v1/segment", "/v1/info", "/v1/health", "/v1/docs", "/v1/openapi.json", "/metrics", "other"
+    }  # fmt: skip
+    assert "secret" not in server.log.read_text()
+    assert TOKEN not in server.log.read_text()
+    text = client.get("/metrics").text
+    assert "secret" not in text
+    assert metric(client, "itaclip_segment_seconds_count") == before + 1
+    assert metric(client, "itaclip_pixels_total") == pixels + line["height"] * line["width"]
+    assert metric(client, 'itaclip_requests_total{path="/v1/segment",status="200"}') >= 1
+    assert metric(client, "process_resident_memory_bytes") > 1e7
+
+
+def test_stopping_finishes_what_runs_and_refuses_what_waits(tmp_path: Path, scene: Path) -> None:
+    big = io.BytesIO()
+    Image.open(scene).resize((640, 560)).save(big, "PNG")
+    with (
+        running_server(tmp_path, "--api", "alone") as server,
+        httpx.Client(base_url=server.address, timeout=60) as client,
+    ):
+        with ThreadPoolExecutor(3) as pool:
+            running = pool.submit(upload, client, big.getvalue(), **SLOW)
+            wait_for(lambda: metric(client, "itaclip_running") == 1)
+            waiting = pool.submit(upload, client, scene)
+            wait_for(lambda: metric(client, "itaclip_waiting") == 1)
+            server.process.send_signal(signal.SIGTERM)
+            assert waiting.result().status_code == 503
+            assert "retry-after" in waiting.result().headers
+            assert running.result().status_code == 200
+            assert running.result().json()["classes"]
+        assert server.process.wait(20) == 0
+    assert list(server.temporary.iterdir()) == []
+
+
+def test_computing_too_long_is_status_504(quick: Segmenter, scene: Path) -> None:
+    limits = Limits(seconds=0.02)
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(make_api(quick, "", limits, Line(1)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            files = {"image": ("mine.jpg", scene.read_bytes())}
+            return await client.post("/v1/segment", files=files, data={"classes": TEXT} | SLOW)
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == 504
+    assert "stopped after 0.02 s, the limit of this server" in answer.json()["detail"]
+
+
+# --- beside the page ---------------------------------------------------------
+
+
+def test_api_and_page_share_address_and_line(tmp_path: Path, quick: Segmenter, scene: Path) -> None:
+    pytest.importorskip("gradio")
+    from gradio_client import Client
+    from web_helpers import form
+
+    with running_server(tmp_path, "--api", *QUICK) as server:
+        assert "/v1" in server.log.read_text()
+        with httpx.Client(base_url=server.address, timeout=60) as client:
+            np.testing.assert_array_equal(
+                labels_of(upload(client, scene, output="mask").content), quick(scene, quick.prepare(CLASSES)).labels
+            )
+            assert "ITACLIP" in client.get("/").text
+            assert client.get("/v1/nowhere").json() == {"detail": "Not Found."}
+            page = Client(server.address, verbose=False)
+            visits = [page.submit(**form(scene, TEXT, views=True, refine=True), api_name="/segment") for _ in range(2)]
+            seen = []
+            while not all(visit.done() for visit in visits):
+                seen.append((metric(client, "itaclip_running"), metric(client, "itaclip_waiting")))
+            assert max(running for running, _ in seen) == 1  # the page's images pass through the API's line
+            assert max(waiting for _, waiting in seen) >= 1
+            assert all(visit.exception() is None for visit in visits)
+            page.close()
+
+
+# --- the line and the command ------------------------------------------------
+
+
+def test_a_line_serves_in_order_and_refuses_beyond_its_places() -> None:
+    line, go, done = Line(2), threading.Event(), []
+    futures = [line.submit(lambda n=n: (go.wait(10), done.append(n))) for n in range(3)]
+    with pytest.raises(LineFullError, match=r"Queue is full\. Try again in about 1 s"):
+        line.submit(lambda: None)
+    admitted = line.submit(lambda: done.append("admitted"), admitted=True)
+    assert futures[1].cancel()  # whoever leaves the line frees a place
+    assert futures[2].cancel()
+    last = line.submit(lambda: done.append("last"))
+    go.set()
+    last.result(10)
+    assert admitted.done()
+    assert done == [0, "admitted", "last"]
+    wait_for(lambda: line.waiting == line.running == 0)
+
+    blocked = threading.Event()
+    running = line.submit(lambda: (blocked.set(), time.sleep(0.2), "finished")[-1])
+    waiting = line.submit(lambda: None)
+    assert blocked.wait(10)
+    line.close()
+    assert running.result() == "finished"
+    assert waiting.cancelled()
+    with pytest.raises(LineClosedError):
+        line.submit(lambda: None)
+    with pytest.raises(LineFullError):
+        Line(2, others=lambda: 3).check()
+
+
+@pytest.mark.parametrize("token", ["", "short", "with a blank in it", "täglich-neu-täglich-neu"])
+def test_tokens_that_protect_nothing_are_refused(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    monkeypatch.setenv("ITACLIP_API_TOKEN", token)
+    with pytest.raises(ItaclipError, match="ITACLIP_API_TOKEN: expected 16 or more ASCII characters") as refusal:
+        serve_command.main(["--api", "alone"])
+    assert not token or token not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("missing", "arguments", "message"), [
+    ("fastapi", ["--api", "alone"], r"the API needs fastapi: pip install 'itaclip\[api\]'"),
+    ("prometheus_client", ["--api", "alone"], r"the API needs prometheus-client: pip install 'itaclip\[api\]'"),
+    ("gradio", ["--api"], r"the web page needs gradio: pip install 'itaclip\[web\]'; --api alone needs no page"),
+])  # fmt: skip
+def test_missing_packages_are_named(
+    monkeypatch: pytest.MonkeyPatch, missing: str, arguments: list[str], message: str
+) -> None:
+    real = serve_command.find_spec
+    monkeypatch.setattr(serve_command, "find_spec", lambda name: None if name == missing else real(name))
+    with pytest.raises(ItaclipError, match=message):
+        serve_command.main(arguments)

@@ -1,0 +1,64 @@
+"""Clients for `tools/load_test.py`, as locust runs them: each sends drawn scenes, one after the other.
+
+An answer counts when its mask is that of the scene; a client that is told to come back does so.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from pathlib import Path
+
+from locust import HttpUser, constant
+
+SCENES = sorted(Path(os.environ["ITACLIP_LOAD_SCENES"]).glob("*.jpg"))
+CLASSES = "car, taxi; bus; house; tree; cloud"
+
+
+class Client(HttpUser):
+    """One client, which waits for nothing but its answers."""
+
+    wait_time = constant(0)
+    masks: dict[Path, bytes] = {}  # noqa: RUF012 - shared by all clients on purpose
+
+    def on_start(self) -> None:
+        """Begin with a scene of one's own."""
+        self.scenes = itertools.islice(itertools.cycle(SCENES), id(self) % len(SCENES), None)
+
+    def segment(self) -> None:
+        """Send an image until it is answered; the time that is told includes all tries."""
+        scene = next(self.scenes)
+        content = scene.read_bytes()
+        began = time.perf_counter()
+        problem: Exception | None = None
+        while True:
+            with self.client.post(
+                "/v1/segment", files={"image": (scene.name, content)}, data={"classes": CLASSES, "output": "mask"},
+                name="request", catch_response=True,
+            ) as answer:  # fmt: skip
+                if answer.status_code == 429:
+                    answer.success()
+                elif answer.status_code != 200:
+                    problem = RuntimeError(f"status {answer.status_code}: {(answer.text or '')[:100]}")
+                    answer.failure(problem)
+                elif self.masks.setdefault(scene, answer.content) != answer.content:
+                    problem = RuntimeError("the mask of another image")
+                    answer.failure(problem)
+            if answer.status_code != 429:
+                break
+            self.environment.events.request.fire(
+                request_type="-",
+                name="told to come back",
+                response_time=0,
+                response_length=0,
+                exception=None,
+                context={},
+            )
+            time.sleep(float(answer.headers["Retry-After"]))
+        self.environment.events.request.fire(
+            request_type="-", name="image", response_time=(time.perf_counter() - began) * 1000,
+            response_length=len(answer.content or b""), exception=problem, context={},
+        )  # fmt: skip
+
+    tasks = [segment]  # noqa: RUF012
