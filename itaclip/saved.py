@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -50,6 +50,7 @@ class SavedSegmenter:
         vocabulary: the classes, or None.
         weights: the weight file.
         fingerprint: of the weights.
+        preprocessing: "mean" and "std" of RGB values in [0, 1] that the model expects; empty for CLIP's own.
     """
 
     settings: Settings
@@ -58,6 +59,7 @@ class SavedSegmenter:
     vocabulary: Vocabulary | None
     weights: Path
     fingerprint: str
+    preprocessing: Mapping[str, Sequence[float]]
 
 
 def is_saved(folder: str | os.PathLike[str]) -> bool:
@@ -97,8 +99,11 @@ def write_segmenter(
         )
     description: dict[str, Any] = {
         "format": FORMAT, "itaclip": version("itaclip"), "short_side": short_side, "largest": largest,
-        "settings": plain, "weights": fingerprint(clip.named_parameters()), "vocabulary": None,
+        "settings": plain, "weights": fingerprint(clip.named_parameters()), "vocabulary": None, "preprocessing": {},
     }  # fmt: skip
+    mean, std = getattr(clip.visual, "image_mean", None), getattr(clip.visual, "image_std", None)
+    if mean is not None and std is not None:
+        description["preprocessing"] = {"mean": list(mean), "std": list(std)}
     quick_gelu = isinstance(clip.transformer.resblocks[0].mlp.gelu, QuickGELU)
     state = {name: value.contiguous() for name, value in clip.named_parameters()}
     with atomic_path(root / MODEL) as partial:
@@ -154,6 +159,7 @@ def read_segmenter(folder: str | os.PathLike[str], changes: Mapping[str, Any]) -
             _read_vocabulary(root, content.get("vocabulary")),
             root / MODEL,
             _typed(content, "weights", str),
+            _read_preprocessing(content.get("preprocessing", {})),
         )
     except ItaclipError as error:
         raise ItaclipError(f"{path}: {error}") from None
@@ -193,6 +199,16 @@ def _from_json(settings: Mapping[str, Any]) -> dict[str, Any]:
     except (TypeError, ValueError):
         raise ItaclipError("method_options: expected pairs of a name and a value.") from None
     return found
+
+
+def _read_preprocessing(content: Any) -> Mapping[str, Sequence[float]]:
+    usable = isinstance(content, dict) and all(
+        isinstance(values, list) and len(values) == 3 and all(isinstance(v, float) and 0 < v < 1 for v in values)
+        for values in content.values()
+    )
+    if not usable or set(content) not in (set(), {"mean", "std"}):
+        raise ItaclipError(f"preprocessing = {str(content)[:60]!r}: expected mean and std of three channels each.")
+    return dict(content)
 
 
 def _typed(content: Mapping[str, Any], name: str, kind: type) -> Any:

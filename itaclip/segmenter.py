@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from itaclip.clip import load_clip
-from itaclip.clip.loading import DEMO
+from itaclip.clip.loading import DEMO, load_clip, load_openai_clip, set_statistics
 from itaclip.clip.towers import as_tower
 from itaclip.configuration import read_model
 from itaclip.core.images import LARGEST, ImageSource, normalise, read_image
@@ -144,6 +143,7 @@ class Segmenter:
         """
         saved = read_segmenter(folder, settings)
         clip = load_clip(str(saved.weights))
+        set_statistics(clip, saved.preprocessing)
         if fingerprint(clip.named_parameters()) != saved.fingerprint:
             raise ItaclipError(f"{saved.weights}: not the weights that were saved; save the segmenter again.")
         segmenter = cls.__new__(cls)
@@ -161,11 +161,11 @@ class Segmenter:
             folder: made when missing; gets safetensors and JSON files.
 
         Raises:
-            ItaclipError: the folder cannot be written, the weights are gone, or the second
-                encoder or the regions cannot be copied.
+            ItaclipError: the folder cannot be written, the weights are gone, the model has not
+                OpenAI's layout, or the second encoder or the regions cannot be copied.
         """
         write_segmenter(
-            folder, load_clip(*self._weights), self.settings, self.short_side, self.largest, self._vocabulary
+            folder, load_openai_clip(*self._weights), self.settings, self.short_side, self.largest, self._vocabulary
         )
 
     @property

@@ -24,7 +24,10 @@ from safetensors.torch import load_file, save_file
 
 import itaclip
 from itaclip import ItaclipError, Segmenter
+from itaclip.clip.loading import load_clip, set_statistics
+from itaclip.core.pipeline import Pipeline
 from itaclip.pipelines import ImageSegmentationPipeline
+from itaclip.saved import write_segmenter
 
 CLASSES = ["cloud", "house, home", "balloon"]
 
@@ -350,3 +353,14 @@ def test_damaged_folders(
     with pytest.raises(ItaclipError, match=message):
         Segmenter.from_pretrained(tmp_path / "copy")
     assert not (tmp_path / "executed").exists()
+
+
+def test_the_pixels_that_a_model_expects_are_saved(quick: Segmenter, photo: Path, tmp_path: Path) -> None:
+    """Weights that were trained on pixels in [-1, 1] see such pixels again."""
+    clip = load_clip("demo")
+    set_statistics(clip, {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)})
+    write_segmenter(tmp_path / "other", clip, quick.settings, quick.short_side, quick.largest, None)
+    pixels = torch.randn(1, 3, 112, 112)
+    found = Segmenter.from_pretrained(tmp_path / "other", device="cpu")._pipeline.encoder(pixels)
+    assert torch.equal(found, Pipeline(clip, quick.settings).encoder(pixels))
+    assert not torch.allclose(found, quick._pipeline.encoder(pixels), atol=1e-3)

@@ -90,7 +90,7 @@ def load_clip(
         weights = read_weights(Path(tag).expanduser())
         stated = weights.quick_gelu if weights.quick_gelu is not None else config.get("quick_gelu")
         model = _build(config, bool(stated) if quick_gelu is None else quick_gelu, name)
-        _set_statistics(model, _usual_statistics(architecture))
+        set_statistics(model, _usual_statistics(architecture))
         return _fill(model, weights, name)
     published = get_pretrained_cfg(architecture, tag)
     if not published:
@@ -101,7 +101,7 @@ def load_clip(
         )
     stated = published.get("quick_gelu", config.get("quick_gelu", False))
     model = _build(config, bool(stated) if quick_gelu is None else quick_gelu, name)
-    _set_statistics(model, published)
+    set_statistics(model, published)
     return _fill(model, read_weights(fetch(architecture, tag, published)), name)
 
 
@@ -247,7 +247,7 @@ def _without_weights() -> Iterator[None]:
         handle.remove()
 
 
-def _set_statistics(model: Any, preprocessing: Mapping[str, Any]) -> None:
+def set_statistics(model: Any, preprocessing: Mapping[str, Any]) -> None:
     """Note the mean and deviation of pixels where open_clip notes them."""
     if "mean" in preprocessing and "std" in preprocessing:
         model.visual.image_mean, model.visual.image_std = preprocessing["mean"], preprocessing["std"]
@@ -271,7 +271,7 @@ def _from_folder(folder: Path, quick_gelu: bool | None) -> Any:
         model = _build(config, stated if quick_gelu is None else quick_gelu, str(folder), folder)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ItaclipError(f"{path}: not the configuration of an open_clip model ({error!r}).") from error
-    _set_statistics(model, preprocessing)
+    set_statistics(model, preprocessing)
     weights = next((folder / name for name in HUB_FILES if (folder / name).is_file()), None)
     if weights is None:
         raise ItaclipError(f"{folder}: holds none of {', '.join(HUB_FILES)}.")
