@@ -57,6 +57,7 @@ from torch import Tensor, nn
 
 from itaclip.demo.captions import caption, colored_kinds, phrase, short
 from itaclip.demo.scenes import draw_scene
+from itaclip.demo.training import Checkpoint, learning_rate
 from itaclip.demo.world import CLASSES, KINDS
 
 SIDE, PATCH, WIDTH, LAYERS = 112, 8, 128, 12
@@ -399,17 +400,10 @@ def main() -> None:
         betas=(0.9, 0.98),
     )
 
-    def rate(step: int) -> float:
-        warm = min(1.0, (step + 1) / 100)
-        return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / args.steps)))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    checkpoint, first = args.out.with_suffix(".checkpoint"), 1
-    if args.resume and checkpoint.exists():
-        stored = torch.load(checkpoint, weights_only=True)
-        for part, name in ((model, "model"), (contrast, "contrast"), (optimizer, "optimizer"), (schedule, "schedule")):
-            part.load_state_dict(stored[name])
-        first = stored["step"] + 1
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, args.steps, warm_up=100))
+    parts = {"model": model, "contrast": contrast, "optimizer": optimizer, "schedule": schedule}
+    checkpoint = Checkpoint(args.out, parts)
+    first = checkpoint.resume() if args.resume else 1
     pool, development = Pool(args.pool, args.seed), Development()
     small_steps = round(args.steps * (1 - args.whole))
     began, running = time.time(), 0.0
@@ -447,18 +441,7 @@ def main() -> None:
             )
             running = 0.0
             save(model, args.out, {**{k: str(v) for k, v in vars(args).items()}, "step": step})
-            partial = checkpoint.with_suffix(".partial_checkpoint")
-            torch.save(
-                {
-                    "model": model.state_dict(),
-                    "contrast": contrast.state_dict(),
-                    "step": step,
-                    "optimizer": optimizer.state_dict(),
-                    "schedule": schedule.state_dict(),
-                },
-                partial,
-            )
-            os.replace(partial, checkpoint)
+            checkpoint.save(step)
 
 
 if __name__ == "__main__":

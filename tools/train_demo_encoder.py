@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import time
 from pathlib import Path
@@ -35,6 +34,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from itaclip.demo.scenes import draw_scene
+from itaclip.demo.training import Checkpoint, learning_rate
 
 ARCHITECTURE = dict(img_size=112, patch_size=8, embed_dim=192, depth=5, num_heads=3, num_classes=0)
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
@@ -228,16 +228,9 @@ def main() -> None:
     model, head = VisionTransformer(**ARCHITECTURE), Head(ARCHITECTURE["embed_dim"])
     parameters = [*model.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=0.04)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min(1.0, (step + 1) / 80) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / args.steps))),
-    )
-    checkpoint, first = args.out.with_suffix(".checkpoint"), 1
-    if args.resume and checkpoint.exists():
-        stored = torch.load(checkpoint, weights_only=True)
-        for part, name in ((model, "model"), (head, "head"), (optimizer, "optimizer"), (schedule, "schedule")):
-            part.load_state_dict(stored[name])
-        first = stored["step"] + 1
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, args.steps, warm_up=80))
+    checkpoint = Checkpoint(args.out, {"model": model, "head": head, "optimizer": optimizer, "schedule": schedule})
+    first = checkpoint.resume() if args.resume else 1
     pictures = load_pictures(args.pool)
     side, began, running = WINDOW // PATCH, time.time(), 0.0
     for step in range(first, args.steps + 1):
@@ -271,18 +264,7 @@ def main() -> None:
             )
             running = 0.0
             save(model, args.out, {**{k: str(v) for k, v in vars(args).items()}, "step": step})
-            partial = checkpoint.with_suffix(".partial_checkpoint")
-            torch.save(
-                {
-                    "model": model.state_dict(),
-                    "head": head.state_dict(),
-                    "step": step,
-                    "optimizer": optimizer.state_dict(),
-                    "schedule": schedule.state_dict(),
-                },
-                partial,
-            )
-            os.replace(partial, checkpoint)
+            checkpoint.save(step)
 
 
 if __name__ == "__main__":

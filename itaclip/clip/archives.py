@@ -13,6 +13,7 @@ import json
 import pickle
 import re
 import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,25 @@ class WeightFile:
     state: dict[str, Tensor]
     quick_gelu: bool | None
     path: Path
+
+
+def check_tensors(path: Path, problems: Mapping[str, Sequence[str]], question: str) -> None:
+    """Refuse a file whose tensors do not fill a model.
+
+    Args:
+        path: of the file, for the message.
+        problems: names of tensors by what is wrong with them; the first that there is is told.
+        question: what may be the reason.
+
+    Raises:
+        ItaclipError: there is a problem.
+    """
+    for what, keys in problems.items():
+        if keys:
+            raise ItaclipError(
+                f"{path}: {len(keys)} tensor{'s' if len(keys) > 1 else ''} {what}: "
+                f"{', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}. {question}"
+            )
 
 
 def read_weights(path: str | Path) -> WeightFile:

@@ -21,7 +21,7 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from itaclip.clip.archives import WeightFile, read_weights
+from itaclip.clip.archives import WeightFile, check_tensors, read_weights
 from itaclip.clip.finding import HUB_FILES, fetch, local_folder, quiet, require_network, weight_folders
 from itaclip.clip.tokenizer import TokenizerSource
 from itaclip.clip.towers import as_tower, refusal
@@ -345,12 +345,8 @@ def _fill(model: Any, weights: WeightFile, name: str) -> Any:
         raise ItaclipError(
             f"{weights.path}: weights of another family: {theirs}, where {name} has {ours}. Name the model they are of."
         )
-    for what, keys in (("missing", missing), ("unexpected", unexpected), ("of a wrong shape", wrong)):
-        if keys:
-            raise ItaclipError(
-                f"{weights.path}: {len(keys)} tensor{'s' if len(keys) > 1 else ''} {what}: "
-                f"{', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}. Wrong model_name, or a damaged file?"
-            )
+    problems = {"missing": missing, "unexpected": unexpected, "of a wrong shape": wrong}
+    check_tensors(weights.path, problems, "Wrong model_name, or a damaged file?")
     if "logit_bias" in expected:
         state.setdefault("logit_bias", torch.zeros(expected["logit_bias"]))
     state.setdefault("logit_scale", torch.full(expected["logit_scale"], 100.0).log())

@@ -17,6 +17,7 @@ from itaclip.clip.towers import Grid
 from itaclip.clip.trunk import Needs, Trunk
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.methods import Method, Window
+from itaclip.core.views import turned
 from itaclip.core.windows import WindowPlan, merge_patches
 
 
@@ -100,7 +101,4 @@ def _stitched(y: Tensor, plan: WindowPlan, grid: Grid, patch: int, prefix: int) 
 
 def _views(maps: Tensor, count: int) -> list[Tensor]:
     """(V * n) x r x c x D by view, the flipped ones turned back."""
-    views = list(maps.unflatten(0, (-1, count)))
-    if len(views) > 1:
-        views[3], views[4] = views[3].flip(1), views[4].flip(2)
-    return views
+    return [turned(windows, view, 1) for view, windows in enumerate(maps.unflatten(0, (-1, count)))]

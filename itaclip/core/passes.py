@@ -146,7 +146,7 @@ def interleaved_logits(
 
 
 class _Shared:
-    """What `shared_logits` was given, and the steps that its two ways of reading share."""
+    """What `shared_logits` was given, and the steps that all ways of reading share."""
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class _Shared:
 
     def interleaved(self) -> Iterator[Interleaved]:
         """One image, one reading: the logits so far, round by round. They grow in place."""
-        (plan,), (image,), ((_, way),) = self.plans, self.images, self.distinct.items()
+        (plan,), (image,), (way,) = self.plans, self.images, self.distinct.values()
         text, size = way.text.to(image.device), plan.grid_of(self._patch(way))
         logits = torch.zeros(plan.count, VIEWS, *size, len(text), device=image.device)
         seen = torch.zeros(plan.count, VIEWS, dtype=torch.bool)
@@ -258,9 +258,7 @@ class _Shared:
                 ids, count = self._regions(way, [(i, entire, 0, 1)])
                 window = replace(window, regions=ids.to(image.device), region_count=count)
             whole = view_features(read_across(self.encoder, way.method, outputs, plan, entire, image, window), 1)
-            if self.views > 1:  # mix_views turns them back
-                whole = torch.cat([whole[:3], whole[3:4].flip(2), whole[4:].flip(3)])
-            features[key] = whole
+            features[key] = torch.stack([turned(maps, view, 1) for view, maps in enumerate(whole)])  # mix_views unturns
         return features
 
     @property
@@ -297,7 +295,7 @@ class _Shared:
                 most = max(1, len(units) // 2)
                 encoder.most_windows = max(1, most // views)
                 _LOG.warning("%d windows a pass do not fit the memory; %d are taken from now on.",
-                             len(units) // views, encoder.most_windows)  # fmt: skip
+                             max(1, len(units) // views), encoder.most_windows)  # fmt: skip
                 rest = [units, *waiting]
                 waiting = deque(old[start : start + most] for old in rest for start in range(0, len(old), most))
 

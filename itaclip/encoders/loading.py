@@ -13,6 +13,7 @@ from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT
 from torch import nn
 
+from itaclip.clip.archives import check_tensors
 from itaclip.clip.finding import quiet, require_network, weight_folders
 from itaclip.encoders.encoder import IMAGENET_MEAN, IMAGENET_STD, SecondEncoder
 from itaclip.encoders.weights import EVA, Weights, read_second_weights
@@ -184,11 +185,7 @@ def _fill(model: nn.Module, weights: Weights) -> nn.Module:
     unexpected = sorted(key for key in state.keys() - expected.keys() if not key.startswith(("fc_norm.", "rope.")))
     wrong = [f"{key} {tuple(state[key].shape)} instead of {tuple(shape)}"
              for key, shape in expected.items() if key in state and state[key].shape != shape]  # fmt: skip
-    for what, keys in (("of a wrong shape", wrong), ("missing", missing), ("unexpected", unexpected)):
-        if keys:
-            raise ItaclipError(
-                f"{weights.path}: {len(keys)} tensor{'s' if len(keys) > 1 else ''} {what}: "
-                f"{', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}. Another architecture, or a damaged file?"
-            )
+    problems = {"of a wrong shape": wrong, "missing": missing, "unexpected": unexpected}
+    check_tensors(weights.path, problems, "Another architecture, or a damaged file?")
     model.load_state_dict({key: state[key] for key in expected}, strict=True)
     return model

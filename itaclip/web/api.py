@@ -35,9 +35,6 @@ from itaclip.web.observing import REQUESTS, Metrics
 
 _LOG = logging.getLogger(__name__)
 
-PATHS = ("/v1", "/metrics")
-"""Where the API answers, and below."""
-
 OPEN = ("/v1/health", "/v1/docs", "/v1/openapi.json")
 """Paths that need no token: they tell nothing of the server's work."""
 
