@@ -4,7 +4,7 @@
     python tools/test.py configs/zero_shot/cascade_clip_demo.py work_dirs/cascade_clip_demo/iter_600.pth
 
 Published: nothing, the demo is this project's own.
-Measured here: seen 32.6, unseen 21.2 mIoU, hIoU 25.7, pAcc 67.3 (docs/zero-shot.md).
+Measured here: seen mIoU 32.6, unseen mIoU 21.2, hIoU 25.7, pAcc 67.3 (docs/zero-shot.md).
 Higher learning rate and shorter warm-up than published, for a short run.
 """
 

@@ -6,7 +6,7 @@
         work_dirs/cascade_clip_demo_transductive/iter_300.pth
 
 Published: nothing, the demo is this project's own.
-Measured here: seen 45.6, unseen 24.3 mIoU, hIoU 31.7, pAcc 76.6 (docs/zero-shot.md).
+Measured here: seen mIoU 45.6, unseen mIoU 24.3, hIoU 31.7, pAcc 76.6 (docs/zero-shot.md).
 Starts from the half-way checkpoint of the inductive run and takes half as long, as published.
 The masks say where unseen classes are, and labels which; training reads only where.
 """

@@ -4,7 +4,7 @@
     python tools/test.py configs/zero_shot/clip_rc_demo.py work_dirs/clip_rc_demo/iter_600.pth
 
 Published: nothing, the demo is this project's own.
-Measured here: seen 65.9, unseen 31.2 mIoU, hIoU 42.4, pAcc 85.9 (docs/zero-shot.md).
+Measured here: seen mIoU 65.9, unseen mIoU 31.2, hIoU 42.4, pAcc 85.9 (docs/zero-shot.md).
 
 CLIP-RC's logits are unscaled products of normalised vectors and start large, so the first
 gradients are huge and Adam remembers them. In a short run this needs clipped gradients, a

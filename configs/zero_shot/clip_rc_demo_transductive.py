@@ -6,7 +6,7 @@
         work_dirs/clip_rc_demo_transductive/iter_300.pth
 
 Published: nothing, the demo is this project's own.
-Measured here: seen 66.2, unseen 25.3 mIoU, hIoU 36.6, pAcc 85.3 (docs/zero-shot.md).
+Measured here: seen mIoU 66.2, unseen mIoU 25.3, hIoU 36.6, pAcc 85.3 (docs/zero-shot.md).
 Starts from the half-way checkpoint of the inductive run and takes half as long, as published.
 The masks say where unseen classes are, and labels which; training reads only where.
 """
