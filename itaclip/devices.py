@@ -7,17 +7,21 @@ import torch
 from itaclip.errors import ItaclipError
 
 
-def choose_device(name: str, dtype: str = "fp32") -> torch.device:
-    """The torch device of a setting; "auto" takes a GPU when there is one and int8 is not asked for.
+def choose_device(name: str, dtype: str = "fp32", engine: str = "torch") -> torch.device:
+    """The torch device of a setting; "auto" takes a GPU when there is one and PyTorch may run on it.
 
     Raises:
-        ItaclipError: a device that torch does not know or this machine does not have, or int8
-            on another device than a CPU.
+        ItaclipError: a device that torch does not know or this machine does not have, or one that
+            precision or engine cannot use.
     """
+    on_cpu = engine == "openvino" or dtype == "int8"
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() and dtype != "int8" else "cpu")
-    if dtype == "int8" and name != "cpu":
-        raise ItaclipError(f"dtype = 'int8' runs on CPUs alone, and device is {name!r}; take fp16 or bf16 there.")
+        return torch.device("cuda" if torch.cuda.is_available() and not on_cpu else "cpu")
+    if on_cpu and name != "cpu":
+        raise ItaclipError(
+            f"engine = {engine!r} with dtype = {dtype!r} runs on CPUs only, and device is {name!r}; "
+            "set engine='torch' and dtype='fp16' or 'bf16' there."
+        )
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

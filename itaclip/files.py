@@ -79,3 +79,8 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, content: Any) -> None:
     """Write indented JSON, whole or not at all."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def cache_folder() -> Path:
+    """``$ITACLIP_CACHE_DIR`` or ``~/.cache/itaclip``, where what can be made again is kept."""
+    return Path(os.environ.get("ITACLIP_CACHE_DIR") or "~/.cache/itaclip").expanduser()

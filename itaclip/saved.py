@@ -22,13 +22,13 @@ from open_clip.transformer import QuickGELU
 from safetensors.torch import save_file
 
 from itaclip.clip.archives import read_safetensors
+from itaclip.clip.fingerprint import fingerprint
 from itaclip.clip.loading import DEMO
 from itaclip.core.methods import METHODS
 from itaclip.core.settings import Settings, checked_names
 from itaclip.errors import ItaclipError
 from itaclip.files import atomic_path, write_json
 from itaclip.text import ClassNames, TextBank
-from itaclip.text.cache import fingerprint
 from itaclip.vocabulary import Vocabulary
 
 DESCRIPTION, MODEL, VOCABULARY = "itaclip.json", "model.safetensors", "vocabulary.safetensors"

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from itaclip.clip.fingerprint import fingerprint
 from itaclip.clip.loading import DEMO, load_clip, load_openai_clip, set_statistics
 from itaclip.clip.towers import as_tower
 from itaclip.configuration import read_model
@@ -27,7 +28,6 @@ from itaclip.errors import ItaclipError
 from itaclip.result import Result
 from itaclip.saved import read_segmenter, write_segmenter
 from itaclip.text import TextCache, TextEncoder, default_folder
-from itaclip.text.cache import fingerprint
 from itaclip.vocabulary import Vocabulary, make_vocabulary
 
 LONG_SIDE = 2048
@@ -90,10 +90,11 @@ class Segmenter:
     def _build(self, clip: Any, settings: Settings, short_side: int, largest: int, text_cache: bool) -> None:
         if short_side < 1:
             raise ItaclipError(f"short_side = {short_side}: expected a positive number of pixels.")
-        device = choose_device(settings.device, settings.dtype)
+        device = choose_device(settings.device, settings.dtype, settings.engine)
         self.short_side, self.largest = short_side, largest
-        self._encoder = TextEncoder(clip, TextCache(default_folder() if text_cache else None)).to(device).eval()
         self._pipeline = Pipeline(clip, settings).to(device).eval()
+        cache = TextCache(default_folder() if text_cache else None)
+        self._encoder = TextEncoder(clip, cache, self._pipeline.engine).to(device).eval()
         self._device = device
         self._vocabulary: Vocabulary | None = None
         self._lock = threading.Lock()
@@ -304,9 +305,9 @@ class Segmenter:
         """The settings of a call: without a background, no threshold gives pixels to class 0.
 
         Raises:
-            ItaclipError: a bad setting, or another dtype, compile or device than when it was loaded.
+            ItaclipError: a bad setting, or another dtype, engine or device than when it was loaded.
         """
-        for name in ("dtype", "compile", "device"):
+        for name in ("dtype", "engine", "calibration", "compile", "device"):
             if changes.get(name, getattr(self.settings, name)) != getattr(self.settings, name):
                 raise ItaclipError(f"{name} = {changes[name]!r}: fixed at loading; make another Segmenter.")
         chosen: dict[str, Any] = {"background": vocabulary.background}

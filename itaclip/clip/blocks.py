@@ -13,8 +13,6 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU
 from torch import Tensor
 
-from itaclip.clip.int8 import Int8Attention, Int8FeedForward
-
 Block: TypeAlias = Any
 """open_clip's `ResidualAttentionBlock`, which carries no types."""
 
@@ -37,12 +35,8 @@ def project(block: Block, x: Tensor) -> Projections:
     """The three thirds of the fused input projection of ``ln_1(x)``; x: B x N x D."""
     batch, tokens, _ = x.shape
     attention = block.attn
-    normed = block.ln_1(x)
-    if isinstance(attention, Int8Attention):
-        joint = attention.in_proj(normed)
-    else:
-        normed = normed.to(attention.in_proj_weight.dtype)
-        joint = F.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
+    normed = block.ln_1(x).to(attention.in_proj_weight.dtype)
+    joint = F.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
     q, k, v = joint.view(batch, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     return Projections(q, k, v, normed)
 
@@ -50,8 +44,6 @@ def project(block: Block, x: Tensor) -> Projections:
 def query_of(block: Block, x: Tensor) -> Tensor:
     """The queries alone, of tokens that nobody attends to: B x h x N x d."""
     attention = block.attn
-    if isinstance(attention, Int8Attention):
-        return project(block, x).query
     normed = block.ln_1(x).to(attention.in_proj_weight.dtype)
     width = x.shape[-1]
     joint = F.linear(normed, attention.in_proj_weight[:width], attention.in_proj_bias[:width])
@@ -82,8 +74,6 @@ def feed_forward(block: Block, x: Tensor) -> Tensor:
     QuickGELU, ``h sigmoid(1.702 h)``, is ``silu(1.702 h) / 1.702``: the factors go into the
     two products and the activation needs no temporaries, which took 7 % of the time.
     """
-    if isinstance(block.mlp, Int8FeedForward):
-        return block.mlp(block.ln_2(x))
     first, second = block.mlp.c_fc, block.mlp.c_proj
     if not isinstance(block.mlp.gelu, QuickGELU):
         return block.mlp(block.ln_2(x).to(first.weight.dtype))
@@ -98,13 +88,3 @@ def run_block(block: Block, x: Tensor, projections: Projections | None = None, c
     p = projections or project(block, x)
     x = x + merge_heads(block, attend(p.query, p.key, p.value, causal=causal))
     return x + feed_forward(block, x)
-
-
-def round_to_int8(block: Block, between: torch.dtype) -> None:
-    """Put the block's four matrix products into 8 bits; heads and hidden values become `between`."""
-    if isinstance(block.attn, Int8Attention):
-        return
-    mlp = block.mlp
-    activation, scale = ("swish", _QUICK) if isinstance(mlp.gelu, QuickGELU) else ("gelu", 1.0)
-    block.mlp = Int8FeedForward(mlp.c_fc, mlp.c_proj, between, activation, scale)
-    block.attn = Int8Attention(block.attn, between)

@@ -29,6 +29,7 @@ from itaclip.collection.segmenting import Recipe, SegmentParts, describe
 from itaclip.collection.sources import open_source
 from itaclip.collection.store import Plan, Store, run_digest
 from itaclip.collection.transfer import Job, Pace, make_plan, read_units
+from itaclip.core.settings import Settings
 from itaclip.errors import ItaclipError
 from itaclip.evaluation.report import versions
 from itaclip.labelling.folder import run_key
@@ -245,7 +246,7 @@ def label_with(
                 store.remove(unit, digest)
                 done[unit] = False
                 begun.pop(unit, None)
-        crew = _crew(options, device, segmenter.settings.dtype)
+        crew = _crew(options, device, segmenter.settings)
         recipe = Recipe(
             load, "cuda" if crew.gpu else "cpu", segmenter.fingerprint, vocabulary,
             describe(segmenter, vocabulary, key, versions()), options.batch, crew.threads, options.masks,
@@ -329,7 +330,7 @@ class _Crew(NamedTuple):
     threads: int
 
 
-def _crew(options: LabelOptions, device: str, dtype: str) -> _Crew:
+def _crew(options: LabelOptions, device: str, settings: Settings) -> _Crew:
     """Who works.
 
     Raises:
@@ -339,7 +340,7 @@ def _crew(options: LabelOptions, device: str, dtype: str) -> _Crew:
     gpus = int(sum(machine.get("GPU", 0) for machine in machines))
     if device == "cuda" and not gpus:
         raise ItaclipError("device = 'cuda': the cluster has no GPU; start its machines with theirs, or take cpu.")
-    if gpus and device != "cpu" and dtype != "int8":
+    if gpus and device != "cpu" and settings.engine != "openvino" and settings.dtype != "int8":
         return _Crew(options.workers or gpus, gpus, True, options.threads or _THREADS)
     cores = [int(machine.get("CPU", 0)) for machine in machines]
     threads = options.threads or max(1, min(_THREADS, *(count for count in cores if count), max(cores)))

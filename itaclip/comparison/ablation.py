@@ -42,11 +42,11 @@ class Ablation:
         weights, self.base = weights_and_settings(model)
         texts = model.get("auxiliary_text_path")
         self.classes, self.auxiliary = read_texts(model.name_path, texts, self.base.background)
-        self._device = choose_device(self.base.device, self.base.dtype)
+        self._device = choose_device(self.base.device, self.base.dtype, self.base.engine)
         clip = load_clip(*weights)
-        self._encoder = TextEncoder(clip, TextCache()).to(self._device)
         self._banks: dict[float, TextBank] = {}
         self._pipeline = Pipeline(clip, self.base).to(self._device)
+        self._encoder = TextEncoder(clip, TextCache(), self._pipeline.engine).to(self._device)
         self._preprocessor = ITACLIPPreprocessor().to(self._device)
 
     @property

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from itaclip.clip.int8 import check_int8
-from itaclip.clip.towers import Positions, as_tower
+from itaclip.clip.towers import Grid, Positions, as_tower
 from itaclip.clip.trunk import Needs, Trunk
 from itaclip.core.methods.method import Method, Window
+from itaclip.engines import OpenVINOBlocks
 from itaclip.errors import ItaclipError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -36,6 +36,7 @@ class DenseEncoder(nn.Module):
         self.tower = as_tower(visual)
         self.method = method
         self.most_windows: int | None = None  # that a pass has been found to hold; None: not tried
+        self.engine: OpenVINOBlocks | None = None  # in the place of PyTorch
         self._compile = False
         self._scale: Tensor
         self._shift: Tensor
@@ -52,18 +53,9 @@ class DenseEncoder(nn.Module):
         rounding them as well costs agreement and saves nothing.
 
         Args:
-            precision: fp32, bf16, fp16, or int8: matrices in 8 bits, the rest in bf16 where the
-                processor has it.
-
-        Raises:
-            ItaclipError: int8 on a processor that is not made for it, or for a tower of another
-                layout than OpenAI's.
+            precision: a key of `DTYPES`.
         """
-        if precision == "int8":
-            check_int8()
-            self.tower.round_to_int8(torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32)
-        else:
-            self.tower.lower(DTYPES[precision])
+        self.tower.lower(DTYPES[precision])
         return self
 
     def compiled(self) -> DenseEncoder:
@@ -137,14 +129,26 @@ class DenseEncoder(nn.Module):
             ) from error
 
     def _tokens(self, pixels: Tensor, readings: Sequence[tuple[Method, Window]]) -> list[Tensor]:
+        first = readings[0][0]
+        if self.engine and len(readings) == 1 and first.reads_trunk_alone:
+            x, grid = self.embed(pixels, first.positions)
+            if self.engine.takes(grid):
+                return [self.engine.tokens(x, grid, first)]
         needs = Needs()
         for method, _ in readings:
             needs |= method.needs(self.depth)
-        trunk = self.trunk(pixels, needs, readings[0][0].positions)
+        trunk = self.trunk(pixels, needs, first.positions)
         return [method.tokens(trunk.read_as(method.patch_reading or "values"), window) for method, window in readings]
 
     def trunk(self, pixels: Tensor, needs: Needs, positions: Positions = "scale") -> Trunk:
         """The ordinary blocks' outputs and projections that are needed, for pixels as in `forward`."""
+        x, grid = self.embed(pixels, positions)
+        if self.engine and self.engine.takes(grid):
+            return self.engine.trunk(x, grid, needs)
+        return Trunk.run(self.tower, x, grid, needs)
+
+    def embed(self, pixels: Tensor, positions: Positions = "scale") -> tuple[Tensor, Grid]:
+        """Tokens before the first block, B x (P + N) x D, and their grid, for pixels as in `forward`."""
         patch = self.patch_size
         height, width = pixels.shape[-2:]
         if height % patch or width % patch or not height or not width:
@@ -152,7 +156,7 @@ class DenseEncoder(nn.Module):
         if self.tower.conversion:
             pixels = pixels * self._scale + self._shift
         grid = height // patch, width // patch
-        return Trunk.run(self.tower, self.tower.embed(pixels, grid, positions), grid, needs)
+        return self.tower.embed(pixels, grid, positions), grid
 
 
 @lru_cache(maxsize=1)

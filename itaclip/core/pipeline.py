@@ -21,6 +21,7 @@ from itaclip.clip.towers import as_tower
 from itaclip.core.across import whole_plan
 from itaclip.core.decision import class_scores, label_map
 from itaclip.core.encoder import DenseEncoder
+from itaclip.core.engine import on_engine
 from itaclip.core.interleaved import Interleaved
 from itaclip.core.methods import METHODS
 from itaclip.core.pamr import pamr
@@ -71,7 +72,8 @@ class Pipeline(nn.Module):
         if METHODS[settings.method].for_depth(tower.depth) != METHODS[settings.method]:
             _LOG.info("%s: its layers were moved to those of %d blocks in proportion; no publication has tested that.",
                       settings.method, tower.depth)  # fmt: skip
-        self.encoder = DenseEncoder(clip.visual, method).lower(settings.dtype)
+        self.encoder = DenseEncoder(clip.visual, method)
+        self.engine = on_engine(self.encoder, settings)
         self._temperature = 1.0 if clip.logit_bias is None else float(clip.logit_scale.exp()) / _LEARNED_BY_CLIP
         if settings.compile:
             self.encoder.compiled()
@@ -223,8 +225,10 @@ class Pipeline(nn.Module):
         return settings.changed(logit_scale=settings.logit_scale * self._temperature)
 
     def _reading(self, settings: Settings, bank: TextBank) -> Reading:
-        if settings.dtype != self.settings.dtype:
-            raise ItaclipError(f"dtype = {settings.dtype!r}: the encoder was loaded as {self.settings.dtype!r}.")
+        for name in ("dtype", "engine", "calibration"):
+            given, loaded = getattr(settings, name), getattr(self.settings, name)
+            if given != loaded:
+                raise ItaclipError(f"{name} = {given!r}: the encoder was loaded with {loaded!r}.")
         tower = self.encoder.tower
         method = settings.resolved_method(tower.depth, tower.resampling)
         tower.check_reading(method.patch_reading)

@@ -10,6 +10,7 @@ from itaclip.clip.towers import PatchReading, Positions
 from itaclip.core.encoder import DTYPES
 from itaclip.core.methods import METHODS, Method, attention, get_method
 from itaclip.core.windows import Padding
+from itaclip.engines import ENGINES, OPENVINO_DTYPES
 from itaclip.errors import ItaclipError, did_you_mean
 
 PRECISIONS = (*DTYPES, "int8")
@@ -120,12 +121,17 @@ class Settings:
     """Crop views per encoder pass; None takes 10 on a CPU, whose caches they fit, and 60 on
     a GPU. Affects speed and memory, never the result."""
     dtype: str = "fp32"
-    """Precision of the image tower: fp32, bf16, fp16, or int8 (CPUs with VNNI alone)."""
+    """Precision of the image tower: fp32, bf16, fp16, or with OpenVINO int8."""
+    engine: str = "torch"
+    """What runs CLIP's towers: "torch", "openvino" (CPUs; converts the model once), or "auto": OpenVINO
+    where a pass of this model was measured to be faster on this machine, which is remembered."""
+    calibration: str = "demo"
+    """Images on which the ranges of int8 are measured: a folder, or "demo" for drawn scenes."""
     compile: bool = False
     """Let torch.compile fuse the steps between the matrix products: a wait of up to a minute at
     the first image. Needs a C++ compiler, on a GPU Triton, where it is expected to pay; it hardly does on a CPU."""
     device: str = "auto"
-    """Torch device; auto takes a GPU when there is one, and a CPU for int8."""
+    """Torch device; auto takes a GPU when there is one and the engine is PyTorch."""
 
     def __post_init__(self) -> None:
         if isinstance(self.method_options, Mapping):
@@ -168,8 +174,13 @@ class Settings:
              "one or more positive dilations"),
             (self.logit_scale > 0, "logit_scale", "positive"),
             (self.batch_crops is None or self.batch_crops > 0, "batch_crops", "None or positive"),
-            (not (self.compile and self.dtype == "int8"), "compile", "False with int8, which reads ranges as it goes"),
             (self.dtype in PRECISIONS, "dtype", f"one of {', '.join(PRECISIONS)}"),
+            (self.engine in ENGINES, "engine", f"one of {', '.join(ENGINES)}"),
+            (self.engine != "torch" or self.dtype != "int8", "dtype",
+             "fp32, bf16 or fp16 with engine = 'torch'; int8 runs with engine = 'openvino'"),
+            (self.engine != "openvino" or self.dtype in OPENVINO_DTYPES, "dtype",
+             f"{', '.join(OPENVINO_DTYPES)} with engine = 'openvino'"),
+            (not self.compile or self.engine == "torch", "compile", "False with another engine than torch"),
         ]  # fmt: skip
         for holds, name, expected in checks:
             if not holds:

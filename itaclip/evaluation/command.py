@@ -13,6 +13,7 @@ from mmengine import dist
 from mmengine.config import Config
 from rich.console import Console
 
+from itaclip.clip.fingerprint import fingerprint
 from itaclip.console import make_console, progress
 from itaclip.core.methods import METHODS
 from itaclip.errors import ItaclipError
@@ -33,7 +34,6 @@ from itaclip.evaluation.setup import (
 )
 from itaclip.files import write_json
 from itaclip.openmmlab import ITACLIPSegmentor
-from itaclip.text.cache import fingerprint
 
 SOME_SKIPPED = 1
 """Exit status when the run finished but images were unreadable."""

@@ -77,13 +77,15 @@ class ITACLIPSegmentor(BaseSegmentor):
         self.settings = Settings(**checked_names(implied_background(dataset_name, settings)))
         background = self.settings.background
         classes, auxiliary = read_texts(name_path, auxiliary_text_path, background)
-        device = choose_device(self.settings.device, self.settings.dtype)
+        device = choose_device(self.settings.device, self.settings.dtype, self.settings.engine)
         clip = load_clip(model_name, pretrained, quick_gelu)
-        encoder = TextEncoder(clip, TextCache(default_folder()) if text_cache else None).to(device)
+        pipeline = Pipeline(clip, self.settings)
+        cache = TextCache(default_folder()) if text_cache else None
+        encoder = TextEncoder(clip, cache, pipeline.engine).to(device)
         bank = build_text_bank(encoder, classes, auxiliary, self.settings.def_coefficient, background)
         self.classes = classes
         self.register_buffer("text_features", bank.features, persistent=False)
-        self.pipeline = Pipeline(clip, self.settings)
+        self.pipeline = pipeline
         self.dataset_meta = {"classes": classes.names, "palette": palette(len(classes))}
         self.to(device)
         self.eval()

@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,8 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from itaclip.clip.fingerprint import checksum
 from itaclip.errors import ItaclipError
-from itaclip.files import atomic_path
+from itaclip.files import atomic_path, cache_folder
 
 _LOG = logging.getLogger(__name__)
 
@@ -62,7 +61,7 @@ class TextCache:
                 continue
             try:
                 with atomic_path(path) as partial:
-                    save_file({"feature": feature}, partial, metadata={"key": key, "crc32": _checksum(feature)})
+                    save_file({"feature": feature}, partial, metadata={"key": key, "crc32": checksum(feature)})
             except (ItaclipError, SafetensorError) as error:
                 self._writable = False
                 _LOG.warning("Text features are not kept for the next start: %s", error)
@@ -83,7 +82,7 @@ class TextCache:
                 stated, feature = file.metadata() or {}, file.get_tensor("feature")
         except (SafetensorError, OSError):
             stated, feature = {}, torch.empty(0)
-        if stated != {"key": key, "crc32": _checksum(feature)}:
+        if stated != {"key": key, "crc32": checksum(feature)}:
             _LOG.warning("%s: damaged; the text is encoded again.", path)
             return None
         return feature
@@ -94,28 +93,11 @@ class TextCache:
 
 
 def default_folder() -> Path:
-    """``$ITACLIP_CACHE_DIR`` or ``~/.cache/itaclip``, and ``text`` below it."""
-    return Path(os.environ.get("ITACLIP_CACHE_DIR") or "~/.cache/itaclip").expanduser() / "text"
+    """Where text features are kept."""
+    return cache_folder() / "text"
 
 
 def text_key(fingerprint: str, templates: Sequence[str], device: torch.device, text: str) -> str:
     """All that the feature of a text depends on, as one line."""
     digest = hashlib.sha256("\n".join(templates).encode()).hexdigest()[:16]
     return json.dumps([fingerprint, digest, device.type, text], ensure_ascii=False)
-
-
-def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """A short name for weights: a hash over names, shapes, and checksums of the values.
-
-    CRC-32 goes through a text tower of 250 MB in 60 ms; it tells weights apart, it does
-    not protect against forgery.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in tensors:
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {_checksum(tensor)}\n".encode())
-    return digest.hexdigest()[:32]
-
-
-def _checksum(tensor: Tensor) -> str:
-    values = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-    return f"{zlib.crc32(values.data):08x}"

@@ -14,8 +14,10 @@ from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
 
 from itaclip.clip.blocks import run_block
+from itaclip.clip.fingerprint import fingerprint
 from itaclip.clip.tokenizer import TokenizerSource
-from itaclip.text.cache import TextCache, fingerprint
+from itaclip.engines import OpenVINOText
+from itaclip.text.cache import TextCache
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,16 +36,19 @@ class TextEncoder(nn.Module):
     Args:
         clip: from `itaclip.clip.load_clip`; only the text tower is kept.
         cache: keeps what `itaclip.text.bank.ensemble` makes of this tower's features.
+        engine: "torch", or "openvino" on a CPU, which runs causal towers alone.
 
     Raises:
-        ItaclipError: the tokenizer's files are nowhere.
+        ItaclipError: the tokenizer's files are nowhere, or OpenVINO is not installed.
     """
 
-    def __init__(self, clip: Any, cache: TextCache | None = None) -> None:
+    def __init__(self, clip: Any, cache: TextCache | None = None, engine: str = "torch") -> None:
         super().__init__()
         self.cache = cache
         tower = clip if isinstance(clip, CLIP) else clip.text
         self.tower: nn.Module = CausalTower(tower) if _is_causal(tower) else tower
+        runs = engine == "openvino" and isinstance(self.tower, CausalTower)
+        self._engine = OpenVINOText(self.tower) if runs else None
         byte_pairs = TokenizerSource(context_length=int(clip.context_length))
         self._source: TokenizerSource = getattr(clip, "tokenizer_source", byte_pairs)
         self.context_length = self._source.context_length
@@ -94,6 +99,8 @@ class TextEncoder(nn.Module):
             tokens: T x M token ids; M is the full length unless the tower is causal.
             ends: T, places of the end-of-text tokens; read by causal towers.
         """
+        if self._engine is not None:
+            return self._engine(tokens, ends)
         return cast(Tensor, self.tower(tokens, ends) if isinstance(self.tower, CausalTower) else self.tower(tokens))
 
     def _report_cut(self, prompts: Sequence[str], tokens: Tensor) -> None:

@@ -111,13 +111,6 @@ class OpenAITower(Tower):
             block.lower(dtype)
         self.visual.conv1.to(dtype)
 
-    def round_to_int8(self, between: torch.dtype) -> None:
-        if any(isinstance(block, CustomBlock) for block in self._blocks):
-            super().round_to_int8(between)
-        for block in self._blocks:
-            functions.round_to_int8(block.module, between)
-        self.visual.conv1.to(between)
-
 
 class CoCaTower(OpenAITower):
     """The same with open_clip's attention pooling in the place of the class token's projection.

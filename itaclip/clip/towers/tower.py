@@ -167,14 +167,6 @@ class Tower(ABC):
     def lower(self, dtype: torch.dtype) -> None:
         """Put the matrices of embedding and blocks into another precision."""
 
-    def round_to_int8(self, between: torch.dtype) -> None:
-        """Put the matrices into 8 bits.
-
-        Raises:
-            ItaclipError: the family has no such products here.
-        """
-        raise ItaclipError("dtype = 'int8': only towers of OpenAI's layout run in 8 bits; take bf16 or fp32.")
-
     def check_reading(self, reading: PatchReading | None) -> None:
         """Refuse a reading that this tower does not leave open.
 

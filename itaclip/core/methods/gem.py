@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -29,6 +30,8 @@ class GEM(Method):
     depth: int = field(default=6, kw_only=True)
     residual: bool = field(default=True, kw_only=True)
     feed_forward: bool = field(default=False, kw_only=True)
+
+    reads_trunk_alone: ClassVar[bool] = True
 
     def needs(self, depth: int) -> Needs:
         if self.depth > depth:

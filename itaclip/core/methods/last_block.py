@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -28,6 +29,8 @@ class LastBlock(Method):
     residual: bool = field(default=True, kw_only=True)
     feed_forward: bool = field(default=True, kw_only=True)
     middle_layers: tuple[int, ...] = field(default=(), kw_only=True)
+
+    reads_trunk_alone: ClassVar[bool] = True
 
     def needs(self, depth: int) -> Needs:
         # The last block's own maps enter anyway, so a middle layer comes before it.

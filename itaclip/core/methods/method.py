@@ -58,6 +58,8 @@ class Method:
     positions: Positions = "scale"
     patch_reading: PatchReading | None = field(default=None, kw_only=True)
 
+    reads_trunk_alone: ClassVar[bool] = False
+    """Whether `tokens` reads no window, so that an engine can run the whole method."""
     reads_text: ClassVar[bool] = False
     reads_features: ClassVar[FeatureKind | None] = None
     reads_regions: ClassVar[bool] = False

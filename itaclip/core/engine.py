@@ -1,0 +1,182 @@
+"""Which engine runs the image tower, and what int8 is calibrated on."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from itaclip.clip.towers import Grid
+from itaclip.core.encoder import DenseEncoder
+from itaclip.core.images import normalise, read_image
+from itaclip.core.settings import Settings
+from itaclip.core.views import VIEWS, make_view
+from itaclip.devices import choose_device
+from itaclip.engines import OPENVINO_DTYPES, OpenVINOBlocks, engine_folder, has_openvino
+from itaclip.errors import ItaclipError
+from itaclip.files import IMAGE_SUFFIXES, write_json
+
+_LOG = logging.getLogger(__name__)
+
+CALIBRATION_IMAGES = 20
+"""Windows that int8's ranges are measured on, one of each image, its views in turn."""
+
+_PASS = 10  # views of a pass on a CPU
+_SEED = 9_000_000  # of no other drawn scene
+
+
+def on_engine(encoder: DenseEncoder, settings: Settings) -> str:
+    """Put an encoder on the engine and into the precision of the settings.
+
+    Returns:
+        The engine: "torch" or "openvino".
+
+    Raises:
+        ItaclipError: OpenVINO is wanted and not installed, or no image to calibrate int8 on.
+    """
+    engine = settings.engine
+    if engine == "auto":
+        engine = _faster(encoder, settings) if _may_choose(settings) else "torch"
+    if engine == "openvino" or settings.dtype == "int8":
+        engine = "openvino"
+        encoder.engine = _openvino(encoder, settings)
+    else:
+        encoder.lower(settings.dtype)
+    return engine
+
+
+def calibration_windows(source: str, size: tuple[int, int], settings: Settings) -> Tensor:
+    """Windows to calibrate on: the middle of each image, in the five views by turns.
+
+    Args:
+        source: a folder of images, the first of which are read in the order of their names; or "demo".
+        size: height and width of a window in pixels.
+        settings: of the views.
+
+    Returns:
+        B x 3 x h x w, normalised; B is at most `CALIBRATION_IMAGES`.
+
+    Raises:
+        ItaclipError: no such folder, no image in it, or an unreadable one.
+    """
+    windows = []
+    for number, image in enumerate(_images(source)):
+        factor = 1.5 * max(size) / min(image.shape[:2])
+        high, wide = (max(round(side * factor), want) for side, want in zip(image.shape, size, strict=False))
+        pixels = normalise(mmcv.imresize(image, (wide, high)))
+        top, left = (high - size[0]) // 2, (wide - size[1]) // 2
+        window = pixels[None, :, top : top + size[0], left : left + size[1]]
+        windows.append(make_view(window, number % VIEWS, settings))
+    return torch.cat(windows)
+
+
+def _openvino(encoder: DenseEncoder, settings: Settings) -> OpenVINOBlocks:
+    if settings.dtype != "int8":
+        return OpenVINOBlocks(encoder.tower, settings.dtype)
+
+    @torch.no_grad()
+    def embedded(grid: Grid) -> list[Tensor]:
+        size = grid[0] * encoder.patch_size, grid[1] * encoder.patch_size
+        windows = calibration_windows(settings.calibration, size, settings)
+        return [encoder.embed(part, encoder.method.positions)[0] for part in windows.split(4)]
+
+    return OpenVINOBlocks(encoder.tower, "int8", (_content(settings.calibration), embedded))
+
+
+def _images(source: str) -> list[NDArray[np.uint8]]:
+    if source == "demo":
+        from itaclip.demo.scenes import draw_scene, random_shape
+
+        generators = [np.random.default_rng([_SEED, number]) for number in range(CALIBRATION_IMAGES)]
+        return [draw_scene(random_shape(rng), rng).image for rng in generators]
+    return [read_image(path) for path in calibration_files(source)]
+
+
+def calibration_files(folder: str | Path) -> list[Path]:
+    """The images of a folder that int8 is calibrated on: the first by name.
+
+    Raises:
+        ItaclipError: no such folder, or no image in it.
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise ItaclipError(f"calibration = {str(folder)!r}: expected a folder of images, or 'demo'.")
+    files = sorted(path for path in root.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise ItaclipError(f"{root}: no image to calibrate int8 on; expected files such as .jpg or .png.")
+    return files[:CALIBRATION_IMAGES]
+
+
+def _content(source: str) -> str:
+    """A name for the images of a calibration, by their content."""
+    if source == "demo":
+        return f"demo {_SEED} {CALIBRATION_IMAGES}"
+    digest = hashlib.sha256()
+    for path in calibration_files(source):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+# --- auto --------------------------------------------------------------------
+
+
+def _may_choose(settings: Settings) -> bool:
+    """Whether OpenVINO could run: on this device, in this precision, with what is installed."""
+    device = choose_device(settings.device, settings.dtype)
+    return device.type == "cpu" and settings.dtype in OPENVINO_DTYPES and has_openvino(settings.dtype)
+
+
+def _faster(encoder: DenseEncoder, settings: Settings) -> str:
+    """The engine that takes less time for a pass of ten views, measured once on a machine."""
+    if settings.dtype == "int8":
+        return "openvino"  # the only one that has it
+    path = engine_folder() / "choices.json"
+    structure = hashlib.sha256(repr(encoder.visual).encode()).hexdigest()[:16]
+    key = json.dumps([platform.node(), torch.get_num_threads(), settings.dtype, settings.method, structure])
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        return str(known[key]["engine"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    plain = DenseEncoder(copy.deepcopy(encoder.visual), encoder.method).lower(settings.dtype)
+    converted = DenseEncoder(encoder.visual, encoder.method)
+    converted.engine = _openvino(encoder, settings)
+    pixels = torch.randn(_PASS, 3, encoder.image_size, encoder.image_size)
+    needs = encoder.method.needs(encoder.depth)
+    seconds = {
+        name: _seconds(lambda one=one: one.trunk(pixels, needs))  # type: ignore[misc]
+        for name, one in (("torch", plain), ("openvino", converted))
+    }
+    best = min(seconds, key=lambda name: seconds[name])
+    _LOG.info("engine = 'auto': a pass takes %.3f s in PyTorch and %.3f s in OpenVINO; %s is used from now on.",
+              seconds["torch"], seconds["openvino"], best)  # fmt: skip
+    try:
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        write_json(path, known | {key: {"engine": best, "seconds": seconds}})
+    except (ItaclipError, OSError, ValueError) as error:
+        _LOG.warning("The choice of the engine is not remembered: %s", error)
+    return best
+
+
+@torch.no_grad()
+def _seconds(function: Callable[[], Any], repeats: int = 3) -> float:
+    """The fastest of some runs after one that does not count."""
+    function()
+    best = float("inf")
+    for _ in range(repeats):
+        began = time.perf_counter()
+        function()
+        best = min(best, time.perf_counter() - began)
+    return best

@@ -1,0 +1,14 @@
+"""Engines that run CLIP's towers in PyTorch's place."""
+
+from itaclip.engines.cache import clear_engines, engine_folder
+from itaclip.engines.openvino import ENGINES, OPENVINO_DTYPES, OpenVINOBlocks, OpenVINOText, has_openvino
+
+__all__ = [
+    "ENGINES",
+    "OPENVINO_DTYPES",
+    "OpenVINOBlocks",
+    "OpenVINOText",
+    "clear_engines",
+    "engine_folder",
+    "has_openvino",
+]

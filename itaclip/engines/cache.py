@@ -1,0 +1,114 @@
+"""Converted models on disk: made once, loaded by every later start."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from filelock import FileLock
+
+from itaclip.files import atomic_folder, cache_folder, write_json
+
+_LOG = logging.getLogger(__name__)
+
+MODEL, _KEY = "model.xml", "key.json"
+
+
+def engine_folder() -> Path:
+    """``$ITACLIP_CACHE_DIR`` or ``~/.cache/itaclip``, and ``engines`` below it."""
+    return cache_folder() / "engines"
+
+
+def clear_engines() -> int:
+    """Delete every converted model and every remembered choice; returns the bytes that are freed."""
+    folder = engine_folder()
+    freed = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
+    shutil.rmtree(folder, ignore_errors=True)
+    return freed
+
+
+def converted(key: dict[str, Any], convert: Callable[[Path], None]) -> Path:
+    """The folder of a converted model, which `convert` writes on first use.
+
+    Any number of processes may ask at once: one converts, the others wait. A damaged model is
+    converted again. Where the cache cannot be written, the model goes to a temporary folder.
+
+    Args:
+        key: everything that the model depends on, as JSON values.
+        convert: writes `MODEL` and what belongs to it into a folder.
+    """
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:40]
+    folder = engine_folder() / name
+    if _is_whole(folder):
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not _is_whole(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                with atomic_folder(folder, _KEY) as partial:
+                    _convert(partial, key, convert)
+        return folder
+    except OSError as error:
+        _LOG.warning("The converted model is not kept for the next start: %s", error)
+    folder = Path(tempfile.mkdtemp(prefix="itaclip-engine-"))
+    _convert(folder, key, convert)
+    return folder
+
+
+def described(value: Any) -> str:
+    """A value as text that is the same in every process; functions by their code and what they enclose."""
+    if isinstance(value, FunctionType):
+        code = value.__code__
+        constants = [constant for constant in code.co_consts if isinstance(constant, (int, float, str))]
+        digest = hashlib.sha256(f"{code.co_code.hex()} {code.co_names} {constants}".encode()).hexdigest()[:16]
+        enclosed = [described(cell.cell_contents) for cell in value.__closure__ or ()]
+        return f"{value.__module__}.{value.__qualname__} {digest} {enclosed}"
+    if is_dataclass(value):
+        return f"{type(value).__name__} { {f.name: described(getattr(value, f.name)) for f in fields(value)} }"
+    if isinstance(value, (tuple, list)):
+        return str([described(entry) for entry in value])
+    if isinstance(value, frozenset):
+        return str(sorted(value))
+    return repr(value)
+
+
+def _convert(folder: Path, key: dict[str, Any], convert: Callable[[Path], None]) -> None:
+    convert(folder)
+    write_json(folder / _KEY, {"key": key, "files": _checksums(folder)})
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder holds the model that was written there; a damaged one is reported."""
+    try:
+        stated = json.loads((folder / _KEY).read_text(encoding="utf-8"))["files"]
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError):
+        stated = None
+    if stated == _checksums(folder):
+        return True
+    _LOG.warning("%s: damaged; the model is converted again.", folder)
+    return False
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    """CRC-32 of every file but the key; 340 MB take about a tenth of a second."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        if path.name != _KEY:
+            value = 0
+            with path.open("rb") as file:
+                while part := file.read(1 << 22):
+                    value = zlib.crc32(part, value)
+            found[path.name] = value
+    return found

@@ -1,0 +1,270 @@
+"""OpenVINO runs the blocks of image towers, and text towers, on CPUs.
+
+Embedding and read-out differ by tower and method and take 1 % of the time, so PyTorch keeps the
+embedding; everything between is one graph: a method's tokens, or where a method reads more than
+the tower's own blocks (a text bank, a second encoder, regions), what it reads of the blocks.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from itaclip.clip.blocks import Projections
+from itaclip.clip.fingerprint import fingerprint
+from itaclip.clip.towers import Grid, PatchReading, Tower
+from itaclip.clip.trunk import Needs, Trunk
+from itaclip.engines.cache import MODEL, converted, described
+from itaclip.errors import ItaclipError
+
+_LOG = logging.getLogger(__name__)
+
+ENGINES = ("torch", "openvino", "auto")
+OPENVINO_DTYPES = ("fp32", "bf16", "int8")
+
+MOST_GRIDS = 8
+"""Token grids that a tower is converted for. Images that are not cut into windows come in any size,
+and a conversion takes as long as dozens of images."""
+
+_PARTS = ("query", "key", "value", "normed")
+
+
+class ReadsTrunk(Protocol):
+    """The part of `itaclip.core.methods.Method` that a graph is made of."""
+
+    @property
+    def patch_reading(self) -> PatchReading | None: ...
+
+    def needs(self, depth: int) -> Needs: ...
+
+    def tokens(self, trunk: Trunk, window: Any) -> Tensor: ...
+
+
+def has_openvino(dtype: str = "fp32") -> bool:
+    """Whether the packages for a precision are installed."""
+    return all(find_spec(name) for name in (("openvino", "nncf") if dtype == "int8" else ("openvino",)))
+
+
+class OpenVINOBlocks:
+    """The blocks of an image tower, converted and compiled on first use for each token grid.
+
+    Converted models are kept on disk (`itaclip.engines.cache`). Threads may share an instance.
+
+    Args:
+        tower: its weights in float32.
+        dtype: "fp32", "bf16" or "int8"; int8 leaves in bf16 what is not a matrix product, where the CPU has it.
+        calibration: for int8, a name for the images that ranges are measured on, and a function that gives
+            batches of their embedded windows for a grid, B x (P + N) x D each.
+
+    Raises:
+        ItaclipError: OpenVINO, or for int8 NNCF, is not installed.
+    """
+
+    def __init__(
+        self, tower: Tower, dtype: str, calibration: tuple[str, Callable[[Grid], list[Tensor]]] | None = None
+    ) -> None:
+        if not has_openvino(dtype):
+            raise ItaclipError(
+                f"engine = 'openvino', dtype = {dtype!r}: OpenVINO is not installed; pip install 'itaclip[openvino]'."
+            )
+        self.tower, self.dtype, self._calibration = tower, dtype, calibration
+        self._graphs: dict[tuple[str, Grid], _Graph] = {}
+        self._lock = threading.Lock()
+        self._full = False
+        self._weights = fingerprint(tower.visual.named_parameters())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OpenVINOBlocks:
+        return self  # compiled models cannot be copied, and never change
+
+    def takes(self, grid: Grid) -> bool:
+        """Whether a grid is, or may still be, converted; the first that may not is reported."""
+        grids = {known for _, known in self._graphs}
+        if grid in grids or len(grids) < MOST_GRIDS:
+            return True
+        if not self._full:
+            self._full = True
+            _LOG.warning("Windows of more than %d sizes: further sizes run in PyTorch; set slide_crop.", MOST_GRIDS)
+        return False
+
+    def tokens(self, x: Tensor, grid: Grid, method: ReadsTrunk) -> Tensor:
+        """What a method that reads the trunk alone makes of embedded tokens.
+
+        Args:
+            x: B x (P + N) x D float32.
+            grid: rows and columns of the N patches.
+            method: reads no window.
+
+        Returns:
+            B x r x c x E float32.
+        """
+        graph = self._graph(described(method), grid, x, lambda: _Tokens(self.tower, grid, method), ("tokens",))
+        return graph(x)["tokens"].unflatten(1, grid)
+
+    def trunk(self, x: Tensor, grid: Grid, needs: Needs) -> Trunk:
+        """What `Trunk.run` returns for the same arguments."""
+        names = _names(needs)
+        if not names:
+            return Trunk.run(self.tower, x, grid, needs)
+        found = self._graph(described(needs), grid, x, lambda: _Blocks(self.tower, grid, needs), names)(x)
+        outputs = {number: found[f"output{number}"] for number in needs.outputs if number}
+        projections = {n: Projections(*(found[f"{part}{n}"] for part in _PARTS)) for n in needs.projections}
+        return Trunk(self.tower, grid, ({0: x} if 0 in needs.outputs else {}) | outputs, projections)
+
+    def _graph(self, what: str, grid: Grid, x: Tensor, module: Callable[[], nn.Module], names: Sequence[str]) -> _Graph:
+        with self._lock:
+            if (what, grid) not in self._graphs:
+                key = _key(self._weights, self.tower.visual) | {"what": what, "grid": grid}
+                path = converted(key, lambda folder: _write(module(), (x[:2],), ([-1, *x.shape[1:]],), names, folder))
+                if self.dtype == "int8":
+                    assert self._calibration is not None
+                    name, windows = self._calibration
+                    key |= {"int8": name, "nncf": version("nncf")}
+                    exact = path
+                    path = converted(key, lambda folder: _write_int8(exact, windows(grid), folder))
+                self._graphs[what, grid] = _Graph(path, self.dtype)
+            return self._graphs[what, grid]
+
+
+class OpenVINOText:
+    """A text tower in float32, for texts of any number and length.
+
+    Args:
+        tower: ``tower(tokens, ends)`` gives T x E for T x M tokens and T places.
+
+    Raises:
+        ItaclipError: OpenVINO is not installed.
+    """
+
+    def __init__(self, tower: nn.Module) -> None:
+        if not has_openvino():
+            raise ItaclipError("engine = 'openvino': OpenVINO is not installed; pip install 'itaclip[openvino]'.")
+        self.tower = tower
+        self._graph: _Graph | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OpenVINOText:
+        return self
+
+    def __call__(self, tokens: Tensor, ends: Tensor) -> Tensor:
+        """T x M int64 tokens and T places of their ends to T x E float32."""
+        if self._graph is None:
+            key = _key(fingerprint(self.tower.named_parameters()), self.tower) | {"what": "text"}
+            example, shapes = (tokens[:2], ends[:2]), ([-1, -1], [-1])
+            path = converted(key, lambda folder: _write(self.tower, example, shapes, ("features",), folder))
+            self._graph = _Graph(path, "fp32")
+        return self._graph(tokens, ends)["features"]
+
+
+class _Graph:
+    """A compiled model: tensors in, tensors by name out."""
+
+    def __init__(self, folder: Path, dtype: str) -> None:
+        import openvino
+
+        core = openvino.Core()
+        options = {
+            "INFERENCE_PRECISION_HINT": "f32" if dtype == "fp32" else "bf16",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",  # one pass at a time, on all threads
+            "ENABLE_CPU_PINNING": False,  # several processes would meet on the same cores
+        }
+        self._compiled = core.compile_model(core.read_model(folder / MODEL), "CPU", options)
+        self._places = {name: i for i, output in enumerate(self._compiled.outputs) for name in output.names}
+        self._lock = threading.Lock()
+
+    def __call__(self, *inputs: Tensor) -> dict[str, Tensor]:
+        with self._lock:
+            found = self._compiled([tensor.contiguous().numpy() for tensor in inputs], share_inputs=True)
+        return {name: torch.from_numpy(found[i]) for name, i in self._places.items()}
+
+
+class _Tokens(nn.Module):
+    """Embedded tokens to a method's, on one grid: B x (P + N) x D to B x N x E."""
+
+    def __init__(self, tower: Tower, grid: Grid, method: ReadsTrunk) -> None:
+        super().__init__()
+        self.visual, self.tower, self.grid, self.method = tower.visual, tower, grid, method
+
+    def forward(self, x: Tensor) -> Tensor:
+        trunk = Trunk.run(self.tower, x, self.grid, self.method.needs(self.tower.depth))
+        return self.method.tokens(trunk.read_as(self.method.patch_reading or "values"), None).flatten(1, 2)
+
+
+class _Blocks(nn.Module):
+    """Embedded tokens to what is needed of the blocks, in the order of `_names`."""
+
+    def __init__(self, tower: Tower, grid: Grid, needs: Needs) -> None:
+        super().__init__()
+        self.visual, self.tower, self.grid, self.needs = tower.visual, tower, grid, needs
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        trunk = Trunk.run(self.tower, x, self.grid, self.needs)
+        outputs = [trunk.output(number) for number in sorted(self.needs.outputs) if number]
+        projected = [trunk.projections(number) for number in sorted(self.needs.projections)]
+        return (*outputs, *(getattr(p, part) for p in projected for part in _PARTS))
+
+
+def _names(needs: Needs) -> list[str]:
+    outputs = [f"output{number}" for number in sorted(needs.outputs) if number]
+    return outputs + [f"{part}{number}" for number in sorted(needs.projections) for part in _PARTS]
+
+
+def _key(weights: str, module: nn.Module) -> dict[str, Any]:
+    """What every conversion depends on: weights, structure, versions."""
+    versions = {name: version(name) for name in ("itaclip", "openvino", "torch")}
+    return {"weights": weights, "structure": repr(module), "versions": versions}
+
+
+def _write(
+    module: nn.Module, example: tuple[Tensor, ...], shapes: Sequence[list[int]], names: Sequence[str], folder: Path
+) -> None:
+    """Convert a module from a trace of an example; -1 stands for any size."""
+    import openvino
+
+    _LOG.info("Converting the model for OpenVINO; this happens once.")
+    with torch.no_grad(), _quiet():
+        model = openvino.convert_model(module.eval(), example_input=example if len(example) > 1 else example[0])
+    model.reshape({given: openvino.PartialShape(shape) for given, shape in zip(model.inputs, shapes, strict=True)})
+    for output, name in zip(model.outputs, names, strict=True):
+        output.get_tensor().set_names({name})
+    openvino.save_model(model, folder / MODEL, compress_to_fp16=False)
+
+
+def _write_int8(exact: Path, windows: Sequence[Tensor], folder: Path) -> None:
+    """Round the matrix products of a converted model to 8 bits, by NNCF's post-training quantisation."""
+    import nncf
+    import openvino
+
+    _LOG.info("Rounding the model to 8 bits on %d batches of windows; this happens once.", len(windows))
+    with _quiet():
+        rounded = nncf.quantize(
+            openvino.Core().read_model(exact / MODEL),
+            nncf.Dataset([x.numpy() for x in windows]),
+            subset_size=len(windows),
+            model_type=nncf.ModelType.TRANSFORMER,
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+        )
+    openvino.save_model(rounded, folder / MODEL, compress_to_fp16=False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Neither the tracer's warnings nor NNCF's progress reach the user."""
+    logger = logging.getLogger("nncf")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
