@@ -34,8 +34,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the documents and the gallery."""
     for source, place in DOCUMENTS.items():
         if (ROOT / source).is_file():
-            text = (ROOT / source).read_text(encoding="utf-8")
-            files.append(File.generated(config, place, content=_relinked(text, source, place)))
+            text = _relinked((ROOT / source).read_text(encoding="utf-8"), source, place)
+            head = "---\nhide: [navigation]\n---\n" if place == "index.md" else ""
+            files.append(File.generated(config, place, content=head + text))
     markdown, images = _gallery(json.loads((ROOT / NOTEBOOK).read_text(encoding="utf-8")))
     files.append(File.generated(config, "gallery.md", content=_relinked(markdown, NOTEBOOK, "gallery.md")))
     for place, content in images.items():
