@@ -1,14 +1,19 @@
 # make demo   install everything into .venv, evaluate the bundled demo, save overlays
+# make docs   build the documentation site into work_dirs/site
 # make test   install, then run the tests, one worker per core (TESTS=... picks some)
 PYTHON ?= python3
 TESTS ?= -m "not vit_b_16 and not cluster"
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 BIN := .venv/bin
 
-.PHONY: demo test test-full lint format audit clean
+.PHONY: demo docs test test-full lint format audit clean
 
 demo: .venv/.installed
 	$(BIN)/python eval.py --config configs/cfg_demo.py --show-dir work_dirs/cfg_demo/overlays
+
+# Strict: a broken link, a page outside the navigation or a docstring that does not parse fails.
+docs: .venv/docs/.installed
+	.venv/docs/bin/mkdocs build --strict
 
 test: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
@@ -40,6 +45,11 @@ audit: requirements.txt
 
 .venv/.dev: .venv/.installed requirements-dev.txt
 	$(BIN)/python -m pip install -r requirements-dev.txt
+	touch $@
+
+.venv/docs/.installed: requirements-docs.txt
+	$(PYTHON) -m venv .venv/docs
+	.venv/docs/bin/python -m pip install --quiet -r requirements-docs.txt
 	touch $@
 
 clean:

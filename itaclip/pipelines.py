@@ -40,7 +40,7 @@ def pipeline(
 ) -> ImageSegmentationPipeline:
     """A pipeline that is called as Transformers' ``pipeline("image-segmentation")`` is, with classes of one's own.
 
-    Example:
+    Examples:
         >>> segment = pipeline("image-segmentation", model="ViT-B/16", candidate_labels=["cat", "sofa, couch"])
         >>> segment("photo.jpg")
         [{'score': 0.71, 'label': 'background', 'mask': <PIL.Image.Image ...>}, ...]

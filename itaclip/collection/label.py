@@ -158,7 +158,7 @@ def label(
     Run again after an interruption of any kind, it goes on: finished parts are kept, and no
     image comes twice. An image that cannot be read gets a row that tells the reason.
 
-    Example:
+    Examples:
         >>> itaclip.label("s3://bucket/photos", ["cat", "sofa, couch"], "s3://bucket/labels")
 
     Args:

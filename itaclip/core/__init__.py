@@ -1,0 +1,1 @@
+"""The pipeline: windows, views, methods, refinement and decision."""

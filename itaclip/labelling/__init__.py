@@ -1,0 +1,1 @@
+"""Labelling of files, folders and videos."""
