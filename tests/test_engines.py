@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,25 +17,26 @@ from open_clip.model import CLIP
 from PIL import Image
 
 from itaclip import ItaclipError, Segmenter
+from itaclip.clip import load_clip
 from itaclip.core import engine as choosing
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.engine import calibration_windows, on_engine
-from itaclip.core.methods import METHODS, LastBlock
+from itaclip.core.methods import METHODS, LastBlock, Window
+from itaclip.core.methods.attention import neighbour
 from itaclip.core.pipeline import Pipeline, Segmentation
 from itaclip.core.settings import Settings
 from itaclip.devices import choose_device
-from itaclip.engines import cache, clear_engines, engine_folder, openvino
+from itaclip.engines import cache, clear_engines, openvino
 from itaclip.text import TextBank, TextEncoder, parse_class_names
 
 CLASSES = parse_class_names(["background, wall", "cat, kitten", "cup"])
-WINDOWS = [(96, 96), (64, 96)]
 
 
 @pytest.fixture
-def own_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def own_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of this test's own."""
     monkeypatch.setenv("ITACLIP_CACHE_DIR", str(tmp_path / "cache"))
-    yield tmp_path / "cache/engines"
+    return tmp_path / "cache/engines"
 
 
 def segmented(clip: CLIP, settings: Settings) -> list[Segmentation]:
@@ -62,8 +61,14 @@ def encoders(clip: CLIP, dtype: str, name: str = "itaclip") -> tuple[DenseEncode
     return plain, other
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_float32_gives_the_same_for_every_method(method: str, tiny_clip: CLIP, second_weights: str) -> None:
+ALWAYS = ("itaclip", "naclip", "proxyclip")
+"""One method in a single graph, one with a window on the grid, one that reads a second encoder."""
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.vit_b_16) for name in METHODS]
+)
+def test_float32_gives_the_same_labels_for_every_method(method: str, tiny_clip: CLIP, second_weights: str) -> None:
     settings = Settings(method=method, second_encoder=second_weights, slide_crop=96, slide_stride=64)
     expected = segmented(tiny_clip, settings)
     found = segmented(tiny_clip, settings.changed(engine="openvino"))
@@ -75,8 +80,157 @@ def test_float32_gives_the_same_for_every_method(method: str, tiny_clip: CLIP, s
 def test_several_methods_share_a_pass(tiny_clip: CLIP) -> None:
     plain, other = encoders(tiny_clip, "fp32")
     pixels = torch.randn(2, 3, 96, 96)
-    from itaclip.core.methods import Window
-
-    readings = [(METHODS[name], Window(pixels)) for name in ("itaclip", "clip", "scclip")]
+    readings = [(METHODS[name], Window(pixels)) for name in ("itaclip", "gem_bare", "scclip")]
+    readings = [(replace(method, positions="scale"), window) for method, window in readings]
     for a, b in zip(other.read(pixels, readings), plain.read(pixels, readings), strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "closest"), [("bf16", 0.999), ("int8", 0.98)])
+def test_lower_precision_stays_close_and_company_changes_nothing(dtype: str, closest: float, tiny_clip: CLIP) -> None:
+    plain, other = encoders(tiny_clip, dtype)
+    scene = calibration_windows("demo", (96, 96), Settings())[:5]
+    found = other(scene)
+    assert F.cosine_similarity(found, plain(scene), dim=-1).mean() > closest
+    assert not torch.equal(found, plain(scene))
+    loud = torch.cat([scene[:2], 30 * torch.randn(3, 3, 96, 96)])
+    torch.testing.assert_close(other(loud)[:2], found[:2], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(other(scene[:1]), found[:1], atol=1e-4, rtol=1e-4)
+
+
+def test_the_text_tower_gives_the_same_features(tiny_clip: CLIP) -> None:
+    words = ["cat", "a photo of a sofa beside a very long wooden wall.", "dog"]
+    other = TextEncoder(tiny_clip, engine="openvino")
+    torch.testing.assert_close(other(words), TextEncoder(tiny_clip)(words), atol=1e-5, rtol=0)
+    torch.testing.assert_close(other(["cat"]), TextEncoder(tiny_clip)(["cat"]), atol=1e-5, rtol=0)
+
+
+def test_a_model_is_converted_once(tiny_weights: Path, own_engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later starts load; a damaged copy is made again; other weights and methods get files of their own."""
+    script = (
+        "import sys, torch; from itaclip.clip import load_clip; from itaclip.core.encoder import DenseEncoder\n"
+        "from itaclip.core.engine import on_engine; from itaclip.core.methods import METHODS\n"
+        "from itaclip.core.settings import Settings\n"
+        "e = DenseEncoder(load_clip(sys.argv[1]).visual, METHODS['itaclip'])\n"
+        "on_engine(e, Settings(engine='openvino'))\n"
+        "print(float(e(torch.ones(1, 3, 64, 64)).sum()))"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", script, str(tiny_weights)], stdout=subprocess.PIPE) for _ in "ab"]
+    first, second = (process.communicate()[0] for process in both)
+    assert first
+    assert first == second
+    (kept,) = own_engines.glob("*/model.xml")
+
+    def refused(*_: object) -> None:
+        raise AssertionError("converted again")
+
+    pixels = torch.ones(1, 3, 64, 64)
+    with monkeypatch.context() as patch:
+        patch.setattr(openvino, "_write", refused)
+        found = encoders(load_clip(str(tiny_weights)), "fp32")[1](pixels)
+        assert float(found.sum()) == pytest.approx(float(first), rel=1e-5)
+        with pytest.raises(AssertionError, match="converted again"):
+            encoders(load_clip(str(tiny_weights)), "fp32", "clip")[1](pixels)
+        other = load_clip(str(tiny_weights))
+        other.visual.transformer.resblocks[3].mlp.c_fc.weight.data[0, 0] += 1
+        with pytest.raises(AssertionError, match="converted again"):
+            encoders(other, "fp32")[1](pixels)
+    weights = kept.with_suffix(".bin")
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    torch.testing.assert_close(encoders(load_clip(str(tiny_weights)), "fp32")[1](pixels), found)
+    assert clear_engines() > 0
+    assert not own_engines.exists()
+
+
+def test_a_cache_that_cannot_be_written(
+    tiny_clip: CLIP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ITACLIP_CACHE_DIR", str(tmp_path / "file"))
+    plain, other = encoders(tiny_clip, "fp32")
+    pixels = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(other(pixels), plain(pixels), atol=1e-4, rtol=1e-4)
+    assert "not kept for the next start" in caplog.text
+
+
+def test_recipes_are_told_apart_by_their_code() -> None:
+    one, two, same = (LastBlock(recipe=recipe) for recipe in (neighbour(5.0), neighbour(4.0), neighbour(5.0)))
+    assert cache.described(one) == cache.described(same)
+    assert cache.described(one) != cache.described(two)
+    assert len({cache.described(method) for method in METHODS.values()}) == len(METHODS)
+
+
+def test_many_sizes_of_windows_fall_back_to_pytorch(
+    tiny_clip: CLIP, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(openvino, "MOST_GRIDS", 1)
+    plain, other = encoders(tiny_clip, "fp32")
+    for size in ((64, 64), (64, 96), (96, 64)):
+        pixels = torch.randn(1, 3, *size)
+        torch.testing.assert_close(other(pixels), plain(pixels), atol=1e-4, rtol=1e-4)
+    assert caplog.text.count("further sizes run in PyTorch") == 1
+
+
+@pytest.mark.parametrize("faster", ["torch", "openvino"])
+def test_auto_takes_what_was_measured_to_be_faster(
+    faster: str, tiny_clip: CLIP, own_engines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter([1.0, 2.0] if faster == "torch" else [2.0, 1.0])
+    monkeypatch.setattr(choosing, "_seconds", lambda function: (function(), next(seconds))[1])
+    settings = Settings(engine="auto", device="cpu")
+    encoder = DenseEncoder(copy.deepcopy(tiny_clip.visual), METHODS["itaclip"])
+    assert on_engine(encoder, settings) == faster
+    assert (encoder.engine is None) == (faster == "torch")
+    again = DenseEncoder(copy.deepcopy(tiny_clip.visual), METHODS["itaclip"])
+    assert on_engine(again, settings) == faster  # remembered: there are no more seconds
+    (choice,) = json.loads((own_engines / "choices.json").read_text()).values()
+    assert choice["engine"] == faster
+
+
+def test_auto_without_openvino_takes_pytorch(tiny_clip: CLIP, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "has_openvino", lambda dtype: False)
+    monkeypatch.setattr(openvino, "has_openvino", lambda dtype="fp32": False)
+    encoder = DenseEncoder(copy.deepcopy(tiny_clip.visual), METHODS["itaclip"])
+    assert on_engine(encoder, Settings(engine="auto")) == "torch"
+    with pytest.raises(ItaclipError, match=r"OpenVINO is not installed; pip install 'itaclip\[openvino\]'"):
+        on_engine(encoder, Settings(engine="openvino"))
+
+
+def test_calibration_reads_the_users_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, shape in (("a.png", (40, 90, 3)), ("b.JPG", (120, 60, 3)), ("notes.txt", None)):
+        if shape is None:
+            (tmp_path / name).write_text("no image")
+        else:
+            Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(tmp_path / name)
+    assert calibration_windows(str(tmp_path), (64, 96), Settings()).shape == (2, 3, 64, 96)
+    (tmp_path / "a.png").unlink()
+    (tmp_path / "b.JPG").unlink()
+    with pytest.raises(ItaclipError, match="no image to calibrate int8 on"):
+        calibration_windows(str(tmp_path), (64, 96), Settings())
+    with pytest.raises(ItaclipError, match="expected a folder of images, or 'demo'"):
+        calibration_windows(str(tmp_path / "none"), (64, 96), Settings())
+
+
+def test_the_api_takes_it(demo_root: Path, quick: Segmenter) -> None:
+    segmenter = Segmenter("demo", "fast", pamr_steps=0, dtype="int8", engine="openvino")
+    for each in (segmenter, quick):
+        each.set_classes(["car", "house", "cloud"])
+    photo = f"{demo_root}/JPEGImages/scene_002.jpg"
+    assert (segmenter(photo).labels == quick(photo).labels).mean() > 0.98
+    with pytest.raises(ItaclipError, match="engine = 'torch': fixed at loading"):
+        segmenter(photo, engine="torch")
+
+
+def test_what_does_not_go_together() -> None:
+    for values, message in (
+        ({"dtype": "int8"}, "int8 runs with engine = 'openvino'"),
+        ({"dtype": "fp16", "engine": "openvino"}, "fp32, bf16, int8 with engine = 'openvino'"),
+        ({"compile": True, "engine": "openvino"}, "compile = True: expected False with another engine"),
+        ({"engine": "tensorrt"}, "one of torch, openvino, auto"),
+    ):
+        with pytest.raises(ItaclipError, match=message):
+            Settings(**values)  # type: ignore[arg-type]
+    with pytest.raises(ItaclipError, match=r"runs on CPUs only, and device is 'cuda'"):
+        choose_device("cuda", "fp32", "openvino")
+    assert choose_device("auto", "int8", "auto") == torch.device("cpu")

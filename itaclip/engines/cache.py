@@ -91,7 +91,7 @@ def _is_whole(folder: Path) -> bool:
     """Whether a folder holds the model that was written there; a damaged one is reported."""
     try:
         stated = json.loads((folder / _KEY).read_text(encoding="utf-8"))["files"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError, KeyError, TypeError):
         stated = None

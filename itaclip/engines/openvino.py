@@ -124,7 +124,7 @@ class OpenVINOBlocks:
         with self._lock:
             if (what, grid) not in self._graphs:
                 key = _key(self._weights, self.tower.visual) | {"what": what, "grid": grid}
-                path = converted(key, lambda folder: _write(module(), (x[:2],), ([-1, *x.shape[1:]],), names, folder))
+                path = converted(key, lambda folder: _write(module(), (x,), ([-1, *x.shape[1:]],), names, folder))
                 if self.dtype == "int8":
                     assert self._calibration is not None
                     name, windows = self._calibration
@@ -158,7 +158,7 @@ class OpenVINOText:
         """T x M int64 tokens and T places of their ends to T x E float32."""
         if self._graph is None:
             key = _key(fingerprint(self.tower.named_parameters()), self.tower) | {"what": "text"}
-            example, shapes = (tokens[:2], ends[:2]), ([-1, -1], [-1])
+            example, shapes = (tokens, ends), ([-1, -1], [-1])
             path = converted(key, lambda folder: _write(self.tower, example, shapes, ("features",), folder))
             self._graph = _Graph(path, "fp32")
         return self._graph(tokens, ends)["features"]
@@ -232,7 +232,8 @@ def _write(
 
     _LOG.info("Converting the model for OpenVINO; this happens once.")
     with torch.no_grad(), _quiet():
-        model = openvino.convert_model(module.eval(), example_input=example if len(example) > 1 else example[0])
+        two = tuple(tensor[:1].expand(2, *tensor.shape[1:]) for tensor in example)  # one would be taken for a constant
+        model = openvino.convert_model(module.eval(), example_input=two if len(two) > 1 else two[0])
     model.reshape({given: openvino.PartialShape(shape) for given, shape in zip(model.inputs, shapes, strict=True)})
     for output, name in zip(model.outputs, names, strict=True):
         output.get_tensor().set_names({name})

@@ -140,7 +140,7 @@ class CausalTower(nn.Module):
         x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
         for block in self.blocks:
             x = run_block(block, x, causal=True)
-        x = self.ln_final(x[torch.arange(len(x), device=x.device), ends])
+        x = self.ln_final(x[torch.arange(x.shape[0], device=x.device), ends])
         if self.text_projection is None:
             return x
         if isinstance(self.text_projection, nn.Linear):

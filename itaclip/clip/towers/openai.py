@@ -85,7 +85,7 @@ class OpenAITower(Tower):
         first = visual.class_embedding
         x = patch_rows(pixels, grid, visual.conv1.weight).to(first.dtype)
         table = resample(visual.positional_embedding, self.table_side, grid, rule)
-        embedded: Tensor = visual.ln_pre(torch.cat([first.expand(len(x), 1, -1), x], dim=1) + table)
+        embedded: Tensor = visual.ln_pre(torch.cat([first.expand(x.shape[0], 1, -1), x], dim=1) + table)
         return embedded
 
     def blocks(self, grid: Grid) -> Sequence[TowerBlock]:

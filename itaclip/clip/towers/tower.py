@@ -188,8 +188,8 @@ def patch_rows(pixels: Tensor, grid: Grid, weight: Tensor, bias: Tensor | None =
     A matrix product, for a GPU's convolutions round float32 to TF32 unless told otherwise.
     """
     patch = weight.shape[-1]
-    cut = pixels.to(weight.dtype).reshape(len(pixels), -1, grid[0], patch, grid[1], patch)
-    rows = cut.permute(0, 2, 4, 1, 3, 5).reshape(len(pixels), grid[0] * grid[1], -1)
+    cut = pixels.to(weight.dtype).reshape(pixels.shape[0], -1, grid[0], patch, grid[1], patch)
+    rows = cut.permute(0, 2, 4, 1, 3, 5).reshape(pixels.shape[0], grid[0] * grid[1], -1)
     return F.linear(rows, weight.flatten(1), bias)
 
 

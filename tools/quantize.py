@@ -1,0 +1,74 @@
+"""Calibrate int8 on your own images and see which labels change.
+
+    python tools/quantize.py --images photos --classes "cat; sofa, couch" --model ViT-B/16
+    python tools/quantize.py --images data/demo/JPEGImages --classes-file configs/cls_demo.txt --model demo
+
+The first images by name measure the ranges of int8; the others are segmented in float32, bfloat16
+and int8, and the shares of equal labels are printed. The rounded model is kept: every later start
+with the same weights and the printed settings loads it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from itaclip.benchmark.machine import timed
+from itaclip.command.options import add_class_options, add_model_options, choose_vocabulary, segmenter_maker
+from itaclip.console import make_console, run, table_of
+from itaclip.core.engine import calibration_files
+from itaclip.errors import ItaclipError
+from itaclip.evaluation.report import machine, versions
+from itaclip.files import IMAGE_SUFFIXES, write_json
+
+WAYS: dict[str, dict[str, str]] = {
+    "float32": {"engine": "torch", "dtype": "fp32"},
+    "OpenVINO, float32": {"engine": "openvino", "dtype": "fp32"},
+    "OpenVINO, bfloat16": {"engine": "openvino", "dtype": "bf16"},
+    "OpenVINO, int8": {"engine": "openvino", "dtype": "int8"},
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True, help="a folder of images like those to be labelled")
+    parser.add_argument("--calibrate-on", help="another folder, or demo (default: --images)")
+    parser.add_argument("--limit", type=int, default=12, help="images to compare labels on (%(default)s)")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    add_model_options(parser)
+    add_class_options(parser)
+    args = parser.parse_args()
+    console = make_console()
+    calibration = args.calibrate_on or str(args.images)
+    used = set(calibration_files(calibration)) if calibration != "demo" else set()
+    files = [path for path in sorted(args.images.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
+    compared = [path for path in files if path not in used][: args.limit]
+    if not compared:
+        raise ItaclipError(
+            f"{args.images}: all {len(files)} images are used to calibrate; add more, or set --calibrate-on."
+        )
+    make, device = segmenter_maker(args)
+    expected: list[Any] = []
+    rows = []
+    for name, way in WAYS.items():
+        segmenter = make(device=device, calibration=calibration, **way)
+        vocabulary = choose_vocabulary(args, segmenter)
+        segmenter(compared[0], vocabulary)  # converts, and warms up
+        seconds, results = timed(lambda one=segmenter, words=vocabulary: [one(path, words).labels for path in compared])
+        expected = expected or results
+        same = np.concatenate([(a == b).ravel() for a, b in zip(results, expected, strict=True)])
+        rows.append(
+            {"engine, precision": name, "seconds an image": seconds / len(compared), "equal labels": same.mean()}
+        )
+    console.print(table_of(f"{len(compared)} images, labels against float32", rows))
+    console.print(f"Use it: engine=openvino dtype=int8 calibration={calibration}", markup=False)
+    if args.out:
+        write_json(args.out, {"calibration": calibration, "rows": rows, "machine": machine(), "versions": versions()})
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
