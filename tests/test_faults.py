@@ -21,7 +21,7 @@ from itaclip.comparison.report import write_report
 from itaclip.demo.dataset import ensure_demo_dataset
 from itaclip.errors import ItaclipError
 from itaclip.evaluation.journal import Entry, Journal
-from itaclip.evaluation.loop import Pictures
+from itaclip.evaluation.loop import OutputFolders
 from itaclip.files import write_json, write_text
 from itaclip.preparation.masks import write_label_map
 from itaclip.text.cache import TextCache
@@ -52,7 +52,7 @@ def pictures(kind: str) -> Callable[[Path], None]:
         metainfo = {"classes": [f"class {i}" for i in range(20)], "palette": [[i, i, i] for i in range(20)]}
         dataset = BaseSegDataset(metainfo=metainfo, data_prefix={"img_path": str(image.parent)}, lazy_init=True,
                                  pipeline=[{"type": "LoadImageFromFile"}])  # fmt: skip
-        Pictures(**{kind: folder}).write(sample, noise(30, 40).astype(np.int64), dataset)
+        OutputFolders(**{kind: folder}).write(sample, noise(30, 40).astype(np.int64), dataset)
 
     return write
 

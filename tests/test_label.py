@@ -34,9 +34,9 @@ from ray.cluster_utils import Cluster
 import itaclip
 from itaclip import ItaclipError, LabelOptions, LabelReport, Labels, Segmenter
 from itaclip.collection.label import label_with
-from itaclip.collection.places import Place, checked_address, scrubbed
-from itaclip.collection.sources import Entry, in_parts, open_source
-from itaclip.collection.transfer import Pace
+from itaclip.collection.locations import Location, checked_address, redacted
+from itaclip.collection.sources import Entry, open_source, split_into_parts
+from itaclip.collection.transfer import RateLimiter
 from itaclip.command.label import told
 from itaclip.command.main import main as program
 
@@ -343,7 +343,7 @@ def test_a_full_disk_leaves_no_half_file(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
     try:
         with pytest.raises(ItaclipError, match=r"x\.parquet: cannot be written"):
-            Place(f"{tmp_path}/labels/x.parquet").write(b"0" * 1000, Place(str(tmp_path)))
+            Location(f"{tmp_path}/labels/x.parquet").write(b"0" * 1000, Location(str(tmp_path)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
@@ -454,7 +454,7 @@ def test_archives(crops: Path, tmp_path: Path) -> None:
     assert keys(f"{tmp_path}/s-{{000..001}}.tar") == [f"s-00{n}.tar/{name}" for n in range(2) for name in inside]
     assert keys(f"{tmp_path}/*.tar", column="png") == ["s-000.tar/a b/ü0.png", "s-001.tar/a b/ü0.png"]
     assert entries(tmp_path / "s-000.tar")[0].content == (crops / "2.jpg").read_bytes()
-    sizes = [(len(part), end) for part, end in in_parts(entries(f"{tmp_path}/*.tar"), 4)]
+    sizes = [(len(part), end) for part, end in split_into_parts(entries(f"{tmp_path}/*.tar"), 4)]
     assert sizes == [(4, False), (2, True)]
     (tmp_path / "t.tar").write_bytes(b"no archive" * 100)
     (bad,) = entries(tmp_path / "t.tar")
@@ -557,8 +557,8 @@ def test_secrets_in_addresses_are_refused_and_not_repeated(tmp_path: Path) -> No
             checked_address(address, "SOURCE")
         assert SECRET not in str(told.value)
     text = f"GET http://u:{SECRET}@h/x?k={SECRET}#f failed for 's3://u:p@ss/{1}@h/y?{SECRET}'"
-    assert SECRET not in scrubbed(text)
-    assert "GET http://h/x failed" in scrubbed(text)
+    assert SECRET not in redacted(text)
+    assert "GET http://h/x failed" in redacted(text)
 
 
 def test_a_report_tells_rate_share_and_time_left() -> None:
@@ -569,10 +569,10 @@ def test_a_report_tells_rate_share_and_time_left() -> None:
 
 
 def test_all_workers_together_keep_to_a_rate() -> None:
-    pace = Pace(100)
-    assert pace.turn(50) == pytest.approx(0, abs=0.01)
-    assert pace.turn(25) == pytest.approx(0.5, abs=0.05)
-    assert pace.turn(1) == pytest.approx(0.75, abs=0.05)
+    limiter = RateLimiter(100)
+    assert limiter.reserve(50) == pytest.approx(0, abs=0.01)
+    assert limiter.reserve(25) == pytest.approx(0.5, abs=0.05)
+    assert limiter.reserve(1) == pytest.approx(0.75, abs=0.05)
 
 
 # --- the command -----------------------------------------------------------------

@@ -25,7 +25,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from itaclip import LabelOptions, Segmenter, label
-from itaclip.collection.places import Place
+from itaclip.collection.locations import Location
 from itaclip.collection.segmenting import row_of
 from itaclip.collection.sources import open_source
 from itaclip.collection.store import Store, part_bytes
@@ -103,7 +103,7 @@ def stages(folder: Path, count: int = 60) -> dict[str, float]:
         return result
 
     with tempfile.TemporaryDirectory() as out:
-        store = Store(Place(out))
+        store = Store(Location(out))
         timed("list", lambda: store.write_plan(source.units(128)))
         took["list"] *= count / len(list(folder.iterdir()))
         listed = next(iter(source.units(count)))
