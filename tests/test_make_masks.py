@@ -17,7 +17,7 @@ from preparation_helpers import ROOT, environment, fails_clearly, run_script
 from itaclip.core.images import read_image
 from itaclip.errors import ItaclipError
 from itaclip.regions import MaskFolder, read_region_map, region_source
-from itaclip.regions.making import find_pictures, main
+from itaclip.regions.making import find_images, main
 
 COUNT = 40
 
@@ -101,8 +101,8 @@ def test_bad_usage(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg")
     with pytest.raises(ItaclipError, match=r"both would become a\.npz"):
-        find_pictures([str(tmp_path)])
-    assert [picture.name for picture in find_pictures([f"{tmp_path}/*.png"])] == ["a"]
+        find_images([str(tmp_path)])
+    assert [picture.name for picture in find_images([f"{tmp_path}/*.png"])] == ["a"]
     with pytest.raises(ItaclipError, match="is a folder; maps are made by"):
         main(["--images", f"{tmp_path}/a.png", "--source", str(tmp_path), "--out", str(tmp_path / "out")])
     fails_clearly(run_script("tools/make_masks.py", "--images", tmp_path / "none", "--out", tmp_path), "none: no image")

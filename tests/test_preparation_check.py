@@ -13,8 +13,8 @@ from preparation_helpers import ROOT, fails_clearly, lines, run_script, visible,
 
 from itaclip.errors import ItaclipError
 from itaclip.preparation import check
-from itaclip.preparation.check import OFFICIAL, Official, check_dataset, describe
-from itaclip.preparation.own import main as new_dataset
+from itaclip.preparation.check import BENCHMARKS, Benchmark, check_dataset, describe
+from itaclip.preparation.custom import main as new_dataset
 from itaclip.text import read_auxiliary_texts, read_class_names
 
 VOC = ROOT / "configs/cfg_voc.py"
@@ -23,7 +23,7 @@ VOC = ROOT / "configs/cfg_voc.py"
 @pytest.fixture
 def voc(voc_like: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A sound data set in VOC's layout, three images taken for the official number."""
-    monkeypatch.setitem(OFFICIAL, "PascalVOCDataset", Official((3,), "Extract VOCtrainval again."))
+    monkeypatch.setitem(BENCHMARKS, "PascalVOCDataset", Benchmark((3,), "Extract VOCtrainval again."))
     return voc_like([(20, 30), (30, 20), (24, 24)])
 
 
@@ -127,7 +127,7 @@ def test_layouts_of_the_configurations(tmp_path: Path, name: str, masks: str, ma
         (tmp_path / content.ann_file).parent.mkdir(parents=True)
         (tmp_path / content.ann_file).write_text("a\n")
     (found,) = problems(tmp_path, ROOT / f"configs/cfg_{name}.py").items()
-    assert found == (f"1 images, where {content.type} has {OFFICIAL[content.type].images[0]}", 1)
+    assert found == (f"1 images, where {content.type} has {BENCHMARKS[content.type].images[0]}", 1)
 
 
 # --- one's own ---------------------------------------------------------------

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from itaclip.errors import ItaclipError
 from itaclip.preparation.cityscapes import convert_cityscapes
-from itaclip.preparation.conversion import Running
+from itaclip.preparation.conversion import RunOptions
 
-RUNNING = Running(Console(quiet=True))
+OPTIONS = RunOptions(Console(quiet=True))
 CITY = "gtFine/val/lindau"
 NAME = "lindau_000000_000019_gtFine"
 
@@ -35,7 +35,7 @@ def write_polygons(root: Path, objects: list[dict[str, Any]], width: int = 8, he
 
 def test_label_ids(tmp_path: Path) -> None:
     write_mask(tmp_path / CITY / f"{NAME}_labelIds.png", [list(range(34)), [255] * 34])
-    assert convert_cityscapes(tmp_path, None, RUNNING) == 1
+    assert convert_cityscapes(tmp_path, None, OPTIONS) == 1
     result = read(tmp_path / CITY / f"{NAME}_labelTrainIds.png")
     expected = [EVALUATED.index(number) if number in EVALUATED else 255 for number in range(34)]
     assert result.tolist() == [expected, [255] * 34]
@@ -53,7 +53,7 @@ def test_polygons_where_label_ids_are_missing(tmp_path: Path) -> None:
             square("polegroup", 6, 4, 7, 5),  # not evaluated
         ],
     )
-    assert convert_cityscapes(tmp_path, None, RUNNING) == 1
+    assert convert_cityscapes(tmp_path, None, OPTIONS) == 1
     result = read(tmp_path / CITY / f"{NAME}_labelTrainIds.png")
     expected = [[0] * 8 for _ in range(6)]
     for y in (0, 1):
@@ -77,7 +77,7 @@ def test_missing_annotations(tmp_path: Path) -> None:
     fails_clearly(run_script("datasets/cvt_cityscapes.py", tmp_path), "gtFine_trainvaltest.zip")
     (tmp_path / CITY).mkdir(parents=True)
     with pytest.raises(ItaclipError, match="holds neither"):
-        convert_cityscapes(tmp_path, None, RUNNING)
+        convert_cityscapes(tmp_path, None, OPTIONS)
 
 
 def test_truncated_json(tmp_path: Path) -> None:
@@ -99,10 +99,10 @@ def test_truncated_json(tmp_path: Path) -> None:
 def test_strange_json(tmp_path: Path, content: Any, message: str) -> None:
     write_polygons(tmp_path, []).write_text(json.dumps(content))
     with pytest.raises(ItaclipError, match=message):
-        convert_cityscapes(tmp_path, None, RUNNING)
+        convert_cityscapes(tmp_path, None, OPTIONS)
 
 
 def test_strange_id(tmp_path: Path) -> None:
     write_mask(tmp_path / CITY / f"{NAME}_labelIds.png", [[34]])
     with pytest.raises(ItaclipError, match="holds value 34"):
-        convert_cityscapes(tmp_path, None, RUNNING)
+        convert_cityscapes(tmp_path, None, OPTIONS)

@@ -237,7 +237,7 @@ def test_sam2_is_the_plain_procedure(sam2_folder: Path, overlap: float, monkeypa
 
 
 def test_no_mask_at_all_is_a_map_of_zeros(sam2_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("itaclip.regions.sam2.LEAST_IOU", 1e9)
+    monkeypatch.setattr("itaclip.regions.sam2.MIN_IOU", 1e9)
     assert not Sam2Masks(str(sam2_folder))(IMAGE).any()
 
 

@@ -126,7 +126,7 @@ def test_a_class_without_a_definition_stays_as_it_is(tiny_text: TextEncoder) -> 
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("itaclip.text.cache._MOST_IN_MEMORY", 3)
+    monkeypatch.setattr("itaclip.text.cache._MAX_IN_MEMORY", 3)
     cache = TextCache()
     for i in range(5):
         cache.put({str(i): torch.tensor([float(i)])})
