@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--labels", type=Path,
                         help="with .mat files: file of class names (default: labels.txt next to them)")  # fmt: skip
     parser.add_argument("--allow-missing", action="store_true",
-                        help="accept annotations that lack some of the 59 classes, such as those of 33 classes")  # fmt: skip
+                        help="accept annotations without some of the 59 classes, as the 33-class ones are")  # fmt: skip
     add_options(parser)
     args = parser.parse_args()
     root = require_folder(args.voc_path, "extract VOCtrainval_03-May-2010.tar and pass its folder VOC2010.")

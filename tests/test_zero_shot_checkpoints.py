@@ -22,7 +22,7 @@ from zero_shot_helpers import GOLDEN, METHODS, small_model
 from itaclip.errors import ItaclipError
 from itaclip.text import TextCache, TextEncoder
 from itaclip.zero_shot import recorded
-from itaclip.zero_shot.checkpoints import adopt, read_checkpoint, write_checkpoint
+from itaclip.zero_shot.checkpoints import load_parameters, read_checkpoint, write_checkpoint
 from itaclip.zero_shot.classes import ClassSplit
 from itaclip.zero_shot.commands.train import newest_checkpoint
 from itaclip.zero_shot.network import METHODS as NETWORKS
@@ -53,7 +53,7 @@ def test_published_names_load_and_dead_ones_are_reported(name: str, tmp_path: Pa
     assert checkpoint.classes == recording.split.classes
     for parameter in recording.network.parameters():
         parameter.data.zero_()
-    unused = adopt(recording.network, checkpoint.state, recording.method, path)
+    unused = load_parameters(recording.network, checkpoint.state, recording.method, path)
     assert {"text_encoder.token_embedding.weight", "decode_head.loss_decode.criterion.empty_weight"} <= set(unused)
     assert all(torch.equal(value, state[key]) for key, value in recording.network.state_dict().items())
     assert len(unused) + len(recording.network.state_dict()) == len(state)
@@ -67,25 +67,25 @@ def test_misfits_are_counted_and_named(name: str) -> None:
     with pytest.raises(
         ItaclipError, match=f"a checkpoint of {recorded.METHODS[METHODS[1 - METHODS.index(name)]].title}"
     ):
-        adopt(network, other, method, "x.pth")
+        load_parameters(network, other, method, "x.pth")
     short = {key: value for key, value in state.items() if "prompt_proj" not in key}
     with pytest.raises(ItaclipError, match=r"x\.pth.*2 missing: backbone\.prompt_proj\.bias"):
-        adopt(network, short, method, "x.pth")
+        load_parameters(network, short, method, "x.pth")
     with pytest.raises(ItaclipError, match=r"1 unexpected: backbone\.conv2\.weight"):
-        adopt(network, {**state, "backbone.conv2.weight": torch.zeros(1)}, method, "x.pth")
+        load_parameters(network, {**state, "backbone.conv2.weight": torch.zeros(1)}, method, "x.pth")
     longer = {**state, "backbone.prompt_embeddings": torch.zeros(1, 50, 128)}
     with pytest.raises(ItaclipError, match=r"\(1, 50, 128\) instead of \(1, 4, 128\).*prompts"):
-        adopt(network, longer, method, "x.pth")
+        load_parameters(network, longer, method, "x.pth")
 
 
 def test_a_checkpoint_without_recovery_decoder_serves_inference(caplog: pytest.LogCaptureFixture) -> None:
     state, recording = published_like("clip_rc")
     slim = {key: value for key, value in state.items() if "recovery_decoder" not in key}
-    adopt(recording.network, slim, recording.method, "x.pth")
+    load_parameters(recording.network, slim, recording.method, "x.pth")
     assert "no recovery decoder" in caplog.text
     broken = {key: value for key, value in state.items() if "recovery_decoder.linear_q_in" not in key}
     with pytest.raises(ItaclipError, match="2 missing"):
-        adopt(recording.network, broken, recording.method, "x.pth")
+        load_parameters(recording.network, broken, recording.method, "x.pth")
 
 
 def test_classes_out_of_order_are_refused(tmp_path: Path) -> None:
