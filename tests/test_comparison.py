@@ -58,7 +58,7 @@ def test_finished_cells_are_not_run_again(
     first = results(config)
     assert compare(config, "--methods", "clip", "naclip", "kk") == 0
     assert counted == ["clip", "naclip", "kk"]
-    assert "done before" in capsys.readouterr().out
+    assert "kept from an earlier run" in capsys.readouterr().out
     assert results(config)[:2] == first
     compare(config, "--methods", "clip", "--cfg-options", "model.logit_scale=33")  # other settings
     compare(config, "--methods", "clip", "--limit", "1")
@@ -171,7 +171,7 @@ def test_several_processes_go_through_the_launcher(config: Path, tmp_path: Path)
     given = ["--configs", str(config), "--out", str(tmp_path / "out"), "--methods", "clip", "--processes", "2"]
     assert main(fake, given) == SOME_FAILED
     assert (tmp_path / "asked").read_text().startswith(f"{config} 2 --method clip --work-dir")
-    assert results(config)[0]["error"] == "2 processes ended with 2: error: no GPU"
+    assert results(config)[0]["error"] == "2 processes exited with status 2: error: no GPU"
 
 
 @pytest.mark.parametrize(

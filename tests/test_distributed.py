@@ -109,7 +109,7 @@ def test_more_pixels_of_a_class_than_float32_counts() -> None:
 
 
 def test_a_mask_of_another_size_is_refused_with_both_sizes() -> None:
-    with pytest.raises(ItaclipError, match="the mask is 3 x 4, its image 5 x 6"):
+    with pytest.raises(ItaclipError, match="the mask is 3 x 4, but its image is 5 x 6"):
         confusion_matrix(torch.zeros(5, 6, dtype=torch.int64), torch.zeros(3, 4, dtype=torch.int64), 2)
 
 

@@ -269,4 +269,4 @@ def test_a_video_gets_a_mask_per_frame_and_an_overlay(
 def test_a_file_that_is_no_video(quick: Segmenter, words: Vocabulary, tmp_path: Path) -> None:
     (tmp_path / "no.mp4").write_bytes(b"nothing to see")
     report = segment_folder(quick, words, find_items([tmp_path / "no.mp4"]), tmp_path / "out")
-    assert "no frame that can be read" in report.failed["no.mp4"]
+    assert "no readable frame" in report.failed["no.mp4"]

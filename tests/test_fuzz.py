@@ -170,7 +170,7 @@ def test_a_mask_of_another_size_costs_its_image_only(voc_like: Callable[..., Pat
     Image.new("L", (7, 8)).save(root / "SegmentationClass/image_0.png")
     (batch, skipped), *_ = load_batches(_dataset(root), [range(2)], 0)
     assert len(batch["inputs"]) == 1
-    assert skipped == [(str(root / "JPEGImages/image_0.jpg"), "its mask is 8 x 7, the image 20 x 30")]
+    assert skipped == [(str(root / "JPEGImages/image_0.jpg"), "the mask is 8 x 7, but the image is 20 x 30")]
 
 
 def _dataset(root: Path) -> Any:

@@ -62,12 +62,12 @@ def test_good_answers(answer: str, task: Task, text: str) -> None:
         ("a furry animal\nthat purrs", DEFINITION, "more than one line"),
         ("a furry animal\u2028that purrs", DEFINITION, "more than one line"),
         ("a furry animal\x0bthat purrs", DEFINITION, "more than one line"),
-        ("a furry \u200banimal", DEFINITION, "do not print"),
+        ("a furry \u200banimal", DEFINITION, "non-printable"),
         ("cat >=a furry animal", DEFINITION, "'>='"),
         ("Cat.", DEFINITION, "only repeats the name"),
         ("Cat", SYNONYM, "only repeats the name"),
-        ("Cat: a furry animal", DEFINITION, "repeats the name in front"),
-        ("**Cat** - a furry animal", DEFINITION, "repeats the name in front"),
+        ("Cat: a furry animal", DEFINITION, "repeating the name"),
+        ("**Cat** - a furry animal", DEFINITION, "repeating the name"),
         ("Sure, here is a definition: a furry animal", DEFINITION, "preamble"),
         ("Sure! A furry animal", DEFINITION, "preamble"),
         ("Here's the definition of a cat", DEFINITION, "preamble"),
@@ -77,8 +77,8 @@ def test_good_answers(answer: str, task: Task, text: str) -> None:
         ("word " * 51, DEFINITION, "51 words"),
         ("house cat", SYNONYM, "2 words"),
         ("A synonym is feline", SYNONYM, "4 words"),
-        ("123", SYNONYM, "no word"),
-        ("feline/kitty", SYNONYM, "no word"),
+        ("123", SYNONYM, "not a word"),
+        ("feline/kitty", SYNONYM, "not a word"),
     ],
 )
 def test_bad_answers(answer: str, task: Task, reason: str) -> None:
@@ -239,7 +239,7 @@ def test_incomplete_then_resumed(
     assert not names.with_name("texts.txt").exists()
 
     better = serve(lambda name, _: SOUND[name])
-    with pytest.raises(ItaclipError, match="was begun with"):
+    with pytest.raises(ItaclipError, match="was started with"):
         generate(names, better, "--seed", 1)
     # a line torn by a kill costs one answer, and the base URL is part of what must agree
     journal = names.with_name("texts.txt.journal.jsonl")

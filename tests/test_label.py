@@ -190,7 +190,7 @@ def test_the_same_rows_as_one_by_one_and_every_reader_reads_them(
     # again: nothing to do; other classes never mix in
     again = itaclip.label(crops, CLASSES, out, options=options, **settings)
     assert (again.done, again.kept) == (0, 6)
-    with pytest.raises(ItaclipError, match=r"results of another run \(other classes\)"):
+    with pytest.raises(ItaclipError, match=r"results of another run \(different classes\)"):
         itaclip.label(crops, ["car"], out, options=options, **settings)
 
 
@@ -224,14 +224,14 @@ def test_what_was_mended_is_tried_again_and_other_settings_replace_it(
 
     # other settings replace all that, when asked to; other people's files they never do
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(ItaclipError, match=r"other part_size"):
+    with pytest.raises(ItaclipError, match=r"different part_size"):
         run(source, out, log, options=replace(ONE, part_size=3))
     assert run(source, out, log, options=replace(ONE, part_size=3, overwrite=True)).done == 4
     assert [row.key for row in itaclip.read_labels(out)] == [f"in.tar/{n}.jpg" for n in range(4)]
     assert parts(out) == 2
     assert (out / "notes.txt").read_text() == "mine"
     (tmp_path / "mine/masks").mkdir(parents=True)
-    with pytest.raises(ItaclipError, match=r"mine/masks: there already, and not written by"):
+    with pytest.raises(ItaclipError, match=r"mine/masks: exists, but not from"):
         run(source, tmp_path / "mine", log, options=replace(ONE, overwrite=True))
 
 
@@ -383,7 +383,7 @@ def test_folders_and_patterns(crops: Path, tmp_path: Path) -> None:
     assert keys(odd) == ["[y].png", "a::b?.png", "\\xff.png"]  # the last one's name is no Unicode
     with pytest.raises(ItaclipError, match="no such file or folder"):
         keys(tmp_path / "nowhere")
-    with pytest.raises(ItaclipError, match=r"no image in it .*name them, such as folder/\*\.parquet"):
+    with pytest.raises(ItaclipError, match=r"contains no image .*with their extension, such as folder/\*\.parquet"):
         keys((tmp_path / "empty").mkdir() or tmp_path / "empty")
 
 
@@ -403,7 +403,7 @@ def test_lists_of_paths_and_addresses(crops: Path, tmp_path: Path) -> None:
         units = list(source.units(2))
         listing.write_text("6.jpg\n" + listing.read_text())  # behind the plan's back
         changed = [entry for unit in units for entry in source.entries(unit)]
-        assert any("was changed since it was first read" in str(entry.error) for entry in changed)
+        assert any("has changed since it was first read" in str(entry.error) for entry in changed)
     finally:
         listing.unlink()
     same = tmp_path / "same.txt"
@@ -423,7 +423,7 @@ def test_tables(crops: Path, tmp_path: Path) -> None:
     pq.write_table(nested, tmp_path / "b.parquet")
     found = entries(tmp_path / "b.parquet")
     assert [entry.content for entry in found] == [images[0], images[1], None]
-    assert found[2].error == "b.parquet/2: the table holds no image here."
+    assert found[2].error == "b.parquet/2: the table has no image in this row."
     addressed = pa.table({"where": [f"{crops}/2.jpg", f"file://{crops}/6.jpg"], "text": ["a", "b"]})
     pq.write_table(addressed, tmp_path / "c.parquet")
     assert [entry.content for entry in entries(tmp_path / "c.parquet", column="where")] == images[:2]
@@ -553,7 +553,7 @@ def test_s3_to_s3_without_a_secret_anywhere(
 
 def test_secrets_in_addresses_are_refused_and_not_repeated(tmp_path: Path) -> None:
     for address in (f"https://me:{SECRET}@a.example/x.txt", f"s3://b/x?token={SECRET}", f"https://a:{SECRET}@b@c/x"):
-        with pytest.raises(ItaclipError, match="credentials by the environment") as told:
+        with pytest.raises(ItaclipError, match="credentials in the environment") as told:
             checked_address(address, "SOURCE")
         assert SECRET not in str(told.value)
     text = f"GET http://u:{SECRET}@h/x?k={SECRET}#f failed for 's3://u:p@ss/{1}@h/y?{SECRET}'"

@@ -55,7 +55,7 @@ def test_killed_and_continued(images: Path, tmp_path: Path) -> None:
 
     done = run_script("tools/make_masks.py", *command[2:-1], 2)
     assert done.returncode == 0, done.stderr
-    assert f"{COUNT - len(kept)} written, {len(kept)} already there, 0 failed" in done.stdout
+    assert f"{COUNT - len(kept)} written, {len(kept)} kept, 0 failed" in done.stdout
     assert len(maps(out)) == COUNT
     assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
     assert np.array_equal(MaskFolder(out)(read_image(images / "deep/007.jpg"), "deep/007.jpg"), expected)
@@ -69,24 +69,24 @@ def test_one_bad_image_does_not_end_a_run(tmp_path: Path, capsys: pytest.Capture
     assert main(command) == 1
     told = capsys.readouterr()
     assert "b.jpg" in told.err
-    assert "2 written, 0 already there, 1 failed" in told.out
+    assert "2 written, 0 kept, 1 failed" in told.out
     assert [path.name for path in maps(tmp_path / "out")] == ["a.npz", "c.npz"]
     Image.new("RGB", (40, 30)).save(tmp_path / "b.jpg")
     assert main(command) == 0
-    assert "1 written, 2 already there" in capsys.readouterr().out
+    assert "1 written, 2 kept" in capsys.readouterr().out
 
 
 def test_two_sources_never_mix(tmp_path: Path) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     command = ["--images", str(tmp_path), "--out", str(tmp_path / "out"), "--jobs", "1", "--source"]
     assert main([*command, "slic"]) == 0
-    with pytest.raises(ItaclipError, match=r"holds maps of slic .*not of felzenszwalb"):
+    with pytest.raises(ItaclipError, match=r"contains maps of slic .*not of felzenszwalb"):
         main([*command, "felzenszwalb"])
     (tmp_path / "out/masks.json").unlink()
-    with pytest.raises(ItaclipError, match=r"no masks\.json that tells their source"):
+    with pytest.raises(ItaclipError, match=r"unknown source \(no masks\.json\)"):
         main([*command, "slic"])
     (tmp_path / "out/masks.json").write_text("{")
-    with pytest.raises(ItaclipError, match="not JSON"):
+    with pytest.raises(ItaclipError, match="not valid JSON"):
         main([*command, "slic"])
 
 
@@ -102,7 +102,9 @@ def test_bad_usage(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg")
     with pytest.raises(ItaclipError, match=r"both would become a\.npz"):
         find_images([str(tmp_path)])
-    assert [picture.name for picture in find_images([f"{tmp_path}/*.png"])] == ["a"]
-    with pytest.raises(ItaclipError, match="is a folder; maps are made by"):
+    assert [image.name for image in find_images([f"{tmp_path}/*.png"])] == ["a"]
+    with pytest.raises(ItaclipError, match="is a folder; expected sam2"):
         main(["--images", f"{tmp_path}/a.png", "--source", str(tmp_path), "--out", str(tmp_path / "out")])
-    fails_clearly(run_script("tools/make_masks.py", "--images", tmp_path / "none", "--out", tmp_path), "none: no image")
+    fails_clearly(
+        run_script("tools/make_masks.py", "--images", tmp_path / "none", "--out", tmp_path), "none: matches no image"
+    )

@@ -123,7 +123,7 @@ def test_bad_pipelines(quick: Segmenter, arguments: dict[str, Any], message: str
     ("inputs", "options", "message"),
     [
         ("missing.jpg", {}, "missing.jpg: no such file"),
-        ("http://127.0.0.1:1/a.jpg", {}, "addresses are not fetched; pass allow_urls=True"),
+        ("http://127.0.0.1:1/a.jpg", {}, "URLs are not fetched by default; pass allow_urls=True"),
         ("data:image/png;base64,???", {}, "not base64"),
         ("data:image/png;base64,AAAA", {}, "not an image"),
         (7, {}, "inputs of type int"),
@@ -268,7 +268,7 @@ def test_a_second_encoder_s_file_is_saved_along(second_weights: str, photo: Path
     ("settings", "message"),
     [
         ({"method": "proxyclip", "second_encoder": "dino-vitb8"}, "second_encoder = 'dino-vitb8' is not a file"),
-        ({"map_correction": True, "regions": "sam2"}, "regions = 'sam2' lies outside the folder"),
+        ({"map_correction": True, "regions": "sam2"}, "regions = 'sam2' cannot be saved"),
     ],
 )
 def test_what_cannot_be_saved_along_is_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
@@ -333,11 +333,11 @@ def other_weights(folder: Path) -> None:
             method="proxyclip", second_encoder="second_encoder/../../x.pt")), "expected a file of this folder"),
         (edited(lambda content: content.update(vocabulary=7)), "vocabulary: expected"),
         (edited(lambda content: content["vocabulary"].update(classes=[[]])), "classes: expected lists of words"),
-        (edited(lambda content: content["vocabulary"]["classes"][0].pop()), "not the text features"),
+        (edited(lambda content: content["vocabulary"]["classes"][0].pop()), "the text features do not match"),
         (edited(lambda content: content["vocabulary"].update(background="no")), "background = 'no'"),
         (edited(lambda content: content["vocabulary"].update(definitions=["x"])), "definitions: expected"),
-        (other_features, "not the text features"),
-        (other_weights, "not the weights that were saved"),
+        (other_features, "the text features do not match"),
+        (other_weights, "the weights differ from those saved"),
         (evil_weights, "model.safetensors: (refused|truncated)"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no such weight file"),
         (lambda folder: os.truncate(folder / "model.safetensors", 5000), "truncated or damaged"),

@@ -61,7 +61,7 @@ def test_all_faults_at_once(voc: Path, capsys: pytest.CaptureFixture[str]) -> No
         "image and mask differ in size": 2,
         "label outside 0..20 and 255": 2,
         "mask that cannot be read": 1,
-        "6 images, where PascalVOCDataset has 3": 1,
+        "6 images, but PascalVOCDataset has 3": 1,
     }
     assert check.main(["--config", str(VOC), "--data-root", str(voc)]) == 1
     output = capsys.readouterr().out
@@ -127,7 +127,7 @@ def test_layouts_of_the_configurations(tmp_path: Path, name: str, masks: str, ma
         (tmp_path / content.ann_file).parent.mkdir(parents=True)
         (tmp_path / content.ann_file).write_text("a\n")
     (found,) = problems(tmp_path, ROOT / f"configs/cfg_{name}.py").items()
-    assert found == (f"1 images, where {content.type} has {BENCHMARKS[content.type].images[0]}", 1)
+    assert found == (f"1 images, but {content.type} has {BENCHMARKS[content.type].images[0]}", 1)
 
 
 # --- one's own ---------------------------------------------------------------
@@ -174,7 +174,7 @@ def test_new_dataset_can_be_used_at_once(own: Path, background: bool) -> None:
 def test_new_dataset_replaces_nothing(own: Path) -> None:
     assert new_dataset(ROOT / "configs/base.py", arguments(own)) == 0
     before = visible(own)
-    with pytest.raises(ItaclipError, match="exists already"):
+    with pytest.raises(ItaclipError, match="already exists"):
         new_dataset(ROOT / "configs/base.py", arguments(own, "--ignore-zero"))
     assert new_dataset(ROOT / "configs/base.py", arguments(own, "--ignore-zero", "--force")) == 0
     assert visible(own) == before
@@ -201,10 +201,10 @@ def test_new_dataset_bad_usage(own: Path) -> None:
         with pytest.raises(ItaclipError, match=message):
             new_dataset(ROOT / "configs/base.py", arguments(own, *change))
     (own / "many.txt").write_text("".join(f"class {number}\n" for number in range(255)))
-    with pytest.raises(ItaclipError, match="254 besides 255"):
+    with pytest.raises(ItaclipError, match="at most 254"):
         new_dataset(ROOT / "configs/base.py", arguments(own, "--classes", str(own / "many.txt"), "--ignore-zero"))
     write_image(own / "data/images/a.png")
-    with pytest.raises(ItaclipError, match="one suffix"):
+    with pytest.raises(ItaclipError, match="the same suffix"):
         new_dataset(ROOT / "configs/base.py", arguments(own))
     (own / "data/masks").rename(own / "data/other")
     with pytest.raises(ItaclipError, match="no such folder"):

@@ -76,7 +76,7 @@ def test_label_ids_come_first_and_out_folder(tmp_path: Path) -> None:
 def test_missing_annotations(tmp_path: Path) -> None:
     fails_clearly(run_script("datasets/cvt_cityscapes.py", tmp_path), "gtFine_trainvaltest.zip")
     (tmp_path / CITY).mkdir(parents=True)
-    with pytest.raises(ItaclipError, match="holds neither"):
+    with pytest.raises(ItaclipError, match="contains neither"):
         convert_cityscapes(tmp_path, None, OPTIONS)
 
 
@@ -92,8 +92,8 @@ def test_truncated_json(tmp_path: Path) -> None:
     [
         ({"imgWidth": 8, "imgHeight": 6, "objects": [square("unicorn", 0, 0, 1, 1)]}, "object 0: 'unicorn'"),
         ({"imgWidth": 8, "objects": []}, "imgHeight"),
-        ([], "not in the form"),
-        ({"imgWidth": 8, "imgHeight": 6, "objects": [{"label": "road", "polygon": [1, 2]}]}, "not in the form"),
+        ([], "not in gtFine format"),
+        ({"imgWidth": 8, "imgHeight": 6, "objects": [{"label": "road", "polygon": [1, 2]}]}, "not in gtFine format"),
     ],
 )
 def test_strange_json(tmp_path: Path, content: Any, message: str) -> None:
@@ -104,5 +104,5 @@ def test_strange_json(tmp_path: Path, content: Any, message: str) -> None:
 
 def test_strange_id(tmp_path: Path) -> None:
     write_mask(tmp_path / CITY / f"{NAME}_labelIds.png", [[34]])
-    with pytest.raises(ItaclipError, match="holds value 34"):
+    with pytest.raises(ItaclipError, match="contains value 34"):
         convert_cityscapes(tmp_path, None, OPTIONS)

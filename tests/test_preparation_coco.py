@@ -134,7 +134,7 @@ def test_damaged_png_writes_nothing(coco: Path) -> None:
     [
         (Image.new("RGB", (3, 2)), "mode RGB"),
         (Image.fromarray(np.full((2, 3), 300, np.uint16)), "mode I;16"),
-        (Image.fromarray(np.full((2, 3), 200, np.uint8)), "holds value 200"),
+        (Image.fromarray(np.full((2, 3), 200, np.uint8)), "contains value 200"),
     ],
 )
 def test_strange_maps(coco: Path, options: RunOptions, picture: Image.Image, message: str) -> None:

@@ -183,7 +183,7 @@ def test_bad_mats(voc2010: Path) -> None:
             convert_mats(voc2010, mats, OPTIONS)
     for variables, message in (
         ({"Other": np.zeros((2, 2))}, "no variable LabelMap"),
-        ({"LabelMap": np.full((2, 2), 460)}, "holds id 460"),
+        ({"LabelMap": np.full((2, 2), 460)}, "contains id 460"),
         ({"LabelMap": np.zeros((2, 2, 2))}, "expected H x W"),
     ):
         savemat(mats / "2008_000002.mat", variables)

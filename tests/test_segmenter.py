@@ -121,7 +121,7 @@ def test_a_call_can_have_classes_and_settings_of_its_own(quick: Segmenter, photo
     assert quick(photo).names[0] == "background"
     refined, plain = quick(photo, pamr_steps=3), quick(photo)
     assert not np.array_equal(refined.scores, plain.scores)
-    with pytest.raises(ItaclipError, match="dtype = 'bf16': fixed at loading"):
+    with pytest.raises(ItaclipError, match="dtype = 'bf16': cannot change after loading"):
         quick(photo, dtype="bf16")
 
 
@@ -163,10 +163,10 @@ def test_contrast_words_make_way_for_the_classes_own(quick: Segmenter) -> None:
         ("cat", {}, r"classes = 'cat': expected a list"),
         (["cat", " "], {}, "line 2: blank"),
         (["cat, ", "dog"], {}, "line 1.*empty synonym"),
-        (["cat", "Cat"], {}, "'Cat' already stands on line 1"),
-        (["sofa, couch", "couch"], {}, "'couch' already stands on line 1"),
+        (["cat", "Cat"], {}, "'Cat' already occurs on line 1"),
+        (["sofa, couch", "couch"], {}, "'couch' already occurs on line 1"),
         (["cat"], {"background": []}, "background = \\[\\]"),
-        (["cat"], {"background": ["cat"]}, "'cat' already stands"),
+        (["cat"], {"background": ["cat"]}, "'cat' already occurs"),
         (["cat"], {"definitions": {"cats": "animals"}}, "definition of 'cats'.*Did you mean 'cat'"),
     ],
 )
@@ -276,7 +276,7 @@ def test_results_tell_areas_masks_scores_and_pictures(quick: Segmenter, photo: P
     assert summary["areas"].keys() == result.areas.keys()
     with Image.open(paths["overlay"]) as overlay:
         assert overlay.width > result.labels.shape[1]  # the legend stands beside it
-    with pytest.raises(ItaclipError, match="came from memory"):
+    with pytest.raises(ItaclipError, match="image from memory"):
         quick(read_image(photo)).save(tmp_path)
     assert result._repr_png_().startswith(b"\x89PNG")
     assert "house" in repr(result)

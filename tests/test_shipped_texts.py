@@ -51,7 +51,7 @@ def test_own_files(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(ROOT, arguments(own)) == 0
     (own / "my_synonyms.txt").write_text("cat >=feline\n")
     assert main(ROOT, arguments(own)) == 1
-    assert "ends after 1 of 2 lines" in capsys.readouterr().out
+    assert "has 1 of 2 lines" in capsys.readouterr().out
 
 
 def test_remarks_keep_nothing_from_being_used(own: Path) -> None:

@@ -261,10 +261,10 @@ def test_pseudo_labels_are_the_best_unseen_class_of_every_pixel() -> None:
     [
         (["c", "b"], ["a", "b"], "'b' is both seen and unseen"),
         (["c"], ["a"], "'b' is neither seen nor unseen"),
-        (["d"], None, "'d' is none of the 3 classes"),
-        ([3], None, "3 is none of the 3 classes"),
-        (["a", 0], None, "named twice"),
-        (["a", "b", "c"], None, "no class is seen"),
+        (["d"], None, "'d' is not one of the 3 classes"),
+        ([3], None, "3 is not one of the 3 classes"),
+        (["a", 0], None, "listed twice"),
+        (["a", "b", "c"], None, "no seen classes"),
     ],
 )
 def test_bad_splits_are_refused(unseen: list[Any], seen: list[Any] | None, message: str) -> None:
@@ -277,7 +277,7 @@ def test_bad_settings_are_refused() -> None:
         ({"mode": "induction"}, "mode = 'induction'.*inductive"),
         ({"unseen": ()}, "needs unseen classes"),
         ({"encoder": {"image_size": 33}}, "image_size = 33.*patch size 8"),
-        ({"encoder": {"regions": 9}}, "3 x 3 regions do not tile 4 x 4"),
+        ({"encoder": {"regions": 9}}, "3 x 3 regions do not divide 4 x 4"),
         ({"encoder": {"regions": 5}}, "regions = 5.*square"),
         ({"encoder": {"promts": 5}}, "promts.*'prompts'"),
         ({"loss": {"mask": -1.0}}, "mask = -1.0"),
@@ -303,7 +303,7 @@ def test_seen_classes_are_shifted_but_not_after_self_training() -> None:
 
 
 def test_clip_rc_takes_windows_of_its_size_only() -> None:
-    with pytest.raises(ItaclipError, match="24 x 32 pixels: CLIP-RC takes 32 x 32"):
+    with pytest.raises(ItaclipError, match="24 x 32 pixels: CLIP-RC requires 32 x 32"):
         small_model("clip_rc").eval().predict(torch.zeros(1, 3, 24, 40))
     with pytest.raises(ItaclipError, match="24 x 32 pixels"):
         small_model("cascade_clip").eval().predict(torch.zeros(1, 3, 24, 40))

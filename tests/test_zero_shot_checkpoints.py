@@ -102,7 +102,7 @@ def test_classes_out_of_order_are_refused(tmp_path: Path) -> None:
         model.load(saved(swapped))
     elsewhere = saved(["cat", "dog"])
     model.load(elsewhere)  # another data set's: cross-data-set inference
-    with pytest.raises(ItaclipError, match="trained on 2 classes, the configuration has 29"):
+    with pytest.raises(ItaclipError, match="trained on 2 classes, but the configuration has 29"):
         model.load(elsewhere, same_classes=True)
 
 

@@ -286,11 +286,11 @@ def test_unreadable_images_end_neither_training_nor_test(
     for path in broken[:4]:
         path.write_bytes(b"no picture")
     train(small_config(tmp_path), tmp_path / "run")
-    assert f"{broken[0]}: left out of training" in caplog.text or f"{broken[1]}: left out" in caplog.text
+    assert f"{broken[0]}: skipped in training" in caplog.text or f"{broken[1]}: skipped" in caplog.text
     config = load_config(small_config(tmp_path))
     for path in broken[4:]:
         path.write_bytes(b"")
-    with pytest.raises(ItaclipError, match=r"scene_.*10 images one after the other cannot be read"):
+    with pytest.raises(ItaclipError, match=r"scene_.*10 consecutive images cannot be read"):
         ReplayableDataset(config.train_dataloader.dataset.dataset)[(0, 0, 0)]
 
     ensure_demo_dataset(tmp_path / "held_out", 3)
@@ -342,7 +342,7 @@ def test_programs_explain_bad_input(folder: Path, tmp_path: Path, whole_run: dic
         (training.main, [str(ROOT / "configs/cfg_demo.py")], "expected 'ZeroShotSegmentor'"),
         (training.main, [str(tmp_path / "none.py")], "no such configuration"),
         (training.main, [str(config), "--cfg-options", "model.classes=['cat','dog']", "model.unseen=['dog']"],
-         "2 classes, the data set has 29; they part at label 0"),
+         "2 classes, but the data set has 29; they differ at label 0"),
         (training.main, [str(ROOT / "configs/zero_shot/clip_rc_voc_inductive.py"), "--data-root", str(tmp_path),
                          "--weights", "demo",
                          "--cfg-options", "model.encoder.image_size=128", "model.windows.stride=100"],
@@ -352,9 +352,9 @@ def test_programs_explain_bad_input(folder: Path, tmp_path: Path, whole_run: dic
     for main, arguments, message in cases:
         with pytest.raises(ItaclipError, match=message):
             main("", [*arguments, "--work-dir", str(tmp_path / "run")])
-    with pytest.raises(ItaclipError, match=r"iter_6\.pth: of an earlier run.*--resume"):
+    with pytest.raises(ItaclipError, match=r"iter_6\.pth: belongs to an earlier run.*--resume"):
         training.main("", [str(config), "--work-dir", str(folder / "whole")])
-    with pytest.raises(ItaclipError, match="trained with seed 0, this run has 1"):
+    with pytest.raises(ItaclipError, match="trained with seed 0, but this run has 1"):
         training.main("", [str(config), "--work-dir", str(folder / "whole"), "--resume", "--seed", "1"])
 
 
@@ -362,7 +362,7 @@ def test_masks_with_strange_labels_are_refused_before_training(folder: Path, tmp
     shutil.copytree(folder / "training", tmp_path / "training")
     for path in (tmp_path / "training/SegmentationSeen").iterdir():
         Image.fromarray(np.full_like(np.asarray(Image.open(path)), 77)).save(path)
-    with pytest.raises(ItaclipError, match="holds label 77, but DemoTrainingDataset has labels"):
+    with pytest.raises(ItaclipError, match="contains label 77, but DemoTrainingDataset has labels"):
         train(small_config(tmp_path), tmp_path / "run")
 
 
