@@ -1,8 +1,8 @@
-"""Set up a data set of your own: configuration, class file and text stub.
+"""Set up a data set of your own: configuration, class file and text template.
 
     python tools/new_dataset.py data/street/images data/street/masks --classes street.txt --name street
 
-Masks are PNG files of class ids, named like the images. docs/custom-dataset.md tells more.
+Masks are PNG files of class ids, named like the images. See docs/custom-dataset.md.
 """
 
 from pathlib import Path
