@@ -67,7 +67,7 @@ def test_shared_results_equal_separate_evaluations(config: Path, tmp_path: Path)
     assert len({round(score, 4) for score in found}) == len(CHANGES)  # the variants do differ
 
 
-def test_common_work_is_done_once(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_work_is_done_once(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     passes, prompts = [], []
     embed, encode = OpenAITower.embed, TextEncoder.forward
 
@@ -109,7 +109,7 @@ def test_command_writes_table_json_and_plot(config: Path, tmp_path: Path, capsys
     assert "PAMR" in capsys.readouterr().out
 
 
-def test_published_ablations_stand_beside_their_data_set(config: Path) -> None:
+def test_published_ablations_match_their_data_set(config: Path) -> None:
     from itaclip.comparison.published import published_ablation
 
     names = {(v.group, v.name) for v in make_variants(Settings(background=True), 12, texts=True)}
@@ -125,7 +125,7 @@ def test_published_ablations_stand_beside_their_data_set(config: Path) -> None:
     [(Settings(), True, "pamir", r"'pamir' is unknown"), (Settings(), False, "auxiliary text", "needs auxiliary texts"),
      (Settings(), True, "area threshold", "needs a background class")],
 )  # fmt: skip
-def test_ablations_that_do_not_apply_are_refused(base: Settings, texts: bool, group: str, message: str) -> None:
+def test_ablations_that_do_not_apply_are_rejected(base: Settings, texts: bool, group: str, message: str) -> None:
     with pytest.raises(ItaclipError, match=message):
         make_variants(base, 12, texts, [group])
     assert "area threshold" not in {v.group for v in make_variants(base, 12, texts)}

@@ -22,7 +22,7 @@ def test_missing_operators_say_what_to_install() -> None:
         mmcv.ops.focal_loss.ext_module.sigmoid_focal_loss_forward(1)
 
 
-def test_an_extension_that_is_there_is_left_alone() -> None:
+def test_an_existing_extension_is_left_alone() -> None:
     code = (
         "import sys, types\n"
         "full = types.ModuleType('mmcv._ext'); sys.modules['mmcv._ext'] = full\n"

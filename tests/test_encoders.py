@@ -122,7 +122,7 @@ def test_features_are_timms(kind: str, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_what_is_wanted_is_computed(kind: str) -> None:
+def test_only_requested_features_are_computed(kind: str) -> None:
     encoder = SecondEncoder(KINDS[kind](), kind)
     pixels, _ = clip_pixels(1, 3, 64, 64)
     both = encoder(pixels)
@@ -137,7 +137,7 @@ def test_only_what_is_wanted_is_computed(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_batches_are_singles(kind: str) -> None:
+def test_batches_equal_single_images(kind: str) -> None:
     encoder = SecondEncoder(KINDS[kind](), kind)
     pixels, _ = clip_pixels(3, 3, 64, 96)
     batch = encoder(pixels)
@@ -198,7 +198,7 @@ def test_timms_layout_from_a_file(kind: str, suffix: str, tmp_path: Path) -> Non
     assert same_features(load_second_encoder(str(path)), model)
 
 
-def test_the_layout_that_a_file_tells_wins(tmp_path: Path) -> None:
+def test_the_layout_in_the_metadata_wins(tmp_path: Path) -> None:
     model = shaken(VisionTransformer(**{**SMALL, "num_heads": 4}))
     told = {"architecture": json.dumps({k: v for k, v in {**SMALL, "num_heads": 4}.items() if k != "num_classes"})}
     save_file(state_of(model), tmp_path / "four_heads.safetensors", metadata=told)
@@ -259,7 +259,7 @@ def test_a_named_architecture_with_a_file(tmp_path: Path, monkeypatch: pytest.Mo
         assert same_features(encoder, model.eval())
 
 
-def test_a_named_model_is_found_where_it_was_put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_model_is_found_in_the_weights_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under the name that the publisher gave it, in the folder for weights."""
     torch.manual_seed(0)
     model = timm.create_model("vit_small_patch16_224.dino", pretrained=False, dynamic_img_size=True)
@@ -361,7 +361,7 @@ def test_without_a_network_the_error_says_what_to_do(
     assert ("dino_vitbase8_pretrain.pth" if name == "dino-vitb8" else "https://huggingface.co/timm/vit_base") in message
 
 
-def test_the_bundled_encoder_while_it_is_missing() -> None:
+def test_a_missing_bundled_encoder_is_reported() -> None:
     path = Path(loading.__file__).parents[1] / "demo/demo_dino.safetensors"
     if path.is_file():
         assert load_second_encoder("demo").patch_size > 0
@@ -378,7 +378,7 @@ class _Bomb:
         return Path.touch, (self.target,)
 
 
-def test_a_malicious_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+def test_a_malicious_pickle_is_rejected_and_not_run(tmp_path: Path) -> None:
     torch.save({"teacher": _Bomb(tmp_path / "executed")}, tmp_path / "evil.pth")
     with pytest.raises(ItaclipError, match=r"evil\.pth: refused"):
         load_second_encoder(str(tmp_path / "evil.pth"))

@@ -82,7 +82,7 @@ masks = arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 
 @settings(max_examples=150, deadline=None)
 @given(masks)
-def test_exact_outlines_give_the_mask_back(mask: Mask) -> None:
+def test_exact_outlines_reproduce_the_mask(mask: Mask) -> None:
     polygons = polygons_of(mask, tolerance=0)
     np.testing.assert_array_equal(filled(polygons, mask.shape), mask)
     assert len(polygons) == cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)[0] - 1
@@ -137,7 +137,7 @@ def test_geojson_has_every_class_with_closed_rings(result: Result) -> None:
 
 
 @pytest.mark.parametrize("tolerance", [-1, math.nan])
-def test_a_bad_tolerance_is_refused(result: Result, tolerance: float) -> None:
+def test_a_bad_tolerance_is_rejected(result: Result, tolerance: float) -> None:
     with pytest.raises(ItaclipError, match="tolerance = "):
         result.to_geojson(tolerance)
 
@@ -170,7 +170,7 @@ def decode_brush(data: list[int], height: int, width: int) -> Mask:
 
 @settings(max_examples=100, deadline=None)
 @given(masks)
-def test_brush_run_lengths_give_the_mask_back(mask: Mask) -> None:
+def test_brush_run_lengths_reproduce_the_mask(mask: Mask) -> None:
     np.testing.assert_array_equal(decode_brush(encode_brush(mask), *mask.shape), mask)
 
 
@@ -239,7 +239,7 @@ def test_fiftyone_gets_the_label_map(result: Result) -> None:
         result.to_fiftyone(start=-1)
 
 
-def test_hugging_face_form_is_that_of_transformers(result: Result) -> None:
+def test_hugging_face_format_matches_transformers(result: Result) -> None:
     from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
     from transformers.pipelines import ImageSegmentationPipeline
 

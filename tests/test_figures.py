@@ -32,7 +32,7 @@ def ink(picture: Image.Image) -> np.ndarray:
 
 @pytest.mark.parametrize("count", [1, 7, 40, 300])
 @pytest.mark.parametrize("height", [20, 200, 1500])
-def test_every_class_stands_in_the_legend_unclipped(count: int, height: int) -> None:
+def test_every_class_is_in_the_legend_unclipped(count: int, height: int) -> None:
     labels = np.arange(count)[None]
     colors = palette(count)
     names = [f"class number {i} with rather a long name" for i in range(count)]
@@ -55,7 +55,7 @@ def test_names_are_written_in_their_own_script(name: str) -> None:
     assert own.size != fallback.size or not np.array_equal(np.asarray(own), np.asarray(fallback))
 
 
-def test_a_name_that_no_font_has_is_shown_by_its_number() -> None:
+def test_a_name_that_no_font_can_write_is_shown_by_number() -> None:
     unassigned = "\U000e0fff\U0003fffd"
     assert fonts.font(13, unassigned) is None
     labels = np.ones((1, 1), int)

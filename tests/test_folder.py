@@ -46,7 +46,7 @@ def contents(out: Path) -> dict[str, Any]:
     return {str(p.relative_to(out)): p.read_bytes() for p in sorted((out / "masks").rglob("*.png"))} | read_lines(out)
 
 
-def test_every_file_gets_a_name_of_its_own(photos: Path) -> None:
+def test_every_file_gets_a_unique_name(photos: Path) -> None:
     items = find_items([photos])
     names = [item.name for item in items]
     assert names == ["[x].jpg", "a.jpg", "a.png", "b c.jpg", "sub/a.jpg", "sub/d.PNG", "ünï.png"]
@@ -66,7 +66,7 @@ def test_inputs_that_match_nothing(tmp_path: Path, entry: str, message: str) -> 
         find_items([tmp_path / entry])
 
 
-def test_masks_are_the_api_s_and_one_bad_file_does_not_end_the_run(
+def test_masks_equal_the_api_s_and_one_bad_file_does_not_stop_the_run(
     quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path
 ) -> None:
     (photos / "broken.jpg").write_bytes((photos / "a.jpg").read_bytes()[:300])
@@ -88,7 +88,7 @@ def test_masks_are_the_api_s_and_one_bad_file_does_not_end_the_run(
     assert "error" not in read_lines(tmp_path / "out")["broken.jpg"]
 
 
-def test_an_interrupted_run_goes_on(quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes(quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path) -> None:
     items = find_items([photos])
     segment_folder(quick, words, items, tmp_path / "whole", batch=2)
     seen = 0
@@ -109,9 +109,7 @@ def test_an_interrupted_run_goes_on(quick: Segmenter, words: Vocabulary, photos:
     assert not list((tmp_path / "out").rglob(".*"))  # no leftovers
 
 
-def test_a_mask_that_was_deleted_is_made_again(
-    quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path
-) -> None:
+def test_a_deleted_mask_is_created_again(quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path) -> None:
     items = find_items([photos])
     segment_folder(quick, words, items, tmp_path / "out")
     (tmp_path / "out/masks/sub/a.png").unlink()
@@ -120,7 +118,7 @@ def test_a_mask_that_was_deleted_is_made_again(
     assert len((tmp_path / "out/results.jsonl").read_text().splitlines()) == 7
 
 
-def test_other_settings_never_mix_in(quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path) -> None:
+def test_different_settings_never_mix(quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path) -> None:
     items = find_items([photos])
     segment_folder(quick, words, items, tmp_path / "out")
     other = quick.prepare(["car"])
@@ -182,7 +180,7 @@ def test_two_processes_cannot_write_the_same_folder(
         segment_folder(quick, words, items, tmp_path / "out", advance=second)
 
 
-def test_a_full_disk_ends_the_run_and_leaves_no_half_file(photos: Path, tmp_path: Path) -> None:
+def test_a_full_disk_stops_the_run_and_leaves_no_partial_file(photos: Path, tmp_path: Path) -> None:
     """Files may not grow beyond 3,000 bytes: the overlay cannot be written."""
 
     def limit() -> None:
@@ -266,7 +264,7 @@ def test_a_video_gets_a_mask_per_frame_and_an_overlay(
     assert masks[1].is_file()
 
 
-def test_a_file_that_is_no_video(quick: Segmenter, words: Vocabulary, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_video(quick: Segmenter, words: Vocabulary, tmp_path: Path) -> None:
     (tmp_path / "no.mp4").write_bytes(b"nothing to see")
     report = segment_folder(quick, words, find_items([tmp_path / "no.mp4"]), tmp_path / "out")
     assert "no readable frame" in report.failed["no.mp4"]

@@ -118,7 +118,7 @@ def damaged(draw: st.DrawFn, files: list[bytes]) -> bytes:
 
 @given(content=damaged(PICTURES) | st.binary(max_size=60), suffix=st.sampled_from([".jpg", ".png", ".tif", ""]))
 @many(900)
-def test_images_under_any_ending(folder: Path, content: bytes, suffix: str) -> None:
+def test_images_with_any_extension(folder: Path, content: bytes, suffix: str) -> None:
     path = folder / f"image{suffix}"
     path.write_bytes(content)
     image = answered(read_image, path, about=path)
@@ -146,7 +146,7 @@ def bomb(side: int) -> bytes:
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [10_001, 14_000])
-def test_decompression_bombs_are_refused_before_they_are_decoded(
+def test_decompression_bombs_are_rejected_before_decoding(
     side: int, tmp_path: Path, voc_like: Callable[..., Path]
 ) -> None:
     content = bomb(side)
@@ -165,7 +165,7 @@ def test_decompression_bombs_are_refused_before_they_are_decoded(
     assert "DecompressionBomb" in skipped[0][1]
 
 
-def test_a_mask_of_another_size_costs_its_image_only(voc_like: Callable[..., Path]) -> None:
+def test_a_mask_of_another_size_affects_only_its_image(voc_like: Callable[..., Path]) -> None:
     root = voc_like([(20, 30), (20, 30)])
     Image.new("L", (7, 8)).save(root / "SegmentationClass/image_0.png")
     (batch, skipped), *_ = load_batches(_dataset(root), [range(2)], 0)
@@ -215,7 +215,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize("form", ["plain pickle", "torch.save", "inside a state dict", "TorchScript", "bin folder"])
-def test_malicious_pickles_are_refused_and_not_run(form: str, tmp_path: Path) -> None:
+def test_malicious_pickles_are_rejected_and_not_run(form: str, tmp_path: Path) -> None:
     evil = Malicious(tmp_path / "pwned")
     path = tmp_path / "weights.pt"
     if form == "plain pickle":

@@ -90,7 +90,7 @@ def test_word_limit() -> None:
 
 
 @given(st.text(), st.sampled_from([DEFINITION, SYNONYM]))
-def test_what_is_accepted_can_be_read_back(answer: str, task: Task) -> None:
+def test_accepted_answers_can_be_read_back(answer: str, task: Task) -> None:
     text = tidy(answer, task)
     if fault(text, "cat", task) is None:
         assert f"cat >={text}\n".splitlines() == [f"cat >={text}"]
@@ -183,7 +183,7 @@ def generate(names: Path, server: Server, *more: object, task: Task = DEFINITION
     return generation.main(task, CONFIGS, arguments(names, server.url, *more))
 
 
-def test_all_moods_and_no_shift(names: Path, serve: Callable[[Answer], Server]) -> None:
+def test_every_kind_of_answer_and_no_shifted_lines(names: Path, serve: Callable[[Answer], Server]) -> None:
     moods = {
         "cat": ["", "a\nb", "a furry animal"],
         "traffic light": [500, None, "Sure, here it is: a lamp", "three lamps on a pole"],
@@ -207,7 +207,7 @@ def test_all_moods_and_no_shift(names: Path, serve: Callable[[Answer], Server]) 
     assert TOKEN not in json.dumps(provenance)
 
 
-def test_what_is_asked(names: Path, serve: Callable[[Answer], Server]) -> None:
+def test_prompts_are_as_expected(names: Path, serve: Callable[[Answer], Server]) -> None:
     server = serve(lambda name, times: SOUND[name] if times > 1 else "")
     assert generate(names, server, "--seed", 5, "--temperature", 0.3, "--top-p", 0.5, "--max-new-tokens", 9) == 0
     assert set(server.asked) == set(SOUND), "neither the background nor a second synonym is asked"
@@ -255,7 +255,7 @@ def test_incomplete_then_resumed(
     assert better.asked == {"cat": 1, "traffic light": 1, "cup": 2, "sofa": 1}
 
 
-def test_forced_run_is_taken_up_too(names: Path, serve: Callable[[Answer], Server]) -> None:
+def test_a_forced_run_resumes_too(names: Path, serve: Callable[[Answer], Server]) -> None:
     names.with_name("texts.txt").write_text("cat >=\ntraffic light >=\ncup >=\nsofa >=\n")
     poor = serve(lambda name, _: "" if name == "cup" else SOUND[name])
     with pytest.raises(ItaclipError, match=r"is empty\. --force replaces"):

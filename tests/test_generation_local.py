@@ -91,7 +91,7 @@ def test_synonyms(names: Path, llama: Path) -> None:
     assert all(line.split(" >=")[1] in WORDS for line in lines(names.with_name("texts.txt")))
 
 
-def test_long_answers_are_no_synonyms(names: Path, llama: Path) -> None:
+def test_long_answers_are_not_synonyms(names: Path, llama: Path) -> None:
     more = ("--max-new-tokens", 40, "--attempts", 1, "--temperature", 0)
     status = generation.main(SYNONYM, CONFIGS, arguments(names, llama, *more))
     assert status == 1

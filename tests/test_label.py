@@ -146,7 +146,7 @@ def counted(log: Path) -> int:
 # --- results -------------------------------------------------------------------
 
 
-def test_the_same_rows_as_one_by_one_and_every_reader_reads_them(
+def test_rows_equal_single_images_and_every_reader_can_read_them(
     three: Machines, crops: Path, expected: dict[str, Any], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -195,7 +195,7 @@ def test_the_same_rows_as_one_by_one_and_every_reader_reads_them(
 
 
 @pytest.mark.cluster
-def test_what_was_mended_is_tried_again_and_other_settings_replace_it(
+def test_repaired_images_are_tried_again_and_other_settings_replace_results(
     three: Machines, crops: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / "in.tar"
@@ -258,7 +258,7 @@ def parts(out: Path) -> int:
     return len(list((out / "labels").rglob("*.parquet")))
 
 
-def test_a_worker_that_is_killed_costs_what_it_held(
+def test_a_killed_worker_costs_only_its_parts(
     three: Machines, crops: Path, expected: dict[str, Any], tmp_path: Path
 ) -> None:
     out, log = tmp_path / "out", tmp_path / "log"
@@ -277,7 +277,7 @@ def test_a_worker_that_is_killed_costs_what_it_held(
     assert 24 < counted(log) <= 24 + 2 * OPTIONS.part_size  # the worker's parts, no more
 
 
-def test_a_machine_that_vanishes_costs_what_it_held(
+def test_a_lost_machine_costs_only_its_parts(
     three: Machines, crops: Path, expected: dict[str, Any], tmp_path: Path
 ) -> None:
     out, log = tmp_path / "out", tmp_path / "log"
@@ -291,7 +291,7 @@ def test_a_machine_that_vanishes_costs_what_it_held(
     assert counted(log) <= 24 + 4 * OPTIONS.part_size
 
 
-def test_a_driver_that_is_killed_is_continued_by_the_same_command(
+def test_the_same_command_resumes_after_a_killed_driver(
     three: Machines, crops: Path, expected: dict[str, Any], tmp_path: Path
 ) -> None:
     out, log = tmp_path / "out", tmp_path / "log"
@@ -315,7 +315,7 @@ def test_a_driver_that_is_killed_is_continued_by_the_same_command(
     assert counted(log) <= 24 + 3 * 2 * OPTIONS.part_size  # two parts a worker were under way
 
 
-def test_a_destination_that_cannot_be_written_ends_the_run_which_then_goes_on(
+def test_an_unwritable_destination_stops_the_run_which_can_resume(
     three: Machines, crops: Path, expected: dict[str, Any], tmp_path: Path
 ) -> None:
     out, log = tmp_path / "out", tmp_path / "log"
@@ -337,7 +337,7 @@ def test_too_many_errors_stop_the_run(three: Machines, tmp_path: Path) -> None:
         run(tmp_path, tmp_path / "out", tmp_path / "log", options=replace(ONE, max_errors=3, limit_rate=500))
 
 
-def test_a_full_disk_leaves_no_half_file(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_partial_file(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
@@ -551,7 +551,7 @@ def test_s3_to_s3_without_a_secret_anywhere(
             assert SECRET.encode() not in path.read_bytes(), path
 
 
-def test_secrets_in_addresses_are_refused_and_not_repeated(tmp_path: Path) -> None:
+def test_secrets_in_addresses_are_rejected_and_not_repeated(tmp_path: Path) -> None:
     for address in (f"https://me:{SECRET}@a.example/x.txt", f"s3://b/x?token={SECRET}", f"https://a:{SECRET}@b@c/x"):
         with pytest.raises(ItaclipError, match="credentials in the environment") as told:
             checked_address(address, "SOURCE")
@@ -561,14 +561,14 @@ def test_secrets_in_addresses_are_refused_and_not_repeated(tmp_path: Path) -> No
     assert "GET http://h/x failed" in redacted(text)
 
 
-def test_a_report_tells_rate_share_and_time_left() -> None:
+def test_a_report_shows_rate_share_and_time_left() -> None:
     report = LabelReport(
         1000, 10, kept=0, finished=4, done=400, failed=3, busy=150.0, workers=2, gpu=True, seconds=100.0
     )
     assert told(report) == "400/1000 images, 4.0 images/s, GPU workers 75% busy, 3 failed, 150 s left"
 
 
-def test_all_workers_together_keep_to_a_rate() -> None:
+def test_all_workers_together_respect_a_rate_limit() -> None:
     limiter = RateLimiter(100)
     assert limiter.reserve(50) == pytest.approx(0, abs=0.01)
     assert limiter.reserve(25) == pytest.approx(0.5, abs=0.05)
@@ -608,7 +608,7 @@ def test_bad_options(crops: Path, tmp_path: Path, options: tuple[str, ...], mess
         program(["label", str(crops), "--classes", "cat", "--model", "demo", "--out", str(tmp_path / "out"), *options])
 
 
-def test_without_the_extra_the_error_names_it() -> None:
+def test_a_missing_extra_is_named() -> None:
     code = (
         "import sys; sys.modules['ray'] = None\n"
         "import itaclip\n"
@@ -656,7 +656,7 @@ def tiny(folder: Path, kind: str, count: int) -> str:
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("kind", ["glob", "table", "archive"])
-def test_the_driver_stays_as_it_is_with_a_hundred_thousand_entries(tmp_path: Path, kind: str) -> None:
+def test_the_driver_s_memory_does_not_grow_with_a_hundred_thousand_entries(tmp_path: Path, kind: str) -> None:
     few, many = tiny(tmp_path, kind, 1000), tiny(tmp_path, kind, 100_000)
     command = [sys.executable, "-c", MEMORY, str(tmp_path), few, few, many]  # a second start of Ray takes some, too
     found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)

@@ -38,7 +38,7 @@ def maps(out: Path) -> list[Path]:
     return sorted(path for path in out.rglob("*.npz") if not path.name.startswith("."))
 
 
-def test_killed_and_continued(images: Path, tmp_path: Path) -> None:
+def test_killed_and_resumed(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, str(ROOT / "tools/make_masks.py"), "--images", str(images), "--source", "felzenszwalb",
                "--out", str(out), "--jobs", "1"]  # fmt: skip
@@ -61,7 +61,7 @@ def test_killed_and_continued(images: Path, tmp_path: Path) -> None:
     assert np.array_equal(MaskFolder(out)(read_image(images / "deep/007.jpg"), "deep/007.jpg"), expected)
 
 
-def test_one_bad_image_does_not_end_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_bad_image_does_not_stop_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a", "c"):
         Image.new("RGB", (40, 30)).save(tmp_path / f"{name}.png")
     (tmp_path / "b.jpg").write_bytes(b"no image")

@@ -163,7 +163,7 @@ def website(photo: Path) -> Iterator[str]:
     server.server_close()
 
 
-def test_addresses_are_fetched_where_allowed(quick: Segmenter, photo: Path, website: str) -> None:
+def test_urls_are_fetched_if_allowed(quick: Segmenter, photo: Path, website: str) -> None:
     segment = ImageSegmentationPipeline(
         quick, quick.prepare(CLASSES), allow_urls=True, largest_download=150_000, timeout=10
     )
@@ -228,7 +228,7 @@ print(segmenter.settings.pamr_steps, segmenter(sys.argv[2]).names)
     assert found.stdout == "0 ('background', 'cloud', 'house', 'balloon')\n"
 
 
-def test_pipeline_and_command_line_take_the_folder(saved: Path, photo: Path, tmp_path: Path) -> None:
+def test_pipeline_and_command_line_accept_the_folder(saved: Path, photo: Path, tmp_path: Path) -> None:
     expected = Segmenter.from_pretrained(saved)(photo)
     assert same(itaclip.pipeline(model=saved)(photo), expected.to_hf())
     from itaclip.command.main import main
@@ -249,7 +249,7 @@ def test_a_configuration_s_segmenter_is_saved_with_its_classes(photo: Path, tmp_
     np.testing.assert_array_equal(loaded(photo).labels, original(photo).labels)
 
 
-def test_a_second_encoder_s_file_is_saved_along(second_weights: str, photo: Path, tmp_path: Path) -> None:
+def test_a_second_encoder_s_file_is_saved_too(second_weights: str, photo: Path, tmp_path: Path) -> None:
     moved = tmp_path / "dino.safetensors"
     shutil.copy(second_weights, moved)
     original = Segmenter("demo", "fast", method="proxyclip", second_encoder=str(moved))
@@ -271,7 +271,7 @@ def test_a_second_encoder_s_file_is_saved_along(second_weights: str, photo: Path
         ({"map_correction": True, "regions": "sam2"}, "regions = 'sam2' cannot be saved"),
     ],
 )
-def test_what_cannot_be_saved_along_is_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_saved_is_rejected(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     segmenter = Segmenter("demo", "fast", **settings)
     with pytest.raises(ItaclipError, match=message):
         segmenter.save_pretrained(tmp_path / "saved")

@@ -36,7 +36,7 @@ def problems(root: Path, config: Path = VOC, full: bool = False) -> dict[str, in
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_sound(voc: Path, capsys: pytest.CaptureFixture[str], full: bool) -> None:
+def test_a_correct_data_set_has_no_problems(voc: Path, capsys: pytest.CaptureFixture[str], full: bool) -> None:
     arguments = ["--config", str(VOC), "--data-root", str(voc), "--workers", "2"]
     assert check.main(arguments + ["--full"] * full) == 0
     output = capsys.readouterr().out
@@ -44,7 +44,7 @@ def test_sound(voc: Path, capsys: pytest.CaptureFixture[str], full: bool) -> Non
     assert ("classes without pixels: tvmonitor" in output) == full
 
 
-def test_all_faults_at_once(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_problems_at_once(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (voc / "JPEGImages/image_0.jpg").write_bytes((voc / "JPEGImages/image_0.jpg").read_bytes()[:700])
     write_mask(voc / "SegmentationClass/image_1.png", np.full((9, 9), 21))
     (voc / "SegmentationClass/image_2.png").unlink()
@@ -70,7 +70,7 @@ def test_all_faults_at_once(voc: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "names without .jpg" in output
 
 
-def test_faults_are_gathered(voc: Path) -> None:
+def test_problems_are_grouped(voc: Path) -> None:
     with (voc / "ImageSets/Segmentation/val.txt").open("a") as file:
         file.writelines(f"missing_{number}\n" for number in range(500))
     content = Config.fromfile(VOC)
@@ -80,7 +80,7 @@ def test_faults_are_gathered(voc: Path) -> None:
     assert len(finding.examples) == 3
 
 
-def test_camera_rotation_counts(voc: Path) -> None:
+def test_exif_orientation_is_applied(voc: Path) -> None:
     image = Image.open(voc / "JPEGImages/image_0.jpg")
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown upright, so the loader turns it
@@ -182,7 +182,7 @@ def test_new_dataset_replaces_nothing(own: Path) -> None:
     assert dataset.reduce_zero_label is True
 
 
-def test_new_dataset_with_faults_writes_nothing(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_new_dataset_with_problems_writes_nothing(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (own / "classes.txt").write_text("ground\nhouse\n")
     assert new_dataset(ROOT / "configs/base.py", arguments(own)) == 1
     assert "outside 0..1" in " ".join(capsys.readouterr().out.split())

@@ -96,13 +96,13 @@ def test_truncated_json(tmp_path: Path) -> None:
         ({"imgWidth": 8, "imgHeight": 6, "objects": [{"label": "road", "polygon": [1, 2]}]}, "not in gtFine format"),
     ],
 )
-def test_strange_json(tmp_path: Path, content: Any, message: str) -> None:
+def test_malformed_json(tmp_path: Path, content: Any, message: str) -> None:
     write_polygons(tmp_path, []).write_text(json.dumps(content))
     with pytest.raises(ItaclipError, match=message):
         convert_cityscapes(tmp_path, None, OPTIONS)
 
 
-def test_strange_id(tmp_path: Path) -> None:
+def test_invalid_id(tmp_path: Path) -> None:
     write_mask(tmp_path / CITY / f"{NAME}_labelIds.png", [[34]])
     with pytest.raises(ItaclipError, match="contains value 34"):
         convert_cityscapes(tmp_path, None, OPTIONS)

@@ -60,7 +60,7 @@ def test_tables_are_gapless_and_in_order() -> None:
     assert np.array_equal(COCO_STUFF.table[is_thing] + 1, COCO_OBJECT.table[is_thing])
 
 
-def test_results_are_no_sources(coco: Path, options: RunOptions) -> None:
+def test_converted_masks_are_not_sources(coco: Path, options: RunOptions) -> None:
     convert_coco(coco, None, COCO_STUFF, options)
     convert_coco(coco, None, COCO_OBJECT, options)
     assert convert_coco(coco, None, COCO_OBJECT, options) == 0
@@ -88,7 +88,7 @@ def test_forced(coco: Path, options: RunOptions) -> None:
 
 
 @pytest.mark.parametrize("how", ["link", "copy"])
-def test_images_beside_masks(coco: Path, tmp_path: Path, how: str) -> None:
+def test_images_next_to_masks(coco: Path, tmp_path: Path, how: str) -> None:
     out = tmp_path / "coco_object"
     for _ in range(2):
         done = run_script("datasets/cvt_coco_object.py", coco, "-o", out, "--images", how, "--workers", 1)
@@ -137,7 +137,7 @@ def test_damaged_png_writes_nothing(coco: Path) -> None:
         (Image.fromarray(np.full((2, 3), 200, np.uint8)), "contains value 200"),
     ],
 )
-def test_strange_maps(coco: Path, options: RunOptions, picture: Image.Image, message: str) -> None:
+def test_invalid_maps(coco: Path, options: RunOptions, picture: Image.Image, message: str) -> None:
     picture.save(coco / "annotations/val2017/000000000139.png")
     with pytest.raises(ItaclipError, match=message):
         convert_coco(coco, None, COCO_STUFF, options)

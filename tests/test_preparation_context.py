@@ -118,7 +118,7 @@ def test_compressed_runs() -> None:
         ({"images": [{"image_id": 1}]}, "file_name"),
     ],
 )  # fmt: skip
-def test_strange_json(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_malformed_json(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ItaclipError, match=message):
         convert_json(tmp_path, write_merged(tmp_path, **changes), OPTIONS)
     assert visible(tmp_path) == ["trainval_merged.json"]
@@ -164,7 +164,7 @@ def test_mats(voc2010: Path) -> None:
     assert lines(voc2010 / LISTS / "val.txt") == ["2008_000002"]
 
 
-def test_mats_of_fewer_classes_need_consent(voc2010: Path) -> None:
+def test_mats_with_fewer_classes_need_allow_missing(voc2010: Path) -> None:
     few = voc2010 / "33_labels.txt"
     few.write_text("".join(f"{number}: {name}\n" for name, number in IDS.items() if name not in ("wood", "bag")))
     mats = voc2010.parent / "trainval"

@@ -132,7 +132,7 @@ def test_results_in_order_and_first_error(workers: int) -> None:
         list(run_jobs(double, range(20), workers))
 
 
-def test_jobs_are_drawn_as_they_are_done() -> None:
+def test_jobs_are_read_as_they_finish() -> None:
     drawn = 0
 
     def jobs() -> Iterator[int]:

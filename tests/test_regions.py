@@ -84,7 +84,7 @@ def test_the_published_layout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lowest", [0, 1])
-def test_written_maps_come_back(lowest: int, tmp_path: Path) -> None:
+def test_written_maps_are_read_back(lowest: int, tmp_path: Path) -> None:
     regions = np.arange(lowest, lowest + 12, dtype=np.int32).reshape(3, 4)
     write_region_map(tmp_path / "deep/a.npz", regions)
     assert np.array_equal(read_region_map(tmp_path / "deep/a.npz"), regions)
@@ -115,7 +115,7 @@ def test_a_folder_finds_masks_by_name(tmp_path: Path) -> None:
     assert source.fingerprint != before
 
 
-def test_what_is_wrong_with_masks(tmp_path: Path) -> None:
+def test_bad_masks_are_reported(tmp_path: Path) -> None:
     source = MaskFolder(tmp_path)
     with pytest.raises(ItaclipError, match=r"x\.jpg: no mask for this image; tried .*x\.npz.*x\.png"):
         source(IMAGE, "x.jpg")

@@ -46,7 +46,7 @@ def resume(demo: Demo, work: Path, *more: str) -> dict[str, Any]:
 # --- real processes, killed ------------------------------------------------------
 
 
-def test_a_dead_process_ends_all_machines_and_one_process_continues(demo: Demo, tmp_path: Path) -> None:
+def test_a_dead_process_stops_all_machines_and_one_process_resumes(demo: Demo, tmp_path: Path) -> None:
     """Two machines; the only process of one is killed. Both end soon and say why; nothing counted is lost."""
     work = tmp_path / "dead"
     machines = two_machines(demo, work, 1)
@@ -65,7 +65,7 @@ def test_a_dead_process_ends_all_machines_and_one_process_continues(demo: Demo, 
     assert resume(demo, work)["run"]["resumed_images"] == before >= 10
 
 
-def test_everything_killed_and_continued(demo: Demo, tmp_path: Path) -> None:
+def test_everything_killed_and_resumed(demo: Demo, tmp_path: Path) -> None:
     work = tmp_path / "killed"
     with killed_at_the_end(running := demo.start(work)):
         wait_until_counted(work, 10, running)
@@ -75,7 +75,7 @@ def test_everything_killed_and_continued(demo: Demo, tmp_path: Path) -> None:
     assert resume(demo, work)["run"]["resumed_images"] == before
 
 
-def test_processes_end_with_their_launcher_and_one_continues(demo: Demo, tmp_path: Path) -> None:
+def test_processes_end_with_their_launcher_and_one_resumes(demo: Demo, tmp_path: Path) -> None:
     """Two processes, then one: no batch that was counted is done again."""
     work = tmp_path / "orphans"
     with killed_at_the_end(running := demo.start(work, 2)):
@@ -89,7 +89,7 @@ def test_processes_end_with_their_launcher_and_one_continues(demo: Demo, tmp_pat
     assert resume(demo, work)["run"]["resumed_images"] == before >= 5
 
 
-def test_a_full_disk_is_told_and_the_run_continues_when_there_is_room(demo: Demo, tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_run_resumes_when_there_is_space(demo: Demo, tmp_path: Path) -> None:
     """The journal meets a limit on file sizes in the middle of a line."""
     work = tmp_path / "full"
     running = demo.start(work, limit_file_size=7000)
@@ -145,13 +145,15 @@ def journal(config: Path) -> Path:
     return path
 
 
-def test_all_counted_means_nothing_is_done_again(unfinished: Path) -> None:
+def test_a_complete_journal_leaves_nothing_to_do(unfinished: Path) -> None:
     assert resumed(unfinished) == 5
     assert resumed(unfinished) == 0  # finished: the next run is a new one
 
 
 @pytest.mark.parametrize("damage", ["torn", "flipped", "empty", "noise"])
-def test_damaged_lines_are_counted_again(damage: str, unfinished: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_of_damaged_lines_are_evaluated_again(
+    damage: str, unfinished: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Three lines after the first; the numbers stay those of a whole run."""
     path = journal(unfinished)
     content = path.read_bytes()
@@ -179,7 +181,7 @@ def test_damaged_lines_are_counted_again(damage: str, unfinished: Path, caplog: 
      ("model.model_name=demo", "settings, weights, image tower"),
      ("test_dataloader.dataset.pipeline.1.interpolation=nearest", "data set")],
 )  # fmt: skip
-def test_another_evaluation_is_not_continued_and_says_what_differs(
+def test_another_evaluation_is_not_resumed_and_the_difference_is_reported(
     option: str, part: str, unfinished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     option = option.replace("TEXTS", f"{ROOT}/llm_texts/demo_definitions.txt")
@@ -220,7 +222,7 @@ def test_weights_with_other_content_under_the_same_name_are_noticed(
     assert [name for name in found[0] if found[0][name] != found[1][name]] == ["weights"]
 
 
-def test_changed_files_are_counted_again_and_no_others(unfinished: Path) -> None:
+def test_only_changed_files_are_evaluated_again(unfinished: Path) -> None:
     root = unfinished.parent / "voc"
     mask = np.asarray(Image.open(root / "SegmentationClass/image_2.png")).copy()
     mask[:] = 255
@@ -236,7 +238,7 @@ def test_a_smaller_run_is_the_start_of_a_larger_one(unfinished: Path) -> None:
     assert read_metrics(unfinished.parent / "out")["images"] == 2
 
 
-def test_missing_pictures_are_made(unfinished: Path, tmp_path: Path) -> None:
+def test_missing_overlays_are_written(unfinished: Path, tmp_path: Path) -> None:
     """The evaluation was started without --out; then masks are wanted."""
     masks = tmp_path / "masks"
     masks.mkdir()
@@ -244,12 +246,12 @@ def test_missing_pictures_are_made(unfinished: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in masks.iterdir()) == [f"image_{i}.png" for i in range(4)]
 
 
-def test_no_resume_counts_anew(unfinished: Path) -> None:
+def test_no_resume_starts_over(unfinished: Path) -> None:
     assert resumed(unfinished, "--no-resume") == 0
     assert not (unfinished.parent / "out/journal").exists()
 
 
-def test_mended_images_are_all_that_is_evaluated_again(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_repaired_images_are_evaluated_again(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = config.parent / "voc/JPEGImages/image_4.jpg"
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])  # OpenCV would paint the rest grey
@@ -260,7 +262,7 @@ def test_mended_images_are_all_that_is_evaluated_again(config: Path, capsys: pyt
     assert read_metrics(config.parent / "out")["images"] == 5
 
 
-def test_two_runs_in_one_folder_do_not_meet(unfinished: Path) -> None:
+def test_two_runs_in_one_folder_do_not_interfere(unfinished: Path) -> None:
     """Files of the same key are united, each batch counted once; files of other keys are left."""
     path = journal(unfinished)
     lines = path.read_bytes().splitlines(keepends=True)
@@ -302,7 +304,7 @@ def test_a_journal_that_cannot_be_written_names_its_file(tmp_path: Path) -> None
         Journal(tmp_path / "journal", {}).write("batch", Entry([], [], 0.0))
 
 
-def test_names_of_pictures_stay_in_their_folder(tmp_path: Path) -> None:
+def test_output_names_stay_in_their_folder(tmp_path: Path) -> None:
     dataset = type("Dataset", (), {"data_prefix": {"img_path": str(tmp_path / "images")}})()
     inside = tmp_path / "images/sub/a.jpg"
     inside.parent.mkdir(parents=True)

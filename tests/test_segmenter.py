@@ -71,7 +71,7 @@ model = dict(pamr_steps=2, slide_stride=56)
             np.testing.assert_array_equal(np.asarray(opened), expected)
 
 
-def test_paths_arrays_and_pictures_are_the_same_image(quick: Segmenter, photo: Path, tmp_path: Path) -> None:
+def test_paths_arrays_and_pil_images_give_the_same_result(quick: Segmenter, photo: Path, tmp_path: Path) -> None:
     quick.set_classes(CLASSES)
     array = read_image(photo)
     Image.fromarray(array).save(tmp_path / "photo.png")
@@ -114,7 +114,7 @@ def test_classes_change_without_loading_again(quick: Segmenter, photo: Path) -> 
     assert result.areas["house"] > 0.05
 
 
-def test_a_call_can_have_classes_and_settings_of_its_own(quick: Segmenter, photo: Path) -> None:
+def test_a_call_can_have_its_own_classes_and_settings(quick: Segmenter, photo: Path) -> None:
     quick.set_classes(CLASSES)
     other = quick.prepare(["house", "fire"], background=False)
     assert quick(photo, other).names == ("house", "fire")
@@ -143,7 +143,7 @@ def test_threads_do_not_mix_their_classes(quick: Segmenter, photo: Path) -> None
         np.testing.assert_array_equal(found[i].labels, expected)
 
 
-def test_definitions_move_their_class_alone(quick: Segmenter) -> None:
+def test_definitions_change_only_their_class(quick: Segmenter) -> None:
     plain = quick.prepare(["cat, kitten", "sofa"])
     told = quick.prepare(["cat, kitten", "sofa"], definitions={"Kitten": "a small furry animal"})
     changed = ~torch.isclose(plain.bank.features, told.bank.features).all(dim=1)
@@ -175,7 +175,7 @@ def test_bad_class_lists(quick: Segmenter, classes: Any, options: dict[str, Any]
         quick.prepare(classes, **options)
 
 
-def test_unusual_names_are_taken_with_a_word_of_warning(quick: Segmenter, photo: Path, caplog: Any) -> None:
+def test_unusual_names_are_accepted_with_a_warning(quick: Segmenter, photo: Path, caplog: Any) -> None:
     with caplog.at_level(logging.WARNING):
         vocabulary = quick.prepare(["кошка", "a cat " * 60, "猫"])
         quick.prepare(["cat"], background=False)
@@ -197,7 +197,7 @@ def bomb(path: Path) -> Path:
     return path
 
 
-def test_bad_images_are_told_by_name(quick: Segmenter, photo: Path, tmp_path: Path) -> None:
+def test_bad_images_are_reported_by_name(quick: Segmenter, photo: Path, tmp_path: Path) -> None:
     quick.set_classes(CLASSES)
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "empty.png").write_bytes(b"")
@@ -252,7 +252,7 @@ def test_no_classes_yet() -> None:
         Segmenter("demo", pamr_step=1)
 
 
-def test_results_tell_areas_masks_scores_and_pictures(quick: Segmenter, photo: Path, tmp_path: Path) -> None:
+def test_results_have_areas_masks_scores_and_overlays(quick: Segmenter, photo: Path, tmp_path: Path) -> None:
     quick.set_classes(CLASSES)
     result = quick(photo)
     assert sum(result.areas.values()) == pytest.approx(1)
@@ -282,7 +282,7 @@ def test_results_tell_areas_masks_scores_and_pictures(quick: Segmenter, photo: P
     assert "house" in repr(result)
 
 
-def test_coco_export_gives_the_masks_back(quick: Segmenter, photo: Path) -> None:
+def test_coco_export_reproduces_the_masks(quick: Segmenter, photo: Path) -> None:
     from pycocotools import mask as rle
 
     quick.set_classes(CLASSES)

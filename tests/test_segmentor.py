@@ -72,7 +72,7 @@ PUBLISHED_FORMS = {  # ITACLIP's five configurations: what they set, paths aside
 
 
 @pytest.mark.parametrize("name", PUBLISHED_FORMS)
-def test_the_five_published_forms_work_as_they_are(name: str, tiny_weights: Path) -> None:
+def test_the_five_published_configurations_work_unchanged(name: str, tiny_weights: Path) -> None:
     """None of them sets `background`: `dataset_name` implies it, and the texts fit the classes."""
     texts = {"voc21": "definitions", "context60": "definitions", "coco_object": "synonyms", "coco_stuff": "definitions",
              "cityscapes": "synonyms"}[name]  # fmt: skip
@@ -93,14 +93,14 @@ def test_the_five_published_forms_work_as_they_are(name: str, tiny_weights: Path
     assert encoded
 
 
-def test_dataset_names_that_are_none_are_refused(options: dict[str, Any]) -> None:
+def test_unknown_dataset_names_are_rejected(options: dict[str, Any]) -> None:
     with pytest.raises(ItaclipError, match=r"dataset_name = 'voc': expected one of voc21, .*Did you mean 'voc21'"):
         MODELS.build(dict(type="ITACLIPSegmentor", **{**options, "dataset_name": "voc"}))
     with pytest.raises(ItaclipError, match=r"background = True: dataset_name = 'cityscapes' implies False"):
         MODELS.build(dict(type="ITACLIPSegmentor", **{**options, "dataset_name": "cityscapes", "background": True}))
 
 
-def test_inference_model_takes_files_arrays_and_lists(segmentor: ITACLIPSegmentor) -> None:
+def test_inference_model_accepts_files_arrays_and_lists(segmentor: ITACLIPSegmentor) -> None:
     by_path = segment(segmentor, str(IMAGE))
     array = cv2.imread(str(IMAGE))
     height, width = array.shape[:2]
@@ -114,7 +114,7 @@ def test_inference_model_takes_files_arrays_and_lists(segmentor: ITACLIPSegmento
     assert (several[0].pred_sem_seg.data == by_path.pred_sem_seg.data).float().mean() > 0.999
 
 
-def test_test_step_takes_a_batch_of_mixed_sizes(segmentor: ITACLIPSegmentor) -> None:
+def test_test_step_accepts_a_batch_of_mixed_sizes(segmentor: ITACLIPSegmentor) -> None:
     generator = torch.Generator().manual_seed(0)
     images = [torch.randint(0, 256, (3, h, w), dtype=torch.uint8, generator=generator)
               for h, w in ((224, 224), (250, 300), (33, 17))]  # fmt: skip
@@ -174,7 +174,7 @@ def write(path: Path, kind: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["colour", "grey", "alpha", "16-bit", "palette", "rotated"])
-def test_every_kind_of_image_file_is_seen_upright_and_in_colour(
+def test_every_kind_of_image_file_is_read_upright_and_in_colour(
     kind: str, segmentor: ITACLIPSegmentor, tmp_path: Path
 ) -> None:
     upright = write(tmp_path / "image.png", kind)
@@ -195,7 +195,7 @@ def test_grey_and_alpha_arrays(channels: int, segmentor: ITACLIPSegmentor) -> No
 
 
 @pytest.mark.parametrize("shape", [(3, 0, 10), (3, 10, 0), (2, 10, 10), (10, 10)])
-def test_images_without_pixels_or_with_odd_channels_are_refused(
+def test_images_without_pixels_or_with_other_channels_are_rejected(
     shape: tuple[int, ...], segmentor: ITACLIPSegmentor
 ) -> None:
     with pytest.raises(ItaclipError, match="image of shape"):

@@ -54,7 +54,7 @@ def test_own_files(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "has 1 of 2 lines" in capsys.readouterr().out
 
 
-def test_remarks_keep_nothing_from_being_used(own: Path) -> None:
+def test_remarks_are_not_errors(own: Path) -> None:
     (own / "my_synonyms.txt").write_text("cat >=Sure, here is a word: feline\ndog >=dog\n")
     assert main(ROOT, arguments(own)) == 0
     remarks = check_texts(own / "names.txt", own / "my_synonyms.txt", True, SYNONYM)

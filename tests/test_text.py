@@ -119,7 +119,7 @@ def test_many_prompts_keep_their_order(tiny_text: TextEncoder) -> None:
         assert torch.allclose(together[i], tiny_text([prompts[i]])[0], atol=1e-5)
 
 
-def test_texts_longer_than_the_context_are_cut_and_said(
+def test_texts_longer_than_the_context_are_truncated_with_a_warning(
     tiny_text: TextEncoder, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):

@@ -67,7 +67,7 @@ def test_other_weights_never_share(tiny_clip: CLIP, tmp_path: Path, tiny_state: 
 
 
 @pytest.mark.parametrize("damage", ["truncated", "bit flipped", "emptied", "another text's file", "no safetensors"])
-def test_damaged_files_are_noticed_and_made_again(
+def test_damaged_files_are_noticed_and_replaced(
     tiny_clip: CLIP, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = ensemble(TextEncoder(tiny_clip, TextCache(tmp_path)), WORDS)

@@ -79,7 +79,7 @@ def test_benchmark_of_growth_and_pamr(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "p.json").read_text())["largest_difference"] < 1e-4
 
 
-def test_check_weights_tells_other_weights_apart() -> None:
+def test_check_weights_detects_other_weights() -> None:
     done = run_tool("check_weights.py", "--weights", "demo", "--recorded")
     assert done.returncode == 2
     assert "features of 64 channels" in done.stderr

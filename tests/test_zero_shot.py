@@ -43,7 +43,7 @@ def test_recordings_leave_nothing_uncompared(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_wrong_parameter_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_parameter_is_detected(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = dict(np.load(GOLDEN / f"{name}_seed0.npz"))
     right = recorded.make_state
 
@@ -58,7 +58,7 @@ def test_a_wrong_parameter_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -
     assert "loss_case/loss_mask" not in failed
 
 
-def test_check_reference_takes_the_recordings() -> None:
+def test_check_reference_accepts_the_recordings() -> None:
     done = run_tool("check_reference.py", GOLDEN / "clip_rc_seed0.npz")
     assert done.returncode == 0, done.stderr
     assert "recovery_loss_q" in done.stdout
@@ -75,7 +75,7 @@ def test_check_reference_takes_the_recordings() -> None:
     image_size=st.integers(6, 20), size=st.tuples(st.integers(5, 18), st.integers(5, 18)),
     per_step=st.integers(1, 2000), ignored=st.floats(0, 1),
 )  # fmt: skip
-def test_losses_and_gradients_equal_plain_ones(
+def test_losses_and_gradients_equal_the_plain_implementation(
     seed: int,
     classes: int,
     grid: tuple[int, int],
@@ -100,7 +100,7 @@ def test_losses_and_gradients_equal_plain_ones(
     torch.testing.assert_close(fast.accuracy, plain.accuracy, rtol=1e-6, atol=1e-4)
 
 
-def test_losses_hold_no_mask_of_the_batch() -> None:
+def test_losses_store_no_mask_of_the_batch() -> None:
     logits = torch.randn(2, 64, 8, 8, requires_grad=True)
     labels = torch.randint(0, 64, (2, 256, 256))
     kept: list[int] = []
@@ -267,12 +267,12 @@ def test_pseudo_labels_are_the_best_unseen_class_of_every_pixel() -> None:
         (["a", "b", "c"], None, "no seen classes"),
     ],
 )
-def test_bad_splits_are_refused(unseen: list[Any], seen: list[Any] | None, message: str) -> None:
+def test_bad_splits_are_rejected(unseen: list[Any], seen: list[Any] | None, message: str) -> None:
     with pytest.raises(ItaclipError, match=message):
         ClassSplit.of("abc", unseen, seen)
 
 
-def test_bad_settings_are_refused() -> None:
+def test_bad_settings_are_rejected() -> None:
     for options, message in (
         ({"mode": "induction"}, "mode = 'induction'.*inductive"),
         ({"unseen": ()}, "needs unseen classes"),
@@ -302,7 +302,7 @@ def test_seen_classes_are_shifted_but_not_after_self_training() -> None:
     assert torch.allclose(scores["fully"], scores["transductive"] - 0.1)
 
 
-def test_clip_rc_takes_windows_of_its_size_only() -> None:
+def test_clip_rc_accepts_only_windows_of_its_size() -> None:
     with pytest.raises(ItaclipError, match="24 x 32 pixels: CLIP-RC requires 32 x 32"):
         small_model("clip_rc").eval().predict(torch.zeros(1, 3, 24, 40))
     with pytest.raises(ItaclipError, match="24 x 32 pixels"):

@@ -44,7 +44,7 @@ def published_like(name: str) -> tuple[dict[str, torch.Tensor], Any]:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_published_names_load_and_dead_ones_are_reported(name: str, tmp_path: Path) -> None:
+def test_published_names_load_and_unused_ones_are_reported(name: str, tmp_path: Path) -> None:
     state, recording = published_like(name)
     path = tmp_path / "published.pth"
     meta = {"CLASSES": recording.split.classes, "PALETTE": [[0, 0, 0]] * 6, "iter": 20000, "config": "x = 1"}
@@ -60,7 +60,7 @@ def test_published_names_load_and_dead_ones_are_reported(name: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_misfits_are_counted_and_named(name: str) -> None:
+def test_mismatches_are_counted_and_named(name: str) -> None:
     state, recording = published_like(name)
     method, network = recording.method, recording.network
     other = published_like(METHODS[1 - METHODS.index(name)])[0]
@@ -88,7 +88,7 @@ def test_a_checkpoint_without_recovery_decoder_serves_inference(caplog: pytest.L
         load_parameters(recording.network, broken, recording.method, "x.pth")
 
 
-def test_classes_out_of_order_are_refused(tmp_path: Path) -> None:
+def test_classes_out_of_order_are_rejected(tmp_path: Path) -> None:
     model = small_model("cascade_clip")
     names = list(model.split.classes)
     swapped = [*names[:3], names[4], names[3], *names[5:]]
@@ -106,7 +106,7 @@ def test_classes_out_of_order_are_refused(tmp_path: Path) -> None:
         model.load(elsewhere, same_classes=True)
 
 
-def test_bad_checkpoint_files_are_refused_and_not_executed(tmp_path: Path) -> None:
+def test_bad_checkpoint_files_are_rejected_and_not_executed(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[Any, ...]:
             return os.system, (f"touch {tmp_path}/executed",)
@@ -162,7 +162,7 @@ def test_prompts_are_the_published_ones(tiny_text: TextEncoder) -> None:
     torch.testing.assert_close(found, F.normalize(each.mean(1), dim=-1))
 
 
-def test_embeddings_are_kept_on_disk(tiny_clip: CLIP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embeddings_are_cached_on_disk(tiny_clip: CLIP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = class_embeddings(TextEncoder(tiny_clip, TextCache(tmp_path)), ("cat", "cup"), "single")
     encode = TextEncoder.forward
     monkeypatch.setattr(TextEncoder, "forward", lambda *_: pytest.fail("encoded again"))

@@ -124,7 +124,7 @@ def test_processes_share_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
         assert both == whole[4 * step : 4 * step + 4]
 
 
-def test_augmentation_depends_on_the_ticket_alone(folder: Path) -> None:
+def test_augmentation_depends_only_on_the_sample_key(folder: Path) -> None:
     config = load_config(small_config(folder))
     dataset = ReplayableDataset(config.train_dataloader.dataset.dataset)
     a, b = (3, 0, 17), (3, 0, 18)
@@ -188,7 +188,7 @@ def test_training_is_deterministic_for_a_seed(folder: Path, tmp_path: Path, whol
                            whole_run["backbone.prompt_proj.bias"])  # fmt: skip
 
 
-def test_checkpoints_are_kept_as_told(folder: Path, whole_run: dict[str, torch.Tensor]) -> None:
+def test_checkpoints_are_kept_as_configured(folder: Path, whole_run: dict[str, torch.Tensor]) -> None:
     assert sorted(path.name for path in (folder / "whole").glob("*.pth")) == ["iter_4.pth", "iter_6.pth"]
     meta = read_checkpoint(folder / "whole/iter_6.pth").content["meta"]
     assert (meta["iter"], meta["mode"], meta["method"]) == (6, "inductive", "Cascade-CLIP")
@@ -278,7 +278,7 @@ def test_a_checkpoint_is_tested_and_reported(
     assert "hIoU" in capsys.readouterr().out
 
 
-def test_unreadable_images_end_neither_training_nor_test(
+def test_unreadable_images_stop_neither_training_nor_test(
     folder: Path, tmp_path: Path, whole_run: dict[str, torch.Tensor], caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copytree(folder / "training", tmp_path / "training")
@@ -358,7 +358,7 @@ def test_programs_explain_bad_input(folder: Path, tmp_path: Path, whole_run: dic
         training.main("", [str(config), "--work-dir", str(folder / "whole"), "--resume", "--seed", "1"])
 
 
-def test_masks_with_strange_labels_are_refused_before_training(folder: Path, tmp_path: Path) -> None:
+def test_masks_with_invalid_labels_are_rejected_before_training(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "training", tmp_path / "training")
     for path in (tmp_path / "training/SegmentationSeen").iterdir():
         Image.fromarray(np.full_like(np.asarray(Image.open(path)), 77)).save(path)

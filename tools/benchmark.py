@@ -114,9 +114,7 @@ def main() -> int:
         metavar="METHOD",
         help="only seconds per window of these methods; ratios are relative to the first",
     )
-    parser.add_argument(
-        "--growth", action="store_true", help="only seconds as a function of image size, queries and stride"
-    )
+    parser.add_argument("--growth", action="store_true", help="only seconds by image size, queries and stride")
     parser.add_argument("--gpu-memory", action="store_true", help="only the memory needed on a GPU, from tensor shapes")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     args = parser.parse_args()
