@@ -1,4 +1,4 @@
-"""`tools/eval_all.py`: cells are run once, a failure does not end the rest, every report is written."""
+"""`tools/eval_all.py`: cells run once, a failure does not stop the others, every report is written."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def results(config: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Methods evaluated, in order."""
+    """The evaluated methods, in order."""
     ran: list[str] = []
     evaluate = cells_module.command.main
 
@@ -154,7 +154,7 @@ def test_eval_accepts_method_preset_and_pamr(config: Path, tmp_path: Path) -> No
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     settings = metrics["settings"]
     assert (settings["method"], settings["slide_crop"], settings["pamr_steps"]) == ("naclip", 112, 10)
-    assert settings["logit_scale"] == 33  # --cfg-options have the last word
+    assert settings["logit_scale"] == 33  # --cfg-options override the plan
     assert (metrics["run"]["preset"], metrics["run"]["preset_source"]) == ("common", "this project")
 
 

@@ -1,4 +1,4 @@
-"""MMSegmentation imports beside mmcv-lite; a full mmcv is left alone."""
+"""MMSegmentation can be imported with mmcv-lite; a full mmcv is left alone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_an_existing_extension_is_left_alone() -> None:
         "from itaclip.openmmlab.compiled_ops import ensure_mmcv_ops_import as ensure\n"
         "ensure(); assert sys.modules['mmcv._ext'] is full\n"
     )
-    # only the one module is loaded: the package's __init__ would go on to import mmseg
+    # load only this module: the package's __init__ would also import mmseg
     code = code.replace(
         "from itaclip.openmmlab.compiled_ops import ensure_mmcv_ops_import as ensure\n",
         "import importlib.util, pathlib, itaclip\n"

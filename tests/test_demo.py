@@ -97,7 +97,7 @@ def test_bundled_weights_are_a_small_clip() -> None:
 
 
 def test_the_demo_segments_unseen_scenes(tmp_path: Path) -> None:
-    """Eight held-out scenes in full; chance is below 5 %."""
+    """Eight complete held-out scenes; chance level is below 5 %."""
     status = main(["--config", str(ROOT / "configs/cfg_demo.py"), "--data-root", str(tmp_path / "demo"),
                    "--work-dir", str(tmp_path), "--limit", "8"])  # fmt: skip
     assert status == 0

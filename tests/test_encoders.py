@@ -1,4 +1,4 @@
-"""Second encoders: the same features as timm and transformers give, from every kind of file."""
+"""Second encoders: the same features as from timm and transformers, from every kind of file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SMALL: dict[str, Any] = {
 
 
 def shaken(model: nn.Module) -> nn.Module:
-    """Random weights of a size that makes every part count."""
+    """Random weights, large enough for every part to matter."""
     torch.manual_seed(0)
     for parameter in model.parameters():
         parameter.data.copy_(torch.randn_like(parameter) * 0.1 + (0.5 if parameter.ndim == 1 else 0))
@@ -64,7 +64,7 @@ def dinov3(qkv_bias: bool = False) -> nn.Module:
 
 
 def eva02() -> nn.Module:
-    """Keys, queries and values in matrices of their own, rotated."""
+    """A model with separate key, query and value matrices and rotary positions."""
     small = {**SMALL, "qkv_fused": False, "swiglu_mlp": True, "scale_mlp": True, "use_rot_pos_emb": True}
     return shaken(Eva(**small, ref_feat_shape=(8, 8), global_pool="token"))
 
@@ -75,14 +75,14 @@ KINDS: dict[str, Callable[[], nn.Module]] = {
 
 
 def clip_pixels(*shape: int) -> tuple[Tensor, Tensor]:
-    """The same images as CLIP gets them and as DINO gets them."""
+    """The same images normalised for CLIP and for DINO."""
     rgb = torch.rand(*shape, generator=torch.Generator().manual_seed(1)) * 255
     mean, std, own_mean, own_std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD, IMAGENET_MEAN, IMAGENET_STD))
     return (rgb - mean) / std, (rgb / 255 - own_mean) / own_std
 
 
 def oracle(model: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens by timm's forward, q + k as hooks see them; B x N x C, patches only."""
+    """Tokens from timm's forward pass, and q + k from hooks; B x N x C, patches only."""
     seen: dict[str, Tensor] = {}
     attention = model.blocks[-1].attn
     hook = attention.register_forward_pre_hook(lambda _, arguments: seen.update(x=arguments[0]))
@@ -203,7 +203,7 @@ def test_the_layout_in_the_metadata_wins(tmp_path: Path) -> None:
     told = {"architecture": json.dumps({k: v for k, v in {**SMALL, "num_heads": 4}.items() if k != "num_classes"})}
     save_file(state_of(model), tmp_path / "four_heads.safetensors", metadata=told)
     assert same_features(load_second_encoder(str(tmp_path / "four_heads.safetensors")), model)
-    save_file(state_of(model), tmp_path / "untold.safetensors")  # taken for two heads of 64
+    save_file(state_of(model), tmp_path / "untold.safetensors")  # inferred as two heads of 64 channels
     assert not same_features(load_second_encoder(str(tmp_path / "untold.safetensors")), model)
 
 
@@ -260,7 +260,7 @@ def test_a_named_architecture_with_a_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_named_model_is_found_in_the_weights_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under the name that the publisher gave it, in the folder for weights."""
+    """In the weights folder, under the published file name."""
     torch.manual_seed(0)
     model = timm.create_model("vit_small_patch16_224.dino", pretrained=False, dynamic_img_size=True)
     torch.save(model.state_dict(), tmp_path / "dino_deitsmall16_pretrain.pth")
@@ -452,7 +452,7 @@ def test_nothing_waits_for_the_host(kind: str, dtype: str) -> None:
     with pretended_gpu(), Copies() as copies:
         pixels = torch.empty(2, 3, 64, 96, device="cuda")
         on_gpu(encoder)(pixels)
-        copies.found.clear()  # rotary tables are made once for a grid
+        copies.found.clear()  # rotary tables are computed once per grid
         features = encoder(pixels)
         assert features.tokens is not None
         assert features.tokens.device.type == "cuda"

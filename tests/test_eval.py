@@ -77,7 +77,7 @@ def test_everything_is_written_and_the_numbers_are_iou_metrics(
 
     overlays = sorted((tmp_path / "overlays").iterdir())
     assert [p.name for p in overlays] == ["image_0.png", "image_1.png", "image_2.png"]
-    with Image.open(overlays[0]) as picture:  # image, truth, result and a legend, side by side
+    with Image.open(overlays[0]) as picture:  # image, ground truth, prediction and legend, side by side
         assert picture.width > 3 * 60
         assert picture.height >= 40
     assert Image.open(tmp_path / "masks/image_0.png").mode == "P"
@@ -90,7 +90,7 @@ def test_everything_is_written_and_the_numbers_are_iou_metrics(
 def test_overlays_show_images_in_the_orientation_of_their_labels(
     loader: str, config: Path, voc_like: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """mmcv turns an image as the camera noted down, unless told not to; a mask it never turns."""
+    """mmcv applies the EXIF orientation to images unless disabled, and never to masks."""
     root = voc_like([(40, 60)] * 8)
     panels = []
     for i in range(8):
@@ -192,7 +192,7 @@ def test_class_files_of_other_data_sets_are_rejected(config: Path, voc_like: Cal
 @pytest.mark.parametrize("name", ["voc", "voc20", "context", "context59", "coco_stuff", "coco_object", "cityscapes",
                                   "ade20k", "demo"])  # fmt: skip
 def test_shipped_configurations_are_complete(name: str) -> None:
-    """Each loads, its class file has the data set's classes in order, its texts fit."""
+    """Each one loads, its class file matches the data set's classes, and its texts match the class file."""
     path = ROOT / f"configs/cfg_{name}.py"
     config = load_config(path)
     model = config.model

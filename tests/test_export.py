@@ -1,4 +1,4 @@
-"""A result in the formats of other programs, read back by those programs where they are installed."""
+"""Results in the formats of other programs, read back by those programs if they are installed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def result(quick: Segmenter, demo_root: Path) -> Result:
 
 
 def filled(polygons: list[Polygon], shape: tuple[int, int]) -> Mask:
-    """Pixels whose centres lie inside, by crossings of a line to the left."""
+    """Pixels whose centres lie inside, by counting crossings of a ray to the left."""
     y, x = np.mgrid[: shape[0], : shape[1]] + 0.5
     inside = np.zeros(shape, bool)
     for polygon in polygons:
@@ -53,7 +53,7 @@ def area(ring: NDArray[np.int32]) -> float:
 
 
 def edges_meet(polygon: Polygon) -> bool:
-    """Whether edges cross, or share more than the corner between neighbours; the slow way, edge by edge."""
+    """Whether edges cross or share more than the corner between neighbours; a slow check, edge by edge."""
     edges = [
         (tuple(a), tuple(b), number, i, len(ring))
         for number, ring in enumerate(polygon)
@@ -146,7 +146,7 @@ def test_a_bad_tolerance_is_rejected(result: Result, tolerance: float) -> None:
 
 
 def decode_brush(data: list[int], height: int, width: int) -> Mask:
-    """What Label Studio's editor makes of run lengths: a reader of the stream, value by value."""
+    """Decode run lengths like Label Studio's editor: read the stream value by value."""
     bits = "".join(f"{byte:08b}" for byte in data)
     place = 0
 
@@ -220,7 +220,7 @@ def test_supervision_gets_masks_names_and_scores(result: Result) -> None:
         assert detections.confidence[n] == pytest.approx(result.score_map(str(name))[mask].mean(), abs=1e-6)
         rows, columns = np.nonzero(mask)
         box = [columns.min(), rows.min(), columns.max(), rows.max()]
-        np.testing.assert_allclose(detections.xyxy[n], box, atol=1)  # whether the last pixel counts is theirs to say
+        np.testing.assert_allclose(detections.xyxy[n], box, atol=1)  # conventions for the last pixel differ
     painted = sv.MaskAnnotator(opacity=1).annotate(result.image.copy(), detections)
     assert (painted != result.image).any()
     assert len(detections[detections.class_id == 2]) == 1

@@ -1,4 +1,4 @@
-"""Texts from chat models: what answers are taken, and what becomes of the others."""
+"""Texts from chat models: which answers are accepted, and what happens to the others."""
 
 from __future__ import annotations
 
@@ -98,15 +98,15 @@ def test_accepted_answers_can_be_read_back(answer: str, task: Task) -> None:
         assert ">=" not in text
 
 
-# --- a server of every mood --------------------------------------------------
+# --- a server with every kind of answer --------------------------------------
 
 Answer = Callable[[str, int], "str | int | None"]
 
 
 class Server:
-    """Answers ``/v1/chat/completions`` by a function of (class, times asked).
+    """Answers ``/v1/chat/completions`` with a function of (class, number of requests).
 
-    It gives a text, an HTTP status, or None for rubbish.
+    The function returns a text, an HTTP status, or None for garbage.
     """
 
     def __init__(self, answer: Answer) -> None:
@@ -196,7 +196,7 @@ def test_every_kind_of_answer_and_no_shifted_lines(names: Path, serve: Callable[
     assert lines(out) == [f"{name} >={text}" for name, text in SOUND.items()]
     classes = read_class_names(names, background=True)
     assert read_auxiliary_texts(out, classes, background=True) == tuple(SOUND.values())
-    # the journal has gone; what stays tells where the texts are from, and no token
+    # the journal is deleted; the remaining file describes the origin of the texts, without a token
     assert visible(names.parent) == ["names.txt", "texts.txt", "texts.txt.provenance.json"]
     provenance = json.loads(out.with_name("texts.txt.provenance.json").read_text())
     assert provenance["model"] == "m"
@@ -241,7 +241,7 @@ def test_incomplete_then_resumed(
     better = serve(lambda name, _: SOUND[name])
     with pytest.raises(ItaclipError, match="was started with"):
         generate(names, better, "--seed", 1)
-    # a line torn by a kill costs one answer, and the base URL is part of what must agree
+    # an incomplete line costs one answer, and the base URL must match
     journal = names.with_name("texts.txt.journal.jsonl")
     journal.write_text(journal.read_text().replace(server.url, better.url) + '{"name": "cu')
     assert generate(names, better) == 0

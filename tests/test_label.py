@@ -1,4 +1,4 @@
-"""Collections on Ray: every source, the same rows as one by one, and deaths of every kind."""
+"""Collections on Ray: every source, the same rows as from single images, and crashes of every kind."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 
 
 class Machines:
-    """A cluster of three machines in one."""
+    """A cluster of three simulated machines."""
 
     def __init__(self) -> None:
         quick_to_notice = {"health_check_period_ms": 500, "health_check_failure_threshold": 6}
@@ -54,13 +54,13 @@ class Machines:
         self.address: str = self._cluster.address
 
     def three(self) -> None:
-        """Replace what was removed."""
+        """Replace removed machines."""
         while len(self._others) < 2:
             self._others.append(self._cluster.add_node(**NODE))
         self._cluster.wait_for_nodes()
 
     def remove(self) -> None:
-        """Cut a machine off."""
+        """Disconnect a machine."""
         self._cluster.remove_node(self._others.pop(), allow_graceful=False)
 
     def shutdown(self) -> None:
@@ -73,7 +73,7 @@ def machines(own_cache: None) -> Iterator[Machines]:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_worker_niceness", "0")  # or other work on the machine goes first
+        patch.setenv("RAY_worker_niceness", "0")  # otherwise other work on the machine takes precedence
         made = Machines()
         ray.init(made.address, log_to_driver=False, logging_level="ERROR")
         yield made
@@ -89,7 +89,7 @@ def three(machines: Machines) -> Machines:
 
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
-    """Twenty-four pieces of the drawn town, under names that ask for trouble, and two files that are no images."""
+    """Twenty-four crops of the drawn town, some with problematic names, and two files that are not images."""
     root = tmp_path_factory.mktemp("crops")
     scenes = [Image.open(demo_root / f"JPEGImages/scene_00{i}.jpg") for i in range(4)]
     for n in range(24):
@@ -104,7 +104,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(crops: Path, quick: Segmenter) -> dict[str, Any]:
-    """What `Segmenter` says of each image, one by one."""
+    """The results of `Segmenter` for each image separately."""
     vocabulary = choose(quick)
     return {
         str(path.relative_to(crops)): quick(path, vocabulary)
@@ -132,7 +132,7 @@ def assert_same(found: Iterator[Labels], expected: dict[str, Any], failed: set[s
 
 BAD = {"broken.jpg", "words.png"}
 OPTIONS = LabelOptions(part_size=2, batch=1, threads=1)
-ONE = replace(OPTIONS, workers=1)  # where it is not about several: a worker takes seconds to start
+ONE = replace(OPTIONS, workers=1)  # for tests that need only one: a worker takes seconds to start
 
 
 def run(source: Path | str, out: Path | str, log: Path, delay: float = 0.0, **more: Any) -> itaclip.LabelReport:
@@ -187,7 +187,7 @@ def test_rows_equal_single_images_and_every_reader_can_read_them(
     assert set(masks) == {f"{key}.png" for key in expected}
     np.testing.assert_array_equal(masks["x=1/3.jpg.png"], expected["x=1/3.jpg"].labels)
 
-    # again: nothing to do; other classes never mix in
+    # again: nothing to do; other classes never mix
     again = itaclip.label(crops, CLASSES, out, options=options, **settings)
     assert (again.done, again.kept) == (0, 6)
     with pytest.raises(ItaclipError, match=r"results of another run \(different classes\)"):
@@ -222,7 +222,7 @@ def test_repaired_images_are_tried_again_and_other_settings_replace_results(
     assert (report.done, report.failed) == (4, 0)
     assert [row.key for row in itaclip.read_labels(out)] == [f"in.tar/{n}.jpg" for n in range(4)]
 
-    # other settings replace all that, when asked to; other people's files they never do
+    # other settings replace these results on request, but never foreign files
     (out / "notes.txt").write_text("mine")
     with pytest.raises(ItaclipError, match=r"different part_size"):
         run(source, out, log, options=replace(ONE, part_size=3))
@@ -274,7 +274,7 @@ def test_a_killed_worker_costs_only_its_parts(
     assert killed
     assert_same(itaclip.read_labels(out), expected, BAD)
     assert (report.done, report.failed, report.finished) == (26, 2, 13)
-    assert 24 < counted(log) <= 24 + 2 * OPTIONS.part_size  # the worker's parts, no more
+    assert 24 < counted(log) <= 24 + 2 * OPTIONS.part_size  # only the worker's parts
 
 
 def test_a_lost_machine_costs_only_its_parts(
@@ -287,7 +287,7 @@ def test_a_lost_machine_costs_only_its_parts(
     assert len([node for node in ray.nodes() if node["Alive"]]) == 2
     assert_same(itaclip.read_labels(out), expected, BAD)
     assert report.finished == 13
-    # parts that lay on it finished, but not yet written, are made again too
+    # its finished but unwritten parts are recomputed too
     assert counted(log) <= 24 + 4 * OPTIONS.part_size
 
 
@@ -312,7 +312,7 @@ def test_the_same_command_resumes_after_a_killed_driver(
     assert report.kept == len(before)
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
     assert_same(itaclip.read_labels(out), expected, BAD)
-    assert counted(log) <= 24 + 3 * 2 * OPTIONS.part_size  # two parts a worker were under way
+    assert counted(log) <= 24 + 3 * 2 * OPTIONS.part_size  # two parts per worker were in flight
 
 
 def test_an_unwritable_destination_stops_the_run_which_can_resume(
@@ -377,10 +377,10 @@ def test_folders_and_patterns(crops: Path, tmp_path: Path) -> None:
     odd = tmp_path / "[x]"
     odd.mkdir()
     Image.new("RGB", (3, 3)).save(odd / "[y].png")
-    assert keys(odd / "[y].png") == ["[y].png"]  # a file before a pattern
+    assert keys(odd / "[y].png") == ["[y].png"]  # an existing file wins over a pattern
     for name in (os.fsdecode(b"\xff.png"), "a::b?.png"):
         (odd / name).write_bytes((odd / "[y].png").read_bytes())
-    assert keys(odd) == ["[y].png", "a::b?.png", "\\xff.png"]  # the last one's name is no Unicode
+    assert keys(odd) == ["[y].png", "a::b?.png", "\\xff.png"]  # the last name is not valid Unicode
     with pytest.raises(ItaclipError, match="no such file or folder"):
         keys(tmp_path / "nowhere")
     with pytest.raises(ItaclipError, match=r"contains no image .*with their extension, such as folder/\*\.parquet"):
@@ -401,7 +401,7 @@ def test_lists_of_paths_and_addresses(crops: Path, tmp_path: Path) -> None:
         assert "no such file" in str(found[4].error)
         source = open_source(str(listing))
         units = list(source.units(2))
-        listing.write_text("6.jpg\n" + listing.read_text())  # behind the plan's back
+        listing.write_text("6.jpg\n" + listing.read_text())  # after the plan was made
         changed = [entry for unit in units for entry in source.entries(unit)]
         assert any("has changed since it was first read" in str(entry.error) for entry in changed)
     finally:
@@ -448,7 +448,7 @@ def test_archives(crops: Path, tmp_path: Path) -> None:
         with tarfile.open(tmp_path / f"s-{n:03d}.tar", "w") as tar:
             for name in ("2.jpg", "x=1/3.jpg", "a b/ü0.png"):
                 tar.add(crops / name, name)
-            tar.add(crops / "6.jpg", "2.jpg")  # a name that is there already
+            tar.add(crops / "6.jpg", "2.jpg")  # a name that already exists
             tar.add(ROOT / "README.md", "2.txt")
     inside = ["2.jpg", "x=1/3.jpg", "a b/ü0.png"]
     assert keys(f"{tmp_path}/s-{{000..001}}.tar") == [f"s-00{n}.tar/{name}" for n in range(2) for name in inside]
@@ -469,7 +469,7 @@ def test_archives(crops: Path, tmp_path: Path) -> None:
 def test_tables_and_archives_are_labelled(
     three: Machines, crops: Path, expected: dict[str, Any], tmp_path: Path, kind: str
 ) -> None:
-    """And an archive that was half finished is continued within."""
+    """A partly finished archive is resumed in the middle."""
     names = sorted(expected)[:7]
     if kind == "table":
         contents = [(crops / name).read_bytes() for name in names]
@@ -491,7 +491,7 @@ def test_tables_and_archives_are_labelled(
     found = sorted((tmp_path / "out/labels").rglob("*.parquet"))
     assert len(found) == 4
     found[1].unlink()
-    found[3].unlink()  # the last: whether there are more, nobody knows
+    found[3].unlink()  # the last one: there may be more
     report = run(tmp_path / "in.tar", tmp_path / "out", tmp_path / "log", options=ONE)
     assert (report.done, report.finished) == (3, 1)
     assert_same(itaclip.read_labels(tmp_path / "out"), wanted, set())
@@ -502,7 +502,7 @@ def test_tables_and_archives_are_labelled(
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[dict[str, dict[str, Any]]]:
-    """A server of S3, and what fsspec needs to know of it."""
+    """An S3 server, and the fsspec options for it."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -531,7 +531,7 @@ def test_s3_to_s3_without_a_secret_anywhere(
     patterned = entries("s3://photos/in/**/*.png", storage=bucket)
     assert {entry.key for entry in patterned} == {name for name in names if name.endswith(".png")}
 
-    # a list whose lines hold passwords and tokens, to a host that does not answer, and one that does
+    # a list whose lines contain passwords and tokens, for a host that does not respond and one that does
     url = bucket["s3"]["endpoint_url"].replace("http://", f"http://me:{SECRET}@") + f"/photos/in/{names[0]}?t={SECRET}"
     dead = f"http://me:{SECRET}@127.0.0.1:9/x.jpg?token={SECRET}"
     (tmp_path / "list.txt").write_text(f"{url}\n{dead}\ns3://photos/in/{names[1]}\n")
@@ -634,7 +634,7 @@ print(peaks)
 
 
 def tiny(folder: Path, kind: str, count: int) -> str:
-    """A source of entries that are no images, of two bytes each."""
+    """A source with two-byte entries that are not images."""
     if kind == "table":
         table = folder / f"{count}.parquet"
         pq.write_table(pa.table({"image": [b"no"] * count}), table, row_group_size=max(1000, count // 10))
@@ -658,7 +658,7 @@ def tiny(folder: Path, kind: str, count: int) -> str:
 @pytest.mark.parametrize("kind", ["glob", "table", "archive"])
 def test_the_driver_s_memory_does_not_grow_with_a_hundred_thousand_entries(tmp_path: Path, kind: str) -> None:
     few, many = tiny(tmp_path, kind, 1000), tiny(tmp_path, kind, 100_000)
-    command = [sys.executable, "-c", MEMORY, str(tmp_path), few, few, many]  # a second start of Ray takes some, too
+    command = [sys.executable, "-c", MEMORY, str(tmp_path), few, few, many]  # a second start of Ray takes some too
     found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert found.returncode == 0, found.stderr
     _, (one, before), (hundred, after) = json.loads(found.stdout.splitlines()[-1].replace("(", "[").replace(")", "]"))

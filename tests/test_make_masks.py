@@ -1,4 +1,4 @@
-"""The program that makes region maps: killed and continued, mixed up, fed with bad images."""
+"""The program that creates region maps: killed and resumed, with mixed sources, with bad images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COUNT = 40
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Enough images that a run can be caught half-way: one, linked many times over."""
+    """Enough images to interrupt a run half-way: a single file, linked many times."""
     folder = tmp_path / "images"
     (folder / "deep").mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""The pipeline of Transformers' kind, and segmenters as folders."""
+"""The Transformers-style pipeline, and saved segmenters."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_lists_give_lists_and_iterators_give_iterators(segment: ImageSegmentatio
     stream = segment(images())
     assert taken == []
     assert same(next(stream), single[0])
-    assert taken == paths[:1]  # no more than is asked for
+    assert taken == paths[:1]  # reads no more than requested
     assert sum(1 for _ in stream) == 2
 
     class Dataset(torch.utils.data.Dataset):
@@ -140,7 +140,7 @@ def test_bad_inputs(segment: ImageSegmentationPipeline, inputs: Any, options: di
 
 @pytest.fixture
 def website(photo: Path) -> Iterator[str]:
-    """A server with a photo, a page, a redirection to a local file, and a file too large."""
+    """A server with a photo, a page, a redirect to a local file, and a file that is too large."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -201,7 +201,7 @@ def test_a_saved_segmenter_gives_equal_labels(saved: Path, photo: Path) -> None:
     assert loaded.fingerprint == original.fingerprint
     assert loaded.vocabulary.definitions == original.vocabulary.definitions
     assert len(expected.areas) > 1
-    # the text tower came along: new classes, and a second round trip
+    # the text tower is saved too: new classes, and a second round trip
     words = ["water", "fence"]
     np.testing.assert_array_equal(loaded.prepare(words).bank.features, original.prepare(words).bank.features)
     loaded.save_pretrained(saved.parent / "again")
@@ -211,7 +211,7 @@ def test_a_saved_segmenter_gives_equal_labels(saved: Path, photo: Path) -> None:
 
 
 def test_loading_needs_no_network_and_no_other_file(saved: Path, photo: Path, tmp_path: Path) -> None:
-    """In another process, whose sockets are gone and whose home is empty."""
+    """In another process without sockets and with an empty home folder."""
     program = """
 import socket, sys
 def refuse(*_, **__): raise AssertionError("network")
@@ -356,7 +356,7 @@ def test_damaged_folders(
 
 
 def test_the_pixels_that_a_model_expects_are_saved(quick: Segmenter, photo: Path, tmp_path: Path) -> None:
-    """Weights that were trained on pixels in [-1, 1] see such pixels again."""
+    """Weights trained on pixels in [-1, 1] get such pixels again."""
     clip = load_clip("demo")
     set_statistics(clip, {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)})
     write_segmenter(tmp_path / "other", clip, quick.settings, quick.short_side, quick.largest, None)

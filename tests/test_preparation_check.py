@@ -1,4 +1,4 @@
-"""Checking data sets, and setting up one's own."""
+"""Checking data sets, and setting up custom ones."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ VOC = ROOT / "configs/cfg_voc.py"
 
 @pytest.fixture
 def voc(voc_like: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A sound data set in VOC's layout, three images taken for the official number."""
+    """A correct data set in VOC's layout, with three images as the official number."""
     monkeypatch.setitem(BENCHMARKS, "PascalVOCDataset", Benchmark((3,), "Extract VOCtrainval again."))
     return voc_like([(20, 30), (30, 20), (24, 24)])
 
 
 def problems(root: Path, config: Path = VOC, full: bool = False) -> dict[str, int]:
-    """Kinds of faults, and how often they were found."""
+    """Number of problems by kind."""
     content = Config.fromfile(config)
     content.test_dataloader.dataset.data_root = str(root)
     seen, _ = check_dataset(content, full)
@@ -83,7 +83,7 @@ def test_problems_are_grouped(voc: Path) -> None:
 def test_exif_orientation_is_applied(voc: Path) -> None:
     image = Image.open(voc / "JPEGImages/image_0.jpg")
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown upright, so the loader turns it
+    exif[0x0112] = 6  # displayed rotated, so the loader rotates it
     image.save(voc / "JPEGImages/image_0.jpg", exif=exif)
     assert "image and mask differ in size" in problems(voc)
     write_mask(voc / "SegmentationClass/image_0.png", np.zeros((30, 20)))
@@ -130,7 +130,7 @@ def test_layouts_of_the_configurations(tmp_path: Path, name: str, masks: str, ma
     assert found == (f"1 images, but {content.type} has {BENCHMARKS[content.type].images[0]}", 1)
 
 
-# --- one's own ---------------------------------------------------------------
+# --- custom data sets --------------------------------------------------------
 
 
 @pytest.fixture

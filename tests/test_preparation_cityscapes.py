@@ -1,4 +1,4 @@
-"""Cityscapes' annotations to its 19 classes."""
+"""Conversion of Cityscapes annotations to its 19 classes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_polygons_where_label_ids_are_missing(tmp_path: Path) -> None:
         [
             square("road", 0, 0, 7, 5),
             square("car", 0, 0, 1, 1),
-            square("persongroup", 4, 0, 5, 1),  # a crowd counts as its members
+            square("persongroup", 4, 0, 5, 1),  # a group counts as its members' class
             square("license plate", 0, 0, 0, 0),  # never drawn
             square("sky", 2, 2, 3, 3, deleted=1),
             square("polegroup", 6, 4, 7, 5),  # not evaluated

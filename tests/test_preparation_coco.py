@@ -1,4 +1,4 @@
-"""COCO-Stuff's pixel maps to COCO-Stuff and COCO-Object."""
+"""Conversion of COCO-Stuff's pixel maps to COCO-Stuff and COCO-Object."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ KNOWN = [
     (89, 79, 80),  # toothbrush
     (91, 80, 0),  # banner
     (181, 170, 0),  # wood
-    (255, 255, 0),  # no label
-    (11, 255, 0),  # category 12, never used
+    (255, 255, 0),  # unlabelled
+    (11, 255, 0),  # category 12, unused
 ]
 
 

@@ -1,4 +1,4 @@
-"""Pascal Context's annotations to 59 classes and a background."""
+"""Conversion of Pascal Context annotations to 59 classes and a background."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from itaclip.preparation.rle import decode_mask
 
 OPTIONS = RunOptions(Console(quiet=True))
 HEIGHT, WIDTH = 4, 5
-# ids that leave gaps and are in no alphabetical order, with classes that are not evaluated among them
+# ids with gaps and not in alphabetical order, including classes that are not evaluated
 IDS = {name: 3 * (58 - i) + 2 for i, name in enumerate(CLASSES)} | {"accordion": 1, "zebra": 400}
 LABEL = {name: i for i, name in enumerate(CLASSES, 1)}
 
@@ -30,7 +30,7 @@ def square(left: int, top: int, right: int, bottom: int) -> list[list[int]]:
 
 
 def merged(**changes: Any) -> dict[str, Any]:
-    """Two images in the form of trainval_merged.json, with run lengths and polygons."""
+    """Two images in the format of trainval_merged.json, with run lengths and polygons."""
     content = {
         "info": {"year": 2010},
         "images": [
@@ -93,7 +93,7 @@ def test_ids_named_id(tmp_path: Path) -> None:
 
 
 def test_compressed_runs() -> None:
-    # made with COCO's own tools: rows 5..19 and columns 3..29 of a mask of 30 x 40
+    # created with COCO's own tools: rows 5..19 and columns 3..29 of a 30 x 40 mask
     packed = "o2??000000000000000000000000000000000000000000000000000W9"
     expected = np.zeros((30, 40), bool)
     expected[5:20, 3:30] = True
@@ -138,12 +138,12 @@ def test_truncated_json(tmp_path: Path) -> None:
 
 @pytest.fixture
 def voc2010(tmp_path: Path) -> Path:
-    """VOC2010 with two images, and trainval/*.mat with labels.txt beside the folder."""
+    """VOC2010 with two images, and trainval/*.mat with labels.txt next to that folder."""
     root = tmp_path / "VOC2010"
     (root / "ImageSets/Main").mkdir(parents=True)
     (root / "ImageSets/Main/train.txt").write_text("2008_000003\n")
     (root / "ImageSets/Main/val.txt").write_text("2008_000002\n")
-    # the site's 59-class list words three classes differently
+    # the website's 59-class list uses other names for three classes
     names = {"table": "diningtable", "bedclothes": "bedcloth", "cloth": "clothes"}
     (tmp_path / "labels.txt").write_text(
         "".join(f"{number}: {names.get(name, name)}\n" for name, number in IDS.items())

@@ -1,4 +1,4 @@
-"""Conversions that are killed, resumed, run twice at once, or find the disk full."""
+"""Conversions that are killed, resumed, run twice at once, or run out of disk space."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COUNT = 140
 
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
-    """Enough maps that a run can be caught half-way: one, linked many times over."""
+    """Enough maps to interrupt a run half-way: a single file, linked many times."""
     root = tmp_path / "coco"
     raw = np.random.default_rng(0).integers(0, 11, (320, 480))
     first = write_mask(root / "annotations/val2017/000000.png", raw)

@@ -1,4 +1,4 @@
-"""Published settings against the published repositories, and how a preset enters a configuration."""
+"""Published settings compared with the published repositories, and how a preset changes a configuration."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_resclip_has_its_numbers_for_every_data_set(tmp_path: Path) -> None:
 
 
 def test_class_words_are_those_of_each_repository(tmp_path: Path) -> None:
-    """Counts of queries: typed from the class files of the repositories."""
+    """Numbers of queries, typed from the class files of the repositories."""
 
     def words(method: str, name: str) -> tuple[tuple[str, ...], ...]:
         config = load_config(ROOT / f"configs/cfg_{name}.py")
@@ -132,7 +132,7 @@ def test_class_words_are_those_of_each_repository(tmp_path: Path) -> None:
     assert words("itaclip", "voc") == read_class_names(ROOT / "configs/cls_voc21.txt", True).synonyms
     for method in ("sclip", "clearclip"):
         for name in ("voc", "voc20", "context", "context59", "coco_object", "coco_stuff", "cityscapes", "ade20k"):
-            assert words(method, name)  # no word names two classes
+            assert words(method, name)  # no word belongs to two classes
 
 
 @pytest.mark.parametrize("method", METHODS)

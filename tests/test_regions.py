@@ -1,4 +1,4 @@
-"""Region maps from files, without weights and by SAM 2; map correction against a plain loop."""
+"""Region maps from files, without weights and from SAM 2; map correction against a plain loop."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_bad_masks_are_reported(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def sam2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A miniature SAM 2 of random weights, whose own ratings lie on both sides of the threshold."""
+    """A miniature SAM 2 with random weights, whose predicted IoUs lie on both sides of the threshold."""
     backbone = Sam2HieraDetConfig(
         hidden_size=16, num_attention_heads=1, blocks_per_stage=[1, 1, 2, 1], embed_dim_per_stage=[16, 32, 64, 128],
         num_attention_heads_per_stage=[1, 1, 2, 2], window_size_per_stage=[8, 4, 4, 2], global_attention_blocks=[3],
@@ -193,7 +193,7 @@ def sam2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def masks_plainly(source: Sam2Masks, image: NDArray[np.uint8], overlap: float) -> list[NDArray[np.bool_]]:
-    """Point by point through the whole model; rating, stability and suppression as SAM 2's authors define them."""
+    """Run the whole model point by point, with scores, stability and suppression as defined by SAM 2's authors."""
     model, height, width = source._model, *image.shape[:2]
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     pixels = source._processor(images=image, return_tensors="pt")["pixel_values"]
@@ -201,7 +201,7 @@ def masks_plainly(source: Sam2Masks, image: NDArray[np.uint8], overlap: float) -
     resized = F.interpolate(
         torch.from_numpy(image).permute(2, 0, 1)[None].float(), (64, 64), mode="bilinear", antialias=True
     )
-    assert (pixels - (resized / 255 - mean) / std).abs().max() < 0.03  # resized in 8 bits
+    assert (pixels - (resized / 255 - mean) / std).abs().max() < 0.03  # resized as uint8
     kept: list[Any] = []
     for y in range(8):
         for x in range(8):
@@ -244,7 +244,7 @@ def test_no_mask_at_all_is_a_map_of_zeros(sam2_folder: Path, monkeypatch: pytest
 def test_larger_masks_are_painted_over_smaller_ones() -> None:
     masks = np.zeros((3, 4, 4), bool)
     masks[0, :3, :3] = True  # 9 pixels
-    masks[1, 0, 0] = True  # covered wholly
+    masks[1, 0, 0] = True  # completely covered
     masks[2, 2:, 2:] = True  # 4 pixels
     assert paint(masks, (4, 4)).tolist() == [[3, 3, 3, 0], [3, 3, 3, 0], [3, 3, 3, 2], [0, 0, 2, 2]]
     assert paint(masks[:0], (2, 3)).tolist() == [[0] * 3] * 2

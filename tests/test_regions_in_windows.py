@@ -1,4 +1,4 @@
-"""Region maps in windows, and methods that read them: bad input and defined results."""
+"""Region maps in windows, and methods that use them: bad input and edge cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Python API: one call from image and names to labels, and clear words when it cannot."""
+"""The Python API: one call from image and names to labels, and clear errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_one_call_from_file_to_labels(quick: Segmenter, photo: Path, demo_root: 
     assert result.scores.shape == (5, *result.labels.shape)
     assert result.scores.min() >= 0
     assert result.scores.max() <= 1
-    # scene 2 shows a house and a balloon, and a miniature CLIP can tell
+    # scene 2 shows a house and a balloon, which the miniature CLIP recognises
     with Image.open(demo_root / "SegmentationClass/scene_002.png") as truth:
         ids = np.asarray(truth)
     expected = np.select([ids == 13, ids == 28], [3, 4], 0)
@@ -98,7 +98,7 @@ def test_a_list_gives_what_single_images_give(quick: Segmenter, demo_root: Path)
 def test_the_orientation_of_a_camera_is_applied(photo: Path, tmp_path: Path) -> None:
     upright = read_image(photo)
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    exif[0x0112] = 6  # to be rotated by 90 degrees clockwise
     Image.fromarray(np.rot90(upright)).save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), upright)
     with Image.open(tmp_path / "turned.png") as opened:
@@ -186,7 +186,7 @@ def test_unusual_names_are_accepted_with_a_warning(quick: Segmenter, photo: Path
 
 
 def bomb(path: Path) -> Path:
-    """A PNG of a few bytes that claims to be 60,000 x 60,000 pixels."""
+    """A PNG of a few bytes that claims to have 60,000 x 60,000 pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -233,7 +233,7 @@ def test_bad_arrays(quick: Segmenter, image: Any, message: str) -> None:
 
 
 def test_odd_sizes(quick: Segmenter) -> None:
-    """One pixel, a line, a very long strip, and an image beyond the working size."""
+    """One pixel, a line, a very long strip, and an image larger than the working size."""
     quick.set_classes(CLASSES)
     rng = np.random.default_rng(0)
     for size in ((1, 1), (1, 40), (30, 3000), (2100, 60)):
@@ -275,7 +275,7 @@ def test_results_have_areas_masks_scores_and_overlays(quick: Segmenter, photo: P
     summary = json.loads(paths["json"].read_text())
     assert summary["areas"].keys() == result.areas.keys()
     with Image.open(paths["overlay"]) as overlay:
-        assert overlay.width > result.labels.shape[1]  # the legend stands beside it
+        assert overlay.width > result.labels.shape[1]  # the legend is next to it
     with pytest.raises(ItaclipError, match="image from memory"):
         quick(read_image(photo)).save(tmp_path)
     assert result._repr_png_().startswith(b"\x89PNG")

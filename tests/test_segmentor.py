@@ -38,14 +38,14 @@ def options(tiny_weights: Path, class_file: Path, text_file: Path) -> dict[str, 
 
 @pytest.fixture
 def segmentor(options: dict[str, Any]) -> ITACLIPSegmentor:
-    """As a user of MMSegmentation gets it: from a configuration, without a checkpoint."""
+    """A segmentor built as by a user of MMSegmentation: from a configuration, without a checkpoint."""
     model = dict(type="ITACLIPSegmentor", **options)
     config = Config(dict(default_scope="mmseg", model=model, test_pipeline=PIPELINE))
     return init_model(config, None, device="cpu")
 
 
 def segment(model: ITACLIPSegmentor, image: Any) -> Any:
-    """`inference_model`, which turns the loader of its configuration into one of arrays."""
+    """Call `inference_model`, which replaces the configuration's loader by one for arrays."""
     model.cfg.test_pipeline = [dict(step) for step in PIPELINE]
     return inference_model(model, image)
 
@@ -61,7 +61,7 @@ def test_published_configurations_build(name: str, options: dict[str, Any]) -> N
     assert model.settings.pamr_stride == (8, 16)
 
 
-PUBLISHED_FORMS = {  # ITACLIP's five configurations: what they set, paths aside
+PUBLISHED_FORMS = {  # the settings of ITACLIP's five configurations, without paths
     "voc21": dict(logit_scale=60, prob_thd=0.1, area_thd=0.1, def_coefficient=0.05, img_eng_coefficient=0.7),
     "context60": dict(logit_scale=55, prob_thd=0.1, def_coefficient=0.15, img_eng_coefficient=0.75),
     "coco_object": dict(logit_scale=50, prob_thd=0.1, def_coefficient=0.1, img_eng_coefficient=0.75,
@@ -73,7 +73,7 @@ PUBLISHED_FORMS = {  # ITACLIP's five configurations: what they set, paths aside
 
 @pytest.mark.parametrize("name", PUBLISHED_FORMS)
 def test_the_five_published_configurations_work_unchanged(name: str, tiny_weights: Path) -> None:
-    """None of them sets `background`: `dataset_name` implies it, and the texts fit the classes."""
+    """None of them sets `background`: `dataset_name` implies it, and the texts match the classes."""
     texts = {"voc21": "definitions", "context60": "definitions", "coco_object": "synonyms", "coco_stuff": "definitions",
              "cityscapes": "synonyms"}[name]  # fmt: skip
     form = dict(type="ITACLIP_Segmentor", model_name=str(tiny_weights), img_engineering=True, attn_self=True,
@@ -86,7 +86,7 @@ def test_the_five_published_configurations_work_unchanged(name: str, tiny_weight
         encoded.extend(words)
         return torch.randn(len(words), 64)
 
-    with pytest.MonkeyPatch.context() as patch:  # the texts themselves are not the matter
+    with pytest.MonkeyPatch.context() as patch:  # the texts themselves do not matter here
         patch.setattr(TextEncoder, "forward", features)
         model = MODELS.build(form)
     assert model.settings.background == (name in ("voc21", "context60", "coco_object"))
@@ -149,7 +149,7 @@ def test_nothing_is_trainable(segmentor: ITACLIPSegmentor) -> None:
 
 
 def write(path: Path, kind: str) -> np.ndarray:
-    """Write the cat in some format; returns the upright BGR pixels that a reader should see."""
+    """Write the cat image in some format; returns the upright BGR pixels that a reader should return."""
     bgr = cv2.imread(str(IMAGE))[:224, :300]
     rgb = Image.fromarray(bgr[..., ::-1])
     if kind == "grey":
@@ -166,7 +166,7 @@ def write(path: Path, kind: str) -> np.ndarray:
         return np.asarray(quantized.convert("RGB"))[..., ::-1]
     elif kind == "rotated":
         exif = Image.Exif()
-        exif[0x0112] = 6  # shown turned by 90 degrees
+        exif[0x0112] = 6  # displayed rotated by 90 degrees
         rgb.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
     else:
         rgb.save(path)

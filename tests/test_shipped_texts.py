@@ -1,4 +1,4 @@
-"""Every shipped text against its class file, and the program that checks one's own."""
+"""Every shipped text file against its class file, and the program that checks text files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text features on disk: found again, never mixed up, and made anew when damaged."""
+"""Text features on disk: found again, never mixed up, and replaced when damaged."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_only_new_words_are_encoded(tiny_clip: CLIP, tmp_path: Path) -> None:
 
 
 def test_other_weights_never_share(tiny_clip: CLIP, tmp_path: Path, tiny_state: dict[str, torch.Tensor]) -> None:
-    """One changed number in the text tower is another model."""
+    """A single changed weight in the text tower makes another model."""
     from itaclip.clip import load_clip
 
     cache = TextCache(tmp_path / "cache")
@@ -86,7 +86,7 @@ def test_damaged_files_are_noticed_and_replaced(
     assert "damaged" in caplog.text
     again = Counting(tiny_clip, TextCache(tmp_path))
     ensemble(again, WORDS)
-    assert again.encoded == 0  # the file is whole again
+    assert again.encoded == 0  # the file is intact again
 
 
 def test_a_folder_that_cannot_be_written_costs_only_time(

@@ -158,7 +158,7 @@ def test_windows_are_averaged_where_they_overlap() -> None:
     image = torch.rand(3, 20, 29, generator=generator)
     shifts = torch.tensor([0.1, 0.0])
 
-    def logits_of(windows: torch.Tensor) -> torch.Tensor:  # two classes from the pixels themselves
+    def logits_of(windows: torch.Tensor) -> torch.Tensor:  # two classes determined by the pixels
         return F.avg_pool2d(windows, 4)[:, :2] * 3
 
     found = segment(image, (15, 22), logits_of, 16, 4, WindowSettings(stride=12, per_pass=2), shifts)
@@ -217,7 +217,7 @@ def test_labels_become_ranks_of_seen_classes_or_keep_their_numbers() -> None:
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("mode", ["inductive", "transductive"])
 def test_poisoned_unseen_labels_change_nothing(name: str, mode: str) -> None:
-    """Inductive: an unseen label is as good as 255. Transductive: which unseen class it is, is never read."""
+    """Inductive: an unseen label is equivalent to 255. Transductive: the specific unseen class is never used."""
     images, labels = batch(3)
     unseen = torch.isin(labels, torch.arange(24, 29))
     assert unseen.float().mean() > 0.1

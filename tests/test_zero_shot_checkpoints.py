@@ -32,7 +32,7 @@ CONFIGS = sorted((ROOT / "configs/zero_shot").glob("c*_*.py"))
 
 
 def published_like(name: str) -> tuple[dict[str, torch.Tensor], Any]:
-    """A checkpoint's state under every published name, dead ones included, and a network for it."""
+    """The state of a checkpoint with all published names, including unused ones, and a network for it."""
     arrays = dict(np.load(GOLDEN / f"{name}_seed0.npz"))
     state = recorded.make_state(arrays)
     state["decode_head.loss_decode.criterion.empty_weight"] = torch.ones(5)

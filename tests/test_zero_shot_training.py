@@ -34,7 +34,7 @@ from itaclip.zero_shot.openmmlab.scenes import ensure_training_scenes
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose training scenes are drawn once for all tests here."""
+    """A folder with training scenes, drawn once for all tests in this file."""
     root = tmp_path_factory.mktemp("zero_shot")
     ensure_training_scenes(root / "training", UNSEEN, 12)
     return root
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Bitwise equality is promised for one number of threads."""
+    """Bitwise equality holds only for a fixed number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -133,7 +133,7 @@ def test_augmentation_depends_only_on_the_sample_key(folder: Path) -> None:
     np.random.random(5)
     outside = np.random.get_state()[1].copy()
     other = dataset[b]["inputs"]
-    assert np.array_equal(np.random.get_state()[1], outside)  # the caller's generator is left alone
+    assert np.array_equal(np.random.get_state()[1], outside)  # the caller's generator is unchanged
     assert torch.equal(dataset[a]["inputs"], first)
     assert not torch.equal(other, first)
     loaders = [DataLoader(dataset, batch_size=2, sampler=[a, b, (1, 0, 19), (2, 0, 20)], num_workers=n, collate_fn=list)
@@ -158,7 +158,7 @@ def test_training_masks_hide_the_unseen_classes(folder: Path) -> None:
 
 
 def train(config: Path, work_dir: Path, *arguments: str) -> dict[str, torch.Tensor]:
-    """Train in this process; parameters of the last checkpoint."""
+    """Train in this process; returns the parameters of the last checkpoint."""
     assert training.main("", [str(config), "--work-dir", str(work_dir), *arguments]) == 0
     newest = training.newest_checkpoint(work_dir)
     assert newest is not None
@@ -198,7 +198,7 @@ def test_checkpoints_are_kept_as_configured(folder: Path, whole_run: dict[str, t
 def test_a_killed_run_resumes_with_the_same_losses(
     folder: Path, tmp_path: Path, whole_run: dict[str, torch.Tensor]
 ) -> None:
-    """SIGKILL after the checkpoint of iteration 4; the rest equals the uninterrupted run bit for bit."""
+    """SIGKILL after the checkpoint of iteration 4; the resumed run equals the uninterrupted one bit for bit."""
     slow = 'custom_hooks = [dict(type="SeedStep"), dict(type="SlowHook")]\n'
     plugin = tmp_path / "slow_hook.py"
     plugin.write_text(
@@ -230,7 +230,7 @@ def test_a_killed_run_resumes_with_the_same_losses(
 
 
 def test_two_processes_train_as_one(folder: Path, tmp_path: Path) -> None:
-    """Half the batch on each of two processes, without dropout: the same parameters after three steps."""
+    """Half the batch in each of two processes, without dropout, gives the same parameters after three steps."""
     plain = "model.encoder.prompt_dropout=0.0", "model.head.dropout=0.0", "optim_wrapper.optimizer.type=SGD"
     plain += ("optim_wrapper.optimizer.lr=0.002", "train_cfg.max_iters=3")
     config = small_config(folder, "clip_rc")
