@@ -153,7 +153,7 @@ class Result:
             from_name: name of the ``BrushLabels`` tag in the labelling configuration.
             to_name: name of its ``Image`` tag.
             skip: classes to leave out.
-            model_version: shown beside the prediction.
+            model_version: shown next to the prediction.
 
         Returns:
             An entry for a task's ``predictions``, JSON-serialisable.
@@ -183,7 +183,7 @@ class Result:
         and ``color`` (RGB).
 
         Args:
-            tolerance: as for `polygons`.
+            tolerance: see `polygons`.
 
         Raises:
             ItaclipError: a negative tolerance.

@@ -178,7 +178,7 @@ def test_a_missing_folder_is_named(missing: str, named: str, config: Path, voc_l
 def test_another_folder_is_not_overwritten_by_the_demo(config: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/photo.jpg").write_bytes(b"dear")
-    with pytest.raises(ItaclipError, match="is no demo data set"):
+    with pytest.raises(ItaclipError, match="is not a demo data set"):
         run(config, tmp_path / "mine")
     assert (tmp_path / "mine/photo.jpg").read_bytes() == b"dear"
 

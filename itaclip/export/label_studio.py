@@ -27,7 +27,7 @@ def to_label_studio(
         size: height and width of the image.
         from_name: name of the ``BrushLabels`` tag in the labelling configuration.
         to_name: name of its ``Image`` tag.
-        model_version: shown beside the prediction.
+        model_version: shown next to the prediction.
 
     Returns:
         ``model_version``, ``score`` (mean over the pixels of all segments; 0.0 if there are none)

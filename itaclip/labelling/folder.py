@@ -97,7 +97,7 @@ def find_items(inputs: Sequence[str | Path]) -> list[Item]:
     for path in paths:
         name = path.relative_to(base) if path.is_relative_to(base) else Path(path.name)  # a link to another folder
         stem = (name if path.suffix.lower() in VIDEO_SUFFIXES else name.with_suffix("")).as_posix()
-        while stem in taken:  # a.jpg beside a.png
+        while stem in taken:  # a.jpg next to a.png
             stem += path.suffix or "_"
         taken.add(stem)
         items.append(Item(path, name.as_posix(), stem))
