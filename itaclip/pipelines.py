@@ -40,7 +40,7 @@ def pipeline(
 ) -> ImageSegmentationPipeline:
     """A counterpart of Transformers' ``pipeline("image-segmentation")`` for your own classes.
 
-    Example:
+    Examples:
         >>> segment = pipeline("image-segmentation", model="ViT-B/16", candidate_labels=["cat", "sofa, couch"])
         >>> segment("photo.jpg")
         [{'score': 0.71, 'label': 'background', 'mask': <PIL.Image.Image ...>}, ...]

@@ -37,7 +37,7 @@ LONG_SIDE = 2048
 class Segmenter:
     """Open-vocabulary segmentation of images in one call.
 
-    Example:
+    Examples:
         >>> segmenter = Segmenter("ViT-B/16")
         >>> segmenter.set_classes(["cat", "sofa, couch"])
         >>> result = segmenter("photo.jpg")

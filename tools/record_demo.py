@@ -36,8 +36,8 @@ RUNS: dict[str, tuple[str, list[str]]] = {
     "without_pamr": ("+ image engineering, definitions", ["model.pamr_steps=0"]),
     "itaclip": ("+ PAMR = ITACLIP", []),
 }
-SHOWN = tuple(range(0, SCENES, 8))  # every eighth scene; chosen before seeing any results
-PICTURE_HEIGHT = 176  # pixels of a scene in the README's figure
+SHOWN = tuple(range(0, SCENES, 8))  # every eighth scene, a rule from before any result was seen
+PICTURE_HEIGHT = 176  # pixels of a scene in the README's picture
 VISIBLE = 0.012  # minimum share of the image that a queried coloured thing covers
 
 

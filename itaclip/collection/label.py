@@ -158,7 +158,7 @@ def label(
     After any interruption, call it again to resume: it keeps finished parts and labels no image
     twice. An image that cannot be read gets a row with the reason.
 
-    Example:
+    Examples:
         >>> itaclip.label("s3://bucket/photos", ["cat", "sofa, couch"], "s3://bucket/labels")
 
     Args:
@@ -360,7 +360,7 @@ def _cluster(address: str | None) -> Iterator[None]:
     if address is None:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         own = {"include_dashboard": False, "object_store_memory": min(_OBJECT_STORE, memory // 4)}
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # send no usage statistics
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
     try:
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, ValueError, RuntimeError) as error:
