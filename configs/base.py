@@ -1,4 +1,4 @@
-"""What all configurations share: registration, evaluator, loader. Not run by itself."""
+"""Shared by all configurations: registration, evaluator, loader. Not for direct use."""
 
 custom_imports = dict(imports=["itaclip.openmmlab"], allow_failed_imports=False)
 default_scope = "mmseg"

@@ -4,7 +4,7 @@
 
 Published: nothing for ITACLIP on this data set. The settings are this project's choice:
 those of cfg_coco_stuff.py, without thresholds because there is no background, at a short side of 336.
-Measured here: not yet; OpenAI's weights and the data set were not at hand.
+Measured here: not yet; OpenAI's weights and the data set were not available.
 The texts are this project's own (llm_texts/README.md).
 """
 

@@ -4,7 +4,7 @@
 
 Published: 40.2 mIoU (ViT-B/16, PAMR on; without PAMR 39.2). The published configuration
 had slide_stride=224 until 2026-02-01, with which users measured 37.9.
-Measured here: not yet; OpenAI's weights and the data set were not at hand. The pipeline
+Measured here: not yet; OpenAI's weights and the data set were not available. The pipeline
 matches recorded outputs of the published implementation, see docs/benchmarks.md.
 The texts are this project's own (llm_texts/README.md); the published ones were LLaMA's.
 """

@@ -3,7 +3,7 @@
     python eval.py --config configs/cfg_coco_object.py --data-root data/coco_stuff164k
 
 Published: 37.7 mIoU (ViT-B/16, PAMR on; without PAMR 36.4).
-Measured here: not yet; OpenAI's weights and the data set were not at hand. The pipeline
+Measured here: not yet; OpenAI's weights and the data set were not available. The pipeline
 matches recorded outputs of the published implementation, see docs/benchmarks.md.
 The texts are this project's own (llm_texts/README.md); the published ones were LLaMA's.
 """

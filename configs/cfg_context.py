@@ -3,7 +3,7 @@
     python eval.py --config configs/cfg_context.py --data-root data/VOCdevkit/VOC2010
 
 Published: 37.5 mIoU (ViT-B/16, PAMR on; without PAMR 36.0).
-Measured here: not yet; OpenAI's weights and the data set were not at hand. The pipeline
+Measured here: not yet; OpenAI's weights and the data set were not available. The pipeline
 matches recorded outputs of the published implementation, see docs/benchmarks.md.
 The texts are this project's own (llm_texts/README.md); the published ones were LLaMA's.
 """

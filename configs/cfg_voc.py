@@ -3,7 +3,7 @@
     python eval.py --config configs/cfg_voc.py --data-root data/VOCdevkit/VOC2012
 
 Published: 67.9 mIoU (ViT-B/16, PAMR on; without PAMR 65.6).
-Measured here: not yet; OpenAI's weights and the data set were not at hand. The pipeline
+Measured here: not yet; OpenAI's weights and the data set were not available. The pipeline
 matches recorded outputs of the published implementation, see docs/benchmarks.md.
 The texts are this project's own (llm_texts/README.md); the published ones were LLaMA's.
 """

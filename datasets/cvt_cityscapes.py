@@ -1,10 +1,9 @@
-"""Make Cityscapes' masks of 19 classes (*_gtFine_labelTrainIds.png) from its annotations.
+"""Convert Cityscapes annotations to masks of its 19 classes (*_gtFine_labelTrainIds.png).
 
     python datasets/cvt_cityscapes.py data/cityscapes --workers 8
 
-Reads gtFine/{train,val,test}/<city>/*_gtFine_labelIds.png, or *_gtFine_polygons.json where
-the former is missing. Masks go beside them unless -o names another folder. What is there
-already is not made again.
+Reads gtFine/{train,val,test}/<city>/*_gtFine_labelIds.png, or *_gtFine_polygons.json if that
+is missing. Writes masks next to them unless -o names another folder. Keeps existing masks.
 """
 
 from __future__ import annotations
@@ -14,17 +13,17 @@ from pathlib import Path
 
 from itaclip.console import make_console, run
 from itaclip.preparation.cityscapes import convert_cityscapes
-from itaclip.preparation.conversion import Running, add_options
+from itaclip.preparation.conversion import RunOptions, add_options
 
 
 def main() -> None:
     """Parse the command line and convert."""
-    parser = argparse.ArgumentParser(description="Cityscapes' annotations to masks of its 19 classes.")
+    parser = argparse.ArgumentParser(description="Convert Cityscapes annotations to masks of its 19 classes.")
     parser.add_argument("cityscapes_path", type=Path, help="folder of Cityscapes, with gtFine")
-    parser.add_argument("-o", "--out", "--out_dir", type=Path, help="folder to write to (default: beside the sources)")
+    parser.add_argument("-o", "--out", "--out_dir", type=Path, help="output folder (default: next to the sources)")
     add_options(parser)
     args = parser.parse_args()
-    convert_cityscapes(args.cityscapes_path, args.out, Running(make_console(), args.workers, args.force))
+    convert_cityscapes(args.cityscapes_path, args.out, RunOptions(make_console(), args.workers, args.force))
 
 
 if __name__ == "__main__":

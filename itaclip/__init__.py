@@ -27,7 +27,7 @@ __all__ = [
     "pipeline", "read_labels",
 ]  # fmt: skip
 
-_HOMES = {
+_MODULES = {
     "LabelOptions": "collection.label", "LabelReport": "collection.label", "Labels": "collection.results",
     "Result": "result", "Segmenter": "segmenter", "Settings": "core.settings", "Vocabulary": "vocabulary",
     "label": "collection.label", "pipeline": "pipelines", "read_labels": "collection.results",
@@ -35,9 +35,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use: converters and checks need not wait for torch."""
-    if name not in _HOMES:
+    """Import a public name on first use, so that converters and checks need not wait for torch."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'itaclip' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"itaclip.{_HOMES[name]}"), name)
+    return getattr(import_module(f"itaclip.{_MODULES[name]}"), name)

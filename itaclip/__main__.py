@@ -1,4 +1,4 @@
-"""`python -m itaclip` is the command `itaclip`."""
+"""`python -m itaclip` runs the command `itaclip`."""
 
 from itaclip.command.main import entry
 

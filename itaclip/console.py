@@ -1,4 +1,4 @@
-"""What the command-line programs share: output, progress, and errors without tracebacks."""
+"""Shared by the command-line programs: output, progress, and errors without tracebacks."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ BAD_INPUT = 2
 """Exit status after an `ItaclipError`."""
 
 INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
+"""Exit status after Ctrl-C, as in shells."""
 
 _SECONDS_BETWEEN_LINES = 15.0
 
 
 def make_console(stderr: bool = False) -> Console:
-    """A console that is plain text where the output is no terminal."""
+    """A console that falls back to plain text when the output is not a terminal."""
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
 def make_progress(console: Console) -> Progress:
-    """A progress bar with counts and time left; shown on terminals only."""
+    """A progress bar with counts and remaining time; shown only on terminals."""
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("left"), TimeRemainingColumn(), console=console, disable=not console.is_terminal,
@@ -46,7 +46,7 @@ def make_progress(console: Console) -> Progress:
 
 
 def table_of(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Rows with the same keys as a table, numbers to the right."""
+    """A table of rows that share their keys; numbers are right-aligned."""
     table = Table(title=title)
     for name, value in rows[0].items():
         table.add_column(name.replace("_", " "), justify="left" if isinstance(value, str) else "right")
@@ -57,37 +57,37 @@ def table_of(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 
 @contextmanager
 def progress(console: Console, total: int, what: str) -> Iterator[Advance]:
-    """A bar with the time left on a terminal, a line now and then elsewhere."""
+    """Report progress: a bar on a terminal, an occasional line elsewhere."""
     with make_progress(console) as bar:
         yield Advance(console, total, bar, bar.add_task(what, total=total))
 
 
 class Advance:
-    """Called with the number of images done since, says how long the rest will take.
+    """Call it with the number of images done since the last call; it reports the remaining time.
 
-    The first call sets the clock: images that an earlier run did tell nothing of the speed.
+    The first call starts the clock, so images from an earlier run do not distort the rate.
     """
 
     def __init__(self, console: Console, total: int, bar: Progress, task: TaskID) -> None:
         self._console, self._total, self._bar, self._task = console, total, bar, task
         self._done = self._first = 0
-        self._began = self._said = 0.0
+        self._began = self._reported = 0.0
 
     def __call__(self, count: int) -> None:
-        """Count images."""
+        """Add to the number of images done."""
         self._done = min(self._done + count, self._total)
         self._bar.update(self._task, completed=self._done)
         now = time.perf_counter()
         if not self._began:
-            self._first, self._began, self._said = self._done, now, now
-        elif not self._console.is_terminal and now - self._said > _SECONDS_BETWEEN_LINES:
-            self._said = now
+            self._first, self._began, self._reported = self._done, now, now
+        elif not self._console.is_terminal and now - self._reported > _SECONDS_BETWEEN_LINES:
+            self._reported = now
             left = (now - self._began) / max(1, self._done - self._first) * (self._total - self._done)
             self._console.print(f"{self._done}/{self._total} images, {left:.0f} s left")
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run a program: bad input prints its message alone and exits with status 2."""
+    """Run a program; bad input prints only its message and exits with status 2."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         status = main() or 0

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and the endings of images."""
+"""Atomic file writes, and the file extensions of images."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from typing import Any
 from itaclip.errors import ItaclipError
 
 IMAGE_SUFFIXES = frozenset([".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp"])
-"""Endings by which images in a folder are told from other files."""
+"""Extensions that mark a file in a folder as an image."""
 
 
 @contextmanager
 def atomic_path(path: str | Path, within: Path | None = None) -> Iterator[Path]:
-    """A temporary file that takes its final name only when the block ends well.
+    """Yield a temporary file; rename it to `path` only if the block succeeds.
 
-    It lies in the folder of `path` (made when missing), or in `within` on the same disk, so
-    that the last step is one rename; two writers of the same path never mix, the later one wins.
+    The temporary file lies in the folder of `path` (created if missing), or in `within` on the
+    same disk, so the last step is a single rename. If two processes write the same path, the
+    later one wins; their contents never mix.
 
     Raises:
-        ItaclipError: the folder or the file cannot be written (disk full, no right).
+        ItaclipError: the folder or the file cannot be written (disk full, no permission).
     """
     path = Path(path)
     try:
@@ -49,13 +50,13 @@ def atomic_path(path: str | Path, within: Path | None = None) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
-    """A temporary folder that takes its final name only when the block ends well.
+    """Yield a temporary folder; rename it to `path` only if the block succeeds.
 
-    When another process was first, which `marker`, a file in the folder, tells, its
-    folder stays and this one goes.
+    If another process finished first, so that `path` already contains the file `marker`,
+    that folder stays and this one is deleted.
 
     Raises:
-        OSError: it cannot be written, or something else has the name.
+        OSError: the folder cannot be written, or something else has its name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -71,13 +72,13 @@ def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 text file with line ends ``\\n``, whole or not at all."""
+    """Write a UTF-8 text file with ``\\n`` line endings, atomically."""
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write indented JSON, whole or not at all."""
+    """Write indented JSON, atomically."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -38,7 +38,7 @@ def pipeline(
     allow_urls: bool = False,
     **options: Any,
 ) -> ImageSegmentationPipeline:
-    """A pipeline that is called as Transformers' ``pipeline("image-segmentation")`` is, with classes of one's own.
+    """A counterpart of Transformers' ``pipeline("image-segmentation")`` for your own classes.
 
     Examples:
         >>> segment = pipeline("image-segmentation", model="ViT-B/16", candidate_labels=["cat", "sofa, couch"])
@@ -47,22 +47,22 @@ def pipeline(
 
     Args:
         task: "image-segmentation".
-        model: CLIP's name or a weight file, a folder of `Segmenter.save_pretrained`, or a segmenter.
-        candidate_labels: classes, as for `Segmenter.prepare`; None takes those of the model,
-            if it has any, or of each call.
-        background: as for `Segmenter.prepare`.
-        batch_size: images of a list or an iterator that are segmented together.
-        allow_urls: fetch images from http and https addresses (at most 50 MB each).
-        options: of `Segmenter`, or of `Segmenter.from_pretrained` for a folder.
+        model: a CLIP model or weight file, a folder written by `Segmenter.save_pretrained`, or a `Segmenter`.
+        candidate_labels: classes, see `Segmenter.prepare`; None uses those of the model,
+            or those passed to each call.
+        background: see `Segmenter.prepare`.
+        batch_size: images per batch when the input is a list or an iterator.
+        allow_urls: whether to fetch images from http and https URLs (at most 50 MB each).
+        options: arguments of `Segmenter`, or of `Segmenter.from_pretrained` for a folder.
 
     Raises:
-        ItaclipError: another task, weights that cannot be had, a bad class list or setting.
+        ItaclipError: another task, weights that cannot be found or downloaded, a bad class list or setting.
     """
     if task != TASK:
-        raise ItaclipError(f"task {task!r}: this project knows {TASK!r} alone.{did_you_mean(task, [TASK])}")
+        raise ItaclipError(f"task {task!r}: only {TASK!r} is supported.{did_you_mean(task, [TASK])}")
     if isinstance(model, Segmenter):
         if options:
-            raise ItaclipError(f"{', '.join(options)}: a segmenter has its own; pass a model's name to choose.")
+            raise ItaclipError(f"{', '.join(options)}: a Segmenter is already configured; pass a model name instead.")
         segmenter = model
     elif is_saved(model):
         segmenter = Segmenter.from_pretrained(model, **options)
@@ -73,15 +73,15 @@ def pipeline(
 
 
 class ImageSegmentationPipeline:
-    """Images in, lists of ``{"score", "label", "mask"}`` out.
+    """Takes images, returns lists of ``{"score", "label", "mask"}``.
 
     Args:
-        segmenter: how.
-        vocabulary: the classes; None takes the segmenter's own, or each call's.
-        batch_size: images of a list or an iterator that are segmented together.
-        allow_urls: fetch images from http and https addresses.
-        largest_download: bytes of an image that is fetched.
-        timeout: seconds that an address may take to answer.
+        segmenter: the segmenter to run.
+        vocabulary: the classes; None uses the segmenter's own, or those passed to each call.
+        batch_size: images per batch when the input is a list or an iterator.
+        allow_urls: whether to fetch images from http and https URLs.
+        largest_download: maximum size of a fetched image in bytes.
+        timeout: seconds to wait for a URL.
 
     Raises:
         ItaclipError: a batch size less than 1.
@@ -113,17 +113,16 @@ class ImageSegmentationPipeline:
         subtask: str | None = None,
         **settings: Any,
     ) -> Any:
-        """Segment an image, a list of images, or any number of them one after the other.
+        """Segment an image, a list of images, or a stream of them.
 
         Args:
-            inputs: an image: a path, an http(s) address (where allowed), a ``data:`` URI, a PIL
-                image, an H x W x 3 uint8 RGB array; or a list of such, or an iterator or data
-                set of such.
-            candidate_labels: classes for this call, as for `Segmenter.prepare`.
-            background: as for `Segmenter.prepare`; read together with `candidate_labels`.
-            batch_size: for this call.
-            subtask: None or "semantic"; there are no instances here.
-            settings: entries of `itaclip.core.settings.Settings` for this call.
+            inputs: an image (a path, an http(s) URL if allowed, a ``data:`` URI, a PIL image, or
+                an H x W x 3 uint8 RGB array), or a list, an iterator or a data set of images.
+            candidate_labels: classes for this call, see `Segmenter.prepare`.
+            background: see `Segmenter.prepare`; used only with `candidate_labels`.
+            batch_size: images per batch for this call.
+            subtask: None or "semantic"; instances are not supported.
+            settings: fields of `itaclip.core.settings.Settings` for this call.
 
         Returns:
             For an image, a list with ``{"score": float in [0, 1], "label": str, "mask": PIL
@@ -132,11 +131,11 @@ class ImageSegmentationPipeline:
             set, an iterator over them, a batch at a time.
 
         Raises:
-            ItaclipError: no classes, an image that cannot be read, an address where none are
-                allowed, another subtask, a bad setting.
+            ItaclipError: no classes, an image that cannot be read, a URL although URLs are not
+                allowed, another subtask, or a bad setting.
         """
         if subtask not in (None, "semantic"):
-            raise ItaclipError(f"subtask = {subtask!r}: this pipeline knows 'semantic' alone.")
+            raise ItaclipError(f"subtask = {subtask!r}: only 'semantic' is supported.")
         vocabulary = self.vocabulary
         if candidate_labels is not None:
             vocabulary = self.segmenter.prepare(candidate_labels, background)
@@ -147,9 +146,9 @@ class ImageSegmentationPipeline:
             return next(self._run([inputs], 1, vocabulary, settings))
         if isinstance(inputs, (list, tuple)):
             return list(self._run(inputs, batch, vocabulary, settings))
-        if isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__"):  # data sets of torch are no Iterables
+        if isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__"):  # torch data sets are not Iterables
             return self._run(inputs, batch, vocabulary, settings)
-        raise ItaclipError(f"inputs of type {type(inputs).__name__}: expected an image, or several.")
+        raise ItaclipError(f"inputs of type {type(inputs).__name__}: expected an image or several images.")
 
     def _run(
         self, inputs: Iterable[Any], batch: int, vocabulary: Vocabulary | None, settings: dict[str, Any]
@@ -160,7 +159,7 @@ class ImageSegmentationPipeline:
                 yield result.to_hf()
 
     def _opened(self, entry: Any) -> ImageSource:
-        """What a segmenter takes: addresses are fetched, ``data:`` URIs decoded, all else passed on."""
+        """Fetch URLs and decode ``data:`` URIs; pass everything else on to the segmenter."""
         if not isinstance(entry, str):
             source: ImageSource = entry
             return source
@@ -178,11 +177,11 @@ class ImageSegmentationPipeline:
 
     def _fetched(self, url: str) -> bytes:
         if not self._allow_urls:
-            raise ItaclipError(f"{url}: addresses are not fetched; pass allow_urls=True where you trust them.")
+            raise ItaclipError(f"{url}: URLs are not fetched by default; pass allow_urls=True if you trust them.")
         handlers = (urllib.request.ProxyHandler(), urllib.request.HTTPHandler(), urllib.request.HTTPSHandler(),
                     urllib.request.HTTPDefaultErrorHandler(), urllib.request.HTTPRedirectHandler(),
                     urllib.request.HTTPErrorProcessor())  # fmt: skip
-        opener = urllib.request.OpenerDirector()  # a redirection can lead to no file and no other protocol
+        opener = urllib.request.OpenerDirector()  # a redirect must not reach files or other protocols
         for handler in handlers:
             opener.add_handler(handler)
         try:
@@ -193,7 +192,7 @@ class ImageSegmentationPipeline:
         except (OSError, HTTPException, ValueError) as error:
             raise ItaclipError(f"{url}: cannot be fetched ({error}).") from None
         if len(content) > self._largest_download:
-            raise ItaclipError(f"{url}: more than {self._largest_download:,} bytes.")
+            raise ItaclipError(f"{url}: larger than {self._largest_download:,} bytes.")
         return content
 
 

@@ -1,4 +1,4 @@
-"""What a segmentation gives: labels, names, scores, areas, pictures and exports."""
+"""The result of a segmentation: labels, names, scores, areas, overlays and exports."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """One segmented image. Arrays are to be read, not written.
+    """One segmented image. Treat the arrays as read-only.
 
     Attributes:
-        image: H x W x 3 uint8 RGB, as it was read.
-        labels: H x W int32 class ids, places in `names`.
+        image: H x W x 3 uint8 RGB, as read.
+        labels: H x W int32 class ids, indices into `names`.
         names: K class names.
-        scores: K x h x w float32 in [0, 1], class scores; h x w is H x W, or smaller for
-            images beyond the working size.
+        scores: K x h x w float32 class scores in [0, 1]; h x w is H x W, or smaller for
+            images larger than the working size.
         colors: K RGB colours in 0..255.
-        source: where the image came from, when it was a file.
+        source: the image file, or None for an image from memory.
     """
 
     image: NDArray[np.uint8]
@@ -51,29 +51,29 @@ class Result:
 
     @cached_property
     def areas(self) -> dict[str, float]:
-        """Share of the image, in (0, 1], of every class that occurs; the largest first."""
+        """Share of the image, in (0, 1], of every class that occurs, largest first."""
         counts = np.bincount(self.labels.ravel(), minlength=len(self.names))
         order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
         return {self.names[i]: float(counts[i] / self.labels.size) for i in order}
 
     def mask(self, name: str | int) -> NDArray[np.bool_]:
-        """Where a class lies: H x W.
+        """Mask of a class: H x W bool.
 
         Raises:
-            ItaclipError: no class of this name or number.
+            ItaclipError: no class has this name or number.
         """
         mask: NDArray[np.bool_] = self.labels == self._id(name)
         return mask
 
     def masks(self) -> dict[str, NDArray[np.bool_]]:
-        """Masks of the classes that occur, H x W each, by name; the largest first."""
+        """Masks of the classes that occur, H x W bool each, by name, largest first."""
         return {name: self.mask(name) for name in self.areas}
 
     def score_map(self, name: str | int) -> NDArray[np.float32]:
         """Score of a class at every pixel: H x W float32 in [0, 1].
 
         Raises:
-            ItaclipError: no class of this name or number.
+            ItaclipError: no class has this name or number.
         """
         scores = self.scores[self._id(name)]
         height, width = self.labels.shape
@@ -82,14 +82,14 @@ class Result:
         return scores
 
     def overlay(self, legend: bool = True, opacity: float = 0.55) -> Image.Image:
-        """The image with coloured classes, and beside it a legend with names and shares."""
+        """The image with coloured classes, next to a legend with names and shares."""
         picture = Image.fromarray(figures.overlay(self.image, self.labels, self.colors, opacity))
         if not legend:
             return picture
         return figures.with_legend(picture, self.labels, self.names, self.colors)
 
     def summary(self) -> dict[str, Any]:
-        """Size, names and areas, ready for JSON."""
+        """Size, names and areas as JSON-serialisable values."""
         return {
             "image": str(self.source) if self.source else None,
             "height": self.labels.shape[0],
@@ -101,10 +101,9 @@ class Result:
     # --- formats of other programs ---------------------------------------------
 
     def to_coco(self, image_id: int = 0) -> dict[str, Any]:
-        """The image as a COCO data set: one annotation with an RLE mask per class that occurs.
+        """A COCO data set of this image: one annotation with an RLE mask per class that occurs.
 
-        Category ids are label numbers; class scores are means over the mask; the largest
-        class comes first.
+        Category ids are class ids; scores are means over the mask; the largest class comes first.
 
         Raises:
             ItaclipError: pycocotools is not installed (``itaclip[coco]``).
@@ -117,9 +116,9 @@ class Result:
     """An earlier name of `to_coco`."""
 
     def to_supervision(self) -> Detections:
-        """`supervision.Detections`: a box, a mask, a mean score and a name per class that occurs.
+        """`supervision.Detections` with a box, a mask, a mean score and a name per class that occurs.
 
-        ``class_id`` holds label numbers, ``data["class_name"]`` names, in label order.
+        ``class_id`` holds class ids and ``data["class_name"]`` names, in label order.
 
         Raises:
             ItaclipError: supervision is not installed (``itaclip[supervision]``).
@@ -127,10 +126,10 @@ class Result:
         return supervision.to_supervision(self._segments())
 
     def to_fiftyone(self, start: int = 0) -> Segmentation:
-        """`fiftyone.Segmentation` with the label map as its mask, uint8, or uint16 beyond 255.
+        """`fiftyone.Segmentation` with the label map as its mask: uint8, or uint16 for values above 255.
 
-        Tell a data set what the values mean by
-        ``dataset.default_mask_targets = dict(enumerate(result.names, start))``. FiftyOne's app
+        To name the values in a data set, set
+        ``dataset.default_mask_targets = dict(enumerate(result.names, start))``. The FiftyOne App
         does not draw the value 0: pass ``start=1`` for classes without a background.
 
         Args:
@@ -148,43 +147,43 @@ class Result:
         skip: Sequence[str] = ("background",),
         model_version: str = "itaclip",
     ) -> dict[str, Any]:
-        """A prediction for a Label Studio task: a brush mask per class that occurs. Needs no package.
+        """A prediction for a Label Studio task: a brush mask per class that occurs. Needs no extra package.
 
         Args:
             from_name: name of the ``BrushLabels`` tag in the labelling configuration.
             to_name: name of its ``Image`` tag.
             skip: classes to leave out.
-            model_version: shown beside the prediction.
+            model_version: shown next to the prediction.
 
         Returns:
-            An entry of a task's ``predictions``, ready for JSON.
+            An entry for a task's ``predictions``, JSON-serialisable.
         """
         segments = [segment for segment in self._segments() if segment.name not in skip]
         return label_studio.to_label_studio(segments, self._size, from_name, to_name, model_version)
 
     def polygons(self, name: str | int, tolerance: float = 1.0) -> list[list[NDArray[np.int32]]]:
-        """The outlines of a class: per connected part the outer ring, then its holes.
+        """The outlines of a class: for each connected component the outer ring, then its holes.
 
         Args:
-            name: of the class, or its number.
-            tolerance: pixels by which an outline may leave the edges of its pixels; 0 is exact.
+            name: the class name or number.
+            tolerance: how far, in pixels, an outline may deviate from the pixel edges; 0 is exact.
 
         Returns:
-            Rings as N x 2 int32 corners (x, y), each in 0..W and 0..H, the first one not repeated.
+            Rings as N x 2 int32 corners (x, y), x in 0..W and y in 0..H; the first corner is not repeated.
 
         Raises:
-            ItaclipError: no class of this name or number, or a negative tolerance.
+            ItaclipError: no class has this name or number, or the tolerance is negative.
         """
         return polygons_of(self.mask(name), tolerance)
 
     def to_geojson(self, tolerance: float = 1.0) -> dict[str, Any]:
-        """A GeoJSON ``FeatureCollection``: a ``MultiPolygon`` with holes per class, in pixels, y downwards.
+        """A GeoJSON ``FeatureCollection``: a ``MultiPolygon`` with holes per class, in pixels, y pointing down.
 
         Properties are ``name``, ``label``, ``score`` (mean over the class), ``area`` (pixels)
         and ``color`` (RGB).
 
         Args:
-            tolerance: as for `polygons`.
+            tolerance: see `polygons`.
 
         Raises:
             ItaclipError: a negative tolerance.
@@ -192,10 +191,10 @@ class Result:
         return to_geojson(self._segments(), self.colors, self._size, tolerance)
 
     def to_hf(self) -> list[dict[str, Any]]:
-        """What the image-segmentation pipeline of Transformers returns, in label order.
+        """The output format of Transformers' image-segmentation pipeline, in label order.
 
-        Per class that occurs: ``score`` (mean over the class, in [0, 1]), ``label`` (its name),
-        ``mask`` (PIL image of mode "L", 255 where the class is, 0 elsewhere).
+        Each class that occurs has a ``score`` (mean over the class, in [0, 1]), a ``label`` (its
+        name) and a ``mask`` (PIL image of mode "L", 255 inside the class and 0 outside).
         """
         return to_hf(self._segments())
 
@@ -210,22 +209,22 @@ class Result:
     # --- files -------------------------------------------------------------------
 
     def save(self, folder: str | Path, stem: str | None = None) -> dict[str, Path]:
-        """Write mask, overlay and summary, each whole or not at all.
+        """Write mask, overlay and summary, each atomically.
 
         Args:
-            folder: made when missing.
-            stem: name without ending; by default the image file's own.
+            folder: created if missing.
+            stem: file name without extension; by default that of the image file.
 
         Returns:
-            Paths by kind: ``mask`` (PNG of class ids with a palette, as MMSegmentation
-            reads it; 16-bit grey above 256 classes), ``overlay`` (PNG), ``json``.
+            Paths by kind: ``mask`` (paletted PNG of class ids, readable by MMSegmentation;
+            16-bit greyscale above 256 classes), ``overlay`` (PNG), ``json``.
 
         Raises:
-            ItaclipError: the folder cannot be written, or no stem for an image from memory.
+            ItaclipError: the folder cannot be written, or an image from memory has no stem.
         """
         if stem is None:
             if self.source is None:
-                raise ItaclipError("save(): the image came from memory, so give its files a name: save(folder, stem).")
+                raise ItaclipError("save(): an image from memory has no file name; pass one: save(folder, stem).")
             stem = self.source.stem
         base = Path(folder)
         paths = {

@@ -1,9 +1,9 @@
-"""A segmenter as a folder: weights and text features as safetensors, all else as JSON.
+"""Saved segmenters: a folder with weights and text features as safetensors, everything else as JSON.
 
-FOLDER/itaclip.json                settings, sizes, classes, and what belongs to them
+FOLDER/itaclip.json                settings, sizes, classes and their definitions
 FOLDER/model.safetensors           CLIP, both towers, float32
-FOLDER/vocabulary.safetensors      the text bank, where there are classes
-FOLDER/second_encoder.*            a copy of the second encoder's file, where the method reads one
+FOLDER/vocabulary.safetensors      the text bank, if there are classes
+FOLDER/second_encoder.*            a copy of the second encoder's file, if the method uses one
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ from itaclip.vocabulary import Vocabulary
 DESCRIPTION, MODEL, VOCABULARY = "itaclip.json", "model.safetensors", "vocabulary.safetensors"
 
 FORMAT = 1
-"""Number of the layout. A reader refuses numbers that it does not know."""
+"""Version of the layout. A reader rejects versions that it does not know."""
 
 _WITHOUT_FILES = ("felzenszwalb", "slic")  # sources of regions
 
 
 @dataclass(frozen=True)
 class SavedSegmenter:
-    """What a folder holds besides the weights.
+    """The contents of a folder except the weights themselves.
 
     Attributes:
-        settings: of the pipeline.
-        short_side: pixels that the short side of an image is resized to.
-        largest: refuse images of more pixels.
+        settings: settings of the pipeline.
+        short_side: images are resized so that their short side has this many pixels.
+        largest: maximum number of pixels of an image; larger ones are rejected.
         vocabulary: the classes, or None.
-        weights: the weight file.
-        fingerprint: of the weights.
-        preprocessing: "mean" and "std" of RGB values in [0, 1] that the model expects; empty for CLIP's own.
+        weights: path of the weight file.
+        fingerprint: fingerprint of the weights.
+        preprocessing: "mean" and "std" per RGB channel, in [0, 1], that the model expects; empty for CLIP's own.
     """
 
     settings: Settings
@@ -63,7 +63,7 @@ class SavedSegmenter:
 
 
 def is_saved(folder: str | os.PathLike[str]) -> bool:
-    """Whether a path is a folder that `write_segmenter` wrote."""
+    """Whether a path is a folder written by `write_segmenter`."""
     return (Path(folder).expanduser() / DESCRIPTION).is_file()
 
 
@@ -75,19 +75,19 @@ def write_segmenter(
     largest: int,
     vocabulary: Vocabulary | None,
 ) -> None:
-    """Write a segmenter; every file whole or not at all, the description last.
+    """Write a segmenter: every file atomically, the description last.
 
     Args:
-        folder: made when missing.
-        clip: float32.
-        settings: the device is left out, it belongs to the machine.
-        short_side: pixels that the short side of an image is resized to.
-        largest: refuse images of more pixels.
+        folder: created if missing.
+        clip: the model, float32.
+        settings: settings of the pipeline; the device is not saved, it belongs to the machine.
+        short_side: images are resized so that their short side has this many pixels.
+        largest: maximum number of pixels of an image.
         vocabulary: the classes, or None.
 
     Raises:
-        ItaclipError: the folder cannot be written, or parts of the settings are found by name
-            or in a folder and cannot be copied.
+        ItaclipError: the folder cannot be written, or the second encoder or the region source
+            is not a file that can be copied.
     """
     root = Path(folder).expanduser()
     plain = asdict(settings)
@@ -95,7 +95,7 @@ def write_segmenter(
     second = _second_encoder_file(settings)
     if settings.reads_regions and settings.regions not in _WITHOUT_FILES:
         raise ItaclipError(
-            f"regions = {settings.regions!r} lies outside the folder; save with {' or '.join(_WITHOUT_FILES)}."
+            f"regions = {settings.regions!r} cannot be saved with the segmenter; use {' or '.join(_WITHOUT_FILES)}."
         )
     description: dict[str, Any] = {
         "format": FORMAT, "itaclip": version("itaclip"), "short_side": short_side, "largest": largest,
@@ -127,14 +127,14 @@ def write_segmenter(
 
 
 def read_segmenter(folder: str | os.PathLike[str], changes: Mapping[str, Any]) -> SavedSegmenter:
-    """Read what `write_segmenter` wrote; nothing in it is executed.
+    """Read a folder written by `write_segmenter`. Executes nothing from it.
 
     Args:
         folder: the folder.
         changes: settings that replace the saved ones.
 
     Raises:
-        ItaclipError: no such folder, a damaged or foreign file, or a bad setting; names the file.
+        ItaclipError: no such folder, a damaged or foreign file, or a bad setting; the message names the file.
     """
     root = Path(folder).expanduser()
     path = root / DESCRIPTION
@@ -143,7 +143,7 @@ def read_segmenter(folder: str | os.PathLike[str], changes: Mapping[str, Any]) -
     except FileNotFoundError:
         raise ItaclipError(f"{root}: not a saved segmenter; {DESCRIPTION} is missing.") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ItaclipError(f"{path}: damaged, not JSON ({error}).") from error
+        raise ItaclipError(f"{path}: not valid JSON ({error}); save the segmenter again.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None
         raise ItaclipError(f"{path}: format {str(found)[:20]!r}; this version reads format {FORMAT}.")
@@ -166,14 +166,14 @@ def read_segmenter(folder: str | os.PathLike[str], changes: Mapping[str, Any]) -
 
 
 def _second_encoder_file(settings: Settings) -> Path | None:
-    """The file of the second encoder that the method reads; None without one, or with the bundled one."""
+    """The weight file of the second encoder; None if the method uses none or the bundled one."""
     if not _reads_second_encoder(settings) or settings.second_encoder == DEMO:
         return None
     path = Path(settings.second_encoder.rpartition("@")[2]).expanduser()
     if not path.is_file():
         raise ItaclipError(
-            f"second_encoder = {settings.second_encoder!r} is not a file that could be saved along; name its weight "
-            "file, such as 'dino-vitb8@FILE'."
+            f"second_encoder = {settings.second_encoder!r} is not a file, so it cannot be saved with the segmenter; "
+            "name its weight file, such as 'dino-vitb8@FILE'."
         )
     return path
 
@@ -183,7 +183,7 @@ def _reads_second_encoder(settings: Settings) -> bool:
 
 
 def _inside(folder: Path, second_encoder: str) -> str:
-    """The setting with the path of the copy; a name that leads out of the folder is refused."""
+    """The setting with the path of the copy; reject a name that points outside the folder."""
     named, at, name = second_encoder.rpartition("@")
     if Path(name).name != name or not name.startswith("second_encoder"):
         raise ItaclipError(f"second_encoder = {second_encoder!r}: expected a file of this folder.")
@@ -191,7 +191,7 @@ def _inside(folder: Path, second_encoder: str) -> str:
 
 
 def _from_json(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as `Settings` takes them: JSON has lists in the place of tuples."""
+    """Arguments for `Settings`: JSON has lists where `Settings` expects tuples."""
     found = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
     options = settings.get("method_options", ())
     try:
@@ -222,7 +222,7 @@ def _read_vocabulary(folder: Path, content: Any) -> Vocabulary | None:
     if content is None:
         return None
     if not isinstance(content, dict):
-        raise ItaclipError("vocabulary: expected classes and what belongs to them.")
+        raise ItaclipError("vocabulary: expected an object with classes, background, definitions and features.")
     classes, background = _typed(content, "classes", list), _typed(content, "background", bool)
     definitions = content.get("definitions")
     if not classes or not all(isinstance(words, list) and words and all(map(_is_word, words)) for words in classes):
@@ -232,7 +232,7 @@ def _read_vocabulary(folder: Path, content: Any) -> Vocabulary | None:
         and len(definitions) == len(classes) - background
         and all(text is None or isinstance(text, str) for text in definitions)
     ):
-        raise ItaclipError("definitions: expected a text or null per class.")
+        raise ItaclipError("definitions: expected one text or null per class.")
     names = ClassNames(tuple(tuple(words) for words in classes), str(folder / DESCRIPTION))
     path = folder / VOCABULARY
     features = read_safetensors(path)[0].get("features")
@@ -242,7 +242,7 @@ def _read_vocabulary(folder: Path, content: Any) -> Vocabulary | None:
         or len(features) != len(names.queries)
         or fingerprint([("features", features)]) != content.get("features")
     ):
-        raise ItaclipError(f"{path}: not the text features of the classes; save the segmenter again.")
+        raise ItaclipError(f"{path}: the text features do not match the classes; save the segmenter again.")
     return Vocabulary.of(TextBank(features, names), background, definitions)
 
 

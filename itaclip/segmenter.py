@@ -1,4 +1,4 @@
-"""`Segmenter`: an image and any list of class names in, a labelled image out."""
+"""`Segmenter`: takes an image and any list of class names, returns a labelled image."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from itaclip.text import TextCache, TextEncoder, default_folder
 from itaclip.vocabulary import Vocabulary, make_vocabulary
 
 LONG_SIDE = 2048
-"""Longest side in pixels, of what is encoded and of what is refined and decided."""
+"""Maximum side in pixels, both for encoding and for refinement and decision."""
 
 
 class Segmenter:
@@ -43,25 +43,26 @@ class Segmenter:
         >>> result = segmenter("photo.jpg")
         >>> result.overlay().save("overlay.png")
 
-    Class lists change without loading weights again; what was encoded once is remembered,
-    on disk too. Threads may share a segmenter: images are taken one after the other, and
-    `prepare` gives every thread class lists of its own.
+    You can change the class list without reloading weights; text features are cached in memory
+    and on disk. Threads may share a segmenter: it processes one call at a time, and with
+    `prepare` each thread can use its own class list.
 
     Args:
-        model: CLIP's name (``"ViT-B/16"``, ``"ViT-B-16-SigLIP2"``, ``"demo"``, ...) or a weight file,
+        model: a CLIP model (``"ViT-B/16"``, ``"ViT-B-16-SigLIP2"``, ``"demo"``, ...) or a weight file;
             see `itaclip.clip.load_clip`.
         quality: a key of `itaclip.core.quality.QUALITIES`: "exact" (published windows and views),
             "adaptive", "balanced" or "fast".
-        pretrained: open_clip's tag, or a path, for a named model; None takes OpenAI's, or the only one.
-        short_side: pixels that the short side of an image is resized to; None follows
-            the model (336 for ViT-B/16).
-        largest: refuse images of more pixels.
-        text_cache: keep text features on disk.
+        pretrained: open_clip tag or weight path for a named model; None selects OpenAI's weights,
+            or the only ones there are.
+        short_side: images are resized so that their short side has this many pixels; None
+            selects the model's default (336 for ViT-B/16).
+        largest: maximum number of pixels of an image; larger ones are rejected.
+        text_cache: whether to keep text features on disk.
         settings: fields of `itaclip.core.settings.Settings`, such as ``device="cuda:1"``,
             ``method="naclip"`` or ``pamr_steps=0``.
 
     Raises:
-        ItaclipError: weights that cannot be had, or a bad setting.
+        ItaclipError: weights that cannot be found or downloaded, or a bad setting.
     """
 
     _weights: tuple[str, str | None, bool | None]  # as `load_clip` takes them
@@ -77,7 +78,7 @@ class Segmenter:
         text_cache: bool = True,
         **settings: Any,
     ) -> None:
-        free_form(quality, 1, 1)  # a wrong word is told before weights are loaded
+        free_form(quality, 1, 1)  # report a wrong name before loading weights
         checked_names(settings)
         clip = load_clip(model, pretrained)
         tower = as_tower(clip.visual)
@@ -102,19 +103,20 @@ class Segmenter:
     @classmethod
     def from_config(cls, config: str | Path, *, model: str | None = None, largest: int = LARGEST,
                     text_cache: bool = True, **settings: Any) -> Segmenter:  # fmt: skip
-        """The segmenter that a configuration of `eval.py` describes, with its classes and texts.
+        """Build the segmenter that an `eval.py` configuration describes, with its classes and texts.
 
-        Gives the labels that `eval.py` gives. Configurations are Python: trust them first.
+        The labels are the same as those of `eval.py`. A configuration is Python code: load only
+        files that you trust.
 
         Args:
-            config: such as ``configs/cfg_voc.py``.
-            model: CLIP's name or weights; None takes the configuration's.
-            largest: refuse images of more pixels.
-            text_cache: keep text features on disk.
-            settings: entries of `itaclip.core.settings.Settings` that replace the configuration's.
+            config: path of a configuration, such as ``configs/cfg_voc.py``.
+            model: CLIP model or weight file; None uses the configuration's.
+            largest: maximum number of pixels of an image; larger ones are rejected.
+            text_cache: whether to keep text features on disk.
+            settings: fields of `itaclip.core.settings.Settings` that replace the configuration's.
 
         Raises:
-            ItaclipError: as the constructor, or a configuration that cannot be read.
+            ItaclipError: see the constructor; also for a configuration that cannot be read.
         """
         description = read_model(config, model, settings)
         segmenter = cls.__new__(cls)
@@ -128,25 +130,25 @@ class Segmenter:
     def from_pretrained(
         cls, folder: str | os.PathLike[str], *, largest: int | None = None, text_cache: bool = True, **settings: Any
     ) -> Segmenter:
-        """The segmenter that `save_pretrained` wrote: same settings, classes and labels.
+        """Load a segmenter written by `save_pretrained`, with the same settings, classes and labels.
 
-        Needs no network, and executes nothing that lies in the folder.
+        Needs no network and executes nothing from the folder.
 
         Args:
-            folder: that `save_pretrained` wrote.
-            largest: refuse images of more pixels; None takes what was saved.
-            text_cache: keep features of further texts on disk.
-            settings: entries of `itaclip.core.settings.Settings` that replace the saved ones,
-                such as ``device="cuda:1"``; the device is not saved.
+            folder: a folder written by `save_pretrained`.
+            largest: maximum number of pixels of an image; None uses the saved value.
+            text_cache: whether to keep features of new texts on disk.
+            settings: fields of `itaclip.core.settings.Settings` that replace the saved ones,
+                such as ``device="cuda:1"``; the device itself is not saved.
 
         Raises:
-            ItaclipError: no such folder, a damaged or foreign file, or a bad setting; names the file.
+            ItaclipError: no such folder, a damaged or foreign file, or a bad setting; the message names the file.
         """
         saved = read_segmenter(folder, settings)
         clip = load_clip(str(saved.weights))
         set_statistics(clip, saved.preprocessing)
         if fingerprint(clip.named_parameters()) != saved.fingerprint:
-            raise ItaclipError(f"{saved.weights}: not the weights that were saved; save the segmenter again.")
+            raise ItaclipError(f"{saved.weights}: the weights differ from those saved; save the segmenter again.")
         segmenter = cls.__new__(cls)
         segmenter._build(clip, saved.settings, saved.short_side, largest or saved.largest, text_cache)
         segmenter._weights = (str(saved.weights), None, None)
@@ -154,16 +156,16 @@ class Segmenter:
         return segmenter
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write everything that labels depend on: weights, settings, classes with their text features.
+        """Write everything that the labels depend on: weights, settings, classes and text features.
 
-        The weights are read again from where they came from, so that reduced precisions lose nothing.
+        Re-reads the weights from their source, so a reduced precision loses nothing.
 
         Args:
-            folder: made when missing; gets safetensors and JSON files.
+            folder: created if missing; receives safetensors and JSON files.
 
         Raises:
-            ItaclipError: the folder cannot be written, the weights are gone, the model has not
-                OpenAI's layout, or the second encoder or the regions cannot be copied.
+            ItaclipError: the folder cannot be written, the weights no longer exist, the model does
+                not have OpenAI's layout, or the second encoder or the regions cannot be copied.
         """
         write_segmenter(
             folder, load_openai_clip(*self._weights), self.settings, self.short_side, self.largest, self._vocabulary
@@ -171,7 +173,7 @@ class Segmenter:
 
     @property
     def settings(self) -> Settings:
-        """How images are segmented, unless a call says otherwise."""
+        """The settings of every call that does not override them."""
         return self._pipeline.settings
 
     @property
@@ -186,13 +188,13 @@ class Segmenter:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A short name for the weights in use, by their values."""
+        """A short hash of the weight values in use."""
         both = itertools.chain(self._pipeline.named_parameters(), self._encoder.named_parameters())
         return fingerprint(both)
 
     @property
     def patch_size(self) -> int:
-        """Side of CLIP's patches in pixels: the grain of its features."""
+        """Side of CLIP's patches in pixels: the resolution of its features."""
         return self._pipeline.encoder.patch_size
 
     # --- classes -------------------------------------------------------------
@@ -203,7 +205,7 @@ class Segmenter:
         background: bool | Sequence[str] = True,
         definitions: Mapping[str, str] | None = None,
     ) -> None:
-        """Choose the classes of the calls that follow; see `prepare`."""
+        """Set the classes for subsequent calls; see `prepare`."""
         self._vocabulary = self.prepare(classes, background, definitions)
 
     def prepare(
@@ -212,18 +214,18 @@ class Segmenter:
         background: bool | Sequence[str] = True,
         definitions: Mapping[str, str] | None = None,
     ) -> Vocabulary:
-        """Encode a class list, to be passed to calls as `vocabulary`.
+        """Encode a class list without setting it; pass it to calls as `vocabulary`.
 
         Args:
             classes: one entry per class: a name, or synonyms separated by commas
                 (``"sofa, couch"``). The first word names the class.
-            background: True adds class 0, "background", for pixels that are none of the
-                classes; a list of words says what such pixels are likely to be; False
-                gives every pixel to one of the classes.
-            definitions: texts that describe classes, by any of their words.
+            background: True adds class 0, "background", for pixels that belong to none of the
+                classes; a list of words describes what such pixels are likely to show; False
+                assigns every pixel to one of the classes.
+            definitions: texts that describe classes; the key is any word of the class.
 
         Raises:
-            ItaclipError: no class, an empty name, a word used twice, a definition of no class.
+            ItaclipError: no class, an empty name, a word used twice, or a definition of an unknown class.
         """
         with self._lock:
             return make_vocabulary(self._encoder, classes, background, definitions, self.settings)
@@ -241,13 +243,13 @@ class Segmenter:
     def __call__(
         self, images: ImageSource | Sequence[ImageSource], vocabulary: Vocabulary | None = None, **settings: Any
     ) -> Result | list[Result]:
-        """Segment an image, or a list of them (any sizes) together.
+        """Segment an image, or a list of images of any sizes as a batch.
 
         Args:
-            images: a path, a PIL image, an H x W x 3 uint8 RGB array, or a list of such.
-            vocabulary: classes from `prepare`; None takes those of `set_classes`.
-            settings: entries of `itaclip.core.settings.Settings` for this call alone, such as
-                ``pamr_steps=0``; dtype and device stay as they are.
+            images: a path, a PIL image, an H x W x 3 uint8 RGB array, or a list of these.
+            vocabulary: classes from `prepare`; None uses those of `set_classes`.
+            settings: fields of `itaclip.core.settings.Settings` for this call only, such as
+                ``pamr_steps=0``; dtype, compile and device cannot change.
 
         Raises:
             ItaclipError: no classes yet, a bad setting, or an image that cannot be read.
@@ -261,16 +263,16 @@ class Segmenter:
     def stream(
         self, images: Iterable[ImageSource], batch: int = 4, vocabulary: Vocabulary | None = None, **settings: Any
     ) -> Iterator[Result]:
-        """Segment any number of images, a few at a time, in flat memory.
+        """Segment any number of images, a batch at a time, in constant memory.
 
         Args:
-            images: as for a call.
-            batch: images per step.
-            vocabulary: as for a call.
-            settings: as for a call.
+            images: see `__call__`.
+            batch: images per batch.
+            vocabulary: see `__call__`.
+            settings: see `__call__`.
 
         Raises:
-            ItaclipError: as for a call, at the image in question.
+            ItaclipError: see `__call__`; raised when the iteration reaches the image.
         """
         waiting = iter(images)
         while part := list(itertools.islice(waiting, batch)):
@@ -302,14 +304,14 @@ class Segmenter:
         ]  # fmt: skip
 
     def for_vocabulary(self, vocabulary: Vocabulary, **changes: Any) -> Settings:
-        """The settings of a call: without a background, no threshold gives pixels to class 0.
+        """The settings of a call; without a background class, no threshold sends pixels to class 0.
 
         Raises:
-            ItaclipError: a bad setting, or another dtype, engine or device than when it was loaded.
+            ItaclipError: a bad setting, or a dtype, engine or device that differs from the loaded one.
         """
         for name in ("dtype", "engine", "calibration", "compile", "device"):
             if changes.get(name, getattr(self.settings, name)) != getattr(self.settings, name):
-                raise ItaclipError(f"{name} = {changes[name]!r}: fixed at loading; make another Segmenter.")
+                raise ItaclipError(f"{name} = {changes[name]!r}: cannot change after loading; create a new Segmenter.")
         chosen: dict[str, Any] = {"background": vocabulary.background}
         if self.settings.background and not vocabulary.background:
             chosen["prob_thd"] = 0.0
@@ -317,14 +319,14 @@ class Segmenter:
 
 
 def _working_size(image: NDArray[np.uint8]) -> tuple[int, int]:
-    """Height and width at which an image is refined and decided."""
+    """Height and width at which labels are refined and decided."""
     height, width = image.shape[:2]
     factor = min(1.0, LONG_SIDE / max(height, width))
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 
 def _enlarged(labels: NDArray[np.int32], size: tuple[int, ...]) -> NDArray[np.int32]:
-    """Labels at the image's own size, by the nearest neighbour."""
+    """Labels at the image's own size, by nearest-neighbour interpolation."""
     if labels.shape == size:
         return labels
     rows, columns = (np.arange(side) * have // side for side, have in zip(size, labels.shape, strict=True))

@@ -1,4 +1,4 @@
-"""Free-form class lists: what a person types, checked and encoded."""
+"""Free-form class lists, checked and encoded."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ CONTRAST_WORDS = (
     "ceiling", "floor", "curtain", "shelf", "stairs", "fence", "ground", "water", "bridge", "sign", "furniture",
     "clouds", "pavement", "snow",
 )  # fmt: skip
-"""What a photograph shows besides the classes asked for. Without such rivals the softmax over
-queries gives every pixel to one of the classes (Wysoczanska et al., arXiv 2407.05061)."""
+"""Common content of photographs besides the requested classes. Without such competitors the
+softmax over queries assigns every pixel to one of the classes (Wysoczanska et al., arXiv 2407.05061)."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The classes that an image is to be labelled with.
+    """The classes to label an image with.
 
     Attributes:
         names: K names, in label order.
         bank: their text features.
-        background: class 0 is "none of these".
+        background: whether class 0 means "none of these".
         colors: K RGB colours in 0..255.
-        definitions: a text or None per class besides the background; None without any.
+        definitions: a text or None per class, without the background; None if no class has one.
     """
 
     names: tuple[str, ...]
@@ -48,7 +48,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, bank: TextBank, background: bool, definitions: Sequence[str | None] | None) -> Vocabulary:
-        """The vocabulary of a bank; a background is called so, whatever its first word is."""
+        """The vocabulary of a text bank; a background class is always named "background"."""
         names = bank.class_names.names
         if background:
             names = (BACKGROUND_NAME, *names[1:])
@@ -56,7 +56,7 @@ class Vocabulary:
         return cls(names, bank, background, colors, tuple(definitions) if definitions else None)
 
     def to(self, device: torch.device) -> Vocabulary:
-        """The vocabulary with its text features on a device."""
+        """A copy with the text features on `device`."""
         return replace(self, bank=replace(self.bank, features=self.bank.features.to(device)))
 
 
@@ -73,18 +73,18 @@ def make_vocabulary(
         encoder: the text tower.
         classes: one entry per class: a name, synonyms separated by commas, or a sequence
             of synonyms. The first word names the class.
-        background: True adds class 0, "background", with `CONTRAST_WORDS` (less those in
-            the classes' own words, as "wall" is in "brick wall"); a list of words adds it with these; False gives
-            every pixel to one of the classes.
-        definitions: texts that describe classes, by any of their words.
-        settings: `def_coefficient`, the weight of the definitions, is read.
+        background: True adds class 0, "background", described by `CONTRAST_WORDS` except those
+            that occur in the classes, such as "wall" in "brick wall"; a list of words adds it
+            with these words instead; False assigns every pixel to one of the classes.
+        definitions: texts that describe classes; the key is any word of the class.
+        settings: only `def_coefficient`, the weight of the definitions, matters here.
 
     Raises:
-        ItaclipError: no class, an empty name, a word used twice, a definition of no class.
+        ItaclipError: no class, an empty name, a word used twice, or a definition of an unknown class.
     """
     if isinstance(classes, str):
         raise ItaclipError(f"classes = {classes!r}: expected a list with one entry per class, such as ['cat', 'dog'].")
-    lines = [_line(entry) for entry in classes]
+    lines = [_class_line(entry) for entry in classes]
     if not lines:
         raise ItaclipError("the class list is empty: name at least one class, such as 'cat' or 'sofa, couch'.")
     named = parse_class_names(lines, "class list")
@@ -92,16 +92,16 @@ def make_vocabulary(
         used = {_singular(part) for word in named.queries for part in word.split()}
         lines.insert(0, ", ".join(word for word in CONTRAST_WORDS if _singular(word) not in used))
     elif background is not False:
-        words = _line(background)
+        words = _class_line(background)
         if not words:
-            raise ItaclipError("background = []: name what surrounds the classes, or pass True or False.")
+            raise ItaclipError("background = []: list words for what surrounds the classes, or pass True or False.")
         lines.insert(0, words)
     has_background = background is not False
     if not has_background and len(lines) == 1:
         _LOG.warning("One class and no background: every pixel will be %r.", named.names[0])
     for word in named.queries:
         if not word.isascii():
-            _LOG.warning("%r: CLIP's text tower was trained on English; other scripts are hardly understood.", word)
+            _LOG.warning("%r: CLIP's text encoder was trained on English and barely understands other scripts.", word)
     known = parse_class_names(lines, "class list")
     texts = _texts(definitions or {}, named)
     coefficient = (settings or Settings()).def_coefficient
@@ -109,15 +109,15 @@ def make_vocabulary(
 
 
 def split_classes(text: str) -> list[str]:
-    """Classes of one line or several: ``"cat; sofa, couch"`` is two classes, one with a synonym."""
+    """Split text into classes at semicolons and line breaks: ``"cat; sofa, couch"`` gives two classes."""
     return [part.strip() for part in text.replace("\n", ";").split(";") if part.strip()]
 
 
 def split_definitions(lines: Sequence[str], source: str) -> dict[str, str]:
-    """Texts by class name from lines ``name >=text``; blank lines are skipped.
+    """Parse lines ``name >=text`` into texts by class name; skip blank lines.
 
     Raises:
-        ItaclipError: a line without ``>=``; names the source and the line.
+        ItaclipError: a line without ``>=``; the message names the source and the line.
     """
     found = {}
     for number, line in enumerate(lines, 1):
@@ -129,8 +129,8 @@ def split_definitions(lines: Sequence[str], source: str) -> dict[str, str]:
     return found
 
 
-def _line(entry: str | Sequence[str]) -> str:
-    """An entry as a line of a class file: words separated by ", "."""
+def _class_line(entry: str | Sequence[str]) -> str:
+    """An entry as a line of a class file, with its words separated by ", "."""
     words = entry.split(",") if isinstance(entry, str) else entry
     return ", ".join(" ".join(str(word).split()) for word in words)
 
@@ -140,7 +140,7 @@ def _singular(word: str) -> str:
 
 
 def _texts(definitions: Mapping[str, str], classes: ClassNames) -> list[str | None] | None:
-    """A text or None per class, in order; None when there is no definition at all."""
+    """A text or None per class, in order; None if there are no definitions."""
     if not definitions:
         return None
     owner = {plain_name(word): i for i, words in enumerate(classes.synonyms) for word in words}
@@ -148,7 +148,7 @@ def _texts(definitions: Mapping[str, str], classes: ClassNames) -> list[str | No
     for name, text in definitions.items():
         if plain_name(name) not in owner:
             raise ItaclipError(
-                f"definition of {name!r}: no class has this word.{did_you_mean(name, classes.queries)} "
+                f"definition of {name!r}: no class contains this word.{did_you_mean(name, classes.queries)} "
                 f"Classes: {', '.join(classes.names)}."
             )
         texts[owner[plain_name(name)]] = text.strip() or None
@@ -156,5 +156,5 @@ def _texts(definitions: Mapping[str, str], classes: ClassNames) -> list[str | No
 
 
 def _colors(count: int, background: bool) -> list[list[int]]:
-    """The palette's first colour is the background's; lists without one skip it."""
+    """Colours from the palette; its first colour is reserved for the background."""
     return palette(count) if background else palette(count + 1)[1:]

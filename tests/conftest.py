@@ -1,4 +1,4 @@
-"""Shared fixtures: stand-in weights that anyone can make again, and small data sets."""
+"""Shared fixtures: reproducible random weights and small data sets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or fills the user's cache of text features."""
+    """Keep tests away from the user's cache of text features."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ITACLIP_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -80,7 +80,7 @@ def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def quick() -> Segmenter:
-    """The bundled CLIP, as fast as it goes."""
+    """The bundled CLIP with the fastest settings."""
     return Segmenter("demo", "fast", pamr_steps=0)
 
 

@@ -1,4 +1,4 @@
-"""Evaluations as a user starts them: real processes, which tests may kill."""
+"""Evaluations in real processes, which tests may kill."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCENES = 32
 
 
 class Demo:
-    """The bundled demo with coarse settings, its metrics and masks as one process makes them."""
+    """The bundled demo with coarse settings, and its metrics and masks from a single process."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -41,7 +41,7 @@ test_dataloader = dict(batch_size=5, num_workers=0, dataset=dict(data_root="{sel
         self.masks = read_masks(folder / "reference")
 
     def options(self, work: Path) -> list[str]:
-        """Options of eval.py that leave metrics and masks below a folder."""
+        """Options of eval.py that write metrics and masks below a folder."""
         return ["--work-dir", str(work), "--out", str(work / "masks")]
 
     def start(self, work: Path, processes: int = 0, more: Sequence[str] = (), limit_file_size: int | None = None,
@@ -61,17 +61,17 @@ test_dataloader = dict(batch_size=5, num_workers=0, dataset=dict(data_root="{sel
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=limit)  # fmt: skip
 
     def assert_same(self, work: Path) -> dict[str, Any]:
-        """The metrics below a folder, after comparing all numbers and pixels with one process's."""
+        """Compare all numbers and pixels below a folder with those of a single process; returns the metrics."""
         found = read_metrics(work)
         for part in ("mIoU", "mAcc", "aAcc", "per_class", "images", "pixels"):
             assert found[part] == self.reference[part], part
         assert read_masks(work) == self.masks
-        assert not (work / "journal").exists()  # done: nothing is left to continue
+        assert not (work / "journal").exists()  # finished: nothing is left to resume
         return found
 
 
 def two_machines(demo: Demo, work: Path, first: int, **variables: str) -> tuple[subprocess.Popen[str], ...]:
-    """Two launchers that know each other by address only: `first` processes on one, one on the other."""
+    """Two launchers that know only each other's address: `first` processes on one, one on the other."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -89,14 +89,14 @@ def read_masks(work: Path) -> dict[str, bytes]:
 
 
 def counted(work: Path) -> int:
-    """Images in the whole lines of the journals."""
+    """Number of images in the complete lines of the journals."""
     files = [path.read_bytes().splitlines(keepends=True) for path in (work / "journal").glob("*.jsonl")]
     lines = [json.loads(line[9:]) for file in files for line in file if line.endswith(b"\n")]
     return sum(len(line["counts"]) for line in lines if "counts" in line)
 
 
 def wait_until_counted(work: Path, images: int, running: subprocess.Popen[str]) -> int:
-    """Wait for an evaluation in the middle of its work; returns how many images are counted."""
+    """Wait until an evaluation is half-way; returns the number of evaluated images."""
     deadline = time.monotonic() + 90
     while counted(work) < images:
         assert running.poll() is None, running.communicate()[1][-3000:]
@@ -106,20 +106,20 @@ def wait_until_counted(work: Path, images: int, running: subprocess.Popen[str]) 
 
 
 def ranks_of(launcher: subprocess.Popen[str]) -> list[int]:
-    """Process ids of the evaluating processes below a launcher, as the kernel lists them."""
+    """Process ids of the evaluating processes of a launcher, as listed by the kernel."""
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
     return [int(child) for child in children if b"eval.py" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 def finish(running: subprocess.Popen[str], seconds: float = 120) -> tuple[int, str, str]:
-    """Wait for the end: exit status, output, errors."""
+    """Wait for the process; returns exit status, output and errors."""
     out, errors = running.communicate(timeout=seconds)
     return running.returncode, out, errors
 
 
 @contextmanager
 def killed_at_the_end(*running: subprocess.Popen[str]) -> Iterator[None]:
-    """Leave no process behind, whatever a test does."""
+    """Kill all remaining processes, whatever a test does."""
     try:
         yield
     finally:
@@ -128,7 +128,7 @@ def killed_at_the_end(*running: subprocess.Popen[str]) -> Iterator[None]:
 
 
 def kill_all(process: subprocess.Popen[str]) -> None:
-    """SIGKILL for a launcher and all below it, which torchrun gives sessions of their own."""
+    """Send SIGKILL to a launcher and all its descendants, which torchrun puts in separate sessions."""
     for victim in [*(ranks_of(process) if process.poll() is None else []), process.pid]:
         with suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What the workers of `test_label.py` run: the bundled CLIP, counting what it segments."""
+"""The segmenter that the workers of `test_label.py` run: the bundled CLIP, with a log of its calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLASSES = ["car, taxi", "cloud", "tree"]
 
 
 class Counting(Segmenter):
-    """Writes a line with the number of images and the process before it segments them, taking its time."""
+    """Logs the number of images and the process id, waits, and then segments the images."""
 
     log: Path
     delay: float
@@ -38,7 +38,7 @@ def choose(segmenter: Segmenter) -> Vocabulary:
 
 
 def main(source: str, out: str, log: str, delay: str, address: str) -> None:
-    """A driver of its own, to be killed."""
+    """A separate driver process, which tests kill."""
     from itaclip.collection.label import label_with
 
     options = LabelOptions(part_size=2, batch=1, threads=1, address=address)

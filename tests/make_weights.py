@@ -1,4 +1,4 @@
-"""Deterministic stand-in CLIP weights in OpenAI's own layout.
+"""Create deterministic random CLIP weights in OpenAI's own layout.
 
 The real ViT-B/16 file cannot be fetched on every machine, so reference outputs
 are recorded on weights that anyone can regenerate bit for bit: every tensor is
@@ -71,7 +71,7 @@ def _shapes(g: dict) -> dict[str, tuple[tuple[int, ...], float, float]]:
 
 
 def make_state_dict(name: str = "tiny", seed: int = 0) -> dict[str, torch.Tensor]:
-    """State dict with OpenAI CLIP's names and shapes, float16-rounded float32."""
+    """State dict with OpenAI CLIP's names and shapes, float32 rounded to float16 precision."""
     state = {}
     for key, (shape, std, mean) in _shapes(GEOMETRY[name]).items():
         rng = np.random.default_rng([seed, zlib.crc32(key.encode())])

@@ -1,4 +1,4 @@
-"""The mathematics of ITACLIP once more, as plainly as possible: loops, stored maps, no sharing.
+"""An independent implementation of ITACLIP's mathematics, as simple as possible: loops, stored maps, no sharing.
 
 Written from the description of the method alone, without the library's functions, so that
 a fast path and its oracle cannot be wrong in the same way. Slow on purpose.
@@ -96,7 +96,7 @@ def positions(state: State, rows: int, columns: int) -> Tensor:
 
 
 def encode(pixels: Tensor, state: State, options: Options) -> Tensor:
-    """One 3 x h x w picture to (1 + patches) x E tokens."""
+    """Encode a 3 x h x w image to (1 + patches) x E tokens."""
     p = options.patch
     rows, columns = pixels.shape[1] // p, pixels.shape[2] // p
     kernel = state["visual.conv1.weight"].flatten(1)

@@ -1,4 +1,4 @@
-"""Small data sets in the official layouts, drawn by hand, and programs run as a user runs them."""
+"""Small hand-made data sets in the official layouts, and a way to run programs as a user does."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ ROOT = Path(__file__).parent.parent
 
 
 def environment() -> dict[str, str]:
-    """As after `pip install -e .`, and without a proxy between the tests and their servers."""
+    """Environment as after `pip install -e .`, without a proxy between the tests and their servers."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "NO_PROXY": "*", "COLUMNS": "200", "HF_HUB_OFFLINE": "1"}
 
 
 def run_script(script: str, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run a program of the checkout to its end."""
+    """Run a program of the checkout and wait for it."""
     command = [sys.executable, str(ROOT / script), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=80, **options)  # type: ignore[call-overload, no-any-return]
 
 
 def write_mask(path: Path, labels: ArrayLike, mode: str = "L") -> Path:
-    """Write a label map as grey or paletted PNG."""
+    """Write a label map as greyscale or paletted PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(np.asarray(labels, np.uint8), "L")
     if mode == "P":
@@ -38,25 +38,25 @@ def write_mask(path: Path, labels: ArrayLike, mode: str = "L") -> Path:
 
 
 def write_image(path: Path, height: int = 4, width: int = 6) -> Path:
-    """Write a small RGB picture."""
+    """Write a small RGB image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (width, height), (200, 100, 50)).save(path)
     return path
 
 
 def read(path: Path) -> np.ndarray:
-    """A PNG's stored values."""
+    """The stored values of a PNG."""
     with Image.open(path) as image:
         return np.array(image)
 
 
 def visible(folder: Path) -> list[str]:
-    """All files below a folder, hidden ones too, relative and sorted."""
+    """Sorted relative paths of all files below a folder, including hidden ones."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 def fails_clearly(done: subprocess.CompletedProcess[str], *parts: str, status: int = 2) -> None:
-    """One message that holds `parts`, no traceback, and the status."""
+    """Check for the exit status and a single message that contains `parts`, without a traceback."""
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.count("error:") == 1
@@ -65,5 +65,5 @@ def fails_clearly(done: subprocess.CompletedProcess[str], *parts: str, status: i
 
 
 def lines(path: Path) -> Sequence[str]:
-    """A text file's lines."""
+    """The lines of a text file."""
     return path.read_text(encoding="utf-8").splitlines()

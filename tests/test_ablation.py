@@ -1,4 +1,4 @@
-"""`tools/ablate.py`: variants in one run give what separate evaluations give, with the work done once."""
+"""`tools/ablate.py`: variants in one run give the results of separate evaluations, sharing their work."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ CHANGES = [
 
 
 def test_shared_results_equal_separate_evaluations(config: Path, tmp_path: Path) -> None:
-    """`eval.py` builds its own model for every variant: nothing is shared there."""
+    """`eval.py` builds a separate model for every variant and shares nothing."""
     loaded = load_config(config)
     ablation = Ablation(loaded)
     settings = [ablation.base.changed(**change) for change in CHANGES]
@@ -64,10 +64,10 @@ def test_shared_results_equal_separate_evaluations(config: Path, tmp_path: Path)
         assert metrics.mean_iou == pytest.approx(alone["mIoU"], abs=0.02), change
         assert metrics.all_accuracy == pytest.approx(alone["aAcc"], abs=0.05), change
         found.append(metrics.mean_iou)
-    assert len({round(score, 4) for score in found}) == len(CHANGES)  # the variants do differ
+    assert len({round(score, 4) for score in found}) == len(CHANGES)  # the variants differ
 
 
-def test_common_work_is_done_once(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_work_is_done_once(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     passes, prompts = [], []
     embed, encode = OpenAITower.embed, TextEncoder.forward
 
@@ -88,7 +88,7 @@ def test_common_work_is_done_once(config: Path, monkeypatch: pytest.MonkeyPatch)
     variants = make_variants(ablation.base, ablation.blocks, texts=True)
     assert {variant.group for variant in variants} == set(GROUPS) - {METHODS_AND_PARTS}
     ablation.run(dataset, [variant.settings for variant in variants])
-    assert len(passes) == 2 * alone  # 40 variants, and not one more pass of the first blocks
+    assert len(passes) == 2 * alone  # 40 variants without an additional pass of the first blocks
     assert len(prompts) == asked == len(set(prompts))
 
 
@@ -109,7 +109,7 @@ def test_command_writes_table_json_and_plot(config: Path, tmp_path: Path, capsys
     assert "PAMR" in capsys.readouterr().out
 
 
-def test_published_ablations_stand_beside_their_data_set(config: Path) -> None:
+def test_published_ablations_match_their_data_set(config: Path) -> None:
     from itaclip.comparison.published import published_ablation
 
     names = {(v.group, v.name) for v in make_variants(Settings(background=True), 12, texts=True)}
@@ -125,7 +125,7 @@ def test_published_ablations_stand_beside_their_data_set(config: Path) -> None:
     [(Settings(), True, "pamir", r"'pamir' is unknown"), (Settings(), False, "auxiliary text", "needs auxiliary texts"),
      (Settings(), True, "area threshold", "needs a background class")],
 )  # fmt: skip
-def test_ablations_that_do_not_apply_are_refused(base: Settings, texts: bool, group: str, message: str) -> None:
+def test_ablations_that_do_not_apply_are_rejected(base: Settings, texts: bool, group: str, message: str) -> None:
     with pytest.raises(ItaclipError, match=message):
         make_variants(base, 12, texts, [group])
     assert "area threshold" not in {v.group for v in make_variants(base, 12, texts)}

@@ -206,7 +206,7 @@ def test_the_token_is_asked_for(server: Server, scene: Path) -> None:
     ("fields", "status", "message"),
     [
         ({"classes": " "}, 422, "class list is empty"),
-        ({"classes": "cat; dog; cat"}, 422, "'cat' already stands on line 1"),
+        ({"classes": "cat; dog; cat"}, 422, "'cat' already occurs on line 1"),
         ({"classes": "; ".join(map(str, range(41)))}, 422, "41 words"),
         ({"classes": "x" * 50_001}, 422, "characters of text; at most 50,000"),
         ({"class": "cat"}, 422, "unknown field 'class'. Did you mean 'classes'"),

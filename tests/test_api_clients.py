@@ -59,7 +59,7 @@ def test_python_client(environment: dict[str, str], quick: Segmenter, photo: Pat
         np.testing.assert_array_equal(np.asarray(mask), expected.labels)
     refused = subprocess.run([*command[:2], "cat; cat", str(photo)], env=environment, capture_output=True, text=True)
     assert refused.returncode == 1
-    assert "'cat' already stands on line 1" in refused.stderr
+    assert "'cat' already occurs on line 1" in refused.stderr
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

@@ -48,7 +48,7 @@ def test_a_wrong_word_is_told_in_a_line() -> None:
     ("options", "message"),
     [
         (("--classes", " ; "), "class list is empty"),
-        (("--classes", "cat; cat"), "'cat' already stands on line 1"),
+        (("--classes", "cat; cat"), "'cat' already occurs on line 1"),
         (("--classes", "cat", "--classes-file", "f"), "give one of them"),
         ((), "name the classes"),
         (("--classes-file", "missing.txt"), "missing.txt: no such file"),

@@ -1,4 +1,4 @@
-"""`tools/eval_all.py`: cells are run once, a failure does not end the rest, every report is written."""
+"""`tools/eval_all.py`: cells run once, a failure does not stop the others, every report is written."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def results(config: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Methods evaluated, in order."""
+    """The evaluated methods, in order."""
     ran: list[str] = []
     evaluate = cells_module.command.main
 
@@ -58,7 +58,7 @@ def test_finished_cells_are_not_run_again(
     first = results(config)
     assert compare(config, "--methods", "clip", "naclip", "kk") == 0
     assert counted == ["clip", "naclip", "kk"]
-    assert "done before" in capsys.readouterr().out
+    assert "kept from an earlier run" in capsys.readouterr().out
     assert results(config)[:2] == first
     compare(config, "--methods", "clip", "--cfg-options", "model.logit_scale=33")  # other settings
     compare(config, "--methods", "clip", "--limit", "1")
@@ -74,7 +74,7 @@ def test_finished_cells_are_not_run_again(
     assert counted[5:] == ["clip", "clip"]
 
 
-def test_a_broken_result_is_made_again(config: Path, counted: list[str]) -> None:
+def test_a_broken_result_is_computed_again(config: Path, counted: list[str]) -> None:
     compare(config, "--methods", "clip")
     (kept,) = (config.parent / "out/cells").glob("*.json")
     kept.write_text("{")
@@ -83,7 +83,7 @@ def test_a_broken_result_is_made_again(config: Path, counted: list[str]) -> None
     assert json.loads(kept.read_text())["cell"]["method"] == "clip"
 
 
-def test_a_failed_cell_does_not_end_the_rest(
+def test_a_failed_cell_does_not_stop_the_others(
     config: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluate = cells_module.command.main
@@ -117,7 +117,7 @@ def test_nothing_published_is_a_failed_cell(config: Path) -> None:
     assert "has no published settings" in results(config)[0]["error"]
 
 
-def test_unreadable_images_are_no_final_result(config: Path, counted: list[str]) -> None:
+def test_results_with_unreadable_images_are_not_final(config: Path, counted: list[str]) -> None:
     (config.parent / "voc/JPEGImages/image_1.jpg").write_bytes(b"no image")
     for _ in range(2):
         assert compare(config, "--methods", "clip") == SOME_FAILED
@@ -125,7 +125,7 @@ def test_unreadable_images_are_no_final_result(config: Path, counted: list[str])
     assert results(config)[0]["skipped"] == 1
 
 
-def test_both_ways_of_pamr_from_a_plan_file(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_file_runs_with_and_without_pamr(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = config.parent / "plan.json"
     plan.write_text(json.dumps({"configs": [str(config)], "methods": ["clip", "naclip"], "pamr": "both", "limit": 1}))
     assert main(LAUNCHER, ["--plan", str(plan), "--out", str(config.parent / "out"), "--methods", "clip"]) == 0
@@ -139,7 +139,7 @@ def test_both_ways_of_pamr_from_a_plan_file(config: Path, capsys: pytest.Capture
     assert importlib.util.find_spec("openpyxl") or "openpyxl is not installed" in capsys.readouterr().out
 
 
-def test_report_goes_where_it_is_wanted(config: Path, tmp_path: Path) -> None:
+def test_report_path_can_be_chosen(config: Path, tmp_path: Path) -> None:
     compare(config, "--methods", "clip", "--limit", "1", "--report", str(tmp_path / "docs/results.v1"))
     content = json.loads((tmp_path / "docs/results.v1.json").read_text())
     assert content["rows"][0]["method"] == "clip"
@@ -147,14 +147,14 @@ def test_report_goes_where_it_is_wanted(config: Path, tmp_path: Path) -> None:
     assert (tmp_path / "docs/results.v1.md").is_file()
 
 
-def test_eval_takes_method_preset_and_pamr(config: Path, tmp_path: Path) -> None:
+def test_eval_accepts_method_preset_and_pamr(config: Path, tmp_path: Path) -> None:
     given = ["--config", str(config), "--work-dir", str(tmp_path), "--limit", "1", "--method", "naclip", "--preset",
              "common", "--pamr", "on", "--cfg-options", "model.logit_scale=33"]  # fmt: skip
     assert cells_module.command.main(given) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     settings = metrics["settings"]
     assert (settings["method"], settings["slide_crop"], settings["pamr_steps"]) == ("naclip", 112, 10)
-    assert settings["logit_scale"] == 33  # --cfg-options have the last word
+    assert settings["logit_scale"] == 33  # --cfg-options override the plan
     assert (metrics["run"]["preset"], metrics["run"]["preset_source"]) == ("common", "this project")
 
 
@@ -171,7 +171,7 @@ def test_several_processes_go_through_the_launcher(config: Path, tmp_path: Path)
     given = ["--configs", str(config), "--out", str(tmp_path / "out"), "--methods", "clip", "--processes", "2"]
     assert main(fake, given) == SOME_FAILED
     assert (tmp_path / "asked").read_text().startswith(f"{config} 2 --method clip --work-dir")
-    assert results(config)[0]["error"] == "2 processes ended with 2: error: no GPU"
+    assert results(config)[0]["error"] == "2 processes exited with status 2: error: no GPU"
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_several_processes_go_through_the_launcher(config: Path, tmp_path: Path)
      ({"configs": ["a.py"], "methods": ["clop"]}, r"methods = \['clop'\]: expected some of clip"),
      ({"configs": ["a.py"], "pamr": "maybe"}, "pamr = 'maybe': expected on, off, both or preset")],
 )  # fmt: skip
-def test_bad_plans_are_refused(content: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_bad_plans_are_rejected(content: dict[str, Any], message: str, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text(json.dumps(content))
     with pytest.raises(ItaclipError, match=message):
         main(LAUNCHER, ["--plan", str(tmp_path / "plan.json"), "--out", str(tmp_path)])
@@ -205,7 +205,7 @@ def test_published_tables_agree_with_their_printed_averages() -> None:
             assert sum(row.scores.values()) / 8 == pytest.approx(printed[row.label], abs=0.06)
 
 
-def test_published_scores_keep_refinement_apart() -> None:
+def test_published_scores_distinguish_refinement() -> None:
     assert published_score("itaclip", "voc21", pamr=True) == (67.9, "ITACLIP's README and paper")
     assert published_score("itaclip", "voc21", pamr=False) == (65.6, "ITACLIP's paper, ablation of PAMR")
     assert published_score("naclip", "ade20k", pamr=True) == (19.05, "NACLIP's README (September 2024)")

@@ -1,4 +1,4 @@
-"""MMSegmentation imports beside mmcv-lite; a full mmcv is left alone."""
+"""MMSegmentation can be imported with mmcv-lite; a full mmcv is left alone."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def test_missing_operators_say_what_to_install() -> None:
         mmcv.ops.focal_loss.ext_module.sigmoid_focal_loss_forward(1)
 
 
-def test_an_extension_that_is_there_is_left_alone() -> None:
+def test_an_existing_extension_is_left_alone() -> None:
     code = (
         "import sys, types\n"
         "full = types.ModuleType('mmcv._ext'); sys.modules['mmcv._ext'] = full\n"
         "from itaclip.openmmlab.compiled_ops import ensure_mmcv_ops_import as ensure\n"
         "ensure(); assert sys.modules['mmcv._ext'] is full\n"
     )
-    # only the one module is loaded: the package's __init__ would go on to import mmseg
+    # load only this module: the package's __init__ would also import mmseg
     code = code.replace(
         "from itaclip.openmmlab.compiled_ops import ensure_mmcv_ops_import as ensure\n",
         "import importlib.util, pathlib, itaclip\n"

@@ -25,7 +25,7 @@ from itaclip.text import TextEncoder
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_every_setting_draws_and_follows_its_seed(setting: str) -> None:
+def test_every_setting_draws_scenes_determined_by_the_seed(setting: str) -> None:
     scene = draw_scene((256, 320), np.random.default_rng(3), setting=setting)
     assert scene.image.shape == (256, 320, 3)
     assert scene.image.dtype == scene.labels.dtype == np.uint8
@@ -38,7 +38,7 @@ def test_every_setting_draws_and_follows_its_seed(setting: str) -> None:
     ]
 
 
-def test_every_class_is_drawn_and_held_out_colours_only_when_asked() -> None:
+def test_every_class_is_drawn_and_held_out_colours_only_on_request() -> None:
     seen: set[int] = set()
     for number in range(40):
         scene = draw_scene((256, 320), np.random.default_rng([8, number]), unseen=False)
@@ -49,7 +49,7 @@ def test_every_class_is_drawn_and_held_out_colours_only_when_asked() -> None:
     assert seen == set(range(CLASSES))
 
 
-def test_captions_name_every_thing_and_nothing_that_is_held_out() -> None:
+def test_captions_name_every_thing_without_held_out_words() -> None:
     rng = np.random.default_rng(0)
     for _ in range(300):
         chosen = [
@@ -68,7 +68,7 @@ def test_words_belong_to_one_class() -> None:
     assert all(len(kind.held_out) == 2 for kind in KINDS)
 
 
-def test_the_data_set_is_drawn_once_and_whole(tmp_path: Path) -> None:
+def test_the_data_set_is_drawn_once_and_atomically(tmp_path: Path) -> None:
     root = ensure_demo_dataset(tmp_path / "demo", scenes=3)
     names = (root / "ImageSets/Segmentation/val.txt").read_text().split()
     assert len(names) == 3
@@ -96,8 +96,8 @@ def test_bundled_weights_are_a_small_clip() -> None:
     assert float(text[1] @ text[2]) > float(text[1] @ text[0]) + 0.3  # synonyms are close
 
 
-def test_the_demo_segments_what_it_has_not_seen(tmp_path: Path) -> None:
-    """Eight held-out scenes in full; chance is below 5 %."""
+def test_the_demo_segments_unseen_scenes(tmp_path: Path) -> None:
+    """Eight complete held-out scenes; chance level is below 5 %."""
     status = main(["--config", str(ROOT / "configs/cfg_demo.py"), "--data-root", str(tmp_path / "demo"),
                    "--work-dir", str(tmp_path), "--limit", "8"])  # fmt: skip
     assert status == 0
@@ -149,7 +149,7 @@ def test_legend_is_never_clipped() -> None:
 # --- files -------------------------------------------------------------------
 
 
-def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_files_are_written_atomically(tmp_path: Path) -> None:
     target = tmp_path / "deep/result.txt"
 
     def fail() -> None:
@@ -166,7 +166,7 @@ def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["result.txt"]
 
 
-def test_config_of_the_demo_keeps_the_published_proportions() -> None:
+def test_demo_configuration_keeps_the_published_proportions() -> None:
     demo = Config.fromfile(ROOT / "configs/cfg_demo.py").model
     patch = load_clip("demo").visual.conv1.kernel_size[0]
     assert (demo.slide_crop / patch, torch.tensor(demo.pamr_stride).tolist()) == (14, [4, 8])

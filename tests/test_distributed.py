@@ -1,4 +1,4 @@
-"""Several processes and machines: the numbers of one, to the last digit and pixel."""
+"""Several processes and machines give exactly the results of a single process."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ __all__ = ["demo"]
 
 
 def test_two_processes_give_the_numbers_of_one(demo: Demo, tmp_path: Path) -> None:
-    """32 images in batches of 5 divide neither by batches nor by processes."""
+    """32 images are not a multiple of the batch size 5 nor of the processes' share."""
     work = tmp_path / "two"
     with killed_at_the_end(running := demo.start(work, 2)):
         status, out, errors = finish(running)
     assert status == 0, errors[-3000:]
     assert demo.assert_same(work)["run"]["processes"] == 2
-    assert out.count("Results in percent") == 1  # the first process speaks for all
+    assert out.count("Results in percent") == 1  # only the first process prints
 
 
-def test_two_machines_continue_by_themselves_after_a_death(demo: Demo, tmp_path: Path) -> None:
-    """Three processes on two launchers; one is killed in the middle, MAX_RESTARTS continues."""
+def test_two_machines_restart_automatically_after_a_crash(demo: Demo, tmp_path: Path) -> None:
+    """Three processes on two launchers; one is killed half-way, and MAX_RESTARTS restarts them."""
     work = tmp_path / "machines"
     machines = two_machines(demo, work, 2, MAX_RESTARTS="1")
     with killed_at_the_end(*machines):
@@ -50,13 +50,13 @@ def test_two_machines_continue_by_themselves_after_a_death(demo: Demo, tmp_path:
 
 
 @pytest.mark.parametrize(("launcher", "script"), [("pytorch", "dist_test.sh"), ("slurm", "slurm_test.sh")])
-def test_a_process_without_a_launcher_is_refused(launcher: str, script: str) -> None:
+def test_a_process_without_a_launcher_is_rejected(launcher: str, script: str) -> None:
     with pytest.raises(ItaclipError, match=rf"\$RANK is not set; start with tools/{script}"):
         main(["--config", str(ROOT / "configs/cfg_demo.py"), "--launcher", launcher])
 
 
-def test_slurm_starts_what_its_variables_tell(demo: Demo, tmp_path: Path) -> None:
-    """A stand-in for srun starts two tasks as Slurm would (a test has no Slurm); the second finds no work."""
+def test_slurm_variables_set_rank_and_world_size(demo: Demo, tmp_path: Path) -> None:
+    """A substitute for srun starts two tasks like Slurm, which tests lack; the second task finds no work."""
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "scontrol").write_text("#!/bin/sh\necho 127.0.0.1\n")
@@ -84,10 +84,10 @@ def test_slurm_starts_what_its_variables_tell(demo: Demo, tmp_path: Path) -> Non
     seed=st.integers(0, 10_000), classes=st.integers(2, 12), shape=st.tuples(st.integers(1, 9), st.integers(1, 9))
 )  # fmt: skip
 @settings(max_examples=200, deadline=None)
-def test_confusion_matrices_hold_what_iou_metric_counts(seed: int, classes: int, shape: tuple[int, int]) -> None:
+def test_confusion_matrices_agree_with_iou_metric(seed: int, classes: int, shape: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(seed)
     predicted = torch.randint(0, classes, shape, generator=generator)
-    truth = torch.randint(0, classes + 2, shape, generator=generator)  # with labels that are no class
+    truth = torch.randint(0, classes + 2, shape, generator=generator)  # including labels that are not a class
     truth[torch.rand(shape, generator=generator) < 0.2] = 255
     matrix = confusion_matrix(predicted, truth, classes)
     found = matrix.diagonal(), matrix.sum(0), matrix[:-1].sum(1)
@@ -100,7 +100,7 @@ def test_confusion_matrices_hold_what_iou_metric_counts(seed: int, classes: int,
     assert repr(whole.metrics()) == repr(parts.metrics())
 
 
-def test_more_pixels_of_a_class_than_float32_counts() -> None:
+def test_more_pixels_of_a_class_than_float32_can_count() -> None:
     side = 4100  # 16.81 million pixels; 2^24 are 16.78
     labels = torch.zeros(side, side, dtype=torch.uint8)
     counts = IoUCounts(2)
@@ -108,8 +108,8 @@ def test_more_pixels_of_a_class_than_float32_counts() -> None:
     assert counts.metrics().pixels == side * side
 
 
-def test_a_mask_of_another_size_is_refused_with_both_sizes() -> None:
-    with pytest.raises(ItaclipError, match="the mask is 3 x 4, its image 5 x 6"):
+def test_a_mask_of_another_size_is_rejected_with_both_sizes() -> None:
+    with pytest.raises(ItaclipError, match="the mask is 3 x 4, but its image is 5 x 6"):
         confusion_matrix(torch.zeros(5, 6, dtype=torch.int64), torch.zeros(3, 4, dtype=torch.int64), 2)
 
 

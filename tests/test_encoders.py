@@ -1,4 +1,4 @@
-"""Second encoders: the same features as timm and transformers give, from every kind of file."""
+"""Second encoders: the same features as from timm and transformers, from every kind of file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SMALL: dict[str, Any] = {
 
 
 def shaken(model: nn.Module) -> nn.Module:
-    """Random weights of a size that makes every part count."""
+    """Random weights, large enough for every part to matter."""
     torch.manual_seed(0)
     for parameter in model.parameters():
         parameter.data.copy_(torch.randn_like(parameter) * 0.1 + (0.5 if parameter.ndim == 1 else 0))
@@ -64,7 +64,7 @@ def dinov3(qkv_bias: bool = False) -> nn.Module:
 
 
 def eva02() -> nn.Module:
-    """Keys, queries and values in matrices of their own, rotated."""
+    """A model with separate key, query and value matrices and rotary positions."""
     small = {**SMALL, "qkv_fused": False, "swiglu_mlp": True, "scale_mlp": True, "use_rot_pos_emb": True}
     return shaken(Eva(**small, ref_feat_shape=(8, 8), global_pool="token"))
 
@@ -75,14 +75,14 @@ KINDS: dict[str, Callable[[], nn.Module]] = {
 
 
 def clip_pixels(*shape: int) -> tuple[Tensor, Tensor]:
-    """The same images as CLIP gets them and as DINO gets them."""
+    """The same images normalised for CLIP and for DINO."""
     rgb = torch.rand(*shape, generator=torch.Generator().manual_seed(1)) * 255
     mean, std, own_mean, own_std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD, IMAGENET_MEAN, IMAGENET_STD))
     return (rgb - mean) / std, (rgb / 255 - own_mean) / own_std
 
 
 def oracle(model: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens by timm's forward, q + k as hooks see them; B x N x C, patches only."""
+    """Tokens from timm's forward pass, and q + k from hooks; B x N x C, patches only."""
     seen: dict[str, Tensor] = {}
     attention = model.blocks[-1].attn
     hook = attention.register_forward_pre_hook(lambda _, arguments: seen.update(x=arguments[0]))
@@ -122,7 +122,7 @@ def test_features_are_timms(kind: str, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_what_is_wanted_is_computed(kind: str) -> None:
+def test_only_requested_features_are_computed(kind: str) -> None:
     encoder = SecondEncoder(KINDS[kind](), kind)
     pixels, _ = clip_pixels(1, 3, 64, 64)
     both = encoder(pixels)
@@ -137,7 +137,7 @@ def test_only_what_is_wanted_is_computed(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_batches_are_singles(kind: str) -> None:
+def test_batches_equal_single_images(kind: str) -> None:
     encoder = SecondEncoder(KINDS[kind](), kind)
     pixels, _ = clip_pixels(3, 3, 64, 96)
     batch = encoder(pixels)
@@ -198,12 +198,12 @@ def test_timms_layout_from_a_file(kind: str, suffix: str, tmp_path: Path) -> Non
     assert same_features(load_second_encoder(str(path)), model)
 
 
-def test_the_layout_that_a_file_tells_wins(tmp_path: Path) -> None:
+def test_the_layout_in_the_metadata_wins(tmp_path: Path) -> None:
     model = shaken(VisionTransformer(**{**SMALL, "num_heads": 4}))
     told = {"architecture": json.dumps({k: v for k, v in {**SMALL, "num_heads": 4}.items() if k != "num_classes"})}
     save_file(state_of(model), tmp_path / "four_heads.safetensors", metadata=told)
     assert same_features(load_second_encoder(str(tmp_path / "four_heads.safetensors")), model)
-    save_file(state_of(model), tmp_path / "untold.safetensors")  # taken for two heads of 64
+    save_file(state_of(model), tmp_path / "untold.safetensors")  # inferred as two heads of 64 channels
     assert not same_features(load_second_encoder(str(tmp_path / "untold.safetensors")), model)
 
 
@@ -259,8 +259,8 @@ def test_a_named_architecture_with_a_file(tmp_path: Path, monkeypatch: pytest.Mo
         assert same_features(encoder, model.eval())
 
 
-def test_a_named_model_is_found_where_it_was_put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under the name that the publisher gave it, in the folder for weights."""
+def test_a_named_model_is_found_in_the_weights_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the weights folder, under the published file name."""
     torch.manual_seed(0)
     model = timm.create_model("vit_small_patch16_224.dino", pretrained=False, dynamic_img_size=True)
     torch.save(model.state_dict(), tmp_path / "dino_deitsmall16_pretrain.pth")
@@ -327,7 +327,7 @@ def test_unknown_names() -> None:
         load_second_encoder("./missing.pth")
     with pytest.raises(ItaclipError, match="no such weight file"):
         load_second_encoder("dino-vitb8@missing.pth")
-    with pytest.raises(ItaclipError, match="publishes no weights"):
+    with pytest.raises(ItaclipError, match="has no pretrained weights"):
         load_second_encoder("vit_base_patch16_plus_240")
     with pytest.raises(ItaclipError, match="Invalid pretrained tag"):
         load_second_encoder("vit_tiny_patch16_224.nothing")
@@ -361,7 +361,7 @@ def test_without_a_network_the_error_says_what_to_do(
     assert ("dino_vitbase8_pretrain.pth" if name == "dino-vitb8" else "https://huggingface.co/timm/vit_base") in message
 
 
-def test_the_bundled_encoder_while_it_is_missing() -> None:
+def test_a_missing_bundled_encoder_is_reported() -> None:
     path = Path(loading.__file__).parents[1] / "demo/demo_dino.safetensors"
     if path.is_file():
         assert load_second_encoder("demo").patch_size > 0
@@ -378,7 +378,7 @@ class _Bomb:
         return Path.touch, (self.target,)
 
 
-def test_a_malicious_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+def test_a_malicious_pickle_is_rejected_and_not_run(tmp_path: Path) -> None:
     torch.save({"teacher": _Bomb(tmp_path / "executed")}, tmp_path / "evil.pth")
     with pytest.raises(ItaclipError, match=r"evil\.pth: refused"):
         load_second_encoder(str(tmp_path / "evil.pth"))
@@ -401,7 +401,7 @@ def test_foreign_weights(tmp_path: Path, tiny_weights: Path) -> None:
         torch.save(state, tmp_path / "x.pth")
         return str(tmp_path / "x.pth")
 
-    with pytest.raises(ItaclipError, match="not the weights of a vision transformer"):
+    with pytest.raises(ItaclipError, match="not a vision transformer"):
         load_second_encoder(str(tiny_weights))  # a CLIP
     with pytest.raises(ItaclipError, match=r"missing: blocks\.1\.attn\.proj\.bias"):
         load_second_encoder(broken(**{"blocks.1.attn.proj.bias": None}))
@@ -414,20 +414,20 @@ def test_foreign_weights(tmp_path: Path, tiny_weights: Path) -> None:
     with pytest.raises(ItaclipError, match=r"x\.pth: .* of a wrong shape"):
         load_second_encoder(f"dino-vits16@{broken()}")
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(ItaclipError, match="holds no state dict"):
+    with pytest.raises(ItaclipError, match="expected a state dict"):
         load_second_encoder(str(tmp_path / "list.pth"))
-    for text, reason in (("{", "not JSON"), ("[1]", "expected an object"), ('{"depth": "x"}', "can be built")):
+    for text, reason in (("{", "not JSON"), ("[1]", "expected an object"), ('{"depth": "x"}', "cannot build")):
         save_file(state_of(dino()), tmp_path / "told.safetensors", metadata={"architecture": text})
         with pytest.raises(ItaclipError, match=reason):
             load_second_encoder(str(tmp_path / "told.safetensors"))
 
 
 def test_foreign_folders(tmp_path: Path) -> None:
-    with pytest.raises(ItaclipError, match=r"config\.json, which is missing"):
+    with pytest.raises(ItaclipError, match=r"config\.json is missing"):
         load_second_encoder(str(tmp_path))
     for config, reason in (
-        ("nothing", "not JSON"), ('{"model_type": "clip"}', "'clip' is none of"),
-        ('{"model_type": "dinov2"}', r"holds no model\.safetensors"),
+        ("nothing", "not valid JSON"), ('{"model_type": "clip"}', "'clip': expected one of"),
+        ('{"model_type": "dinov2"}', r"contains no model\.safetensors"),
     ):  # fmt: skip
         (tmp_path / "config.json").write_text(config)
         with pytest.raises(ItaclipError, match=reason):
@@ -452,7 +452,7 @@ def test_nothing_waits_for_the_host(kind: str, dtype: str) -> None:
     with pretended_gpu(), Copies() as copies:
         pixels = torch.empty(2, 3, 64, 96, device="cuda")
         on_gpu(encoder)(pixels)
-        copies.found.clear()  # rotary tables are made once for a grid
+        copies.found.clear()  # rotary tables are computed once per grid
         features = encoder(pixels)
         assert features.tokens is not None
         assert features.tokens.device.type == "cuda"

@@ -218,7 +218,7 @@ def test_the_api_takes_it(demo_root: Path, quick: Segmenter) -> None:
         each.set_classes(["car", "house", "cloud"])
     photo = f"{demo_root}/JPEGImages/scene_002.jpg"
     assert (segmenter(photo).labels == quick(photo).labels).mean() > 0.98
-    with pytest.raises(ItaclipError, match="engine = 'torch': fixed at loading"):
+    with pytest.raises(ItaclipError, match="engine = 'torch': cannot change after loading"):
         segmenter(photo, engine="torch")
 
 

@@ -77,7 +77,7 @@ def test_everything_is_written_and_the_numbers_are_iou_metrics(
 
     overlays = sorted((tmp_path / "overlays").iterdir())
     assert [p.name for p in overlays] == ["image_0.png", "image_1.png", "image_2.png"]
-    with Image.open(overlays[0]) as picture:  # image, truth, result and a legend, side by side
+    with Image.open(overlays[0]) as picture:  # image, ground truth, prediction and legend, side by side
         assert picture.width > 3 * 60
         assert picture.height >= 40
     assert Image.open(tmp_path / "masks/image_0.png").mode == "P"
@@ -87,10 +87,10 @@ def test_everything_is_written_and_the_numbers_are_iou_metrics(
 
 
 @pytest.mark.parametrize("loader", ["color", "color_ignore_orientation"])
-def test_overlays_show_images_turned_as_their_labels_are(
+def test_overlays_show_images_in_the_orientation_of_their_labels(
     loader: str, config: Path, voc_like: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """mmcv turns an image as the camera noted down, unless told not to; a mask it never turns."""
+    """mmcv applies the EXIF orientation to images unless disabled, and never to masks."""
     root = voc_like([(40, 60)] * 8)
     panels = []
     for i in range(8):
@@ -129,7 +129,7 @@ def test_limit_and_overrides(config: Path, voc_like: Callable[..., Path], tiny_t
     assert metrics["run"]["model_name"] == str(tiny_torchscript)
 
 
-def test_unreadable_images_are_named_and_the_run_goes_on(
+def test_unreadable_images_are_reported_and_the_run_continues(
     config: Path, voc_like: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = voc_like([(40, 60)] * 3)
@@ -178,12 +178,12 @@ def test_a_missing_folder_is_named(missing: str, named: str, config: Path, voc_l
 def test_another_folder_is_not_overwritten_by_the_demo(config: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/photo.jpg").write_bytes(b"dear")
-    with pytest.raises(ItaclipError, match="is no demo data set"):
+    with pytest.raises(ItaclipError, match="is not a demo data set"):
         run(config, tmp_path / "mine")
     assert (tmp_path / "mine/photo.jpg").read_bytes() == b"dear"
 
 
-def test_class_files_of_other_data_sets_are_refused(config: Path, voc_like: Callable[..., Path]) -> None:
+def test_class_files_of_other_data_sets_are_rejected(config: Path, voc_like: Callable[..., Path]) -> None:
     root = voc_like([(40, 60)])
     with pytest.raises(ItaclipError, match=r"cls_voc21\.txt: has 21 classes, but DemoDataset has 29"):
         run(config, root, "--cfg-options", f"model.name_path={ROOT}/configs/cls_voc21.txt")
@@ -191,8 +191,8 @@ def test_class_files_of_other_data_sets_are_refused(config: Path, voc_like: Call
 
 @pytest.mark.parametrize("name", ["voc", "voc20", "context", "context59", "coco_stuff", "coco_object", "cityscapes",
                                   "ade20k", "demo"])  # fmt: skip
-def test_shipped_configurations_are_whole(name: str) -> None:
-    """Each loads, its class file has the data set's classes in order, its texts fit."""
+def test_shipped_configurations_are_complete(name: str) -> None:
+    """Each one loads, its class file matches the data set's classes, and its texts match the class file."""
     path = ROOT / f"configs/cfg_{name}.py"
     config = load_config(path)
     model = config.model
@@ -208,7 +208,7 @@ def test_shipped_configurations_are_whole(name: str) -> None:
         assert part in opening
 
 
-def test_classes_in_another_order_are_refused() -> None:
+def test_classes_in_another_order_are_rejected() -> None:
     kind = DATASETS.get("PascalVOC20Dataset")
     dataset = type("PascalVOC20Dataset", (), {"metainfo": kind.METAINFO})()
     names = list(kind.METAINFO["classes"])
@@ -217,7 +217,7 @@ def test_classes_in_another_order_are_refused() -> None:
         check_classes(parse_class_names(names, "names.txt"), dataset)
 
 
-def test_published_settings_are_those_of_the_paper() -> None:
+def test_settings_match_the_paper() -> None:
     table = {  # short side, texts, alpha, lambda, scale, prob_thd, area_thd, background
         "voc": (336, "definitions", 0.05, 0.7, 60, 0.1, 0.1, True),
         "context": (336, "definitions", 0.15, 0.75, 55, 0.1, None, True),

@@ -1,4 +1,4 @@
-"""A result in the formats of other programs, read back by those programs where they are installed."""
+"""Results in the formats of other programs, read back by those programs if they are installed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def result(quick: Segmenter, demo_root: Path) -> Result:
 
 
 def filled(polygons: list[Polygon], shape: tuple[int, int]) -> Mask:
-    """Pixels whose centres lie inside, by crossings of a line to the left."""
+    """Pixels whose centres lie inside, by counting crossings of a ray to the left."""
     y, x = np.mgrid[: shape[0], : shape[1]] + 0.5
     inside = np.zeros(shape, bool)
     for polygon in polygons:
@@ -53,7 +53,7 @@ def area(ring: NDArray[np.int32]) -> float:
 
 
 def edges_meet(polygon: Polygon) -> bool:
-    """Whether edges cross, or share more than the corner between neighbours; the slow way, edge by edge."""
+    """Whether edges cross or share more than the corner between neighbours; a slow check, edge by edge."""
     edges = [
         (tuple(a), tuple(b), number, i, len(ring))
         for number, ring in enumerate(polygon)
@@ -82,7 +82,7 @@ masks = arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 
 @settings(max_examples=150, deadline=None)
 @given(masks)
-def test_exact_outlines_give_the_mask_back(mask: Mask) -> None:
+def test_exact_outlines_reproduce_the_mask(mask: Mask) -> None:
     polygons = polygons_of(mask, tolerance=0)
     np.testing.assert_array_equal(filled(polygons, mask.shape), mask)
     assert len(polygons) == cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)[0] - 1
@@ -137,7 +137,7 @@ def test_geojson_has_every_class_with_closed_rings(result: Result) -> None:
 
 
 @pytest.mark.parametrize("tolerance", [-1, math.nan])
-def test_a_bad_tolerance_is_refused(result: Result, tolerance: float) -> None:
+def test_a_bad_tolerance_is_rejected(result: Result, tolerance: float) -> None:
     with pytest.raises(ItaclipError, match="tolerance = "):
         result.to_geojson(tolerance)
 
@@ -146,7 +146,7 @@ def test_a_bad_tolerance_is_refused(result: Result, tolerance: float) -> None:
 
 
 def decode_brush(data: list[int], height: int, width: int) -> Mask:
-    """What Label Studio's editor makes of run lengths: a reader of the stream, value by value."""
+    """Decode run lengths like Label Studio's editor: read the stream value by value."""
     bits = "".join(f"{byte:08b}" for byte in data)
     place = 0
 
@@ -170,7 +170,7 @@ def decode_brush(data: list[int], height: int, width: int) -> Mask:
 
 @settings(max_examples=100, deadline=None)
 @given(masks)
-def test_brush_run_lengths_give_the_mask_back(mask: Mask) -> None:
+def test_brush_run_lengths_reproduce_the_mask(mask: Mask) -> None:
     np.testing.assert_array_equal(decode_brush(encode_brush(mask), *mask.shape), mask)
 
 
@@ -220,7 +220,7 @@ def test_supervision_gets_masks_names_and_scores(result: Result) -> None:
         assert detections.confidence[n] == pytest.approx(result.score_map(str(name))[mask].mean(), abs=1e-6)
         rows, columns = np.nonzero(mask)
         box = [columns.min(), rows.min(), columns.max(), rows.max()]
-        np.testing.assert_allclose(detections.xyxy[n], box, atol=1)  # whether the last pixel counts is theirs to say
+        np.testing.assert_allclose(detections.xyxy[n], box, atol=1)  # conventions for the last pixel differ
     painted = sv.MaskAnnotator(opacity=1).annotate(result.image.copy(), detections)
     assert (painted != result.image).any()
     assert len(detections[detections.class_id == 2]) == 1
@@ -239,7 +239,7 @@ def test_fiftyone_gets_the_label_map(result: Result) -> None:
         result.to_fiftyone(start=-1)
 
 
-def test_hugging_face_form_is_that_of_transformers(result: Result) -> None:
+def test_hugging_face_format_matches_transformers(result: Result) -> None:
     from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
     from transformers.pipelines import ImageSegmentationPipeline
 

@@ -1,4 +1,4 @@
-"""Full disks under every writer."""
+"""Every writer on a full disk."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from itaclip.comparison.report import write_report
 from itaclip.demo.dataset import ensure_demo_dataset
 from itaclip.errors import ItaclipError
 from itaclip.evaluation.journal import Entry, Journal
-from itaclip.evaluation.loop import Pictures
+from itaclip.evaluation.loop import OutputFolders
 from itaclip.files import write_json, write_text
 from itaclip.preparation.masks import write_label_map
 from itaclip.text.cache import TextCache
 
-LIMIT = 300  # bytes of a file; all that is written here is larger
+LIMIT = 300  # bytes per file; everything written here is larger
 
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """No file may grow beyond `LIMIT`; nothing may be printed meanwhile, for output goes to a file, too."""
+    """Limit the size of files to `LIMIT`. Nothing may be printed meanwhile, because output goes to a file too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, hard))
     try:
@@ -52,7 +52,7 @@ def pictures(kind: str) -> Callable[[Path], None]:
         metainfo = {"classes": [f"class {i}" for i in range(20)], "palette": [[i, i, i] for i in range(20)]}
         dataset = BaseSegDataset(metainfo=metainfo, data_prefix={"img_path": str(image.parent)}, lazy_init=True,
                                  pipeline=[{"type": "LoadImageFromFile"}])  # fmt: skip
-        Pictures(**{kind: folder}).write(sample, noise(30, 40).astype(np.int64), dataset)
+        OutputFolders(**{kind: folder}).write(sample, noise(30, 40).astype(np.int64), dataset)
 
     return write
 
@@ -73,7 +73,7 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_full_disk_is_an_error_that_names_the_file(writer: str, tmp_path: Path) -> None:
-    """And no file stands half written under its final name, or beside it."""
+    """And no partial file remains, under its final name or another one."""
     Image.fromarray(noise(30, 40, 3)).save(tmp_path / "image.jpg")
     folder = tmp_path / "out"
     with (
@@ -82,7 +82,7 @@ def test_a_full_disk_is_an_error_that_names_the_file(writer: str, tmp_path: Path
     ):
         WRITERS[writer](folder)
     left = [path for path in folder.rglob("*") if path.is_file()] if folder.exists() else []
-    if writer == "journal":  # it is made to be torn; the next run passes over the line
+    if writer == "journal":  # an incomplete line is expected; the next run skips it
         assert Journal(folder, {}).restore(["b"]) == ({}, set())
     else:
         assert left == []
@@ -92,6 +92,6 @@ def test_a_full_disk_costs_the_text_cache_a_warning(tmp_path: Path, caplog: pyte
     cache = TextCache(tmp_path)
     with full_disk():
         cache.put({"key": torch.ones(500)})
-    assert "not kept for the next start" in caplog.text
+    assert "cannot be cached on disk" in caplog.text
     assert list(cache.get(["key"])) == ["key"]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

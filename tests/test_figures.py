@@ -1,4 +1,4 @@
-"""Pictures and charts: legends in any script, masks of any number of classes, the page of a run."""
+"""Figures and charts: legends in any script, masks with any number of classes, the HTML page of a run."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def image() -> np.ndarray:
 
 
 def ink(picture: Image.Image) -> np.ndarray:
-    """Rows and columns that hold something else than white, as a mask."""
+    """Mask of the pixels that are not white."""
     return (np.asarray(picture.convert("RGB")) != 255).any(axis=2)
 
 
 @pytest.mark.parametrize("count", [1, 7, 40, 300])
 @pytest.mark.parametrize("height", [20, 200, 1500])
-def test_every_class_stands_in_the_legend_unclipped(count: int, height: int) -> None:
+def test_every_class_is_in_the_legend_unclipped(count: int, height: int) -> None:
     labels = np.arange(count)[None]
     colors = palette(count)
     names = [f"class number {i} with rather a long name" for i in range(count)]
@@ -48,14 +48,14 @@ def test_every_class_stands_in_the_legend_unclipped(count: int, height: int) -> 
 
 @pytest.mark.parametrize("name", ["кошка", "γάτα", "قطة", "șobolan", "a  line\nbreak"])
 def test_names_are_written_in_their_own_script(name: str) -> None:
-    """DejaVu Sans, which comes along, has them: the picture differs from that of the fallback."""
+    """The bundled DejaVu Sans has their characters: the picture differs from the fallback's."""
     labels = np.zeros((1, 1), int)
     own = figures.legend(labels, [name], palette(1), 60)
     fallback = figures.legend(labels, ["class 0"], palette(1), 60)
     assert own.size != fallback.size or not np.array_equal(np.asarray(own), np.asarray(fallback))
 
 
-def test_a_name_that_no_font_has_is_shown_by_its_number() -> None:
+def test_a_name_that_no_font_can_write_is_shown_by_number() -> None:
     unassigned = "\U000e0fff\U0003fffd"
     assert fonts.font(13, unassigned) is None
     labels = np.ones((1, 1), int)
@@ -75,7 +75,7 @@ def test_masks_keep_every_class_id(tmp_path: Path, classes: int, mode: str) -> N
 
 def test_errors_are_red_and_ignored_pixels_black(image: np.ndarray) -> None:
     truth = np.zeros((90, 120), int)
-    truth[:15], truth[15:30], truth[30:60] = 1, 7, 255  # 7 is no class
+    truth[:15], truth[15:30], truth[30:60] = 1, 7, 255  # 7 is not a class
     drawn = figures.error_map(image, np.zeros_like(truth), truth).astype(int)
     assert (drawn[:30, :, 0] > drawn[:30, :, 1]).all()
     assert (drawn[30:60] == 0).all()
@@ -93,7 +93,7 @@ def test_heat_maps_are_brighter_where_values_are_higher(image: np.ndarray) -> No
 
 
 def test_confusion_and_iou_against_plain_counting() -> None:
-    """Class 4 nowhere occurs; label 6 is no class and counts against what is predicted there."""
+    """Class 4 never occurs; label 6 is not a class and counts as an error of the predicted class."""
     rng = np.random.default_rng(1)
     truth, predicted = rng.choice([0, 1, 2, 3, 6, 255], (20, 30)), rng.integers(0, 4, (20, 30))
     counts = confusion_matrix(predicted.astype(np.uint8), truth.astype(np.uint16), 5)
@@ -111,7 +111,7 @@ def test_confusion_and_iou_against_plain_counting() -> None:
 
 def test_the_gallery_counts_labels_beyond_the_classes_as_evaluations_do(image: np.ndarray, tmp_path: Path) -> None:
     truth = np.zeros((90, 120), np.uint8)
-    truth[:30], truth[30:45], truth[45:60] = 1, 2, 255  # 2 is no class
+    truth[:30], truth[30:45], truth[45:60] = 1, 2, 255  # 2 is not a class
     predicted = np.zeros_like(truth)
     predicted[:20] = 1
     metric = IoUMetric(iou_metrics=["mIoU"])

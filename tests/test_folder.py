@@ -1,4 +1,4 @@
-"""Many files: names, batches, resuming after any death, bad files, videos."""
+"""Many files: names, batches, resuming after any crash, bad files, videos."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def words(quick: Segmenter) -> Vocabulary:
 
 @pytest.fixture
 def photos(tmp_path: Path, demo_root: Path) -> Path:
-    """Seven small images in two folders, among them names that ask for trouble."""
+    """Seven small images in two folders, some with problematic names."""
     rng = np.random.default_rng(0)
     root = tmp_path / "photos"
     for name in ("a.jpg", "a.png", "b c.jpg", "ünï.png", "sub/a.jpg", "sub/d.PNG", "[x].jpg"):
@@ -46,14 +46,14 @@ def contents(out: Path) -> dict[str, Any]:
     return {str(p.relative_to(out)): p.read_bytes() for p in sorted((out / "masks").rglob("*.png"))} | read_lines(out)
 
 
-def test_every_file_gets_a_name_of_its_own(photos: Path) -> None:
+def test_every_file_gets_a_unique_name(photos: Path) -> None:
     items = find_items([photos])
     names = [item.name for item in items]
     assert names == ["[x].jpg", "a.jpg", "a.png", "b c.jpg", "sub/a.jpg", "sub/d.PNG", "ünï.png"]
     assert [item.stem for item in items] == ["[x]", "a", "a.png", "b c", "sub/a", "sub/d", "ünï"]
     assert [item.name for item in find_items([photos / "*.png"])] == ["a.png", "ünï.png"]
-    assert [item.name for item in find_items([photos / "[x].jpg"])] == ["[x].jpg"]  # a file before a pattern
-    assert len(find_items([photos, photos / "a.jpg"])) == 7  # named twice, done once
+    assert [item.name for item in find_items([photos / "[x].jpg"])] == ["[x].jpg"]  # not a pattern
+    assert len(find_items([photos, photos / "a.jpg"])) == 7  # listed twice, processed once
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_inputs_that_match_nothing(tmp_path: Path, entry: str, message: str) -> 
         find_items([tmp_path / entry])
 
 
-def test_masks_are_the_api_s_and_one_bad_file_does_not_end_the_run(
+def test_masks_equal_the_api_s_and_one_bad_file_does_not_stop_the_run(
     quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path
 ) -> None:
     (photos / "broken.jpg").write_bytes((photos / "a.jpg").read_bytes()[:300])
@@ -82,13 +82,13 @@ def test_masks_are_the_api_s_and_one_bad_file_does_not_end_the_run(
             assert (tmp_path / "out" / lines[item.name]["overlay"]).is_file()
             assert sum(lines[item.name]["areas"].values()) == pytest.approx(1, abs=1e-4)
 
-    Image.new("RGB", (30, 30)).save(photos / "broken.jpg")  # mended: only this one is done
+    Image.new("RGB", (30, 30)).save(photos / "broken.jpg")  # repaired: only this one is processed
     again = segment_folder(quick, words, items, tmp_path / "out", batch=3)
     assert (again.done, again.kept, again.failed) == (1, 7, {})
     assert "error" not in read_lines(tmp_path / "out")["broken.jpg"]
 
 
-def test_an_interrupted_run_goes_on(quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes(quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path) -> None:
     items = find_items([photos])
     segment_folder(quick, words, items, tmp_path / "whole", batch=2)
     seen = 0
@@ -102,16 +102,14 @@ def test_an_interrupted_run_goes_on(quick: Segmenter, words: Vocabulary, photos:
     with pytest.raises(KeyboardInterrupt):
         segment_folder(quick, words, items, tmp_path / "out", batch=2, advance=interrupt)
     with (tmp_path / "out/results.jsonl").open("ab") as file:
-        file.write('{"image": "ü'.encode()[:-1])  # torn in the middle of a letter
+        file.write('{"image": "ü'.encode()[:-1])  # cut in the middle of a character
     report = segment_folder(quick, words, items, tmp_path / "out", batch=2)
     assert (report.kept, report.done) == (4, 3)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     assert not list((tmp_path / "out").rglob(".*"))  # no leftovers
 
 
-def test_a_mask_that_was_deleted_is_made_again(
-    quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path
-) -> None:
+def test_a_deleted_mask_is_created_again(quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path) -> None:
     items = find_items([photos])
     segment_folder(quick, words, items, tmp_path / "out")
     (tmp_path / "out/masks/sub/a.png").unlink()
@@ -120,7 +118,7 @@ def test_a_mask_that_was_deleted_is_made_again(
     assert len((tmp_path / "out/results.jsonl").read_text().splitlines()) == 7
 
 
-def test_other_settings_never_mix_in(quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path) -> None:
+def test_different_settings_never_mix(quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path) -> None:
     items = find_items([photos])
     segment_folder(quick, words, items, tmp_path / "out")
     other = quick.prepare(["car"])
@@ -139,7 +137,7 @@ QUICK = ("--model", "demo", "--quality", "fast", "--set", "pamr_steps=0", "--cla
 
 
 def test_killed_at_any_moment_nothing_is_lost(demo_root: Path, tmp_path: Path) -> None:
-    """SIGKILL in the middle: what is counted as done is whole, and the next run finishes."""
+    """After SIGKILL half-way, everything recorded as done is complete, and the next run finishes."""
     photos = tmp_path / "photos"
     photos.mkdir()
     for i in range(40):
@@ -156,7 +154,7 @@ def test_killed_at_any_moment_nothing_is_lost(demo_root: Path, tmp_path: Path) -
     for line in done.values():
         with Image.open(out / line["mask"]) as mask:
             mask.load()
-    # at most one batch of masks has no line yet
+    # at most one batch of masks lacks its lines
     assert len(list((out / "masks").glob("[0-9]*.png"))) - len(done) <= 2
     finishing = cli("segment", photos, "--out", out, *QUICK, "--batch", "2", "--no-overlays", "--json")
     printed, _ = finishing.communicate()
@@ -182,8 +180,8 @@ def test_two_processes_cannot_write_the_same_folder(
         segment_folder(quick, words, items, tmp_path / "out", advance=second)
 
 
-def test_a_full_disk_ends_the_run_and_leaves_no_half_file(photos: Path, tmp_path: Path) -> None:
-    """Files may not grow beyond 3,000 bytes: the overlay cannot be written."""
+def test_a_full_disk_stops_the_run_and_leaves_no_partial_file(photos: Path, tmp_path: Path) -> None:
+    """Files are limited to 3,000 bytes, so the overlay cannot be written."""
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -203,7 +201,7 @@ def test_a_full_disk_ends_the_run_and_leaves_no_half_file(photos: Path, tmp_path
 
 
 def test_memory_stays_flat(demo_root: Path, tmp_path: Path) -> None:
-    """Fifty images need no more memory than ten do."""
+    """Fifty images need no more memory than ten."""
     program = """
 import resource, sys
 from itaclip import Segmenter
@@ -257,7 +255,7 @@ def test_a_video_gets_a_mask_per_frame_and_an_overlay(
         frames += 1
     assert frames == 4
 
-    # taken up again, only the missing frame is segmented
+    # on resuming, only the missing frame is segmented
     os.truncate(out / "results.jsonl", 0)
     masks[1].unlink()
     times = {mask: mask.stat().st_mtime_ns for mask in masks if mask.exists()}
@@ -266,7 +264,7 @@ def test_a_video_gets_a_mask_per_frame_and_an_overlay(
     assert masks[1].is_file()
 
 
-def test_a_file_that_is_no_video(quick: Segmenter, words: Vocabulary, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_video(quick: Segmenter, words: Vocabulary, tmp_path: Path) -> None:
     (tmp_path / "no.mp4").write_bytes(b"nothing to see")
     report = segment_folder(quick, words, find_items([tmp_path / "no.mp4"]), tmp_path / "out")
-    assert "no frame that can be read" in report.failed["no.mp4"]
+    assert "no readable frame" in report.failed["no.mp4"]

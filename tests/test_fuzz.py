@@ -1,4 +1,4 @@
-"""Whatever comes in, the answer is a result or a message, never another error."""
+"""Any input gives a result or an error message, never another exception."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def folder() -> Any:
 
 
 def answered(function: Callable[..., Any], *arguments: Any, about: str | Path | None = None) -> Any:
-    """The result; or None and a message of one error kind, which names what it is about."""
+    """Return the result, or None after an `ItaclipError` whose message names its subject."""
     result, message = None, "none"
     try:
         result = function(*arguments)
@@ -107,7 +107,7 @@ PICTURES = [picture(kind) for kind in ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEB
 
 @st.composite
 def damaged(draw: st.DrawFn, files: list[bytes]) -> bytes:
-    """A file cut, with bytes changed, or with others behind it."""
+    """A file truncated, with changed bytes, or with extra bytes at the end."""
     content = bytearray(draw(st.sampled_from(files)))
     del content[draw(st.integers(0, len(content))) :]
     for place in draw(st.lists(st.integers(0, max(len(content) - 1, 0)), max_size=4)):
@@ -118,7 +118,7 @@ def damaged(draw: st.DrawFn, files: list[bytes]) -> bytes:
 
 @given(content=damaged(PICTURES) | st.binary(max_size=60), suffix=st.sampled_from([".jpg", ".png", ".tif", ""]))
 @many(900)
-def test_images_under_any_ending(folder: Path, content: bytes, suffix: str) -> None:
+def test_images_with_any_extension(folder: Path, content: bytes, suffix: str) -> None:
     path = folder / f"image{suffix}"
     path.write_bytes(content)
     image = answered(read_image, path, about=path)
@@ -138,7 +138,7 @@ def test_label_maps(folder: Path, content: bytes) -> None:
 
 
 def bomb(side: int) -> bytes:
-    """A few kilobytes that claim side x side pixels."""
+    """A file of a few kilobytes that claims to have side x side pixels."""
     buffer = io.BytesIO()
     Image.new("1", (side, side)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -146,7 +146,7 @@ def bomb(side: int) -> bytes:
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [10_001, 14_000])
-def test_decompression_bombs_are_refused_before_they_are_decoded(
+def test_decompression_bombs_are_rejected_before_decoding(
     side: int, tmp_path: Path, voc_like: Callable[..., Path]
 ) -> None:
     content = bomb(side)
@@ -165,12 +165,12 @@ def test_decompression_bombs_are_refused_before_they_are_decoded(
     assert "DecompressionBomb" in skipped[0][1]
 
 
-def test_a_mask_of_another_size_costs_its_image_only(voc_like: Callable[..., Path]) -> None:
+def test_a_mask_of_another_size_affects_only_its_image(voc_like: Callable[..., Path]) -> None:
     root = voc_like([(20, 30), (20, 30)])
     Image.new("L", (7, 8)).save(root / "SegmentationClass/image_0.png")
     (batch, skipped), *_ = load_batches(_dataset(root), [range(2)], 0)
     assert len(batch["inputs"]) == 1
-    assert skipped == [(str(root / "JPEGImages/image_0.jpg"), "its mask is 8 x 7, the image 20 x 30")]
+    assert skipped == [(str(root / "JPEGImages/image_0.jpg"), "the mask is 8 x 7, but the image is 20 x 30")]
 
 
 def _dataset(root: Path) -> Any:
@@ -205,7 +205,7 @@ def test_weight_files(folder: Path, content: bytes) -> None:
 
 
 class Malicious:
-    """What runs a command when it is unpickled."""
+    """Runs a command when it is unpickled."""
 
     def __init__(self, victim: Path) -> None:
         self._victim = victim
@@ -215,7 +215,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize("form", ["plain pickle", "torch.save", "inside a state dict", "TorchScript", "bin folder"])
-def test_malicious_pickles_are_refused_and_not_run(form: str, tmp_path: Path) -> None:
+def test_malicious_pickles_are_rejected_and_not_run(form: str, tmp_path: Path) -> None:
     evil = Malicious(tmp_path / "pwned")
     path = tmp_path / "weights.pt"
     if form == "plain pickle":
@@ -280,7 +280,7 @@ WORDS = st.sampled_from(
 @example(["--cfg-options", "model=3"])
 def test_options_of_eval(folder: Path, words: list[str]) -> None:
     args = ["--config", str(ROOT / "configs/cfg_demo.py"), *words]
-    with suppress(SystemExit):  # argparse says what is wrong, and exits
+    with suppress(SystemExit):  # argparse reports the problem and exits
         parsed = command.parser().parse_args(args)
         answered(command.configure, parsed, folder)
 
@@ -305,7 +305,7 @@ def test_options_of_the_program(folder: Path, words: list[str]) -> None:
 @given(noise=st.binary(max_size=60), cut=st.integers(0, 400), place=st.integers(0, 399), value=st.integers(0, 255))
 @many(400)
 def test_journals(folder: Path, noise: bytes, cut: int, place: int, value: int) -> None:
-    """A line that was changed does not count; one that counts is as it was written."""
+    """A changed line is ignored; an accepted line is exactly as written."""
     with tempfile.TemporaryDirectory(dir=folder) as name:
         writing = Journal(Path(name), {"a": "b"})
         entries = {f"batch{i}": Entry(["x.jpg"], [[i, 5]], 0.5) for i in range(3)}

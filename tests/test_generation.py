@@ -1,4 +1,4 @@
-"""Texts from chat models: what answers are taken, and what becomes of the others."""
+"""Texts from chat models: which answers are accepted, and what happens to the others."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def test_good_answers(answer: str, task: Task, text: str) -> None:
         ("a furry animal\nthat purrs", DEFINITION, "more than one line"),
         ("a furry animal\u2028that purrs", DEFINITION, "more than one line"),
         ("a furry animal\x0bthat purrs", DEFINITION, "more than one line"),
-        ("a furry \u200banimal", DEFINITION, "do not print"),
+        ("a furry \u200banimal", DEFINITION, "non-printable"),
         ("cat >=a furry animal", DEFINITION, "'>='"),
         ("Cat.", DEFINITION, "only repeats the name"),
         ("Cat", SYNONYM, "only repeats the name"),
-        ("Cat: a furry animal", DEFINITION, "repeats the name in front"),
-        ("**Cat** - a furry animal", DEFINITION, "repeats the name in front"),
+        ("Cat: a furry animal", DEFINITION, "repeating the name"),
+        ("**Cat** - a furry animal", DEFINITION, "repeating the name"),
         ("Sure, here is a definition: a furry animal", DEFINITION, "preamble"),
         ("Sure! A furry animal", DEFINITION, "preamble"),
         ("Here's the definition of a cat", DEFINITION, "preamble"),
@@ -77,8 +77,8 @@ def test_good_answers(answer: str, task: Task, text: str) -> None:
         ("word " * 51, DEFINITION, "51 words"),
         ("house cat", SYNONYM, "2 words"),
         ("A synonym is feline", SYNONYM, "4 words"),
-        ("123", SYNONYM, "no word"),
-        ("feline/kitty", SYNONYM, "no word"),
+        ("123", SYNONYM, "not a word"),
+        ("feline/kitty", SYNONYM, "not a word"),
     ],
 )
 def test_bad_answers(answer: str, task: Task, reason: str) -> None:
@@ -90,7 +90,7 @@ def test_word_limit() -> None:
 
 
 @given(st.text(), st.sampled_from([DEFINITION, SYNONYM]))
-def test_what_is_accepted_can_be_read_back(answer: str, task: Task) -> None:
+def test_accepted_answers_can_be_read_back(answer: str, task: Task) -> None:
     text = tidy(answer, task)
     if fault(text, "cat", task) is None:
         assert f"cat >={text}\n".splitlines() == [f"cat >={text}"]
@@ -98,15 +98,15 @@ def test_what_is_accepted_can_be_read_back(answer: str, task: Task) -> None:
         assert ">=" not in text
 
 
-# --- a server of every mood --------------------------------------------------
+# --- a server with every kind of answer --------------------------------------
 
 Answer = Callable[[str, int], "str | int | None"]
 
 
 class Server:
-    """Answers ``/v1/chat/completions`` by a function of (class, times asked).
+    """Answers ``/v1/chat/completions`` with a function of (class, number of requests).
 
-    It gives a text, an HTTP status, or None for rubbish.
+    The function returns a text, an HTTP status, or None for garbage.
     """
 
     def __init__(self, answer: Answer) -> None:
@@ -183,7 +183,7 @@ def generate(names: Path, server: Server, *more: object, task: Task = DEFINITION
     return generation.main(task, CONFIGS, arguments(names, server.url, *more))
 
 
-def test_all_moods_and_no_shift(names: Path, serve: Callable[[Answer], Server]) -> None:
+def test_every_kind_of_answer_and_no_shifted_lines(names: Path, serve: Callable[[Answer], Server]) -> None:
     moods = {
         "cat": ["", "a\nb", "a furry animal"],
         "traffic light": [500, None, "Sure, here it is: a lamp", "three lamps on a pole"],
@@ -196,7 +196,7 @@ def test_all_moods_and_no_shift(names: Path, serve: Callable[[Answer], Server]) 
     assert lines(out) == [f"{name} >={text}" for name, text in SOUND.items()]
     classes = read_class_names(names, background=True)
     assert read_auxiliary_texts(out, classes, background=True) == tuple(SOUND.values())
-    # the journal has gone; what stays tells where the texts are from, and no token
+    # the journal is deleted; the remaining file describes the origin of the texts, without a token
     assert visible(names.parent) == ["names.txt", "texts.txt", "texts.txt.provenance.json"]
     provenance = json.loads(out.with_name("texts.txt.provenance.json").read_text())
     assert provenance["model"] == "m"
@@ -207,7 +207,7 @@ def test_all_moods_and_no_shift(names: Path, serve: Callable[[Answer], Server]) 
     assert TOKEN not in json.dumps(provenance)
 
 
-def test_what_is_asked(names: Path, serve: Callable[[Answer], Server]) -> None:
+def test_prompts_are_as_expected(names: Path, serve: Callable[[Answer], Server]) -> None:
     server = serve(lambda name, times: SOUND[name] if times > 1 else "")
     assert generate(names, server, "--seed", 5, "--temperature", 0.3, "--top-p", 0.5, "--max-new-tokens", 9) == 0
     assert set(server.asked) == set(SOUND), "neither the background nor a second synonym is asked"
@@ -239,9 +239,9 @@ def test_incomplete_then_resumed(
     assert not names.with_name("texts.txt").exists()
 
     better = serve(lambda name, _: SOUND[name])
-    with pytest.raises(ItaclipError, match="was begun with"):
+    with pytest.raises(ItaclipError, match="was started with"):
         generate(names, better, "--seed", 1)
-    # a line torn by a kill costs one answer, and the base URL is part of what must agree
+    # an incomplete line costs one answer, and the base URL must match
     journal = names.with_name("texts.txt.journal.jsonl")
     journal.write_text(journal.read_text().replace(server.url, better.url) + '{"name": "cu')
     assert generate(names, better) == 0
@@ -255,7 +255,7 @@ def test_incomplete_then_resumed(
     assert better.asked == {"cat": 1, "traffic light": 1, "cup": 2, "sofa": 1}
 
 
-def test_forced_run_is_taken_up_too(names: Path, serve: Callable[[Answer], Server]) -> None:
+def test_a_forced_run_resumes_too(names: Path, serve: Callable[[Answer], Server]) -> None:
     names.with_name("texts.txt").write_text("cat >=\ntraffic light >=\ncup >=\nsofa >=\n")
     poor = serve(lambda name, _: "" if name == "cup" else SOUND[name])
     with pytest.raises(ItaclipError, match=r"is empty\. --force replaces"):

@@ -1,4 +1,4 @@
-"""Texts from a real LLaMA, tiny and of random weights, loaded from a folder by transformers."""
+"""Texts from a real but tiny LLaMA with random weights, which transformers loads from a folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEMPLATE = "<|begin|> {% for message in messages %}{{ message['content'] }} <|eo
 
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A chat model whose every word is harmless, so that what it draws can be accepted."""
+    """A chat model whose words are all acceptable, so that its random answers can be accepted."""
     folder = tmp_path_factory.mktemp("llama")
     vocabulary = {word: number for number, word in enumerate(SPECIAL + WORDS)}
     words = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
@@ -78,7 +78,7 @@ def test_definitions(names: Path, llama: Path) -> None:
     assert provenance["model"] == str(llama)
     assert provenance["dtype"] == "bfloat16"
 
-    # the same seed draws the same texts, another seed others
+    # the same seed gives the same texts, another seed gives others
     assert generation.main(DEFINITION, CONFIGS, arguments(names, llama, "--max-new-tokens", 12, "--force")) == 0
     assert lines(names.with_name("texts.txt")) == first
     more = ("--max-new-tokens", 12, "--force", "--seed", 1)
@@ -91,7 +91,7 @@ def test_synonyms(names: Path, llama: Path) -> None:
     assert all(line.split(" >=")[1] in WORDS for line in lines(names.with_name("texts.txt")))
 
 
-def test_long_answers_are_no_synonyms(names: Path, llama: Path) -> None:
+def test_long_answers_are_not_synonyms(names: Path, llama: Path) -> None:
     more = ("--max-new-tokens", 40, "--attempts", 1, "--temperature", 0)
     status = generation.main(SYNONYM, CONFIGS, arguments(names, llama, *more))
     assert status == 1

@@ -47,7 +47,7 @@ def test_itaclip_matches_at_the_real_geometry(tmp_path: Path) -> None:
     assert [s for s in stages if not s.passed] == []
 
 
-def test_a_wrong_weight_is_seen(tmp_path: Path, tiny_state: dict[str, torch.Tensor]) -> None:
+def test_a_wrong_weight_is_detected(tmp_path: Path, tiny_state: dict[str, torch.Tensor]) -> None:
     key = "visual.transformer.resblocks.6.attn.in_proj_bias"
     state = {**tiny_state, key: tiny_state[key] + 0.05}
     torch.save(state, tmp_path / "other.pt")
@@ -65,7 +65,7 @@ def test_check_reference_prints_and_exits(tiny_weights: Path) -> None:
     assert "crop_tokens" in done.stdout
 
 
-def test_unknown_recording_is_refused(tmp_path: Path, tiny_weights: Path) -> None:
+def test_an_unknown_recording_is_rejected(tmp_path: Path, tiny_weights: Path) -> None:
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     with pytest.raises(ItaclipError, match="no recorded outputs"):
         compare(tmp_path / "other.npz", tiny_weights)

@@ -21,7 +21,7 @@ METHODS_GUIDE = (ROOT / "docs/methods.md").read_text()
 
 @pytest.fixture
 def own_method(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Forgets the method of the guide afterwards."""
+    """Unregister the guide's method afterwards."""
     before = dict(METHODS)
     yield
     METHODS.clear()

@@ -1,4 +1,4 @@
-"""Collections on Ray: every source, the same rows as one by one, and deaths of every kind."""
+"""Collections on Ray: every source, the same rows as from single images, and crashes of every kind."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from ray.cluster_utils import Cluster
 import itaclip
 from itaclip import ItaclipError, LabelOptions, LabelReport, Labels, Segmenter
 from itaclip.collection.label import label_with
-from itaclip.collection.places import Place, checked_address, scrubbed
-from itaclip.collection.sources import Entry, in_parts, open_source
-from itaclip.collection.transfer import Pace
+from itaclip.collection.locations import Location, checked_address, redacted
+from itaclip.collection.sources import Entry, open_source, split_into_parts
+from itaclip.collection.transfer import RateLimiter
 from itaclip.command.label import told
 from itaclip.command.main import main as program
 
@@ -45,7 +45,7 @@ NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 
 
 class Machines:
-    """A cluster of three machines in one."""
+    """A cluster of three simulated machines."""
 
     def __init__(self) -> None:
         quick_to_notice = {"health_check_period_ms": 500, "health_check_failure_threshold": 6}
@@ -54,13 +54,13 @@ class Machines:
         self.address: str = self._cluster.address
 
     def three(self) -> None:
-        """Replace what was removed."""
+        """Replace removed machines."""
         while len(self._others) < 2:
             self._others.append(self._cluster.add_node(**NODE))
         self._cluster.wait_for_nodes()
 
     def remove(self) -> None:
-        """Cut a machine off."""
+        """Disconnect a machine."""
         self._cluster.remove_node(self._others.pop(), allow_graceful=False)
 
     def shutdown(self) -> None:
@@ -73,7 +73,7 @@ def machines(own_cache: None) -> Iterator[Machines]:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_worker_niceness", "0")  # or other work on the machine goes first
+        patch.setenv("RAY_worker_niceness", "0")  # otherwise other work on the machine takes precedence
         made = Machines()
         ray.init(made.address, log_to_driver=False, logging_level="ERROR")
         yield made
@@ -89,7 +89,7 @@ def three(machines: Machines) -> Machines:
 
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
-    """Twenty-four pieces of the drawn town, under names that ask for trouble, and two files that are no images."""
+    """Twenty-four crops of the drawn town, some with problematic names, and two files that are not images."""
     root = tmp_path_factory.mktemp("crops")
     scenes = [Image.open(demo_root / f"JPEGImages/scene_00{i}.jpg") for i in range(4)]
     for n in range(24):
@@ -104,7 +104,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(crops: Path, quick: Segmenter) -> dict[str, Any]:
-    """What `Segmenter` says of each image, one by one."""
+    """The results of `Segmenter` for each image separately."""
     vocabulary = choose(quick)
     return {
         str(path.relative_to(crops)): quick(path, vocabulary)
@@ -132,7 +132,7 @@ def assert_same(found: Iterator[Labels], expected: dict[str, Any], failed: set[s
 
 BAD = {"broken.jpg", "words.png"}
 OPTIONS = LabelOptions(part_size=2, batch=1, threads=1)
-ONE = replace(OPTIONS, workers=1)  # where it is not about several: a worker takes seconds to start
+ONE = replace(OPTIONS, workers=1)  # for tests that need only one: a worker takes seconds to start
 
 
 def run(source: Path | str, out: Path | str, log: Path, delay: float = 0.0, **more: Any) -> itaclip.LabelReport:
@@ -146,7 +146,7 @@ def counted(log: Path) -> int:
 # --- results -------------------------------------------------------------------
 
 
-def test_the_same_rows_as_one_by_one_and_every_reader_reads_them(
+def test_rows_equal_single_images_and_every_reader_can_read_them(
     three: Machines, crops: Path, expected: dict[str, Any], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -187,15 +187,15 @@ def test_the_same_rows_as_one_by_one_and_every_reader_reads_them(
     assert set(masks) == {f"{key}.png" for key in expected}
     np.testing.assert_array_equal(masks["x=1/3.jpg.png"], expected["x=1/3.jpg"].labels)
 
-    # again: nothing to do; other classes never mix in
+    # again: nothing to do; other classes never mix
     again = itaclip.label(crops, CLASSES, out, options=options, **settings)
     assert (again.done, again.kept) == (0, 6)
-    with pytest.raises(ItaclipError, match=r"results of another run \(other classes\)"):
+    with pytest.raises(ItaclipError, match=r"results of another run \(different classes\)"):
         itaclip.label(crops, ["car"], out, options=options, **settings)
 
 
 @pytest.mark.cluster
-def test_what_was_mended_is_tried_again_and_other_settings_replace_it(
+def test_repaired_images_are_tried_again_and_other_settings_replace_results(
     three: Machines, crops: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / "in.tar"
@@ -222,16 +222,16 @@ def test_what_was_mended_is_tried_again_and_other_settings_replace_it(
     assert (report.done, report.failed) == (4, 0)
     assert [row.key for row in itaclip.read_labels(out)] == [f"in.tar/{n}.jpg" for n in range(4)]
 
-    # other settings replace all that, when asked to; other people's files they never do
+    # other settings replace these results on request, but never foreign files
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(ItaclipError, match=r"other part_size"):
+    with pytest.raises(ItaclipError, match=r"different part_size"):
         run(source, out, log, options=replace(ONE, part_size=3))
     assert run(source, out, log, options=replace(ONE, part_size=3, overwrite=True)).done == 4
     assert [row.key for row in itaclip.read_labels(out)] == [f"in.tar/{n}.jpg" for n in range(4)]
     assert parts(out) == 2
     assert (out / "notes.txt").read_text() == "mine"
     (tmp_path / "mine/masks").mkdir(parents=True)
-    with pytest.raises(ItaclipError, match=r"mine/masks: there already, and not written by"):
+    with pytest.raises(ItaclipError, match=r"mine/masks: exists, but not from"):
         run(source, tmp_path / "mine", log, options=replace(ONE, overwrite=True))
 
 
@@ -258,7 +258,7 @@ def parts(out: Path) -> int:
     return len(list((out / "labels").rglob("*.parquet")))
 
 
-def test_a_worker_that_is_killed_costs_what_it_held(
+def test_a_killed_worker_costs_only_its_parts(
     three: Machines, crops: Path, expected: dict[str, Any], tmp_path: Path
 ) -> None:
     out, log = tmp_path / "out", tmp_path / "log"
@@ -274,10 +274,10 @@ def test_a_worker_that_is_killed_costs_what_it_held(
     assert killed
     assert_same(itaclip.read_labels(out), expected, BAD)
     assert (report.done, report.failed, report.finished) == (26, 2, 13)
-    assert 24 < counted(log) <= 24 + 2 * OPTIONS.part_size  # the worker's parts, no more
+    assert 24 < counted(log) <= 24 + 2 * OPTIONS.part_size  # only the worker's parts
 
 
-def test_a_machine_that_vanishes_costs_what_it_held(
+def test_a_lost_machine_costs_only_its_parts(
     three: Machines, crops: Path, expected: dict[str, Any], tmp_path: Path
 ) -> None:
     out, log = tmp_path / "out", tmp_path / "log"
@@ -287,11 +287,11 @@ def test_a_machine_that_vanishes_costs_what_it_held(
     assert len([node for node in ray.nodes() if node["Alive"]]) == 2
     assert_same(itaclip.read_labels(out), expected, BAD)
     assert report.finished == 13
-    # parts that lay on it finished, but not yet written, are made again too
+    # its finished but unwritten parts are recomputed too
     assert counted(log) <= 24 + 4 * OPTIONS.part_size
 
 
-def test_a_driver_that_is_killed_is_continued_by_the_same_command(
+def test_the_same_command_resumes_after_a_killed_driver(
     three: Machines, crops: Path, expected: dict[str, Any], tmp_path: Path
 ) -> None:
     out, log = tmp_path / "out", tmp_path / "log"
@@ -312,10 +312,10 @@ def test_a_driver_that_is_killed_is_continued_by_the_same_command(
     assert report.kept == len(before)
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
     assert_same(itaclip.read_labels(out), expected, BAD)
-    assert counted(log) <= 24 + 3 * 2 * OPTIONS.part_size  # two parts a worker were under way
+    assert counted(log) <= 24 + 3 * 2 * OPTIONS.part_size  # two parts per worker were in flight
 
 
-def test_a_destination_that_cannot_be_written_ends_the_run_which_then_goes_on(
+def test_an_unwritable_destination_stops_the_run_which_can_resume(
     three: Machines, crops: Path, expected: dict[str, Any], tmp_path: Path
 ) -> None:
     out, log = tmp_path / "out", tmp_path / "log"
@@ -337,13 +337,13 @@ def test_too_many_errors_stop_the_run(three: Machines, tmp_path: Path) -> None:
         run(tmp_path, tmp_path / "out", tmp_path / "log", options=replace(ONE, max_errors=3, limit_rate=500))
 
 
-def test_a_full_disk_leaves_no_half_file(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_partial_file(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
     try:
         with pytest.raises(ItaclipError, match=r"x\.parquet: cannot be written"):
-            Place(f"{tmp_path}/labels/x.parquet").write(b"0" * 1000, Place(str(tmp_path)))
+            Location(f"{tmp_path}/labels/x.parquet").write(b"0" * 1000, Location(str(tmp_path)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
@@ -377,13 +377,13 @@ def test_folders_and_patterns(crops: Path, tmp_path: Path) -> None:
     odd = tmp_path / "[x]"
     odd.mkdir()
     Image.new("RGB", (3, 3)).save(odd / "[y].png")
-    assert keys(odd / "[y].png") == ["[y].png"]  # a file before a pattern
+    assert keys(odd / "[y].png") == ["[y].png"]  # an existing file wins over a pattern
     for name in (os.fsdecode(b"\xff.png"), "a::b?.png"):
         (odd / name).write_bytes((odd / "[y].png").read_bytes())
-    assert keys(odd) == ["[y].png", "a::b?.png", "\\xff.png"]  # the last one's name is no Unicode
+    assert keys(odd) == ["[y].png", "a::b?.png", "\\xff.png"]  # the last name is not valid Unicode
     with pytest.raises(ItaclipError, match="no such file or folder"):
         keys(tmp_path / "nowhere")
-    with pytest.raises(ItaclipError, match=r"no image in it .*name them, such as folder/\*\.parquet"):
+    with pytest.raises(ItaclipError, match=r"contains no image .*with their extension, such as folder/\*\.parquet"):
         keys((tmp_path / "empty").mkdir() or tmp_path / "empty")
 
 
@@ -401,9 +401,9 @@ def test_lists_of_paths_and_addresses(crops: Path, tmp_path: Path) -> None:
         assert "no such file" in str(found[4].error)
         source = open_source(str(listing))
         units = list(source.units(2))
-        listing.write_text("6.jpg\n" + listing.read_text())  # behind the plan's back
+        listing.write_text("6.jpg\n" + listing.read_text())  # after the plan was made
         changed = [entry for unit in units for entry in source.entries(unit)]
-        assert any("was changed since it was first read" in str(entry.error) for entry in changed)
+        assert any("has changed since it was first read" in str(entry.error) for entry in changed)
     finally:
         listing.unlink()
     same = tmp_path / "same.txt"
@@ -423,7 +423,7 @@ def test_tables(crops: Path, tmp_path: Path) -> None:
     pq.write_table(nested, tmp_path / "b.parquet")
     found = entries(tmp_path / "b.parquet")
     assert [entry.content for entry in found] == [images[0], images[1], None]
-    assert found[2].error == "b.parquet/2: the table holds no image here."
+    assert found[2].error == "b.parquet/2: the table has no image in this row."
     addressed = pa.table({"where": [f"{crops}/2.jpg", f"file://{crops}/6.jpg"], "text": ["a", "b"]})
     pq.write_table(addressed, tmp_path / "c.parquet")
     assert [entry.content for entry in entries(tmp_path / "c.parquet", column="where")] == images[:2]
@@ -448,13 +448,13 @@ def test_archives(crops: Path, tmp_path: Path) -> None:
         with tarfile.open(tmp_path / f"s-{n:03d}.tar", "w") as tar:
             for name in ("2.jpg", "x=1/3.jpg", "a b/ü0.png"):
                 tar.add(crops / name, name)
-            tar.add(crops / "6.jpg", "2.jpg")  # a name that is there already
+            tar.add(crops / "6.jpg", "2.jpg")  # a name that already exists
             tar.add(ROOT / "README.md", "2.txt")
     inside = ["2.jpg", "x=1/3.jpg", "a b/ü0.png"]
     assert keys(f"{tmp_path}/s-{{000..001}}.tar") == [f"s-00{n}.tar/{name}" for n in range(2) for name in inside]
     assert keys(f"{tmp_path}/*.tar", column="png") == ["s-000.tar/a b/ü0.png", "s-001.tar/a b/ü0.png"]
     assert entries(tmp_path / "s-000.tar")[0].content == (crops / "2.jpg").read_bytes()
-    sizes = [(len(part), end) for part, end in in_parts(entries(f"{tmp_path}/*.tar"), 4)]
+    sizes = [(len(part), end) for part, end in split_into_parts(entries(f"{tmp_path}/*.tar"), 4)]
     assert sizes == [(4, False), (2, True)]
     (tmp_path / "t.tar").write_bytes(b"no archive" * 100)
     (bad,) = entries(tmp_path / "t.tar")
@@ -469,7 +469,7 @@ def test_archives(crops: Path, tmp_path: Path) -> None:
 def test_tables_and_archives_are_labelled(
     three: Machines, crops: Path, expected: dict[str, Any], tmp_path: Path, kind: str
 ) -> None:
-    """And an archive that was half finished is continued within."""
+    """A partly finished archive is resumed in the middle."""
     names = sorted(expected)[:7]
     if kind == "table":
         contents = [(crops / name).read_bytes() for name in names]
@@ -491,7 +491,7 @@ def test_tables_and_archives_are_labelled(
     found = sorted((tmp_path / "out/labels").rglob("*.parquet"))
     assert len(found) == 4
     found[1].unlink()
-    found[3].unlink()  # the last: whether there are more, nobody knows
+    found[3].unlink()  # the last one: there may be more
     report = run(tmp_path / "in.tar", tmp_path / "out", tmp_path / "log", options=ONE)
     assert (report.done, report.finished) == (3, 1)
     assert_same(itaclip.read_labels(tmp_path / "out"), wanted, set())
@@ -502,7 +502,7 @@ def test_tables_and_archives_are_labelled(
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[dict[str, dict[str, Any]]]:
-    """A server of S3, and what fsspec needs to know of it."""
+    """An S3 server, and the fsspec options for it."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -531,7 +531,7 @@ def test_s3_to_s3_without_a_secret_anywhere(
     patterned = entries("s3://photos/in/**/*.png", storage=bucket)
     assert {entry.key for entry in patterned} == {name for name in names if name.endswith(".png")}
 
-    # a list whose lines hold passwords and tokens, to a host that does not answer, and one that does
+    # a list whose lines contain passwords and tokens, for a host that does not respond and one that does
     url = bucket["s3"]["endpoint_url"].replace("http://", f"http://me:{SECRET}@") + f"/photos/in/{names[0]}?t={SECRET}"
     dead = f"http://me:{SECRET}@127.0.0.1:9/x.jpg?token={SECRET}"
     (tmp_path / "list.txt").write_text(f"{url}\n{dead}\ns3://photos/in/{names[1]}\n")
@@ -551,28 +551,28 @@ def test_s3_to_s3_without_a_secret_anywhere(
             assert SECRET.encode() not in path.read_bytes(), path
 
 
-def test_secrets_in_addresses_are_refused_and_not_repeated(tmp_path: Path) -> None:
+def test_secrets_in_addresses_are_rejected_and_not_repeated(tmp_path: Path) -> None:
     for address in (f"https://me:{SECRET}@a.example/x.txt", f"s3://b/x?token={SECRET}", f"https://a:{SECRET}@b@c/x"):
-        with pytest.raises(ItaclipError, match="credentials by the environment") as told:
+        with pytest.raises(ItaclipError, match="credentials in the environment") as told:
             checked_address(address, "SOURCE")
         assert SECRET not in str(told.value)
     text = f"GET http://u:{SECRET}@h/x?k={SECRET}#f failed for 's3://u:p@ss/{1}@h/y?{SECRET}'"
-    assert SECRET not in scrubbed(text)
-    assert "GET http://h/x failed" in scrubbed(text)
+    assert SECRET not in redacted(text)
+    assert "GET http://h/x failed" in redacted(text)
 
 
-def test_a_report_tells_rate_share_and_time_left() -> None:
+def test_a_report_shows_rate_share_and_time_left() -> None:
     report = LabelReport(
         1000, 10, kept=0, finished=4, done=400, failed=3, busy=150.0, workers=2, gpu=True, seconds=100.0
     )
     assert told(report) == "400/1000 images, 4.0 images/s, GPU workers 75% busy, 3 failed, 150 s left"
 
 
-def test_all_workers_together_keep_to_a_rate() -> None:
-    pace = Pace(100)
-    assert pace.turn(50) == pytest.approx(0, abs=0.01)
-    assert pace.turn(25) == pytest.approx(0.5, abs=0.05)
-    assert pace.turn(1) == pytest.approx(0.75, abs=0.05)
+def test_all_workers_together_respect_a_rate_limit() -> None:
+    limiter = RateLimiter(100)
+    assert limiter.reserve(50) == pytest.approx(0, abs=0.01)
+    assert limiter.reserve(25) == pytest.approx(0.5, abs=0.05)
+    assert limiter.reserve(1) == pytest.approx(0.75, abs=0.05)
 
 
 # --- the command -----------------------------------------------------------------
@@ -608,7 +608,7 @@ def test_bad_options(crops: Path, tmp_path: Path, options: tuple[str, ...], mess
         program(["label", str(crops), "--classes", "cat", "--model", "demo", "--out", str(tmp_path / "out"), *options])
 
 
-def test_without_the_extra_the_error_names_it() -> None:
+def test_a_missing_extra_is_named() -> None:
     code = (
         "import sys; sys.modules['ray'] = None\n"
         "import itaclip\n"
@@ -634,7 +634,7 @@ print(peaks)
 
 
 def tiny(folder: Path, kind: str, count: int) -> str:
-    """A source of entries that are no images, of two bytes each."""
+    """A source with two-byte entries that are not images."""
     if kind == "table":
         table = folder / f"{count}.parquet"
         pq.write_table(pa.table({"image": [b"no"] * count}), table, row_group_size=max(1000, count // 10))
@@ -656,9 +656,9 @@ def tiny(folder: Path, kind: str, count: int) -> str:
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("kind", ["glob", "table", "archive"])
-def test_the_driver_stays_as_it_is_with_a_hundred_thousand_entries(tmp_path: Path, kind: str) -> None:
+def test_the_driver_s_memory_does_not_grow_with_a_hundred_thousand_entries(tmp_path: Path, kind: str) -> None:
     few, many = tiny(tmp_path, kind, 1000), tiny(tmp_path, kind, 100_000)
-    command = [sys.executable, "-c", MEMORY, str(tmp_path), few, few, many]  # a second start of Ray takes some, too
+    command = [sys.executable, "-c", MEMORY, str(tmp_path), few, few, many]  # a second start of Ray takes some too
     found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert found.returncode == 0, found.stderr
     _, (one, before), (hundred, after) = json.loads(found.stdout.splitlines()[-1].replace("(", "[").replace(")", "]"))

@@ -1,4 +1,4 @@
-"""The program that makes region maps: killed and continued, mixed up, fed with bad images."""
+"""The program that creates region maps: killed and resumed, with mixed sources, with bad images."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from preparation_helpers import ROOT, environment, fails_clearly, run_script
 from itaclip.core.images import read_image
 from itaclip.errors import ItaclipError
 from itaclip.regions import MaskFolder, read_region_map, region_source
-from itaclip.regions.making import find_pictures, main
+from itaclip.regions.making import find_images, main
 
 COUNT = 40
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Enough images that a run can be caught half-way: one, linked many times over."""
+    """Enough images to interrupt a run half-way: a single file, linked many times."""
     folder = tmp_path / "images"
     (folder / "deep").mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
@@ -38,7 +38,7 @@ def maps(out: Path) -> list[Path]:
     return sorted(path for path in out.rglob("*.npz") if not path.name.startswith("."))
 
 
-def test_killed_and_continued(images: Path, tmp_path: Path) -> None:
+def test_killed_and_resumed(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, str(ROOT / "tools/make_masks.py"), "--images", str(images), "--source", "felzenszwalb",
                "--out", str(out), "--jobs", "1"]  # fmt: skip
@@ -55,13 +55,13 @@ def test_killed_and_continued(images: Path, tmp_path: Path) -> None:
 
     done = run_script("tools/make_masks.py", *command[2:-1], 2)
     assert done.returncode == 0, done.stderr
-    assert f"{COUNT - len(kept)} written, {len(kept)} already there, 0 failed" in done.stdout
+    assert f"{COUNT - len(kept)} written, {len(kept)} kept, 0 failed" in done.stdout
     assert len(maps(out)) == COUNT
     assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
     assert np.array_equal(MaskFolder(out)(read_image(images / "deep/007.jpg"), "deep/007.jpg"), expected)
 
 
-def test_one_bad_image_does_not_end_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_bad_image_does_not_stop_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a", "c"):
         Image.new("RGB", (40, 30)).save(tmp_path / f"{name}.png")
     (tmp_path / "b.jpg").write_bytes(b"no image")
@@ -69,24 +69,24 @@ def test_one_bad_image_does_not_end_a_run(tmp_path: Path, capsys: pytest.Capture
     assert main(command) == 1
     told = capsys.readouterr()
     assert "b.jpg" in told.err
-    assert "2 written, 0 already there, 1 failed" in told.out
+    assert "2 written, 0 kept, 1 failed" in told.out
     assert [path.name for path in maps(tmp_path / "out")] == ["a.npz", "c.npz"]
     Image.new("RGB", (40, 30)).save(tmp_path / "b.jpg")
     assert main(command) == 0
-    assert "1 written, 2 already there" in capsys.readouterr().out
+    assert "1 written, 2 kept" in capsys.readouterr().out
 
 
 def test_two_sources_never_mix(tmp_path: Path) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     command = ["--images", str(tmp_path), "--out", str(tmp_path / "out"), "--jobs", "1", "--source"]
     assert main([*command, "slic"]) == 0
-    with pytest.raises(ItaclipError, match=r"holds maps of slic .*not of felzenszwalb"):
+    with pytest.raises(ItaclipError, match=r"contains maps of slic .*not of felzenszwalb"):
         main([*command, "felzenszwalb"])
     (tmp_path / "out/masks.json").unlink()
-    with pytest.raises(ItaclipError, match=r"no masks\.json that tells their source"):
+    with pytest.raises(ItaclipError, match=r"unknown source \(no masks\.json\)"):
         main([*command, "slic"])
     (tmp_path / "out/masks.json").write_text("{")
-    with pytest.raises(ItaclipError, match="not JSON"):
+    with pytest.raises(ItaclipError, match="not valid JSON"):
         main([*command, "slic"])
 
 
@@ -101,8 +101,10 @@ def test_bad_usage(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg")
     with pytest.raises(ItaclipError, match=r"both would become a\.npz"):
-        find_pictures([str(tmp_path)])
-    assert [picture.name for picture in find_pictures([f"{tmp_path}/*.png"])] == ["a"]
-    with pytest.raises(ItaclipError, match="is a folder; maps are made by"):
+        find_images([str(tmp_path)])
+    assert [image.name for image in find_images([f"{tmp_path}/*.png"])] == ["a"]
+    with pytest.raises(ItaclipError, match="is a folder; expected sam2"):
         main(["--images", f"{tmp_path}/a.png", "--source", str(tmp_path), "--out", str(tmp_path / "out")])
-    fails_clearly(run_script("tools/make_masks.py", "--images", tmp_path / "none", "--out", tmp_path), "none: no image")
+    fails_clearly(
+        run_script("tools/make_masks.py", "--images", tmp_path / "none", "--out", tmp_path), "none: matches no image"
+    )

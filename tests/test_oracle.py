@@ -1,4 +1,4 @@
-"""The pipeline against an independent plain implementation, where the recordings are silent."""
+"""The pipeline against an independent plain implementation, for cases without recordings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def bank() -> TextBank:
 
 
 def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
-    """A smooth random picture, normalised."""
+    """A smooth random image, normalised."""
     coarse = torch.randn(1, 3, height // 6 + 2, width // 6 + 2, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic")[0]
 
@@ -116,7 +116,7 @@ def test_flipping_the_image_flips_the_result(tiny_clip: CLIP, bank: TextBank) ->
     image = picture(224, 224)
     plain = pipeline([image], [(224, 224)], bank)[0].scores
     turned = pipeline([image.flip(1).flip(2)], [(224, 224)], bank)[0].scores.flip(1).flip(2)
-    # flipping down the turned image is flipping the original sideways, and vice versa
+    # a vertical flip of the rotated image equals a horizontal flip of the original, and vice versa
     assert torch.allclose(plain, turned, atol=1e-4)
 
 

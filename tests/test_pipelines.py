@@ -1,4 +1,4 @@
-"""The pipeline of Transformers' kind, and segmenters as folders."""
+"""The Transformers-style pipeline, and saved segmenters."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_lists_give_lists_and_iterators_give_iterators(segment: ImageSegmentatio
     stream = segment(images())
     assert taken == []
     assert same(next(stream), single[0])
-    assert taken == paths[:1]  # no more than is asked for
+    assert taken == paths[:1]  # reads no more than requested
     assert sum(1 for _ in stream) == 2
 
     class Dataset(torch.utils.data.Dataset):
@@ -123,7 +123,7 @@ def test_bad_pipelines(quick: Segmenter, arguments: dict[str, Any], message: str
     ("inputs", "options", "message"),
     [
         ("missing.jpg", {}, "missing.jpg: no such file"),
-        ("http://127.0.0.1:1/a.jpg", {}, "addresses are not fetched; pass allow_urls=True"),
+        ("http://127.0.0.1:1/a.jpg", {}, "URLs are not fetched by default; pass allow_urls=True"),
         ("data:image/png;base64,???", {}, "not base64"),
         ("data:image/png;base64,AAAA", {}, "not an image"),
         (7, {}, "inputs of type int"),
@@ -140,7 +140,7 @@ def test_bad_inputs(segment: ImageSegmentationPipeline, inputs: Any, options: di
 
 @pytest.fixture
 def website(photo: Path) -> Iterator[str]:
-    """A server with a photo, a page, a redirection to a local file, and a file too large."""
+    """A server with a photo, a page, a redirect to a local file, and a file that is too large."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -163,7 +163,7 @@ def website(photo: Path) -> Iterator[str]:
     server.server_close()
 
 
-def test_addresses_are_fetched_where_allowed(quick: Segmenter, photo: Path, website: str) -> None:
+def test_urls_are_fetched_if_allowed(quick: Segmenter, photo: Path, website: str) -> None:
     segment = ImageSegmentationPipeline(
         quick, quick.prepare(CLASSES), allow_urls=True, largest_download=150_000, timeout=10
     )
@@ -201,7 +201,7 @@ def test_a_saved_segmenter_gives_equal_labels(saved: Path, photo: Path) -> None:
     assert loaded.fingerprint == original.fingerprint
     assert loaded.vocabulary.definitions == original.vocabulary.definitions
     assert len(expected.areas) > 1
-    # the text tower came along: new classes, and a second round trip
+    # the text tower is saved too: new classes, and a second round trip
     words = ["water", "fence"]
     np.testing.assert_array_equal(loaded.prepare(words).bank.features, original.prepare(words).bank.features)
     loaded.save_pretrained(saved.parent / "again")
@@ -211,7 +211,7 @@ def test_a_saved_segmenter_gives_equal_labels(saved: Path, photo: Path) -> None:
 
 
 def test_loading_needs_no_network_and_no_other_file(saved: Path, photo: Path, tmp_path: Path) -> None:
-    """In another process, whose sockets are gone and whose home is empty."""
+    """In another process without sockets and with an empty home folder."""
     program = """
 import socket, sys
 def refuse(*_, **__): raise AssertionError("network")
@@ -228,7 +228,7 @@ print(segmenter.settings.pamr_steps, segmenter(sys.argv[2]).names)
     assert found.stdout == "0 ('background', 'cloud', 'house', 'balloon')\n"
 
 
-def test_pipeline_and_command_line_take_the_folder(saved: Path, photo: Path, tmp_path: Path) -> None:
+def test_pipeline_and_command_line_accept_the_folder(saved: Path, photo: Path, tmp_path: Path) -> None:
     expected = Segmenter.from_pretrained(saved)(photo)
     assert same(itaclip.pipeline(model=saved)(photo), expected.to_hf())
     from itaclip.command.main import main
@@ -249,7 +249,7 @@ def test_a_configuration_s_segmenter_is_saved_with_its_classes(photo: Path, tmp_
     np.testing.assert_array_equal(loaded(photo).labels, original(photo).labels)
 
 
-def test_a_second_encoder_s_file_is_saved_along(second_weights: str, photo: Path, tmp_path: Path) -> None:
+def test_a_second_encoder_s_file_is_saved_too(second_weights: str, photo: Path, tmp_path: Path) -> None:
     moved = tmp_path / "dino.safetensors"
     shutil.copy(second_weights, moved)
     original = Segmenter("demo", "fast", method="proxyclip", second_encoder=str(moved))
@@ -268,10 +268,10 @@ def test_a_second_encoder_s_file_is_saved_along(second_weights: str, photo: Path
     ("settings", "message"),
     [
         ({"method": "proxyclip", "second_encoder": "dino-vitb8"}, "second_encoder = 'dino-vitb8' is not a file"),
-        ({"map_correction": True, "regions": "sam2"}, "regions = 'sam2' lies outside the folder"),
+        ({"map_correction": True, "regions": "sam2"}, "regions = 'sam2' cannot be saved"),
     ],
 )
-def test_what_cannot_be_saved_along_is_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_saved_is_rejected(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     segmenter = Segmenter("demo", "fast", **settings)
     with pytest.raises(ItaclipError, match=message):
         segmenter.save_pretrained(tmp_path / "saved")
@@ -333,11 +333,11 @@ def other_weights(folder: Path) -> None:
             method="proxyclip", second_encoder="second_encoder/../../x.pt")), "expected a file of this folder"),
         (edited(lambda content: content.update(vocabulary=7)), "vocabulary: expected"),
         (edited(lambda content: content["vocabulary"].update(classes=[[]])), "classes: expected lists of words"),
-        (edited(lambda content: content["vocabulary"]["classes"][0].pop()), "not the text features"),
+        (edited(lambda content: content["vocabulary"]["classes"][0].pop()), "the text features do not match"),
         (edited(lambda content: content["vocabulary"].update(background="no")), "background = 'no'"),
         (edited(lambda content: content["vocabulary"].update(definitions=["x"])), "definitions: expected"),
-        (other_features, "not the text features"),
-        (other_weights, "not the weights that were saved"),
+        (other_features, "the text features do not match"),
+        (other_weights, "the weights differ from those saved"),
         (evil_weights, "model.safetensors: (refused|truncated)"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no such weight file"),
         (lambda folder: os.truncate(folder / "model.safetensors", 5000), "truncated or damaged"),
@@ -356,7 +356,7 @@ def test_damaged_folders(
 
 
 def test_the_pixels_that_a_model_expects_are_saved(quick: Segmenter, photo: Path, tmp_path: Path) -> None:
-    """Weights that were trained on pixels in [-1, 1] see such pixels again."""
+    """Weights trained on pixels in [-1, 1] get such pixels again."""
     clip = load_clip("demo")
     set_statistics(clip, {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)})
     write_segmenter(tmp_path / "other", clip, quick.settings, quick.short_side, quick.largest, None)

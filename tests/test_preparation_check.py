@@ -1,4 +1,4 @@
-"""Checking data sets, and setting up one's own."""
+"""Checking data sets, and setting up custom ones."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from preparation_helpers import ROOT, fails_clearly, lines, run_script, visible,
 
 from itaclip.errors import ItaclipError
 from itaclip.preparation import check
-from itaclip.preparation.check import OFFICIAL, Official, check_dataset, describe
-from itaclip.preparation.own import main as new_dataset
+from itaclip.preparation.check import BENCHMARKS, Benchmark, check_dataset, describe
+from itaclip.preparation.custom import main as new_dataset
 from itaclip.text import read_auxiliary_texts, read_class_names
 
 VOC = ROOT / "configs/cfg_voc.py"
@@ -22,13 +22,13 @@ VOC = ROOT / "configs/cfg_voc.py"
 
 @pytest.fixture
 def voc(voc_like: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A sound data set in VOC's layout, three images taken for the official number."""
-    monkeypatch.setitem(OFFICIAL, "PascalVOCDataset", Official((3,), "Extract VOCtrainval again."))
+    """A correct data set in VOC's layout, with three images as the official number."""
+    monkeypatch.setitem(BENCHMARKS, "PascalVOCDataset", Benchmark((3,), "Extract VOCtrainval again."))
     return voc_like([(20, 30), (30, 20), (24, 24)])
 
 
 def problems(root: Path, config: Path = VOC, full: bool = False) -> dict[str, int]:
-    """Kinds of faults, and how often they were found."""
+    """Number of problems by kind."""
     content = Config.fromfile(config)
     content.test_dataloader.dataset.data_root = str(root)
     seen, _ = check_dataset(content, full)
@@ -36,15 +36,15 @@ def problems(root: Path, config: Path = VOC, full: bool = False) -> dict[str, in
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_sound(voc: Path, capsys: pytest.CaptureFixture[str], full: bool) -> None:
+def test_a_correct_data_set_has_no_problems(voc: Path, capsys: pytest.CaptureFixture[str], full: bool) -> None:
     arguments = ["--config", str(VOC), "--data-root", str(voc), "--workers", "2"]
     assert check.main(arguments + ["--full"] * full) == 0
     output = capsys.readouterr().out
     assert "3 images, 3 decoded, 20 of 21 classes seen" in output
-    assert ("without a pixel: tvmonitor" in output) == full
+    assert ("classes without pixels: tvmonitor" in output) == full
 
 
-def test_all_faults_at_once(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_problems_at_once(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (voc / "JPEGImages/image_0.jpg").write_bytes((voc / "JPEGImages/image_0.jpg").read_bytes()[:700])
     write_mask(voc / "SegmentationClass/image_1.png", np.full((9, 9), 21))
     (voc / "SegmentationClass/image_2.png").unlink()
@@ -61,7 +61,7 @@ def test_all_faults_at_once(voc: Path, capsys: pytest.CaptureFixture[str]) -> No
         "image and mask differ in size": 2,
         "label outside 0..20 and 255": 2,
         "mask that cannot be read": 1,
-        "6 images, where PascalVOCDataset has 3": 1,
+        "6 images, but PascalVOCDataset has 3": 1,
     }
     assert check.main(["--config", str(VOC), "--data-root", str(voc)]) == 1
     output = capsys.readouterr().out
@@ -70,7 +70,7 @@ def test_all_faults_at_once(voc: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "names without .jpg" in output
 
 
-def test_faults_are_gathered(voc: Path) -> None:
+def test_problems_are_grouped(voc: Path) -> None:
     with (voc / "ImageSets/Segmentation/val.txt").open("a") as file:
         file.writelines(f"missing_{number}\n" for number in range(500))
     content = Config.fromfile(VOC)
@@ -80,10 +80,10 @@ def test_faults_are_gathered(voc: Path) -> None:
     assert len(finding.examples) == 3
 
 
-def test_camera_rotation_counts(voc: Path) -> None:
+def test_exif_orientation_is_applied(voc: Path) -> None:
     image = Image.open(voc / "JPEGImages/image_0.jpg")
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown upright, so the loader turns it
+    exif[0x0112] = 6  # displayed rotated, so the loader rotates it
     image.save(voc / "JPEGImages/image_0.jpg", exif=exif)
     assert "image and mask differ in size" in problems(voc)
     write_mask(voc / "SegmentationClass/image_0.png", np.zeros((30, 20)))
@@ -127,10 +127,10 @@ def test_layouts_of_the_configurations(tmp_path: Path, name: str, masks: str, ma
         (tmp_path / content.ann_file).parent.mkdir(parents=True)
         (tmp_path / content.ann_file).write_text("a\n")
     (found,) = problems(tmp_path, ROOT / f"configs/cfg_{name}.py").items()
-    assert found == (f"1 images, where {content.type} has {OFFICIAL[content.type].images[0]}", 1)
+    assert found == (f"1 images, but {content.type} has {BENCHMARKS[content.type].images[0]}", 1)
 
 
-# --- one's own ---------------------------------------------------------------
+# --- custom data sets --------------------------------------------------------
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_new_dataset_can_be_used_at_once(own: Path, background: bool) -> None:
 def test_new_dataset_replaces_nothing(own: Path) -> None:
     assert new_dataset(ROOT / "configs/base.py", arguments(own)) == 0
     before = visible(own)
-    with pytest.raises(ItaclipError, match="exists already"):
+    with pytest.raises(ItaclipError, match="already exists"):
         new_dataset(ROOT / "configs/base.py", arguments(own, "--ignore-zero"))
     assert new_dataset(ROOT / "configs/base.py", arguments(own, "--ignore-zero", "--force")) == 0
     assert visible(own) == before
@@ -182,7 +182,7 @@ def test_new_dataset_replaces_nothing(own: Path) -> None:
     assert dataset.reduce_zero_label is True
 
 
-def test_new_dataset_with_faults_writes_nothing(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_new_dataset_with_problems_writes_nothing(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (own / "classes.txt").write_text("ground\nhouse\n")
     assert new_dataset(ROOT / "configs/base.py", arguments(own)) == 1
     assert "outside 0..1" in " ".join(capsys.readouterr().out.split())
@@ -201,10 +201,10 @@ def test_new_dataset_bad_usage(own: Path) -> None:
         with pytest.raises(ItaclipError, match=message):
             new_dataset(ROOT / "configs/base.py", arguments(own, *change))
     (own / "many.txt").write_text("".join(f"class {number}\n" for number in range(255)))
-    with pytest.raises(ItaclipError, match="254 besides 255"):
+    with pytest.raises(ItaclipError, match="at most 254"):
         new_dataset(ROOT / "configs/base.py", arguments(own, "--classes", str(own / "many.txt"), "--ignore-zero"))
     write_image(own / "data/images/a.png")
-    with pytest.raises(ItaclipError, match="one suffix"):
+    with pytest.raises(ItaclipError, match="the same suffix"):
         new_dataset(ROOT / "configs/base.py", arguments(own))
     (own / "data/masks").rename(own / "data/other")
     with pytest.raises(ItaclipError, match="no such folder"):

@@ -1,4 +1,4 @@
-"""Cityscapes' annotations to its 19 classes."""
+"""Conversion of Cityscapes annotations to its 19 classes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rich.console import Console
 
 from itaclip.errors import ItaclipError
 from itaclip.preparation.cityscapes import convert_cityscapes
-from itaclip.preparation.conversion import Running
+from itaclip.preparation.conversion import RunOptions
 
-RUNNING = Running(Console(quiet=True))
+OPTIONS = RunOptions(Console(quiet=True))
 CITY = "gtFine/val/lindau"
 NAME = "lindau_000000_000019_gtFine"
 
@@ -35,7 +35,7 @@ def write_polygons(root: Path, objects: list[dict[str, Any]], width: int = 8, he
 
 def test_label_ids(tmp_path: Path) -> None:
     write_mask(tmp_path / CITY / f"{NAME}_labelIds.png", [list(range(34)), [255] * 34])
-    assert convert_cityscapes(tmp_path, None, RUNNING) == 1
+    assert convert_cityscapes(tmp_path, None, OPTIONS) == 1
     result = read(tmp_path / CITY / f"{NAME}_labelTrainIds.png")
     expected = [EVALUATED.index(number) if number in EVALUATED else 255 for number in range(34)]
     assert result.tolist() == [expected, [255] * 34]
@@ -47,13 +47,13 @@ def test_polygons_where_label_ids_are_missing(tmp_path: Path) -> None:
         [
             square("road", 0, 0, 7, 5),
             square("car", 0, 0, 1, 1),
-            square("persongroup", 4, 0, 5, 1),  # a crowd counts as its members
+            square("persongroup", 4, 0, 5, 1),  # a group counts as its members' class
             square("license plate", 0, 0, 0, 0),  # never drawn
             square("sky", 2, 2, 3, 3, deleted=1),
             square("polegroup", 6, 4, 7, 5),  # not evaluated
         ],
     )
-    assert convert_cityscapes(tmp_path, None, RUNNING) == 1
+    assert convert_cityscapes(tmp_path, None, OPTIONS) == 1
     result = read(tmp_path / CITY / f"{NAME}_labelTrainIds.png")
     expected = [[0] * 8 for _ in range(6)]
     for y in (0, 1):
@@ -76,8 +76,8 @@ def test_label_ids_come_first_and_out_folder(tmp_path: Path) -> None:
 def test_missing_annotations(tmp_path: Path) -> None:
     fails_clearly(run_script("datasets/cvt_cityscapes.py", tmp_path), "gtFine_trainvaltest.zip")
     (tmp_path / CITY).mkdir(parents=True)
-    with pytest.raises(ItaclipError, match="holds neither"):
-        convert_cityscapes(tmp_path, None, RUNNING)
+    with pytest.raises(ItaclipError, match="contains neither"):
+        convert_cityscapes(tmp_path, None, OPTIONS)
 
 
 def test_truncated_json(tmp_path: Path) -> None:
@@ -92,17 +92,17 @@ def test_truncated_json(tmp_path: Path) -> None:
     [
         ({"imgWidth": 8, "imgHeight": 6, "objects": [square("unicorn", 0, 0, 1, 1)]}, "object 0: 'unicorn'"),
         ({"imgWidth": 8, "objects": []}, "imgHeight"),
-        ([], "not in the form"),
-        ({"imgWidth": 8, "imgHeight": 6, "objects": [{"label": "road", "polygon": [1, 2]}]}, "not in the form"),
+        ([], "not in gtFine format"),
+        ({"imgWidth": 8, "imgHeight": 6, "objects": [{"label": "road", "polygon": [1, 2]}]}, "not in gtFine format"),
     ],
 )
-def test_strange_json(tmp_path: Path, content: Any, message: str) -> None:
+def test_malformed_json(tmp_path: Path, content: Any, message: str) -> None:
     write_polygons(tmp_path, []).write_text(json.dumps(content))
     with pytest.raises(ItaclipError, match=message):
-        convert_cityscapes(tmp_path, None, RUNNING)
+        convert_cityscapes(tmp_path, None, OPTIONS)
 
 
-def test_strange_id(tmp_path: Path) -> None:
+def test_invalid_id(tmp_path: Path) -> None:
     write_mask(tmp_path / CITY / f"{NAME}_labelIds.png", [[34]])
-    with pytest.raises(ItaclipError, match="holds value 34"):
-        convert_cityscapes(tmp_path, None, RUNNING)
+    with pytest.raises(ItaclipError, match="contains value 34"):
+        convert_cityscapes(tmp_path, None, OPTIONS)

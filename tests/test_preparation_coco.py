@@ -1,4 +1,4 @@
-"""COCO-Stuff's pixel maps to COCO-Stuff and COCO-Object."""
+"""Conversion of COCO-Stuff's pixel maps to COCO-Stuff and COCO-Object."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 
 from itaclip.errors import ItaclipError
 from itaclip.preparation.coco import COCO_OBJECT, COCO_STUFF, Target, convert_coco, provide_images
-from itaclip.preparation.conversion import Running
+from itaclip.preparation.conversion import RunOptions
 
 # (raw value, COCO-Stuff label, COCO-Object label), from the official category list:
 # person is category 1, bicycle 2, stop sign 13 (12 was never used), backpack 27 (26 was not),
@@ -26,14 +26,14 @@ KNOWN = [
     (89, 79, 80),  # toothbrush
     (91, 80, 0),  # banner
     (181, 170, 0),  # wood
-    (255, 255, 0),  # no label
-    (11, 255, 0),  # category 12, never used
+    (255, 255, 0),  # unlabelled
+    (11, 255, 0),  # category 12, unused
 ]
 
 
 @pytest.fixture
-def running() -> Running:
-    return Running(Console(quiet=True))
+def options() -> RunOptions:
+    return RunOptions(Console(quiet=True))
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ def coco(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("target", "column"), [(COCO_STUFF, 1), (COCO_OBJECT, 2)])
-def test_known_categories(coco: Path, running: Running, target: Target, column: int) -> None:
-    assert convert_coco(coco, None, target, running) == 1
+def test_known_categories(coco: Path, options: RunOptions, target: Target, column: int) -> None:
+    assert convert_coco(coco, None, target, options) == 1
     result = read(coco / f"annotations/val2017/000000000139{target.suffix}")
     assert result.tolist() == [[row[column] for row in KNOWN]]
 
@@ -60,10 +60,10 @@ def test_tables_are_gapless_and_in_order() -> None:
     assert np.array_equal(COCO_STUFF.table[is_thing] + 1, COCO_OBJECT.table[is_thing])
 
 
-def test_results_are_no_sources(coco: Path, running: Running) -> None:
-    convert_coco(coco, None, COCO_STUFF, running)
-    convert_coco(coco, None, COCO_OBJECT, running)
-    assert convert_coco(coco, None, COCO_OBJECT, running) == 0
+def test_converted_masks_are_not_sources(coco: Path, options: RunOptions) -> None:
+    convert_coco(coco, None, COCO_STUFF, options)
+    convert_coco(coco, None, COCO_OBJECT, options)
+    assert convert_coco(coco, None, COCO_OBJECT, options) == 0
     assert [name for name in visible(coco) if name.endswith(".png")] == [
         "annotations/val2017/000000000139.png",
         "annotations/val2017/000000000139_instanceTrainIds.png",
@@ -71,24 +71,24 @@ def test_results_are_no_sources(coco: Path, running: Running) -> None:
     ]
 
 
-def test_both_splits_and_paletted_maps(coco: Path, running: Running) -> None:
+def test_both_splits_and_paletted_maps(coco: Path, options: RunOptions) -> None:
     write_mask(coco / "annotations/train2017/000000000009.png", [[51, 255]], mode="P")
-    assert convert_coco(coco, None, COCO_STUFF, running) == 2
+    assert convert_coco(coco, None, COCO_STUFF, options) == 2
     assert read(coco / "annotations/train2017/000000000009_labelTrainIds.png").tolist() == [[46, 255]]
 
 
-def test_forced(coco: Path, running: Running) -> None:
-    convert_coco(coco, None, COCO_STUFF, running)
+def test_forced(coco: Path, options: RunOptions) -> None:
+    convert_coco(coco, None, COCO_STUFF, options)
     target = coco / "annotations/val2017/000000000139_labelTrainIds.png"
     target.write_bytes(b"other")
-    assert convert_coco(coco, None, COCO_STUFF, running) == 0
+    assert convert_coco(coco, None, COCO_STUFF, options) == 0
     assert target.read_bytes() == b"other"
-    assert convert_coco(coco, None, COCO_STUFF, Running(running.console, force=True)) == 1
+    assert convert_coco(coco, None, COCO_STUFF, RunOptions(options.console, force=True)) == 1
     assert read(target).shape == (1, len(KNOWN))
 
 
 @pytest.mark.parametrize("how", ["link", "copy"])
-def test_images_beside_masks(coco: Path, tmp_path: Path, how: str) -> None:
+def test_images_next_to_masks(coco: Path, tmp_path: Path, how: str) -> None:
     out = tmp_path / "coco_object"
     for _ in range(2):
         done = run_script("datasets/cvt_coco_object.py", coco, "-o", out, "--images", how, "--workers", 1)
@@ -100,10 +100,10 @@ def test_images_beside_masks(coco: Path, tmp_path: Path, how: str) -> None:
     assert not any("instance" in name for name in visible(coco))
 
 
-def test_link_in_the_way(coco: Path, tmp_path: Path, running: Running) -> None:
+def test_link_in_the_way(coco: Path, tmp_path: Path, options: RunOptions) -> None:
     (tmp_path / "out/images/val2017").mkdir(parents=True)
     with pytest.raises(ItaclipError, match="remove it or use --images copy"):
-        provide_images(coco, tmp_path / "out", "link", running)
+        provide_images(coco, tmp_path / "out", "link", options)
 
 
 # --- bad input ---------------------------------------------------------------
@@ -134,10 +134,10 @@ def test_damaged_png_writes_nothing(coco: Path) -> None:
     [
         (Image.new("RGB", (3, 2)), "mode RGB"),
         (Image.fromarray(np.full((2, 3), 300, np.uint16)), "mode I;16"),
-        (Image.fromarray(np.full((2, 3), 200, np.uint8)), "holds value 200"),
+        (Image.fromarray(np.full((2, 3), 200, np.uint8)), "contains value 200"),
     ],
 )
-def test_strange_maps(coco: Path, running: Running, picture: Image.Image, message: str) -> None:
+def test_invalid_maps(coco: Path, options: RunOptions, picture: Image.Image, message: str) -> None:
     picture.save(coco / "annotations/val2017/000000000139.png")
     with pytest.raises(ItaclipError, match=message):
-        convert_coco(coco, None, COCO_STUFF, running)
+        convert_coco(coco, None, COCO_STUFF, options)

@@ -1,4 +1,4 @@
-"""Pascal Context's annotations to 59 classes and a background."""
+"""Conversion of Pascal Context annotations to 59 classes and a background."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from scipy.io import savemat
 from itaclip.errors import ItaclipError
 from itaclip.openmmlab import PascalContext60Dataset
 from itaclip.preparation.context import CLASSES, LISTS, MASKS, convert_json, convert_mats
-from itaclip.preparation.conversion import Running
+from itaclip.preparation.conversion import RunOptions
 from itaclip.preparation.rle import decode_mask
 
-RUNNING = Running(Console(quiet=True))
+OPTIONS = RunOptions(Console(quiet=True))
 HEIGHT, WIDTH = 4, 5
-# ids that leave gaps and are in no alphabetical order, with classes that are not evaluated among them
+# ids with gaps and not in alphabetical order, including classes that are not evaluated
 IDS = {name: 3 * (58 - i) + 2 for i, name in enumerate(CLASSES)} | {"accordion": 1, "zebra": 400}
 LABEL = {name: i for i, name in enumerate(CLASSES, 1)}
 
@@ -30,7 +30,7 @@ def square(left: int, top: int, right: int, bottom: int) -> list[list[int]]:
 
 
 def merged(**changes: Any) -> dict[str, Any]:
-    """Two images in the form of trainval_merged.json, with run lengths and polygons."""
+    """Two images in the format of trainval_merged.json, with run lengths and polygons."""
     content = {
         "info": {"year": 2010},
         "images": [
@@ -81,19 +81,19 @@ def test_merged_json(tmp_path: Path) -> None:
     assert read(root / MASKS / "2008_000003.png").tolist() == [[59, 59], [59, 59]]
     assert lines(root / LISTS / "val.txt") == ["2008_000002"]
     assert lines(root / LISTS / "train.txt") == ["2008_000003"]
-    assert convert_json(root, annotations, RUNNING) == 0
+    assert convert_json(root, annotations, OPTIONS) == 0
 
 
 def test_ids_named_id(tmp_path: Path) -> None:
     content = merged()
     categories = [{"id": entry["category_id"], "name": entry["name"]} for entry in content["categories"]]
     images = [{("id" if key == "image_id" else key): entry[key] for key in entry} for entry in content["images"]]
-    convert_json(tmp_path, write_merged(tmp_path, categories=categories, images=images), RUNNING)
+    convert_json(tmp_path, write_merged(tmp_path, categories=categories, images=images), OPTIONS)
     assert read(tmp_path / MASKS / "2008_000002.png").tolist() == EXPECTED
 
 
 def test_compressed_runs() -> None:
-    # made with COCO's own tools: rows 5..19 and columns 3..29 of a mask of 30 x 40
+    # created with COCO's own tools: rows 5..19 and columns 3..29 of a 30 x 40 mask
     packed = "o2??000000000000000000000000000000000000000000000000000W9"
     expected = np.zeros((30, 40), bool)
     expected[5:20, 3:30] = True
@@ -118,9 +118,9 @@ def test_compressed_runs() -> None:
         ({"images": [{"image_id": 1}]}, "file_name"),
     ],
 )  # fmt: skip
-def test_strange_json(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_malformed_json(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ItaclipError, match=message):
-        convert_json(tmp_path, write_merged(tmp_path, **changes), RUNNING)
+        convert_json(tmp_path, write_merged(tmp_path, **changes), OPTIONS)
     assert visible(tmp_path) == ["trainval_merged.json"]
 
 
@@ -138,12 +138,12 @@ def test_truncated_json(tmp_path: Path) -> None:
 
 @pytest.fixture
 def voc2010(tmp_path: Path) -> Path:
-    """VOC2010 with two images, and trainval/*.mat with labels.txt beside the folder."""
+    """VOC2010 with two images, and trainval/*.mat with labels.txt next to that folder."""
     root = tmp_path / "VOC2010"
     (root / "ImageSets/Main").mkdir(parents=True)
     (root / "ImageSets/Main/train.txt").write_text("2008_000003\n")
     (root / "ImageSets/Main/val.txt").write_text("2008_000002\n")
-    # the site's 59-class list words three classes differently
+    # the website's 59-class list uses other names for three classes
     names = {"table": "diningtable", "bedclothes": "bedcloth", "cloth": "clothes"}
     (tmp_path / "labels.txt").write_text(
         "".join(f"{number}: {names.get(name, name)}\n" for name, number in IDS.items())
@@ -164,13 +164,13 @@ def test_mats(voc2010: Path) -> None:
     assert lines(voc2010 / LISTS / "val.txt") == ["2008_000002"]
 
 
-def test_mats_of_fewer_classes_need_consent(voc2010: Path) -> None:
+def test_mats_with_fewer_classes_need_allow_missing(voc2010: Path) -> None:
     few = voc2010 / "33_labels.txt"
     few.write_text("".join(f"{number}: {name}\n" for name, number in IDS.items() if name not in ("wood", "bag")))
     mats = voc2010.parent / "trainval"
     with pytest.raises(ItaclipError, match="no class named bag, wood"):
-        convert_mats(voc2010, mats, RUNNING, few)
-    convert_mats(voc2010, mats, RUNNING, few, allow_missing=True)
+        convert_mats(voc2010, mats, OPTIONS, few)
+    convert_mats(voc2010, mats, OPTIONS, few, allow_missing=True)
     assert read(voc2010 / MASKS / "2008_000002.png")[1].tolist() == [0, 0, 0]
 
 
@@ -180,18 +180,18 @@ def test_bad_mats(voc2010: Path) -> None:
     for content, message in ((good[:150], "2008_000002.mat"), (b"no mat", "cannot be read")):
         (mats / "2008_000002.mat").write_bytes(content)
         with pytest.raises(ItaclipError, match=message):
-            convert_mats(voc2010, mats, RUNNING)
+            convert_mats(voc2010, mats, OPTIONS)
     for variables, message in (
         ({"Other": np.zeros((2, 2))}, "no variable LabelMap"),
-        ({"LabelMap": np.full((2, 2), 460)}, "holds id 460"),
+        ({"LabelMap": np.full((2, 2), 460)}, "contains id 460"),
         ({"LabelMap": np.zeros((2, 2, 2))}, "expected H x W"),
     ):
         savemat(mats / "2008_000002.mat", variables)
         with pytest.raises(ItaclipError, match=message):
-            convert_mats(voc2010, mats, RUNNING)
+            convert_mats(voc2010, mats, OPTIONS)
     (mats / "2008_000002.mat").unlink()
     with pytest.raises(ItaclipError, match="1 of 2 listed images"):
-        convert_mats(voc2010, mats, RUNNING)
+        convert_mats(voc2010, mats, OPTIONS)
     assert not (voc2010 / LISTS).exists()
 
 
@@ -199,12 +199,12 @@ def test_missing_parts(voc2010: Path) -> None:
     mats = voc2010.parent / "trainval"
     (voc2010 / "ImageSets/Main/val.txt").unlink()
     with pytest.raises(ItaclipError, match="VOCtrainval_03-May-2010"):
-        convert_mats(voc2010, mats, RUNNING)
+        convert_mats(voc2010, mats, OPTIONS)
     (voc2010.parent / "labels.txt").write_text("1 sky\n")
     with pytest.raises(ItaclipError, match="line 1"):
-        convert_mats(voc2010, mats, RUNNING)
+        convert_mats(voc2010, mats, OPTIONS)
     (voc2010.parent / "labels.txt").unlink()
     with pytest.raises(ItaclipError, match="--labels"):
-        convert_mats(voc2010, mats, RUNNING)
+        convert_mats(voc2010, mats, OPTIONS)
     with pytest.raises(ItaclipError, match="no such folder"):
-        convert_mats(voc2010, mats / "none", RUNNING)
+        convert_mats(voc2010, mats / "none", OPTIONS)

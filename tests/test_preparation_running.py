@@ -1,4 +1,4 @@
-"""Conversions that are killed, resumed, run twice at once, or find the disk full."""
+"""Conversions that are killed, resumed, run twice at once, or run out of disk space."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rich.console import Console
 
 from itaclip.errors import ItaclipError
 from itaclip.preparation.coco import COCO_STUFF, convert_coco
-from itaclip.preparation.conversion import Conversion, Running, convert
+from itaclip.preparation.conversion import Conversion, RunOptions, convert
 from itaclip.preparation.jobs import run_jobs
 from itaclip.preparation.masks import LabelMap
 
@@ -30,7 +30,7 @@ COUNT = 140
 
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
-    """Enough maps that a run can be caught half-way: one, linked many times over."""
+    """Enough maps to interrupt a run half-way: a single file, linked many times."""
     root = tmp_path / "coco"
     raw = np.random.default_rng(0).integers(0, 11, (320, 480))
     first = write_mask(root / "annotations/val2017/000000.png", raw)
@@ -80,7 +80,7 @@ def test_interrupted_and_resumed(many: Path, how: signal.Signals) -> None:
     expected = COCO_STUFF.table[read(many / "annotations/val2017/000000.png")]
     for path in kept:
         assert np.array_equal(read(path), expected)
-    assert convert_coco(many, None, COCO_STUFF, Running(Console(quiet=True))) == COUNT - len(kept)
+    assert convert_coco(many, None, COCO_STUFF, RunOptions(Console(quiet=True))) == COUNT - len(kept)
     assert len(results(many)) == COUNT
     assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
 
@@ -132,7 +132,7 @@ def test_results_in_order_and_first_error(workers: int) -> None:
         list(run_jobs(double, range(20), workers))
 
 
-def test_jobs_are_drawn_as_they_are_done() -> None:
+def test_jobs_are_read_as_they_finish() -> None:
     drawn = 0
 
     def jobs() -> Iterator[int]:
@@ -141,11 +141,11 @@ def test_jobs_are_drawn_as_they_are_done() -> None:
             drawn += 1
             yield 1
 
-    running = run_jobs(double, jobs(), 2)
+    results = run_jobs(double, jobs(), 2)
     for done in range(1, 20):
-        next(running)
+        next(results)
         assert drawn <= done + 2 * 8
-    running.close()  # type: ignore[attr-defined]
+    results.close()  # type: ignore[attr-defined]
 
 
 def test_killed_worker() -> None:
@@ -167,7 +167,7 @@ def test_memory_does_not_grow_with_the_number(tmp_path: Path) -> None:
 
     tracemalloc.start()
     try:
-        assert convert(find, blank, Running(Console(quiet=True)), "masks") == 0
+        assert convert(find, blank, RunOptions(Console(quiet=True)), "masks") == 0
         assert tracemalloc.get_traced_memory()[1] < 2e6
     finally:
         tracemalloc.stop()

@@ -1,4 +1,4 @@
-"""Published settings against the published repositories, and how a preset enters a configuration."""
+"""Published settings compared with the published repositories, and how a preset changes a configuration."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_resclip_has_its_numbers_for_every_data_set(tmp_path: Path) -> None:
 
 
 def test_class_words_are_those_of_each_repository(tmp_path: Path) -> None:
-    """Counts of queries: typed from the class files of the repositories."""
+    """Numbers of queries, typed from the class files of the repositories."""
 
     def words(method: str, name: str) -> tuple[tuple[str, ...], ...]:
         config = load_config(ROOT / f"configs/cfg_{name}.py")
@@ -132,11 +132,11 @@ def test_class_words_are_those_of_each_repository(tmp_path: Path) -> None:
     assert words("itaclip", "voc") == read_class_names(ROOT / "configs/cls_voc21.txt", True).synonyms
     for method in ("sclip", "clearclip"):
         for name in ("voc", "voc20", "context", "context59", "coco_object", "coco_stuff", "cityscapes", "ade20k"):
-            assert words(method, name)  # no word names two classes
+            assert words(method, name)  # no word belongs to two classes
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_common_is_one_protocol_for_every_method(method: str, tmp_path: Path) -> None:
+def test_common_is_the_same_for_every_method(method: str, tmp_path: Path) -> None:
     config = load_config(ROOT / "configs/cfg_voc.py")
     apply_protocol(config, tmp_path, method, "common")
     reference = load_config(ROOT / "configs/cfg_voc.py")
@@ -164,7 +164,7 @@ def test_pamr_is_independent_of_the_preset(preset: str | None, switch: str | Non
     assert config.model.pamr_steps == steps
 
 
-def test_nothing_published_is_said_plainly(tmp_path: Path) -> None:
+def test_missing_published_settings_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ItaclipError, match=r"'itaclip' has no published settings for ade20k; it has them for voc21"):
         published("itaclip", TYPE_OF["ade20k"])
     with pytest.raises(ItaclipError, match=r"'mine' has no published settings for voc21; only clip,"):
@@ -176,7 +176,7 @@ def test_nothing_published_is_said_plainly(tmp_path: Path) -> None:
         apply_protocol(config, tmp_path, "sclib")
 
 
-def test_a_configuration_that_a_preset_does_not_fit_is_refused(tmp_path: Path) -> None:
+def test_a_configuration_to_which_a_preset_does_not_apply_is_rejected(tmp_path: Path) -> None:
     config = load_config(ROOT / "configs/cfg_voc.py")
     config.test_dataloader.dataset.pipeline.pop(1)
     with pytest.raises(ItaclipError, match="0 Resize steps"):

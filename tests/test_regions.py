@@ -1,4 +1,4 @@
-"""Region maps from files, without weights and by SAM 2; map correction against a plain loop."""
+"""Region maps from files, without weights and from SAM 2; map correction against a plain loop."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_regions_without_weights(spec: str) -> None:
     assert np.array_equal(regions, source(halves))
     assert spec in source.fingerprint
     assert source(np.zeros((1, 1, 3), np.uint8)).shape == (1, 1)
-    with pytest.raises(ItaclipError, match=r"a\.jpg: of shape \(5, 5\)"):
+    with pytest.raises(ItaclipError, match=r"a\.jpg: has shape \(5, 5\)"):
         source(np.zeros((5, 5), np.uint8), "a.jpg")
 
 
@@ -84,7 +84,7 @@ def test_the_published_layout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lowest", [0, 1])
-def test_written_maps_come_back(lowest: int, tmp_path: Path) -> None:
+def test_written_maps_are_read_back(lowest: int, tmp_path: Path) -> None:
     regions = np.arange(lowest, lowest + 12, dtype=np.int32).reshape(3, 4)
     write_region_map(tmp_path / "deep/a.npz", regions)
     assert np.array_equal(read_region_map(tmp_path / "deep/a.npz"), regions)
@@ -115,21 +115,21 @@ def test_a_folder_finds_masks_by_name(tmp_path: Path) -> None:
     assert source.fingerprint != before
 
 
-def test_what_is_wrong_with_masks(tmp_path: Path) -> None:
+def test_bad_masks_are_reported(tmp_path: Path) -> None:
     source = MaskFolder(tmp_path)
-    with pytest.raises(ItaclipError, match=r"x\.jpg: no mask for this image; looked for .*x\.npz.*x\.png"):
+    with pytest.raises(ItaclipError, match=r"x\.jpg: no mask for this image; tried .*x\.npz.*x\.png"):
         source(IMAGE, "x.jpg")
-    with pytest.raises(ItaclipError, match="this image has none"):
+    with pytest.raises(ItaclipError, match="this image has no name"):
         source(IMAGE)
     write_region_map(tmp_path / "x.npz", np.ones((40, 70), np.int32))
     with pytest.raises(ItaclipError, match=r"x\.npz: 70 x 40 pixels, but the image has 70 x 50"):
         source(IMAGE, "x.jpg")
     for arrays, reason in (
-        ({"masks": np.ones((2, 2), int)}, "has no instance_mask, but masks"),
+        ({"masks": np.ones((2, 2), int)}, "has no array instance_mask; arrays: masks"),
         ({"instance_mask": np.ones((2, 2))}, "dtype float64"),
         ({"instance_mask": np.ones((2, 2, 1), int)}, r"shape \(2, 2, 1\)"),
         ({"instance_mask": np.ones((0, 2), int)}, r"shape \(0, 2\)"),
-        ({"instance_mask": np.array([[None]])}, "no .npz of plain arrays"),  # a pickle
+        ({"instance_mask": np.array([[None]])}, "not an .npz of plain arrays"),  # a pickle
     ):
         np.savez(tmp_path / "x.npz", **arrays)
         with pytest.raises(ItaclipError, match=r"x\.npz: .*" + reason):
@@ -160,7 +160,7 @@ def test_what_is_wrong_with_masks(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def sam2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A miniature SAM 2 of random weights, whose own ratings lie on both sides of the threshold."""
+    """A miniature SAM 2 with random weights, whose predicted IoUs lie on both sides of the threshold."""
     backbone = Sam2HieraDetConfig(
         hidden_size=16, num_attention_heads=1, blocks_per_stage=[1, 1, 2, 1], embed_dim_per_stage=[16, 32, 64, 128],
         num_attention_heads_per_stage=[1, 1, 2, 2], window_size_per_stage=[8, 4, 4, 2], global_attention_blocks=[3],
@@ -193,7 +193,7 @@ def sam2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def masks_plainly(source: Sam2Masks, image: NDArray[np.uint8], overlap: float) -> list[NDArray[np.bool_]]:
-    """Point by point through the whole model; rating, stability and suppression as SAM 2's authors define them."""
+    """Run the whole model point by point, with scores, stability and suppression as defined by SAM 2's authors."""
     model, height, width = source._model, *image.shape[:2]
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     pixels = source._processor(images=image, return_tensors="pt")["pixel_values"]
@@ -201,7 +201,7 @@ def masks_plainly(source: Sam2Masks, image: NDArray[np.uint8], overlap: float) -
     resized = F.interpolate(
         torch.from_numpy(image).permute(2, 0, 1)[None].float(), (64, 64), mode="bilinear", antialias=True
     )
-    assert (pixels - (resized / 255 - mean) / std).abs().max() < 0.03  # resized in 8 bits
+    assert (pixels - (resized / 255 - mean) / std).abs().max() < 0.03  # resized as uint8
     kept: list[Any] = []
     for y in range(8):
         for x in range(8):
@@ -237,14 +237,14 @@ def test_sam2_is_the_plain_procedure(sam2_folder: Path, overlap: float, monkeypa
 
 
 def test_no_mask_at_all_is_a_map_of_zeros(sam2_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("itaclip.regions.sam2.LEAST_IOU", 1e9)
+    monkeypatch.setattr("itaclip.regions.sam2.MIN_IOU", 1e9)
     assert not Sam2Masks(str(sam2_folder))(IMAGE).any()
 
 
 def test_larger_masks_are_painted_over_smaller_ones() -> None:
     masks = np.zeros((3, 4, 4), bool)
     masks[0, :3, :3] = True  # 9 pixels
-    masks[1, 0, 0] = True  # covered wholly
+    masks[1, 0, 0] = True  # completely covered
     masks[2, 2:, 2:] = True  # 4 pixels
     assert paint(masks, (4, 4)).tolist() == [[3, 3, 3, 0], [3, 3, 3, 0], [3, 3, 3, 2], [0, 0, 2, 2]]
     assert paint(masks[:0], (2, 3)).tolist() == [[0] * 3] * 2
@@ -254,14 +254,14 @@ def test_sam2_without_files(tmp_path: Path, sam2_folder: Path, monkeypatch: pyte
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ItaclipError, match=r"SAM 2 is not on this machine(.|\n)*huggingface\.co/facebook/sam2-none"):
         region_source("sam2:facebook/sam2-none")
-    with pytest.raises(ItaclipError, match="no such folder of a SAM 2 model"):
+    with pytest.raises(ItaclipError, match="nowhere: no such folder"):
         region_source(f"sam2:{tmp_path}/nowhere")
-    with pytest.raises(ItaclipError, match=r"no SAM 2 model that can be read"):
+    with pytest.raises(ItaclipError, match=r"not a readable SAM 2 model"):
         region_source(f"sam2:{tmp_path}")
     for name in ("config.json", "preprocessor_config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((sam2_folder / name).read_bytes())
     (tmp_path / "model.safetensors").write_bytes((sam2_folder / "model.safetensors").read_bytes()[:5000])
-    with pytest.raises(ItaclipError, match="that can be read"):
+    with pytest.raises(ItaclipError, match="not a readable"):
         region_source(f"sam2:{tmp_path}")
 
 

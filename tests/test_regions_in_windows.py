@@ -1,4 +1,4 @@
-"""Region maps in windows, and methods that read them: bad input and defined results."""
+"""Region maps in windows, and methods that use them: bad input and edge cases."""
 
 from __future__ import annotations
 
@@ -96,13 +96,13 @@ def test_one_colour_gives_a_result(tiny_clip: CLIP, second_weights: str) -> None
         assert result.scores.isfinite().all()
 
 
-def test_maps_that_were_not_given_are_asked_for(tiny_clip: CLIP) -> None:
+def test_missing_region_maps_are_reported(tiny_clip: CLIP) -> None:
     pipeline = Pipeline(tiny_clip, Settings(method="clip", map_correction=True))
     with pytest.raises(ItaclipError, match=r"regions of felzenszwalb are read"):
         pipeline([picture(64, 64)], [(64, 64)], bank_of(64))
 
 
-def test_the_segmenter_takes_every_method(second_weights: str, tmp_path: Path) -> None:
+def test_the_segmenter_supports_every_method(second_weights: str, tmp_path: Path) -> None:
     segmenter = Segmenter("demo", "fast", text_cache=False, second_encoder=second_weights)
     segmenter.set_classes(["stripes", "dots"])
     image = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)

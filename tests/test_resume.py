@@ -1,4 +1,4 @@
-"""A killed evaluation continues with what it has counted, and never with what no longer holds."""
+"""A killed evaluation resumes from its stored results, but never from outdated ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = ["demo"]
 
 
 def resume(demo: Demo, work: Path, *more: str) -> dict[str, Any]:
-    """Run the same evaluation to its end in this process."""
+    """Run the same evaluation to completion in this process."""
     assert main(["--config", str(demo.config), *demo.options(work), *more]) == 0
     return demo.assert_same(work)
 
@@ -46,8 +46,8 @@ def resume(demo: Demo, work: Path, *more: str) -> dict[str, Any]:
 # --- real processes, killed ------------------------------------------------------
 
 
-def test_a_dead_process_ends_all_machines_and_one_process_continues(demo: Demo, tmp_path: Path) -> None:
-    """Two machines; the only process of one is killed. Both end soon and say why; nothing counted is lost."""
+def test_a_dead_process_stops_all_machines_and_one_process_resumes(demo: Demo, tmp_path: Path) -> None:
+    """Two machines; the only process of one is killed. Both stop soon and report why; no results are lost."""
     work = tmp_path / "dead"
     machines = two_machines(demo, work, 1)
     with killed_at_the_end(*machines):
@@ -65,7 +65,7 @@ def test_a_dead_process_ends_all_machines_and_one_process_continues(demo: Demo, 
     assert resume(demo, work)["run"]["resumed_images"] == before >= 10
 
 
-def test_everything_killed_and_continued(demo: Demo, tmp_path: Path) -> None:
+def test_everything_killed_and_resumed(demo: Demo, tmp_path: Path) -> None:
     work = tmp_path / "killed"
     with killed_at_the_end(running := demo.start(work)):
         wait_until_counted(work, 10, running)
@@ -75,29 +75,29 @@ def test_everything_killed_and_continued(demo: Demo, tmp_path: Path) -> None:
     assert resume(demo, work)["run"]["resumed_images"] == before
 
 
-def test_processes_end_with_their_launcher_and_one_continues(demo: Demo, tmp_path: Path) -> None:
-    """Two processes, then one: no batch that was counted is done again."""
+def test_processes_end_with_their_launcher_and_one_resumes(demo: Demo, tmp_path: Path) -> None:
+    """Two processes, then one: no finished batch is evaluated again."""
     work = tmp_path / "orphans"
     with killed_at_the_end(running := demo.start(work, 2)):
         wait_until_counted(work, 5, running)
         orphans = ranks_of(running)
         os.kill(running.pid, signal.SIGKILL)
-        errors = finish(running, 60)[2]  # comes back when the last process that could write has ended
+        errors = finish(running, 60)[2]  # returns when the last process that could write has exited
     assert len(orphans) == 2
     assert "the launcher of this process is gone" in errors
     before = counted(work)
     assert resume(demo, work)["run"]["resumed_images"] == before >= 5
 
 
-def test_a_full_disk_is_told_and_the_run_continues_when_there_is_room(demo: Demo, tmp_path: Path) -> None:
-    """The journal meets a limit on file sizes in the middle of a line."""
+def test_a_full_disk_is_reported_and_the_run_resumes_when_there_is_space(demo: Demo, tmp_path: Path) -> None:
+    """The journal reaches a file size limit in the middle of a line."""
     work = tmp_path / "full"
     running = demo.start(work, limit_file_size=7000)
     with killed_at_the_end(running):
         status, _, errors = finish(running)
     assert status == 2
     assert "cannot be written (" in errors
-    assert "run the same command again: it continues" in errors
+    assert "run the same command again to resume" in errors
     assert "Traceback" not in errors
     before = counted(work)
     assert not (work / "metrics.json").exists()
@@ -116,7 +116,7 @@ def config(tmp_path: Path, tiny_weights: Path, voc_like: Callable[..., Path]) ->
 
 @pytest.fixture
 def unfinished(config: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An evaluation that ended before it wrote its numbers: all is counted."""
+    """An evaluation that stopped before writing its metrics: its journal is complete."""
     with monkeypatch.context() as patched:
         patched.setattr("itaclip.evaluation.command.write_json", _no_space)
         with pytest.raises(ItaclipError, match="no space"):
@@ -134,7 +134,7 @@ def evaluate(config: Path, *more: str) -> int:
 
 
 def resumed(config: Path, *more: str) -> int:
-    """Evaluate; how many images were not evaluated for it."""
+    """Evaluate; returns the number of images taken from earlier runs."""
     evaluate(config, *more)
     found: int = read_metrics(config.parent / "out")["run"]["resumed_images"]
     return found
@@ -145,14 +145,16 @@ def journal(config: Path) -> Path:
     return path
 
 
-def test_all_counted_means_nothing_is_done_again(unfinished: Path) -> None:
+def test_a_complete_journal_leaves_nothing_to_do(unfinished: Path) -> None:
     assert resumed(unfinished) == 5
-    assert resumed(unfinished) == 0  # finished: the next run is a new one
+    assert resumed(unfinished) == 0  # finished: the next run starts over
 
 
 @pytest.mark.parametrize("damage", ["torn", "flipped", "empty", "noise"])
-def test_damaged_lines_are_counted_again(damage: str, unfinished: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Three lines after the first; the numbers stay those of a whole run."""
+def test_images_of_damaged_lines_are_evaluated_again(
+    damage: str, unfinished: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three lines after the first; the metrics equal those of an uninterrupted run."""
     path = journal(unfinished)
     content = path.read_bytes()
     if damage == "torn":
@@ -165,7 +167,7 @@ def test_damaged_lines_are_counted_again(damage: str, unfinished: Path, caplog: 
     else:
         path.write_bytes(content + os.urandom(300) + b"\n" + os.urandom(20))
     assert resumed(unfinished) == {"torn": 4, "flipped": 3, "empty": 0, "noise": 5}[damage]
-    assert ("torn or damaged" in caplog.text) == (damage != "empty")
+    assert ("damaged lines" in caplog.text) == (damage != "empty")
     found = read_metrics(unfinished.parent / "out")
     assert evaluate(unfinished, "--no-resume") == 0
     again = read_metrics(unfinished.parent / "out")
@@ -179,18 +181,18 @@ def test_damaged_lines_are_counted_again(damage: str, unfinished: Path, caplog: 
      ("model.model_name=demo", "settings, weights, image tower"),
      ("test_dataloader.dataset.pipeline.1.interpolation=nearest", "data set")],
 )  # fmt: skip
-def test_another_evaluation_is_not_continued_and_says_what_differs(
+def test_another_evaluation_is_not_resumed_and_the_difference_is_reported(
     option: str, part: str, unfinished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     option = option.replace("TEXTS", f"{ROOT}/llm_texts/demo_definitions.txt")
     assert resumed(unfinished, "--cfg-options", option) == 0
     assert f"an unfinished run with other {part} is not continued" in capsys.readouterr().out
-    assert counted(unfinished.parent / "out") == 5  # it is left for its own settings
+    assert counted(unfinished.parent / "out") == 5  # it stays for its own settings
     assert resumed(unfinished) == 5
 
 
 def test_changed_code_is_another_evaluation(unfinished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Own modules, too, that a configuration imports."""
+    """Including custom modules that a configuration imports."""
     module = unfinished.parent / "resume_own_module.py"
     module.write_text("LIMIT = 1\n")
     imports = 'custom_imports = dict(imports=["itaclip.openmmlab", "resume_own_module"], allow_failed_imports=False)\n'
@@ -220,7 +222,7 @@ def test_weights_with_other_content_under_the_same_name_are_noticed(
     assert [name for name in found[0] if found[0][name] != found[1][name]] == ["weights"]
 
 
-def test_changed_files_are_counted_again_and_no_others(unfinished: Path) -> None:
+def test_only_changed_files_are_evaluated_again(unfinished: Path) -> None:
     root = unfinished.parent / "voc"
     mask = np.asarray(Image.open(root / "SegmentationClass/image_2.png")).copy()
     mask[:] = 255
@@ -236,23 +238,23 @@ def test_a_smaller_run_is_the_start_of_a_larger_one(unfinished: Path) -> None:
     assert read_metrics(unfinished.parent / "out")["images"] == 2
 
 
-def test_missing_pictures_are_made(unfinished: Path, tmp_path: Path) -> None:
-    """The evaluation was started without --out; then masks are wanted."""
+def test_missing_overlays_are_written(unfinished: Path, tmp_path: Path) -> None:
+    """The evaluation started without --out; later, masks are requested."""
     masks = tmp_path / "masks"
     masks.mkdir()
     assert resumed(unfinished, "--out", str(masks), "--limit", "4") == 0
     assert sorted(path.name for path in masks.iterdir()) == [f"image_{i}.png" for i in range(4)]
 
 
-def test_no_resume_counts_anew(unfinished: Path) -> None:
+def test_no_resume_starts_over(unfinished: Path) -> None:
     assert resumed(unfinished, "--no-resume") == 0
     assert not (unfinished.parent / "out/journal").exists()
 
 
-def test_mended_images_are_all_that_is_evaluated_again(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_repaired_images_are_evaluated_again(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = config.parent / "voc/JPEGImages/image_4.jpg"
     content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])  # OpenCV would paint the rest grey
+    path.write_bytes(content[: len(content) // 2])  # OpenCV would fill the rest with grey
     assert evaluate(config) == SOME_SKIPPED
     assert "Mend these and run the same command again" in capsys.readouterr().out
     path.write_bytes(content)
@@ -260,8 +262,8 @@ def test_mended_images_are_all_that_is_evaluated_again(config: Path, capsys: pyt
     assert read_metrics(config.parent / "out")["images"] == 5
 
 
-def test_two_runs_in_one_folder_do_not_meet(unfinished: Path) -> None:
-    """Files of the same key are united, each batch counted once; files of other keys are left."""
+def test_two_runs_in_one_folder_do_not_interfere(unfinished: Path) -> None:
+    """Files with the same key are merged, each batch counting once; files with other keys are left alone."""
     path = journal(unfinished)
     lines = path.read_bytes().splitlines(keepends=True)
     name = path.name.rsplit("-", 1)[0]
@@ -274,7 +276,7 @@ def test_two_runs_in_one_folder_do_not_meet(unfinished: Path) -> None:
 
 
 def test_an_image_that_is_listed_twice_counts_twice(config: Path) -> None:
-    """In one batch, where both have one name, and in two."""
+    """In one batch, where both have the same name, and in two batches."""
     listing = config.parent / "voc/ImageSets/Segmentation/val.txt"
     listing.write_text("image_0\nimage_0\nimage_1\nimage_0\n")
     assert evaluate(config) == 0
@@ -302,7 +304,7 @@ def test_a_journal_that_cannot_be_written_names_its_file(tmp_path: Path) -> None
         Journal(tmp_path / "journal", {}).write("batch", Entry([], [], 0.0))
 
 
-def test_names_of_pictures_stay_in_their_folder(tmp_path: Path) -> None:
+def test_output_names_stay_in_their_folder(tmp_path: Path) -> None:
     dataset = type("Dataset", (), {"data_prefix": {"img_path": str(tmp_path / "images")}})()
     inside = tmp_path / "images/sub/a.jpg"
     inside.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The Python API: one call from image and names to labels, and clear words when it cannot."""
+"""The Python API: one call from image and names to labels, and clear errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_one_call_from_file_to_labels(quick: Segmenter, photo: Path, demo_root: 
     assert result.scores.shape == (5, *result.labels.shape)
     assert result.scores.min() >= 0
     assert result.scores.max() <= 1
-    # scene 2 shows a house and a balloon, and a miniature CLIP can tell
+    # scene 2 shows a house and a balloon, which the miniature CLIP recognises
     with Image.open(demo_root / "SegmentationClass/scene_002.png") as truth:
         ids = np.asarray(truth)
     expected = np.select([ids == 13, ids == 28], [3, 4], 0)
@@ -71,7 +71,7 @@ model = dict(pamr_steps=2, slide_stride=56)
             np.testing.assert_array_equal(np.asarray(opened), expected)
 
 
-def test_paths_arrays_and_pictures_are_the_same_image(quick: Segmenter, photo: Path, tmp_path: Path) -> None:
+def test_paths_arrays_and_pil_images_give_the_same_result(quick: Segmenter, photo: Path, tmp_path: Path) -> None:
     quick.set_classes(CLASSES)
     array = read_image(photo)
     Image.fromarray(array).save(tmp_path / "photo.png")
@@ -98,7 +98,7 @@ def test_a_list_gives_what_single_images_give(quick: Segmenter, demo_root: Path)
 def test_the_orientation_of_a_camera_is_applied(photo: Path, tmp_path: Path) -> None:
     upright = read_image(photo)
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    exif[0x0112] = 6  # to be rotated by 90 degrees clockwise
     Image.fromarray(np.rot90(upright)).save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), upright)
     with Image.open(tmp_path / "turned.png") as opened:
@@ -114,14 +114,14 @@ def test_classes_change_without_loading_again(quick: Segmenter, photo: Path) -> 
     assert result.areas["house"] > 0.05
 
 
-def test_a_call_can_have_classes_and_settings_of_its_own(quick: Segmenter, photo: Path) -> None:
+def test_a_call_can_have_its_own_classes_and_settings(quick: Segmenter, photo: Path) -> None:
     quick.set_classes(CLASSES)
     other = quick.prepare(["house", "fire"], background=False)
     assert quick(photo, other).names == ("house", "fire")
     assert quick(photo).names[0] == "background"
     refined, plain = quick(photo, pamr_steps=3), quick(photo)
     assert not np.array_equal(refined.scores, plain.scores)
-    with pytest.raises(ItaclipError, match="dtype = 'bf16': fixed at loading"):
+    with pytest.raises(ItaclipError, match="dtype = 'bf16': cannot change after loading"):
         quick(photo, dtype="bf16")
 
 
@@ -143,7 +143,7 @@ def test_threads_do_not_mix_their_classes(quick: Segmenter, photo: Path) -> None
         np.testing.assert_array_equal(found[i].labels, expected)
 
 
-def test_definitions_move_their_class_alone(quick: Segmenter) -> None:
+def test_definitions_change_only_their_class(quick: Segmenter) -> None:
     plain = quick.prepare(["cat, kitten", "sofa"])
     told = quick.prepare(["cat, kitten", "sofa"], definitions={"Kitten": "a small furry animal"})
     changed = ~torch.isclose(plain.bank.features, told.bank.features).all(dim=1)
@@ -163,10 +163,10 @@ def test_contrast_words_make_way_for_the_classes_own(quick: Segmenter) -> None:
         ("cat", {}, r"classes = 'cat': expected a list"),
         (["cat", " "], {}, "line 2: blank"),
         (["cat, ", "dog"], {}, "line 1.*empty synonym"),
-        (["cat", "Cat"], {}, "'Cat' already stands on line 1"),
-        (["sofa, couch", "couch"], {}, "'couch' already stands on line 1"),
+        (["cat", "Cat"], {}, "'Cat' already occurs on line 1"),
+        (["sofa, couch", "couch"], {}, "'couch' already occurs on line 1"),
         (["cat"], {"background": []}, "background = \\[\\]"),
-        (["cat"], {"background": ["cat"]}, "'cat' already stands"),
+        (["cat"], {"background": ["cat"]}, "'cat' already occurs"),
         (["cat"], {"definitions": {"cats": "animals"}}, "definition of 'cats'.*Did you mean 'cat'"),
     ],
 )
@@ -175,7 +175,7 @@ def test_bad_class_lists(quick: Segmenter, classes: Any, options: dict[str, Any]
         quick.prepare(classes, **options)
 
 
-def test_unusual_names_are_taken_with_a_word_of_warning(quick: Segmenter, photo: Path, caplog: Any) -> None:
+def test_unusual_names_are_accepted_with_a_warning(quick: Segmenter, photo: Path, caplog: Any) -> None:
     with caplog.at_level(logging.WARNING):
         vocabulary = quick.prepare(["кошка", "a cat " * 60, "猫"])
         quick.prepare(["cat"], background=False)
@@ -186,7 +186,7 @@ def test_unusual_names_are_taken_with_a_word_of_warning(quick: Segmenter, photo:
 
 
 def bomb(path: Path) -> Path:
-    """A PNG of a few bytes that claims to be 60,000 x 60,000 pixels."""
+    """A PNG of a few bytes that claims to have 60,000 x 60,000 pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -197,7 +197,7 @@ def bomb(path: Path) -> Path:
     return path
 
 
-def test_bad_images_are_told_by_name(quick: Segmenter, photo: Path, tmp_path: Path) -> None:
+def test_bad_images_are_reported_by_name(quick: Segmenter, photo: Path, tmp_path: Path) -> None:
     quick.set_classes(CLASSES)
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "empty.png").write_bytes(b"")
@@ -233,7 +233,7 @@ def test_bad_arrays(quick: Segmenter, image: Any, message: str) -> None:
 
 
 def test_odd_sizes(quick: Segmenter) -> None:
-    """One pixel, a line, a very long strip, and an image beyond the working size."""
+    """One pixel, a line, a very long strip, and an image larger than the working size."""
     quick.set_classes(CLASSES)
     rng = np.random.default_rng(0)
     for size in ((1, 1), (1, 40), (30, 3000), (2100, 60)):
@@ -252,7 +252,7 @@ def test_no_classes_yet() -> None:
         Segmenter("demo", pamr_step=1)
 
 
-def test_results_tell_areas_masks_scores_and_pictures(quick: Segmenter, photo: Path, tmp_path: Path) -> None:
+def test_results_have_areas_masks_scores_and_overlays(quick: Segmenter, photo: Path, tmp_path: Path) -> None:
     quick.set_classes(CLASSES)
     result = quick(photo)
     assert sum(result.areas.values()) == pytest.approx(1)
@@ -275,14 +275,14 @@ def test_results_tell_areas_masks_scores_and_pictures(quick: Segmenter, photo: P
     summary = json.loads(paths["json"].read_text())
     assert summary["areas"].keys() == result.areas.keys()
     with Image.open(paths["overlay"]) as overlay:
-        assert overlay.width > result.labels.shape[1]  # the legend stands beside it
-    with pytest.raises(ItaclipError, match="came from memory"):
+        assert overlay.width > result.labels.shape[1]  # the legend is next to it
+    with pytest.raises(ItaclipError, match="image from memory"):
         quick(read_image(photo)).save(tmp_path)
     assert result._repr_png_().startswith(b"\x89PNG")
     assert "house" in repr(result)
 
 
-def test_coco_export_gives_the_masks_back(quick: Segmenter, photo: Path) -> None:
+def test_coco_export_reproduces_the_masks(quick: Segmenter, photo: Path) -> None:
     from pycocotools import mask as rle
 
     quick.set_classes(CLASSES)

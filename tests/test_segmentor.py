@@ -38,14 +38,14 @@ def options(tiny_weights: Path, class_file: Path, text_file: Path) -> dict[str, 
 
 @pytest.fixture
 def segmentor(options: dict[str, Any]) -> ITACLIPSegmentor:
-    """As a user of MMSegmentation gets it: from a configuration, without a checkpoint."""
+    """A segmentor built as by a user of MMSegmentation: from a configuration, without a checkpoint."""
     model = dict(type="ITACLIPSegmentor", **options)
     config = Config(dict(default_scope="mmseg", model=model, test_pipeline=PIPELINE))
     return init_model(config, None, device="cpu")
 
 
 def segment(model: ITACLIPSegmentor, image: Any) -> Any:
-    """`inference_model`, which turns the loader of its configuration into one of arrays."""
+    """Call `inference_model`, which replaces the configuration's loader by one for arrays."""
     model.cfg.test_pipeline = [dict(step) for step in PIPELINE]
     return inference_model(model, image)
 
@@ -61,7 +61,7 @@ def test_published_configurations_build(name: str, options: dict[str, Any]) -> N
     assert model.settings.pamr_stride == (8, 16)
 
 
-PUBLISHED_FORMS = {  # ITACLIP's five configurations: what they set, paths aside
+PUBLISHED_FORMS = {  # the settings of ITACLIP's five configurations, without paths
     "voc21": dict(logit_scale=60, prob_thd=0.1, area_thd=0.1, def_coefficient=0.05, img_eng_coefficient=0.7),
     "context60": dict(logit_scale=55, prob_thd=0.1, def_coefficient=0.15, img_eng_coefficient=0.75),
     "coco_object": dict(logit_scale=50, prob_thd=0.1, def_coefficient=0.1, img_eng_coefficient=0.75,
@@ -72,8 +72,8 @@ PUBLISHED_FORMS = {  # ITACLIP's five configurations: what they set, paths aside
 
 
 @pytest.mark.parametrize("name", PUBLISHED_FORMS)
-def test_the_five_published_forms_work_as_they_are(name: str, tiny_weights: Path) -> None:
-    """None of them sets `background`: `dataset_name` implies it, and the texts fit the classes."""
+def test_the_five_published_configurations_work_unchanged(name: str, tiny_weights: Path) -> None:
+    """None of them sets `background`: `dataset_name` implies it, and the texts match the classes."""
     texts = {"voc21": "definitions", "context60": "definitions", "coco_object": "synonyms", "coco_stuff": "definitions",
              "cityscapes": "synonyms"}[name]  # fmt: skip
     form = dict(type="ITACLIP_Segmentor", model_name=str(tiny_weights), img_engineering=True, attn_self=True,
@@ -86,21 +86,21 @@ def test_the_five_published_forms_work_as_they_are(name: str, tiny_weights: Path
         encoded.extend(words)
         return torch.randn(len(words), 64)
 
-    with pytest.MonkeyPatch.context() as patch:  # the texts themselves are not the matter
+    with pytest.MonkeyPatch.context() as patch:  # the texts themselves do not matter here
         patch.setattr(TextEncoder, "forward", features)
         model = MODELS.build(form)
     assert model.settings.background == (name in ("voc21", "context60", "coco_object"))
     assert encoded
 
 
-def test_dataset_names_that_are_none_are_refused(options: dict[str, Any]) -> None:
+def test_unknown_dataset_names_are_rejected(options: dict[str, Any]) -> None:
     with pytest.raises(ItaclipError, match=r"dataset_name = 'voc': expected one of voc21, .*Did you mean 'voc21'"):
         MODELS.build(dict(type="ITACLIPSegmentor", **{**options, "dataset_name": "voc"}))
     with pytest.raises(ItaclipError, match=r"background = True: dataset_name = 'cityscapes' implies False"):
         MODELS.build(dict(type="ITACLIPSegmentor", **{**options, "dataset_name": "cityscapes", "background": True}))
 
 
-def test_inference_model_takes_files_arrays_and_lists(segmentor: ITACLIPSegmentor) -> None:
+def test_inference_model_accepts_files_arrays_and_lists(segmentor: ITACLIPSegmentor) -> None:
     by_path = segment(segmentor, str(IMAGE))
     array = cv2.imread(str(IMAGE))
     height, width = array.shape[:2]
@@ -114,7 +114,7 @@ def test_inference_model_takes_files_arrays_and_lists(segmentor: ITACLIPSegmento
     assert (several[0].pred_sem_seg.data == by_path.pred_sem_seg.data).float().mean() > 0.999
 
 
-def test_test_step_takes_a_batch_of_mixed_sizes(segmentor: ITACLIPSegmentor) -> None:
+def test_test_step_accepts_a_batch_of_mixed_sizes(segmentor: ITACLIPSegmentor) -> None:
     generator = torch.Generator().manual_seed(0)
     images = [torch.randint(0, 256, (3, h, w), dtype=torch.uint8, generator=generator)
               for h, w in ((224, 224), (250, 300), (33, 17))]  # fmt: skip
@@ -149,7 +149,7 @@ def test_nothing_is_trainable(segmentor: ITACLIPSegmentor) -> None:
 
 
 def write(path: Path, kind: str) -> np.ndarray:
-    """Write the cat in some format; returns the upright BGR pixels that a reader should see."""
+    """Write the cat image in some format; returns the upright BGR pixels that a reader should return."""
     bgr = cv2.imread(str(IMAGE))[:224, :300]
     rgb = Image.fromarray(bgr[..., ::-1])
     if kind == "grey":
@@ -166,7 +166,7 @@ def write(path: Path, kind: str) -> np.ndarray:
         return np.asarray(quantized.convert("RGB"))[..., ::-1]
     elif kind == "rotated":
         exif = Image.Exif()
-        exif[0x0112] = 6  # shown turned by 90 degrees
+        exif[0x0112] = 6  # displayed rotated by 90 degrees
         rgb.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
     else:
         rgb.save(path)
@@ -174,7 +174,7 @@ def write(path: Path, kind: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["colour", "grey", "alpha", "16-bit", "palette", "rotated"])
-def test_every_kind_of_image_file_is_seen_upright_and_in_colour(
+def test_every_kind_of_image_file_is_read_upright_and_in_colour(
     kind: str, segmentor: ITACLIPSegmentor, tmp_path: Path
 ) -> None:
     upright = write(tmp_path / "image.png", kind)
@@ -195,7 +195,7 @@ def test_grey_and_alpha_arrays(channels: int, segmentor: ITACLIPSegmentor) -> No
 
 
 @pytest.mark.parametrize("shape", [(3, 0, 10), (3, 10, 0), (2, 10, 10), (10, 10)])
-def test_images_without_pixels_or_with_odd_channels_are_refused(
+def test_images_without_pixels_or_with_other_channels_are_rejected(
     shape: tuple[int, ...], segmentor: ITACLIPSegmentor
 ) -> None:
     with pytest.raises(ItaclipError, match="image of shape"):

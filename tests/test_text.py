@@ -35,12 +35,12 @@ def test_queries_know_their_class() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "holds no class"),
+        ("", "contains no class"),
         ("cat\n\ndog\n", "line 2: blank"),
         ("cat\ndog\n\n", "line 3: blank"),
         ("cat\ndog, \n", "line 2: .* empty synonym"),
-        ("cat, kitten\ndog\nkitten\n", "line 3: 'kitten' already stands on line 1"),
-        ("cat, cat\n", "line 1: 'cat' already stands on line 1"),
+        ("cat, kitten\ndog\nkitten\n", "line 3: 'kitten' already occurs on line 1"),
+        ("cat, cat\n", "line 1: 'cat' already occurs on line 1"),
     ],
 )
 def test_bad_class_files(tmp_path: Path, content: str, message: str) -> None:
@@ -53,9 +53,9 @@ def test_bad_class_files(tmp_path: Path, content: str, message: str) -> None:
 def test_background_words_may_recur() -> None:
     lines = ["wall, bed", "cat", "bed"]
     assert len(parse_class_names(lines, background=True)) == 3
-    with pytest.raises(ItaclipError, match="'bed' already stands on line 1"):
+    with pytest.raises(ItaclipError, match="'bed' already occurs on line 1"):
         parse_class_names(lines)
-    with pytest.raises(ItaclipError, match="'cat' already stands on line 2"):
+    with pytest.raises(ItaclipError, match="'cat' already occurs on line 2"):
         parse_class_names(["wall", "cat", "cat"], background=True)
 
 
@@ -86,9 +86,9 @@ def test_auxiliary_texts_are_taken_verbatim(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("cat >=a\ncup >=b\n", r"line 2: describes 'cup' where 'traffic light' of names\.txt is expected"),
-        ("cat >=a\ntraffic light >=b\n", "ends after 2 of 3 lines; 'cup' is the first class"),
-        ("cat >=a\ntraffic light >=b\ncup >=c\nhat >=d\n", "line 4: 'hat.*' is one line too many"),
+        ("cat >=a\ncup >=b\n", r"line 2: describes 'cup', but 'traffic light' of names\.txt is expected"),
+        ("cat >=a\ntraffic light >=b\n", "has 2 of 3 lines; 'cup' is the first class"),
+        ("cat >=a\ntraffic light >=b\ncup >=c\nhat >=d\n", "line 4: 'hat.*' is surplus"),
         ("background >=x\ncat >=a\ntraffic light >=b\ncup >=c\n", "line 1: describes 'background'.*without the back"),
         ("cat =a\n", "line 1: 'cat =a' has no ' >='"),
         ("cat >=a\n\ncup >=b\n", "line 2: '' has no ' >='"),
@@ -103,7 +103,7 @@ def test_bad_auxiliary_texts(tmp_path: Path, content: str, message: str) -> None
 def test_other_wordings_are_accepted_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert texts(tmp_path, "cat >=a\nsemaphore >=b\ncup >=c\n") == ("a", "b", "c")
-    assert "'semaphore' where 'traffic light'" in caplog.text
+    assert "'semaphore', but 'traffic light'" in caplog.text
 
 
 def test_text_encoder_equals_open_clips_tower(tiny_clip: CLIP, tiny_text: TextEncoder) -> None:
@@ -119,7 +119,7 @@ def test_many_prompts_keep_their_order(tiny_text: TextEncoder) -> None:
         assert torch.allclose(together[i], tiny_text([prompts[i]])[0], atol=1e-5)
 
 
-def test_texts_longer_than_the_context_are_cut_and_said(
+def test_texts_longer_than_the_context_are_truncated_with_a_warning(
     tiny_text: TextEncoder, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):

@@ -1,4 +1,4 @@
-"""Text features on disk: found again, never mixed up, and made anew when damaged."""
+"""Text features on disk: found again, never mixed up, and replaced when damaged."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_only_new_words_are_encoded(tiny_clip: CLIP, tmp_path: Path) -> None:
 
 
 def test_other_weights_never_share(tiny_clip: CLIP, tmp_path: Path, tiny_state: dict[str, torch.Tensor]) -> None:
-    """One changed number in the text tower is another model."""
+    """A single changed weight in the text tower makes another model."""
     from itaclip.clip import load_clip
 
     cache = TextCache(tmp_path / "cache")
@@ -67,7 +67,7 @@ def test_other_weights_never_share(tiny_clip: CLIP, tmp_path: Path, tiny_state: 
 
 
 @pytest.mark.parametrize("damage", ["truncated", "bit flipped", "emptied", "another text's file", "no safetensors"])
-def test_damaged_files_are_noticed_and_made_again(
+def test_damaged_files_are_noticed_and_replaced(
     tiny_clip: CLIP, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = ensemble(TextEncoder(tiny_clip, TextCache(tmp_path)), WORDS)
@@ -86,7 +86,7 @@ def test_damaged_files_are_noticed_and_made_again(
     assert "damaged" in caplog.text
     again = Counting(tiny_clip, TextCache(tmp_path))
     ensemble(again, WORDS)
-    assert again.encoded == 0  # the file is whole again
+    assert again.encoded == 0  # the file is intact again
 
 
 def test_a_folder_that_cannot_be_written_costs_only_time(
@@ -97,7 +97,7 @@ def test_a_folder_that_cannot_be_written_costs_only_time(
     with caplog.at_level(logging.WARNING):
         found = ensemble(encoder, WORDS)
     assert torch.equal(found, ensemble(TextEncoder(tiny_clip), WORDS))
-    assert caplog.text.count("not kept") == 1
+    assert caplog.text.count("cannot be cached") == 1
 
 
 def test_several_processes_fill_one_folder(tiny_weights: Path, tiny_clip: CLIP, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_class_without_a_definition_stays_as_it_is(tiny_text: TextEncoder) -> 
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("itaclip.text.cache._MOST_IN_MEMORY", 3)
+    monkeypatch.setattr("itaclip.text.cache._MAX_IN_MEMORY", 3)
     cache = TextCache()
     for i in range(5):
         cache.put({str(i): torch.tensor([float(i)])})

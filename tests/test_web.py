@@ -132,7 +132,7 @@ def test_bad_requests_get_a_reason_and_no_path(server: Server, client: Client, s
         (form(large, "cat"), "large.png: 1100 x 1000 pixels; at most 1,000,000"),
         (form(None, "cat"), "no image"),
         (form(scene, ""), "class list is empty"),
-        (form(scene, "cat; dog; cat"), "'cat' already stands on line 1"),
+        (form(scene, "cat; dog; cat"), "'cat' already occurs on line 1"),
         (form(scene, "; ".join(map(str, range(101)))), "101 words"),
         (form(scene, "cat", threshold="x"), "expected a float"),
     ]:
@@ -280,7 +280,7 @@ def test_mistakes_are_told_on_the_page(visitor: Visitor, scene: Path, tmp_path: 
     assert "class list is empty" in visitor.error()
     visitor.classes.fill("cat\n<i>cat</i>\n<i>cat</i>")
     visitor.button.click()
-    assert "'<i>cat</i>' already stands on line 2" in visitor.error()  # as text, not in italics
+    assert "'<i>cat</i>' already occurs on line 2" in visitor.error()  # as text, not in italics
     visitor.classes.fill("<i>house</i>")
     visitor.page.get_by_role("radio", name="None").check()
     visitor.button.click()

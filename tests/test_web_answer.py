@@ -100,10 +100,10 @@ def test_definitions_change_the_scores(quick: Segmenter, scene: Path) -> None:
     ("changes", "message"),
     [
         ({"classes": " ;\n"}, "class list is empty"),
-        ({"classes": "cat; dog; Cat"}, "'Cat' already stands on line 1"),
+        ({"classes": "cat; dog; Cat"}, "'Cat' already occurs on line 1"),
         ({"classes": "a, b; c, d"}, "4 words, synonyms included; at most 3"),
         ({"classes": "a; b", "background": "own", "own_words": "c, d"}, "4 words, synonyms included; at most 3"),
-        ({"background": "own", "own_words": " "}, "name what surrounds the classes"),
+        ({"background": "own", "own_words": " "}, "list words for what surrounds the classes"),
         ({"definitions": "fire: hot"}, "definitions, line 1: 'fire: hot' has no ' >='"),
         ({"definitions": "fire >=hot"}, "'fire'"),
         ({"method": "mine"}, r"method = 'mine': expected one of itaclip, clip, "),

@@ -43,7 +43,7 @@ def test_recordings_leave_nothing_uncompared(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_wrong_parameter_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_parameter_is_detected(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = dict(np.load(GOLDEN / f"{name}_seed0.npz"))
     right = recorded.make_state
 
@@ -58,7 +58,7 @@ def test_a_wrong_parameter_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -
     assert "loss_case/loss_mask" not in failed
 
 
-def test_check_reference_takes_the_recordings() -> None:
+def test_check_reference_accepts_the_recordings() -> None:
     done = run_tool("check_reference.py", GOLDEN / "clip_rc_seed0.npz")
     assert done.returncode == 0, done.stderr
     assert "recovery_loss_q" in done.stdout
@@ -75,7 +75,7 @@ def test_check_reference_takes_the_recordings() -> None:
     image_size=st.integers(6, 20), size=st.tuples(st.integers(5, 18), st.integers(5, 18)),
     per_step=st.integers(1, 2000), ignored=st.floats(0, 1),
 )  # fmt: skip
-def test_losses_and_gradients_equal_plain_ones(
+def test_losses_and_gradients_equal_the_plain_implementation(
     seed: int,
     classes: int,
     grid: tuple[int, int],
@@ -100,7 +100,7 @@ def test_losses_and_gradients_equal_plain_ones(
     torch.testing.assert_close(fast.accuracy, plain.accuracy, rtol=1e-6, atol=1e-4)
 
 
-def test_losses_hold_no_mask_of_the_batch() -> None:
+def test_losses_store_no_mask_of_the_batch() -> None:
     logits = torch.randn(2, 64, 8, 8, requires_grad=True)
     labels = torch.randint(0, 64, (2, 256, 256))
     kept: list[int] = []
@@ -158,7 +158,7 @@ def test_windows_are_averaged_where_they_overlap() -> None:
     image = torch.rand(3, 20, 29, generator=generator)
     shifts = torch.tensor([0.1, 0.0])
 
-    def logits_of(windows: torch.Tensor) -> torch.Tensor:  # two classes from the pixels themselves
+    def logits_of(windows: torch.Tensor) -> torch.Tensor:  # two classes determined by the pixels
         return F.avg_pool2d(windows, 4)[:, :2] * 3
 
     found = segment(image, (15, 22), logits_of, 16, 4, WindowSettings(stride=12, per_pass=2), shifts)
@@ -217,7 +217,7 @@ def test_labels_become_ranks_of_seen_classes_or_keep_their_numbers() -> None:
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("mode", ["inductive", "transductive"])
 def test_poisoned_unseen_labels_change_nothing(name: str, mode: str) -> None:
-    """Inductive: an unseen label is as good as 255. Transductive: which unseen class it is, is never read."""
+    """Inductive: an unseen label is equivalent to 255. Transductive: the specific unseen class is never used."""
     images, labels = batch(3)
     unseen = torch.isin(labels, torch.arange(24, 29))
     assert unseen.float().mean() > 0.1
@@ -261,23 +261,23 @@ def test_pseudo_labels_are_the_best_unseen_class_of_every_pixel() -> None:
     [
         (["c", "b"], ["a", "b"], "'b' is both seen and unseen"),
         (["c"], ["a"], "'b' is neither seen nor unseen"),
-        (["d"], None, "'d' is none of the 3 classes"),
-        ([3], None, "3 is none of the 3 classes"),
-        (["a", 0], None, "named twice"),
-        (["a", "b", "c"], None, "no class is seen"),
+        (["d"], None, "'d' is not one of the 3 classes"),
+        ([3], None, "3 is not one of the 3 classes"),
+        (["a", 0], None, "listed twice"),
+        (["a", "b", "c"], None, "no seen classes"),
     ],
 )
-def test_bad_splits_are_refused(unseen: list[Any], seen: list[Any] | None, message: str) -> None:
+def test_bad_splits_are_rejected(unseen: list[Any], seen: list[Any] | None, message: str) -> None:
     with pytest.raises(ItaclipError, match=message):
         ClassSplit.of("abc", unseen, seen)
 
 
-def test_bad_settings_are_refused() -> None:
+def test_bad_settings_are_rejected() -> None:
     for options, message in (
         ({"mode": "induction"}, "mode = 'induction'.*inductive"),
         ({"unseen": ()}, "needs unseen classes"),
         ({"encoder": {"image_size": 33}}, "image_size = 33.*patch size 8"),
-        ({"encoder": {"regions": 9}}, "3 x 3 regions do not tile 4 x 4"),
+        ({"encoder": {"regions": 9}}, "3 x 3 regions do not divide 4 x 4"),
         ({"encoder": {"regions": 5}}, "regions = 5.*square"),
         ({"encoder": {"promts": 5}}, "promts.*'prompts'"),
         ({"loss": {"mask": -1.0}}, "mask = -1.0"),
@@ -302,8 +302,8 @@ def test_seen_classes_are_shifted_but_not_after_self_training() -> None:
     assert torch.allclose(scores["fully"], scores["transductive"] - 0.1)
 
 
-def test_clip_rc_takes_windows_of_its_size_only() -> None:
-    with pytest.raises(ItaclipError, match="24 x 32 pixels: CLIP-RC takes 32 x 32"):
+def test_clip_rc_accepts_only_windows_of_its_size() -> None:
+    with pytest.raises(ItaclipError, match="24 x 32 pixels: CLIP-RC requires 32 x 32"):
         small_model("clip_rc").eval().predict(torch.zeros(1, 3, 24, 40))
     with pytest.raises(ItaclipError, match="24 x 32 pixels"):
         small_model("cascade_clip").eval().predict(torch.zeros(1, 3, 24, 40))

@@ -22,7 +22,7 @@ from zero_shot_helpers import GOLDEN, METHODS, small_model
 from itaclip.errors import ItaclipError
 from itaclip.text import TextCache, TextEncoder
 from itaclip.zero_shot import recorded
-from itaclip.zero_shot.checkpoints import adopt, read_checkpoint, write_checkpoint
+from itaclip.zero_shot.checkpoints import load_parameters, read_checkpoint, write_checkpoint
 from itaclip.zero_shot.classes import ClassSplit
 from itaclip.zero_shot.commands.train import newest_checkpoint
 from itaclip.zero_shot.network import METHODS as NETWORKS
@@ -32,7 +32,7 @@ CONFIGS = sorted((ROOT / "configs/zero_shot").glob("c*_*.py"))
 
 
 def published_like(name: str) -> tuple[dict[str, torch.Tensor], Any]:
-    """A checkpoint's state under every published name, dead ones included, and a network for it."""
+    """The state of a checkpoint with all published names, including unused ones, and a network for it."""
     arrays = dict(np.load(GOLDEN / f"{name}_seed0.npz"))
     state = recorded.make_state(arrays)
     state["decode_head.loss_decode.criterion.empty_weight"] = torch.ones(5)
@@ -44,7 +44,7 @@ def published_like(name: str) -> tuple[dict[str, torch.Tensor], Any]:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_published_names_load_and_dead_ones_are_reported(name: str, tmp_path: Path) -> None:
+def test_published_names_load_and_unused_ones_are_reported(name: str, tmp_path: Path) -> None:
     state, recording = published_like(name)
     path = tmp_path / "published.pth"
     meta = {"CLASSES": recording.split.classes, "PALETTE": [[0, 0, 0]] * 6, "iter": 20000, "config": "x = 1"}
@@ -53,42 +53,42 @@ def test_published_names_load_and_dead_ones_are_reported(name: str, tmp_path: Pa
     assert checkpoint.classes == recording.split.classes
     for parameter in recording.network.parameters():
         parameter.data.zero_()
-    unused = adopt(recording.network, checkpoint.state, recording.method, path)
+    unused = load_parameters(recording.network, checkpoint.state, recording.method, path)
     assert {"text_encoder.token_embedding.weight", "decode_head.loss_decode.criterion.empty_weight"} <= set(unused)
     assert all(torch.equal(value, state[key]) for key, value in recording.network.state_dict().items())
     assert len(unused) + len(recording.network.state_dict()) == len(state)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_misfits_are_counted_and_named(name: str) -> None:
+def test_mismatches_are_counted_and_named(name: str) -> None:
     state, recording = published_like(name)
     method, network = recording.method, recording.network
     other = published_like(METHODS[1 - METHODS.index(name)])[0]
     with pytest.raises(
         ItaclipError, match=f"a checkpoint of {recorded.METHODS[METHODS[1 - METHODS.index(name)]].title}"
     ):
-        adopt(network, other, method, "x.pth")
+        load_parameters(network, other, method, "x.pth")
     short = {key: value for key, value in state.items() if "prompt_proj" not in key}
     with pytest.raises(ItaclipError, match=r"x\.pth.*2 missing: backbone\.prompt_proj\.bias"):
-        adopt(network, short, method, "x.pth")
+        load_parameters(network, short, method, "x.pth")
     with pytest.raises(ItaclipError, match=r"1 unexpected: backbone\.conv2\.weight"):
-        adopt(network, {**state, "backbone.conv2.weight": torch.zeros(1)}, method, "x.pth")
+        load_parameters(network, {**state, "backbone.conv2.weight": torch.zeros(1)}, method, "x.pth")
     longer = {**state, "backbone.prompt_embeddings": torch.zeros(1, 50, 128)}
     with pytest.raises(ItaclipError, match=r"\(1, 50, 128\) instead of \(1, 4, 128\).*prompts"):
-        adopt(network, longer, method, "x.pth")
+        load_parameters(network, longer, method, "x.pth")
 
 
 def test_a_checkpoint_without_recovery_decoder_serves_inference(caplog: pytest.LogCaptureFixture) -> None:
     state, recording = published_like("clip_rc")
     slim = {key: value for key, value in state.items() if "recovery_decoder" not in key}
-    adopt(recording.network, slim, recording.method, "x.pth")
+    load_parameters(recording.network, slim, recording.method, "x.pth")
     assert "no recovery decoder" in caplog.text
     broken = {key: value for key, value in state.items() if "recovery_decoder.linear_q_in" not in key}
     with pytest.raises(ItaclipError, match="2 missing"):
-        adopt(recording.network, broken, recording.method, "x.pth")
+        load_parameters(recording.network, broken, recording.method, "x.pth")
 
 
-def test_classes_out_of_order_are_refused(tmp_path: Path) -> None:
+def test_classes_out_of_order_are_rejected(tmp_path: Path) -> None:
     model = small_model("cascade_clip")
     names = list(model.split.classes)
     swapped = [*names[:3], names[4], names[3], *names[5:]]
@@ -102,11 +102,11 @@ def test_classes_out_of_order_are_refused(tmp_path: Path) -> None:
         model.load(saved(swapped))
     elsewhere = saved(["cat", "dog"])
     model.load(elsewhere)  # another data set's: cross-data-set inference
-    with pytest.raises(ItaclipError, match="trained on 2 classes, the configuration has 29"):
+    with pytest.raises(ItaclipError, match="trained on 2 classes, but the configuration has 29"):
         model.load(elsewhere, same_classes=True)
 
 
-def test_bad_checkpoint_files_are_refused_and_not_executed(tmp_path: Path) -> None:
+def test_bad_checkpoint_files_are_rejected_and_not_executed(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[Any, ...]:
             return os.system, (f"touch {tmp_path}/executed",)
@@ -162,7 +162,7 @@ def test_prompts_are_the_published_ones(tiny_text: TextEncoder) -> None:
     torch.testing.assert_close(found, F.normalize(each.mean(1), dim=-1))
 
 
-def test_embeddings_are_kept_on_disk(tiny_clip: CLIP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embeddings_are_cached_on_disk(tiny_clip: CLIP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = class_embeddings(TextEncoder(tiny_clip, TextCache(tmp_path)), ("cat", "cup"), "single")
     encode = TextEncoder.forward
     monkeypatch.setattr(TextEncoder, "forward", lambda *_: pytest.fail("encoded again"))

@@ -34,7 +34,7 @@ from itaclip.zero_shot.openmmlab.scenes import ensure_training_scenes
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose training scenes are drawn once for all tests here."""
+    """A folder with training scenes, drawn once for all tests in this file."""
     root = tmp_path_factory.mktemp("zero_shot")
     ensure_training_scenes(root / "training", UNSEEN, 12)
     return root
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Bitwise equality is promised for one number of threads."""
+    """Bitwise equality holds only for a fixed number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -124,7 +124,7 @@ def test_processes_share_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
         assert both == whole[4 * step : 4 * step + 4]
 
 
-def test_augmentation_depends_on_the_ticket_alone(folder: Path) -> None:
+def test_augmentation_depends_only_on_the_sample_key(folder: Path) -> None:
     config = load_config(small_config(folder))
     dataset = ReplayableDataset(config.train_dataloader.dataset.dataset)
     a, b = (3, 0, 17), (3, 0, 18)
@@ -133,7 +133,7 @@ def test_augmentation_depends_on_the_ticket_alone(folder: Path) -> None:
     np.random.random(5)
     outside = np.random.get_state()[1].copy()
     other = dataset[b]["inputs"]
-    assert np.array_equal(np.random.get_state()[1], outside)  # the caller's generator is left alone
+    assert np.array_equal(np.random.get_state()[1], outside)  # the caller's generator is unchanged
     assert torch.equal(dataset[a]["inputs"], first)
     assert not torch.equal(other, first)
     loaders = [DataLoader(dataset, batch_size=2, sampler=[a, b, (1, 0, 19), (2, 0, 20)], num_workers=n, collate_fn=list)
@@ -158,7 +158,7 @@ def test_training_masks_hide_the_unseen_classes(folder: Path) -> None:
 
 
 def train(config: Path, work_dir: Path, *arguments: str) -> dict[str, torch.Tensor]:
-    """Train in this process; parameters of the last checkpoint."""
+    """Train in this process; returns the parameters of the last checkpoint."""
     assert training.main("", [str(config), "--work-dir", str(work_dir), *arguments]) == 0
     newest = training.newest_checkpoint(work_dir)
     assert newest is not None
@@ -188,7 +188,7 @@ def test_training_is_deterministic_for_a_seed(folder: Path, tmp_path: Path, whol
                            whole_run["backbone.prompt_proj.bias"])  # fmt: skip
 
 
-def test_checkpoints_are_kept_as_told(folder: Path, whole_run: dict[str, torch.Tensor]) -> None:
+def test_checkpoints_are_kept_as_configured(folder: Path, whole_run: dict[str, torch.Tensor]) -> None:
     assert sorted(path.name for path in (folder / "whole").glob("*.pth")) == ["iter_4.pth", "iter_6.pth"]
     meta = read_checkpoint(folder / "whole/iter_6.pth").content["meta"]
     assert (meta["iter"], meta["mode"], meta["method"]) == (6, "inductive", "Cascade-CLIP")
@@ -198,7 +198,7 @@ def test_checkpoints_are_kept_as_told(folder: Path, whole_run: dict[str, torch.T
 def test_a_killed_run_resumes_with_the_same_losses(
     folder: Path, tmp_path: Path, whole_run: dict[str, torch.Tensor]
 ) -> None:
-    """SIGKILL after the checkpoint of iteration 4; the rest equals the uninterrupted run bit for bit."""
+    """SIGKILL after the checkpoint of iteration 4; the resumed run equals the uninterrupted one bit for bit."""
     slow = 'custom_hooks = [dict(type="SeedStep"), dict(type="SlowHook")]\n'
     plugin = tmp_path / "slow_hook.py"
     plugin.write_text(
@@ -230,7 +230,7 @@ def test_a_killed_run_resumes_with_the_same_losses(
 
 
 def test_two_processes_train_as_one(folder: Path, tmp_path: Path) -> None:
-    """Half the batch on each of two processes, without dropout: the same parameters after three steps."""
+    """Half the batch in each of two processes, without dropout, gives the same parameters after three steps."""
     plain = "model.encoder.prompt_dropout=0.0", "model.head.dropout=0.0", "optim_wrapper.optimizer.type=SGD"
     plain += ("optim_wrapper.optimizer.lr=0.002", "train_cfg.max_iters=3")
     config = small_config(folder, "clip_rc")
@@ -278,7 +278,7 @@ def test_a_checkpoint_is_tested_and_reported(
     assert "hIoU" in capsys.readouterr().out
 
 
-def test_unreadable_images_end_neither_training_nor_test(
+def test_unreadable_images_stop_neither_training_nor_test(
     folder: Path, tmp_path: Path, whole_run: dict[str, torch.Tensor], caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copytree(folder / "training", tmp_path / "training")
@@ -286,11 +286,11 @@ def test_unreadable_images_end_neither_training_nor_test(
     for path in broken[:4]:
         path.write_bytes(b"no picture")
     train(small_config(tmp_path), tmp_path / "run")
-    assert f"{broken[0]}: left out of training" in caplog.text or f"{broken[1]}: left out" in caplog.text
+    assert f"{broken[0]}: skipped in training" in caplog.text or f"{broken[1]}: skipped" in caplog.text
     config = load_config(small_config(tmp_path))
     for path in broken[4:]:
         path.write_bytes(b"")
-    with pytest.raises(ItaclipError, match=r"scene_.*10 images one after the other cannot be read"):
+    with pytest.raises(ItaclipError, match=r"scene_.*10 consecutive images cannot be read"):
         ReplayableDataset(config.train_dataloader.dataset.dataset)[(0, 0, 0)]
 
     ensure_demo_dataset(tmp_path / "held_out", 3)
@@ -342,7 +342,7 @@ def test_programs_explain_bad_input(folder: Path, tmp_path: Path, whole_run: dic
         (training.main, [str(ROOT / "configs/cfg_demo.py")], "expected 'ZeroShotSegmentor'"),
         (training.main, [str(tmp_path / "none.py")], "no such configuration"),
         (training.main, [str(config), "--cfg-options", "model.classes=['cat','dog']", "model.unseen=['dog']"],
-         "2 classes, the data set has 29; they part at label 0"),
+         "2 classes, but the data set has 29; they differ at label 0"),
         (training.main, [str(ROOT / "configs/zero_shot/clip_rc_voc_inductive.py"), "--data-root", str(tmp_path),
                          "--weights", "demo",
                          "--cfg-options", "model.encoder.image_size=128", "model.windows.stride=100"],
@@ -352,17 +352,17 @@ def test_programs_explain_bad_input(folder: Path, tmp_path: Path, whole_run: dic
     for main, arguments, message in cases:
         with pytest.raises(ItaclipError, match=message):
             main("", [*arguments, "--work-dir", str(tmp_path / "run")])
-    with pytest.raises(ItaclipError, match=r"iter_6\.pth: of an earlier run.*--resume"):
+    with pytest.raises(ItaclipError, match=r"iter_6\.pth: belongs to an earlier run.*--resume"):
         training.main("", [str(config), "--work-dir", str(folder / "whole")])
-    with pytest.raises(ItaclipError, match="trained with seed 0, this run has 1"):
+    with pytest.raises(ItaclipError, match="trained with seed 0, but this run has 1"):
         training.main("", [str(config), "--work-dir", str(folder / "whole"), "--resume", "--seed", "1"])
 
 
-def test_masks_with_strange_labels_are_refused_before_training(folder: Path, tmp_path: Path) -> None:
+def test_masks_with_invalid_labels_are_rejected_before_training(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "training", tmp_path / "training")
     for path in (tmp_path / "training/SegmentationSeen").iterdir():
         Image.fromarray(np.full_like(np.asarray(Image.open(path)), 77)).save(path)
-    with pytest.raises(ItaclipError, match="holds label 77, but DemoTrainingDataset has labels"):
+    with pytest.raises(ItaclipError, match="contains label 77, but DemoTrainingDataset has labels"):
         train(small_config(tmp_path), tmp_path / "run")
 
 

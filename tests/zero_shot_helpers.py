@@ -1,4 +1,4 @@
-"""What the tests of the trained methods share: small models, small configurations."""
+"""Shared by the tests of the trained methods: small models and configurations."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def samples(labels: torch.Tensor) -> list[SegDataSample]:
 
 
 def total(losses: dict[str, torch.Tensor]) -> torch.Tensor:
-    """What is minimised."""
+    """The total loss."""
     return torch.stack([value for name, value in losses.items() if "loss" in name]).sum()
 
 

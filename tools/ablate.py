@@ -1,11 +1,11 @@
-"""The ablations of the paper on any configuration, in one run.
+"""Run the ablations of the paper on any configuration, in one run.
 
     python tools/ablate.py --config configs/cfg_demo.py
     python tools/ablate.py --config configs/cfg_voc.py --only attention residual --limit 100
 
 One setting varies at a time: attention, residual, feed-forward network, middle layers,
-image engineering, auxiliary text, PAMR, logit scale, thresholds. Variants share all work
-that they have in common. Results: ablation.json, .md and .png.
+image engineering, auxiliary text, PAMR, logit scale, thresholds. Variants share all common
+computation. Results: ablation.json, .md and .png.
 """
 
 from itaclip.comparison.ablation_command import main

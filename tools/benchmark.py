@@ -1,4 +1,4 @@
-"""Where the time goes: stages of one image, against the matrix peak measured in the same run.
+"""Measure the stages of one image, relative to the matrix-multiplication peak measured in the same run.
 
     python tools/benchmark.py --config configs/cfg_voc.py --weights vit-b-16.pt [--image photo.jpg]
     python tools/benchmark.py --config configs/cfg_voc.py --weights vit-b-16.pt --baseline [--dtype bf16]
@@ -6,11 +6,11 @@
     python tools/benchmark.py --config configs/cfg_voc.py --weights vit-b-16.pt --growth
     python tools/benchmark.py --config configs/cfg_*.py --weights vit-b-16.pt --dtype bf16
 
-`--baseline` runs the same image plainly (`itaclip.benchmark.plain`: one window and one view
-a pass, in float32) in the same process, and tells the ratios and the share of equal labels.
-Several configurations give images per second under the settings of each. `--gpu-memory` tells
-from the shapes of all tensors what a GPU would have to hold, without one.
-The weights may be stand-ins of the right size (``python tests/make_weights.py vit-b-16 F``).
+`--baseline` also runs a plain implementation on the same image in the same process
+(`itaclip.benchmark.plain`: one window and one view per pass, in float32), and reports ratios and
+the share of equal labels. With several configurations, it measures images per second for each.
+`--gpu-memory` computes the memory needed on a GPU from the shapes of all tensors, without a GPU.
+The weights may be random ones of the right size (``python tests/make_weights.py vit-b-16 F``).
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ from itaclip.evaluation.report import machine, versions
 from itaclip.files import write_json
 from itaclip.text import TextBank, TextCache, TextEncoder, read_class_names
 
-PLAIN_TEXTS = 3  # encoded plainly; the time of all of them is scaled up
+PLAIN_TEXTS = 3  # encoded by the plain implementation; the time for all texts is extrapolated
 
 
 @torch.no_grad()
 def texts(
     description: ModelDescription, clip: Any, device: torch.device, baseline: bool
 ) -> tuple[TextBank, dict[str, float]]:
-    """The text bank, and seconds to make it: anew, from the disk, and plainly."""
+    """The text bank, and the seconds to build it: without a cache, with one, and with the plain implementation."""
     seconds = {}
     with tempfile.TemporaryDirectory() as folder:
         encoder = TextEncoder(clip, TextCache(folder)).to(device)
@@ -80,7 +80,7 @@ def texts(
 
 @torch.no_grad()
 def pamr_alone(size: tuple[int, int], queries: int, settings: Settings) -> dict[str, Any]:
-    """Refinement alone, and plainly: seconds, extra memory, largest difference."""
+    """Measure refinement, optimised and plain: seconds, extra memory, largest difference."""
     device = choose_device(settings.device)
     masks, guide = torch.randn(queries, *size).to(device), normalise(photo(size)).to(device)
     refine = partial(pamr, steps=settings.pamr_steps, dilations=settings.pamr_stride)
@@ -98,33 +98,33 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, nargs="+", required=True)
     parser.add_argument("--weights", help="replaces the configuration's")
-    parser.add_argument("--image", type=Path, help="a JPEG file; without it a random picture of --size")
-    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="default: usual in the data set")
-    parser.add_argument("--batch", type=int, default=1, help="images at a time, with several configurations")
+    parser.add_argument("--image", type=Path, help="a JPEG file (default: a random image of --size)")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="default: typical of the data set")
+    parser.add_argument("--batch", type=int, default=1, help="images per batch, with several configurations")
     parser.add_argument("--dtype", choices=PRECISIONS, help="replaces the configuration's")
-    parser.add_argument("--compile", action="store_true", help="with torch.compile")
+    parser.add_argument("--compile", action="store_true", help="use torch.compile")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings, such as batch_crops=5")
-    parser.add_argument("--queries", type=int, help="so many random text features, instead of encoding the class list")
-    parser.add_argument("--baseline", action="store_true", help="also plainly, in float32")
-    parser.add_argument("--pamr", action="store_true", help="only refinement at --size, against the plain one")
+    parser.add_argument("--queries", type=int, help="use this many random text features instead of the class list")
+    parser.add_argument("--baseline", action="store_true", help="also measure the plain implementation, in float32")
+    parser.add_argument("--pamr", action="store_true", help="only refinement at --size, compared with the plain one")
     parser.add_argument(
         "--methods",
         nargs="+",
         choices=tuple(METHODS),
         metavar="METHOD",
-        help="only seconds a window of these methods; ratios are to the first",
+        help="only seconds per window of these methods; ratios are relative to the first",
     )
-    parser.add_argument("--growth", action="store_true", help="only seconds over image size, queries and stride")
-    parser.add_argument("--gpu-memory", action="store_true", help="only what a GPU would hold, by the tensors' shapes")
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--growth", action="store_true", help="only seconds by image size, queries and stride")
+    parser.add_argument("--gpu-memory", action="store_true", help="only the memory needed on a GPU, from tensor shapes")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
     args = parser.parse_args()
     several = len(args.config) > 1 or args.gpu_memory
     if several and (args.baseline or args.pamr or args.growth or args.image or args.queries):
-        parser.error("images per second of several configurations and --gpu-memory go with no other measurement.")
+        parser.error("several configurations and --gpu-memory cannot be combined with other measurements.")
     if args.batch != 1 and (not (several or args.methods) or args.gpu_memory):
-        parser.error("--batch is for images per second of several configurations, and for windows with --methods.")
+        parser.error("--batch requires several configurations or --methods.")
     if args.gpu_memory and args.dtype == "int8":
-        parser.error("--gpu-memory: int8 runs on CPUs alone.")
+        parser.error("--gpu-memory: int8 runs only on CPUs.")
     changes = dict(parse_setting(pair) for pair in args.set)
     if args.dtype:
         changes["dtype"] = args.dtype
@@ -141,7 +141,7 @@ def main() -> int:
         encoder = Pipeline(load_openai_clip(*description.weights), description.settings).encoder
         count = args.queries or len(read_class_names(description.name_path, description.settings.background).queries)
         rows = method_seconds(encoder, args.methods, args.batch if args.batch > 1 else 10, count)
-        console.print(table_of(f"seconds a window, {count} queries, {description.settings.dtype}", rows))
+        console.print(table_of(f"seconds per window, {count} queries, {description.settings.dtype}", rows))
         figures["rows"] = rows
     elif args.pamr:
         queries = len(read_class_names(descriptions[0].name_path, descriptions[0].settings.background).queries)
@@ -159,13 +159,13 @@ def main() -> int:
 
 
 def typical_size(config: Path) -> tuple[int, int]:
-    """Height and width of an ordinary image of a configuration's data set."""
+    """Height and width of a typical image of a configuration's data set."""
     dataset = read_config(config, import_custom_modules=False).test_dataloader.dataset.type
     return TYPICAL_SIZES.get(dataset, (375, 500))
 
 
 def rates(args: argparse.Namespace, descriptions: Sequence[ModelDescription]) -> dict[str, Any]:
-    """Images per second, or memory of a GPU, under the settings of every configuration; random text features."""
+    """Images per second, or GPU memory, with the settings of every configuration and random text features."""
     rows: list[dict[str, Any]] = []
     for config, description in zip(args.config, descriptions, strict=True):
         settings, short_side = description.settings, description.short_side
@@ -182,11 +182,11 @@ def rates(args: argparse.Namespace, descriptions: Sequence[ModelDescription]) ->
             bank = random_bank(queries, clip.text_projection.shape[1], device)
             found = throughput(pipeline.to(device), size, short_side, bank, args.batch)
         rows.append({"settings": config.stem} | found)
-    return {"tables": {"memory of a GPU" if args.gpu_memory else "images per second": rows}, "lines": []}
+    return {"tables": {"GPU memory" if args.gpu_memory else "images per second": rows}, "lines": []}
 
 
 def measure(args: argparse.Namespace, description: ModelDescription, size: tuple[int, int]) -> dict[str, Any]:
-    """Texts, stages, ratios, or growth, as tables and lines."""
+    """Measure texts, stages and ratios, or growth; returns tables and lines."""
     settings = description.settings
     device = choose_device(settings.device, settings.dtype)
     clip = load_openai_clip(*description.weights).to(device)
@@ -198,7 +198,7 @@ def measure(args: argparse.Namespace, description: ModelDescription, size: tuple
         bank, text_seconds = texts(description, clip, device, args.baseline)
     tables: dict[str, list[dict[str, Any]]] = {}
     lines: list[str] = []
-    # a model of its own, for the first may change its dtype
+    # a second model, because the pipeline may change the dtype of the first
     plain_clip = load_openai_clip(*description.weights).to(device) if args.baseline else None
     pipeline = Pipeline(clip, settings).to(device)
     encoder = pipeline.encoder
@@ -234,8 +234,8 @@ def measure(args: argparse.Namespace, description: ModelDescription, size: tuple
         found["equal_labels"] = equal = float((ours.labels == theirs.labels).float().mean())
         found["largest_logit_difference"] = worst = float((ours.logits - theirs.logits).abs().max())
         found["ratio"] = ratio = theirs.seconds["whole image"] / ours.seconds["whole image"]
-        lines.append(f"whole image {ratio:.2f} times as fast as plainly; labels equal on {equal:.4%} of the pixels; "
-                     f"logits differ by at most {worst:.1e}")  # fmt: skip
+        lines.append(f"whole image {ratio:.2f} times as fast as the plain implementation; labels equal on {equal:.4%} "
+                     f"of the pixels; logits differ by at most {worst:.1e}")  # fmt: skip
         if settings.pamr_steps:
             found["ratio_pamr"] = theirs.seconds["PAMR"] / ours.seconds["PAMR"]
             lines.append(f"PAMR {found['ratio_pamr']:.1f} times as fast")
@@ -243,8 +243,8 @@ def measure(args: argparse.Namespace, description: ModelDescription, size: tuple
             plain_seconds = text_seconds["plainly (scaled up)"]
             found["ratio_text"] = plain_seconds / text_seconds["anew"]
             found["ratio_text_cached"] = plain_seconds / text_seconds["from the disk"]
-            lines.append(f"text bank {found['ratio_text']:.1f} times as fast anew, "
-                         f"{found['ratio_text_cached']:.0f} times from the disk")  # fmt: skip
+            lines.append(f"text bank {found['ratio_text']:.1f} times as fast without a cache, "
+                         f"{found['ratio_text_cached']:.0f} times with one")  # fmt: skip
     if text_seconds:
         tables["text bank"] = [{"how": how, "seconds": value} for how, value in text_seconds.items()]
     tables[f"{args.config[0].name}, image of {size[0]} x {size[1]}"] = stages

@@ -3,10 +3,10 @@
     python tools/check_reference.py tests/golden/itaclip_voc_like.npz --weights tiny.pt
     python tools/check_reference.py tests/golden/clip_rc_seed0.npz
 
-Prints the difference of every stage; exits with status 1 when one is past its tolerance.
-The recordings in tests/golden were made on weights that anyone can make again:
+Prints the difference of every stage; exits with status 1 if one exceeds its tolerance. The
+recordings in tests/golden use weights that anyone can regenerate with
 ``python tests/make_weights.py tiny tiny.pt`` (or ``vit-b-16``). Those of Cascade-CLIP and CLIP-RC
-tell how to draw their parameters.
+contain the seeds of their parameters.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from itaclip.console import make_console, run
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recorded", type=Path, help=".npz of recorded outputs")
-    parser.add_argument("--weights", help="the weights it was recorded with, where it does not tell them itself")
+    parser.add_argument("--weights", help="the weights it was recorded with, unless it contains their seeds")
     args = parser.parse_args()
     stages = compare(args.recorded, args.weights)
     table = Table(title=args.recorded.name)

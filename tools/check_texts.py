@@ -3,7 +3,7 @@
     python tools/check_texts.py
     python tools/check_texts.py --names my_classes.txt --texts my_definitions.txt --background
 
-Exit status: 0 all files can be used, 1 some cannot, 2 bad usage.
+Exit status: 0 all files are usable, 1 some are not, 2 bad usage.
 """
 
 from pathlib import Path

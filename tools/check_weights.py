@@ -1,14 +1,14 @@
-"""Check real weights: both towers against open_clip's own, OpenAI's against recorded embeddings too.
+"""Check real weights: compare both towers with open_clip's, and OpenAI's weights also with recorded embeddings.
 
     python tools/check_weights.py                              # OpenAI's ViT-B/16, by name
-    python tools/check_weights.py --weights ViT-B-16-SigLIP2   # any model that loads
+    python tools/check_weights.py --weights ViT-B-16-SigLIP2   # any supported model
     python tools/check_weights.py --weights ViT-B-16.pt --recorded
 
-For every family, pooled features of images and texts must be what open_clip's forward pass of the
-same weights gives: every cosine above 0.99999.
+For every family, pooled features of images and texts must match those of open_clip's forward pass
+with the same weights: every cosine must exceed 0.99999.
 
-`tools/real_text_embeddings` holds float16 features of OpenAI's ViT-B/16 for the prompt
-"a photo of a {}", as published with Cascade-CLIP (ICML 2024): the 20 classes of Pascal
+`tools/real_text_embeddings` contains float16 features of OpenAI's ViT-B/16 for the prompt
+"a photo of a {}", as published with Cascade-CLIP (ICML 2024), for the 20 classes of Pascal
 VOC and the 171 of COCO-Stuff. Every cosine must exceed 0.9999.
 """
 
@@ -44,10 +44,10 @@ PROMPTS = ("a photo of a cat.", "dog", "a bad photo of the traffic light.", "a c
 
 @torch.no_grad()
 def to_open_clip(clip: Any, encoder: TextEncoder) -> Iterator[tuple[str, Tensor]]:
-    """Cosines of pooled features with those of open_clip's own forward pass.
+    """Compare pooled features with those of open_clip's own forward pass.
 
     Yields:
-        What was compared, and one cosine each.
+        The kind of features, and one cosine per image or text.
     """
     dense = DenseEncoder(clip.visual, get_method("clip"))
     rng, side = np.random.default_rng(0), dense.image_size
@@ -59,7 +59,7 @@ def to_open_clip(clip: Any, encoder: TextEncoder) -> Iterator[tuple[str, Tensor]
 
 
 def _as_trained(rgb: np.ndarray[Any, Any], visual: Any) -> Tensor:
-    """An image as open_clip's preprocessing normalises it."""
+    """Normalise an image like open_clip's preprocessing."""
     mean = getattr(visual, "image_mean", open_clip.OPENAI_DATASET_MEAN)
     std = getattr(visual, "image_std", open_clip.OPENAI_DATASET_STD)
     pixels = torch.from_numpy(rgb).permute(2, 0, 1) / 255
@@ -70,13 +70,13 @@ def to_recorded(encoder: TextEncoder, file: str, names: tuple[str, ...]) -> Tens
     """Cosine of every class name's feature with the recorded one.
 
     Raises:
-        ItaclipError: weights of another joint space.
+        ItaclipError: weights with another embedding size.
     """
     recorded = torch.from_numpy(np.load(RECORDED / file)).float()
     features = encoder([f"a photo of a {name}" for name in names]).cpu()
     if features.shape != recorded.shape:
         raise ItaclipError(
-            f"the weights give features of {features.shape[1]} channels; {file} has {recorded.shape[1]} "
+            f"the weights give features with {features.shape[1]} channels, but {file} has {recorded.shape[1]} "
             "(it was recorded with ViT-B/16)."
         )
     return F.cosine_similarity(features, recorded)
@@ -106,7 +106,7 @@ def main() -> int:
             worst = int(values.argmin())
             good &= bool(values[worst] > SMALLEST_COSINE)
             console.print(f"{file}: {len(names)} classes, smallest cosine {values[worst]:.6f} ({names[worst]})")
-    console.print("ok" if good else "DIFFERENT: other weights, another tokenizer, or a tower that is misread")
+    console.print("ok" if good else "DIFFERENT: other weights, another tokenizer, or an unsupported tower")
     return 0 if good else 1
 
 

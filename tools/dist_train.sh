@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Train on several GPUs (or CPU processes) of one or more machines:
 #   tools/dist_train.sh CONFIG PROCESSES [tools/train.py options]
-# More machines: set NNODES, NODE_RANK, MASTER_ADDR and PORT, the same command on each.
-# MAX_RESTARTS=3 with --resume goes on up to three times by itself after a process died.
+# Several machines: run the same command on each, with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
+# MAX_RESTARTS=3 with --resume restarts automatically, up to three times, after a process dies.
 set -euo pipefail
 if [ $# -lt 2 ]; then
   sed -n '2,5s/^# //p' "$0" >&2

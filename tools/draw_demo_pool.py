@@ -1,12 +1,12 @@
-"""Draw a pool of scenes of the demo's town for training, or for development.
+"""Draw a pool of scenes of the demo's town for training or development.
 
     python tools/draw_demo_pool.py --out data/demo_pool --scenes 3000
 
-Shards of 50 scenes, ``shard_000.npz``: images (50 x H x W x 3 uint8), owner (50 x H x W
-uint8, the number of every pixel's thing), things (JSON: class id and colour word of each)
-and night. Shards that are there are kept, so that several processes may share the work
-(``--part 0 2`` and ``--part 1 2``) and a stop loses nothing. None of the scenes is one of
-the held-out data set, and none shows a colour that is held out (`Kind.unseen_color`).
+Writes shards of 50 scenes, ``shard_000.npz``: images (50 x H x W x 3 uint8), owner (50 x H x W
+uint8, the number of the thing at every pixel), things (JSON: class id and colour word of each)
+and night. Existing shards are kept, so several processes can share the work (``--part 0 2`` and
+``--part 1 2``) and an interrupted run can resume. The scenes contain none of the held-out data
+set, and no held-out colours (`Kind.unseen_color`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHAPES = ((280, 368), (280, 368), (280, 368), (368, 280))
 
 
 def draw_shard(path: Path, seed: int, number: int) -> None:
-    """Draw one shard and write it whole or not at all."""
+    """Draw one shard and write it atomically."""
     scenes = [
         draw_scene(SHAPES[number % len(SHAPES)], np.random.default_rng([seed, number, i]), unseen=False)
         for i in range(PER_SHARD)
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--scenes", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), help="which part of how many")
+    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), help="index of this part and number of parts")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     args.out.mkdir(parents=True, exist_ok=True)

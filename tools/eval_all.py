@@ -1,10 +1,10 @@
-"""Evaluate several methods on several data sets, under one protocol or the published ones.
+"""Evaluate several methods on several data sets, with one protocol or the published ones.
 
     python tools/eval_all.py --configs configs/cfg_voc.py configs/cfg_context.py --presets common published --pamr both
 
-Every cell is run once: a later call with the same settings takes its result from --out.
-A cell that fails is reported and the rest goes on (exit status 1). Results: results.json,
-.csv, .md beside the published scores, and .xlsx where openpyxl is installed.
+Every cell runs once: a later call with the same settings takes its result from --out. A failed
+cell is reported and the others continue (exit status 1). Results, with published scores for
+comparison: results.json, .csv, .md, and .xlsx if openpyxl is installed.
 """
 
 from functools import partial

@@ -4,9 +4,9 @@
     python tools/llama3_definition_generation.py --names my_classes.txt --out my_definitions.txt \\
         --base-url http://localhost:11434/v1 --model llama3
 
-Tokens come from the environment: HF_TOKEN for gated models, OPENAI_API_KEY for servers.
-Run it again after an interruption: only what is missing is asked. Exit status: 0 all
-classes have a definition, 1 some have none (the file is then not written), 2 bad usage.
+Tokens come from the environment: HF_TOKEN for gated models, OPENAI_API_KEY for servers. After an
+interruption, run it again: it asks only for missing classes. Exit status: 0 all classes have a
+definition, 1 some have none (the file is then not written), 2 bad usage.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""Clients for `tools/load_test.py`, as locust runs them: each sends drawn scenes, one after the other.
+"""Clients for `tools/load_test.py`, run by locust: each sends drawn scenes one after the other.
 
-An answer counts when its mask is that of the scene; a client that is told to come back does so.
+A response counts if its mask belongs to the scene; a client that is asked to retry later does so.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ CLASSES = "car, taxi; bus; house; tree; cloud"
 
 
 class Client(HttpUser):
-    """One client, which waits for nothing but its answers."""
+    """A client that waits only for its responses."""
 
     wait_time = constant(0)
     masks: dict[Path, bytes] = {}  # noqa: RUF012 - shared by all clients on purpose
 
     def on_start(self) -> None:
-        """Begin with a scene of one's own."""
+        """Start with a different scene per client."""
         self.scenes = itertools.islice(itertools.cycle(SCENES), id(self) % len(SCENES), None)
 
     def segment(self) -> None:
-        """Send an image until it is answered; the time that is told includes all tries."""
+        """Send an image until it is answered; the reported time includes all attempts."""
         scene = next(self.scenes)
         content = scene.read_bytes()
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Load the HTTP API with clients on this machine and write what they and the server saw.
+"""Load-test the HTTP API with clients on this machine, and record client and server statistics.
 
 python tools/load_test.py --clients 32 --seconds 60 --out docs/results/http_load_demo.json
 """
@@ -30,14 +30,14 @@ SERVER = ("--model", "demo", "--quality", "fast", "--set", "pamr_steps=0", "--ap
 
 
 def main() -> int:
-    """Run server and clients; the status is 1 when an image was lost."""
+    """Run server and clients; the exit status is 1 if an image was lost."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--clients", type=int, default=32)
     options.add_argument("--seconds", type=int, default=60)
-    options.add_argument("--queue-size", type=int, default=20, help="of the server")
-    options.add_argument("--scenes", type=int, default=8, help="different images")
-    options.add_argument("--note", default="", help="about the machine, kept with the numbers")
-    options.add_argument("--out", type=Path, help="JSON file of the results")
+    options.add_argument("--queue-size", type=int, default=20, help="queue size of the server")
+    options.add_argument("--scenes", type=int, default=8, help="number of different images")
+    options.add_argument("--note", default="", help="a remark about the machine, stored with the results")
+    options.add_argument("--out", type=Path, help="JSON file for the results")
     args = options.parse_args()
     with tempfile.TemporaryDirectory() as name, socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -53,10 +53,10 @@ def main() -> int:
 
 
 def measure(args: argparse.Namespace, port: int, scenes: Path, folder: Path) -> dict[str, Any]:
-    """Start the server, let the clients work, and put together what was seen.
+    """Start the server, run the clients, and collect the statistics.
 
     Raises:
-        ItaclipError: the server or the clients did not come up.
+        ItaclipError: the server or the clients did not start.
     """
     address = f"http://127.0.0.1:{port}"
     command = [
@@ -88,7 +88,7 @@ def measure(args: argparse.Namespace, port: int, scenes: Path, folder: Path) -> 
         assert clients.stdout is not None
         entries = {entry["name"]: entry for entry in json.loads(clients.stdout.read() or "[]")}
         if "image" not in entries:
-            raise ItaclipError(f"the clients got no image through; the server says:\n{log.read_text()[-2000:]}")
+            raise ItaclipError(f"the clients received no result; the server's log ends:\n{log.read_text()[-2000:]}")
         seen = metrics(address)
     finally:
         server.send_signal(signal.SIGTERM)
@@ -119,7 +119,7 @@ def wait_until_ready(server: subprocess.Popen[Any], address: str, log: Path) -> 
     """Wait for the health check.
 
     Raises:
-        ItaclipError: the server ended, or two minutes went by.
+        ItaclipError: the server exited, or did not start within two minutes.
     """
     until = time.monotonic() + 120
     while time.monotonic() < until and server.poll() is None:
@@ -128,7 +128,7 @@ def wait_until_ready(server: subprocess.Popen[Any], address: str, log: Path) -> 
                 return
         except OSError:
             time.sleep(0.2)
-    raise ItaclipError(f"the server did not come up:\n{log.read_text()[-2000:]}")
+    raise ItaclipError(f"the server did not start; its log ends:\n{log.read_text()[-2000:]}")
 
 
 def metrics(address: str) -> dict[str, float]:
@@ -141,7 +141,7 @@ def metrics(address: str) -> dict[str, float]:
 
 
 def percentile(entry: dict[str, Any], share: float) -> float:
-    """Of locust's counts by rounded milliseconds, in seconds."""
+    """Percentile in seconds, from locust's counts by rounded milliseconds."""
     times = sorted((float(milliseconds), count) for milliseconds, count in entry["response_times"].items())
     sums = itertools.accumulate(count for _, count in times)
     needed = entry["num_requests"] * share / 100

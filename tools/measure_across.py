@@ -1,10 +1,10 @@
-"""What attention across windows gives at several strides, on a data set.
+"""Measure the effect of attention across windows at several strides, on a data set.
 
     python tools/measure_across.py --config configs/cfg_demo.py --out docs/results/across_demo.json
 
-For every method and stride, with and without `across_windows`: encoder passes an image, mIoU, and
-the share of pixels that have the label of the method's finest stride without it. Plain views, no
-refinement, no closing; the rest is the configuration's.
+For every method and stride, with and without `across_windows`: encoder passes per image, mIoU, and
+the share of pixels with the same label as the method's finest stride without it. Uses a single view,
+no refinement and no closing; other settings are the configuration's.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""How free-form class lists fare: what the defaults of `itaclip.Segmenter` were chosen by.
+"""Evaluate free-form class lists: the basis for the defaults of `itaclip.Segmenter`.
 
     python tools/measure_class_lists.py --out docs/results/class_lists.json
 
-Scenes of the demo's world are drawn anew (none of the held-out ones). For each, a list
-names what the scene shows, less one class in half of the scenes, and two classes that
-it does not show; the rest is background. Every list is tried with several kinds of
-background, thresholds and temperatures. Mean IoU over the classes of a list, mean over
-scenes. It tells how the settings compare in this miniature world, not what
-photographs give.
+Draws new scenes of the demo's world (none of the held-out ones). For each, a list names the classes
+of the scene, except one in half of the scenes, and two classes that do not occur; the rest is
+background. Every list is combined with several kinds of background, thresholds and temperatures.
+The result is the mean IoU over the classes of a list, averaged over scenes. It compares settings in
+this miniature world and does not predict scores on photographs.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from itaclip.evaluation.confusion import class_iou, confusion_matrix
 from itaclip.files import write_json
 
 SEED = 777
-# temperature, threshold, closing: the default first, then one thing changed
+# logit scale, threshold, closing: the default first, then one change at a time
 TRIED = [(40, 0.1, True), *((40, t, True) for t in (0.0, 0.3, 0.4, 0.5)), (60, 0.1, True), (100, 0.1, True),
          (40, 0.1, False)]  # fmt: skip
 
 
 def class_list(scene: Scene, hide: bool, rng: np.random.Generator) -> list[int]:
-    """Classes to name: those of the scene, perhaps less one, and two others."""
+    """The classes of the list: those of the scene (one missing if `hide`) and two others."""
     shown = [c for c in scene.classes() if c]
     rng.shuffle(shown)
     absent = [c for c in range(1, len(class_lines())) if c not in shown]

@@ -1,11 +1,11 @@
-"""What labelling a collection on Ray costs: stage by stage, against `Segmenter.stream`, and with more workers.
+"""Measure the cost of labelling a collection on Ray: by stage, relative to `Segmenter.stream`, and with more workers.
 
     python tools/measure_labelling.py --images 1000 --out docs/results/labelling_demo.json
 
-Scenes of the bundled demo, the bundled CLIP, quality `fast` without refinement, one thread a
-worker. Ways take turns, `--rounds` times; the fastest of each counts. CPU seconds are those of
-all processes that a way started, and of a stage alone, so they tell something on a machine with
-other work too. `--only` measures some parts anew and leaves the rest of the JSON file as it is.
+Uses scenes of the bundled demo, the bundled CLIP, quality `fast` without refinement, and one thread
+per worker. The variants alternate, `--rounds` times; the fastest run of each counts. CPU seconds
+include all processes that a variant starts, so they are meaningful even on a busy machine. `--only`
+repeats some measurements and keeps the others in the JSON file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from itaclip import LabelOptions, Segmenter, label
-from itaclip.collection.places import Place
+from itaclip.collection.locations import Location
 from itaclip.collection.segmenting import row_of
 from itaclip.collection.sources import open_source
 from itaclip.collection.store import Store, part_bytes
@@ -37,18 +37,20 @@ from itaclip.files import write_json
 
 SECTIONS = ("stages", "runs", "entries")
 CLASSES = ["car, taxi", "house", "cloud", "tree"]
-ALONE = {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}  # Ray's workers else give way to all other work
+# by default, Ray's workers run at low priority
+ALONE = {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
 SETTINGS: dict[str, Any] = {"model": "demo", "quality": "fast", "pamr_steps": 0}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=1000, help="scenes (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=2, help="of every way (%(default)s)")
-    parser.add_argument("--entries", type=int, default=100_000, help="of two bytes each, for Ray alone (%(default)s)")
+    parser.add_argument("--images", type=int, default=1000, help="number of scenes (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="runs of every variant (%(default)s)")
+    parser.add_argument("--entries", type=int, default=100_000,
+                        help="two-byte entries for measuring Ray alone (%(default)s)")  # fmt: skip
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="what to measure")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
-    parser.add_argument("--way", help=argparse.SUPPRESS)  # what the processes that are measured run
+    parser.add_argument("--way", help=argparse.SUPPRESS)  # used by the measured processes
     parser.add_argument("folder", nargs="?", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.way is not None:
@@ -60,12 +62,12 @@ def main() -> int:
         folder = ensure_demo_dataset(Path(name) / "demo", args.images) / "JPEGImages"
         if "stages" in args.only:
             found["stages"] = stages(folder)
-            console.print(table_of("CPU milliseconds an image", [found["stages"]]))
+            console.print(table_of("CPU milliseconds per image", [found["stages"]]))
         if "runs" in args.only:
             found["runs"] = runs(folder, Path(name), args.rounds)
-            console.print(table_of("whole runs, start included", found["runs"]["rows"]))
+            console.print(table_of("whole runs, including startup", found["runs"]["rows"]))
         if "entries" in args.only:
-            sizes = ((args.entries, 2000), (args.entries // 50, 2))  # entries, and how many share a file
+            sizes = ((args.entries, 2000), (args.entries // 50, 2))  # number of entries, and entries per file
             found["entries"] = [entries(Path(name), count, part) for count, part in sizes]
             console.print(table_of("entries of two bytes", found["entries"]))
     write_json(args.out, found | {"machine": machine(), "versions": versions()})
@@ -73,7 +75,7 @@ def main() -> int:
 
 
 def runs(folder: Path, out: Path, rounds: int) -> dict[str, Any]:
-    """Stream, one worker on Ray, and two, by turns."""
+    """Measure `Segmenter.stream`, Ray with one worker and Ray with two, alternately."""
     before = os.getloadavg()
     ways = [(way, out / f"{way}{n}") for n in range(rounds) for way in ("stream", "ray1", "ray2")]
     rows: list[dict[str, Any]] = [{"way": way} | measured(way, folder, results) for way, results in ways]
@@ -90,7 +92,7 @@ def runs(folder: Path, out: Path, rounds: int) -> dict[str, Any]:
 
 
 def stages(folder: Path, count: int = 60) -> dict[str, float]:
-    """CPU milliseconds an image of each stage alone, by the functions that workers call."""
+    """CPU milliseconds per image of each stage alone, using the functions that workers call."""
     segmenter = Segmenter(**SETTINGS)
     vocabulary = segmenter.prepare(CLASSES)
     source = open_source(str(folder))
@@ -103,7 +105,7 @@ def stages(folder: Path, count: int = 60) -> dict[str, float]:
         return result
 
     with tempfile.TemporaryDirectory() as out:
-        store = Store(Place(out))
+        store = Store(Location(out))
         timed("list", lambda: store.write_plan(source.units(128)))
         took["list"] *= count / len(list(folder.iterdir()))
         listed = next(iter(source.units(count)))
@@ -123,7 +125,7 @@ def stages(folder: Path, count: int = 60) -> dict[str, float]:
 
 
 def measured(way: str, folder: Path, out: Path) -> dict[str, float]:
-    """Wall-clock and CPU seconds of a process and all that it starts; seconds from its first image to its last."""
+    """Wall-clock and CPU seconds of a process and its children; seconds from its first image to its last."""
     command = [sys.executable, __file__, "--way", way, "--out", str(out), str(folder)]
     began = time.perf_counter()
     process = subprocess.Popen(command, env=os.environ | ALONE, stdout=subprocess.PIPE, text=True)
@@ -132,13 +134,13 @@ def measured(way: str, folder: Path, out: Path) -> dict[str, float]:
         spent |= _cpu_seconds(process.pid)
         time.sleep(0.5)
     assert process.stdout is not None
-    told = process.stdout.read().split()
+    output = process.stdout.read().split()
     assert process.returncode == 0, f"{way} failed"
-    return {"seconds": time.perf_counter() - began, "working": float(told[-1]), "CPU seconds": sum(spent.values())}
+    return {"seconds": time.perf_counter() - began, "working": float(output[-1]), "CPU seconds": sum(spent.values())}
 
 
 def entries(folder: Path, count: int, part: int) -> dict[str, Any]:
-    """Entries that are no images: what Ray, reading and writing cost where nothing is segmented."""
+    """Measure entries that are not images: the cost of Ray, reading and writing without segmentation."""
     images = folder / f"tiny{part}"
     images.mkdir()
     for n in range(count):
@@ -147,7 +149,7 @@ def entries(folder: Path, count: int, part: int) -> dict[str, Any]:
 
 
 def _cpu_seconds(root: int) -> dict[int, float]:
-    """CPU seconds so far of a process and all below it, by process."""
+    """CPU seconds so far of a process and its descendants, by process."""
     parents, seconds = {}, {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -163,7 +165,7 @@ def _cpu_seconds(root: int) -> dict[int, float]:
 
 
 def _way(way: str, folder: Path, out: Path) -> None:
-    """Label all, and say on the last line how long it took from the first image or part to the last one."""
+    """Label everything; the last line of output is the seconds from the first image or part to the last."""
     if way == "stream":
         segmenter = Segmenter(**SETTINGS)
         segmenter.set_classes(CLASSES)
@@ -172,10 +174,10 @@ def _way(way: str, folder: Path, out: Path) -> None:
         return
     size = int(way.removeprefix("tiny")) if way.startswith("tiny") else 25
     options = LabelOptions(part_size=size, threads=1, workers=2 if way == "ray2" else 1)
-    told: list[tuple[float, int]] = []
-    label(folder, CLASSES, out, options=options, watch=lambda report: told.append((report.seconds, report.done)),
+    reports: list[tuple[float, int]] = []
+    label(folder, CLASSES, out, options=options, watch=lambda report: reports.append((report.seconds, report.done)),
           **SETTINGS)  # fmt: skip
-    (first, early), (last, done) = told[1], told[-1]
+    (first, early), (last, done) = reports[1], reports[-1]
     sys.stdout.write(f"{(last - first) * done / max(1, done - early)}\n")
 
 

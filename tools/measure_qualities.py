@@ -1,10 +1,10 @@
-"""What qualities and precisions of `itaclip.Segmenter` cost and give, on a data set.
+"""Measure speed and accuracy of the qualities and precisions of `itaclip.Segmenter`, on a data set.
 
     python tools/measure_qualities.py --config configs/cfg_demo.py --dtypes fp32 bf16 int8 \\
         --out docs/results/qualities_demo.json
 
-For exact (windows and views as published), balanced and fast, in every precision: seconds,
-mIoU, and the share of pixels that have the first one's label. Resizing, classes, texts and
+For every quality, from exact (published windows and views) to fast, and every precision: seconds,
+mIoU, and the share of pixels with the same label as the first one. Resizing, classes, texts and
 thresholds are the configuration's; only the stride, the views and the precision change.
 """
 

@@ -1,11 +1,11 @@
-"""How far a sweep agrees with the exact one, over the encoder passes that it takes.
+"""Measure how well sweeps agree with the exact one, as a function of their encoder passes.
 
     python tools/measure_sweeps.py --config configs/cfg_demo.py --out docs/results/sweeps_demo.json
 
-Every image is swept exactly (stride of an eighth of a window, five views), with plain wider
-strides, and interleaved with several tolerances. Told per sweep: its passes as a share of the
-exact ones, the share of pixels with the exact label (mean, and the worst image), and mIoU. The curve
-is drawn beside the figures, as PNG.
+Every image is segmented with the exact sweep (stride of an eighth of a window, five views), with
+plain wider strides, and interleaved with several tolerances. Reports for each sweep: its passes
+relative to the exact sweep, the share of pixels with the exact label (mean, and worst image), and
+mIoU. Writes a plot as PNG next to the JSON file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--data-root", help="replaces the configuration's")
     parser.add_argument("--weights", help="replaces the configuration's")
     parser.add_argument("--limit", type=int, help="only the first N images")
-    parser.add_argument("--out", type=Path, required=True, help="JSON file; the picture lies beside it")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file; the plot is written next to it")
     args = parser.parse_args()
     config = load_config(args.config)
     if args.data_root is not None:
@@ -79,14 +79,14 @@ def main() -> int:
 
 
 def sweeps(base: Settings) -> dict[str, Settings]:
-    """The exact sweep first, then plain and interleaved ones."""
+    """The exact sweep first, then plain and interleaved sweeps."""
     fine = base.changed(**quality_settings("exact", base.slide_crop))
     plain = {f"stride {n}/8": fine.changed(slide_stride=base.slide_crop * n // 8) for n in STEPS}
     return plain | {f"interleaved, tolerance {t:g}": fine.changed(tolerance=t) for t in TOLERANCES}
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Agreement over passes: one line for plain strides, one for interleaved sweeps."""
+    """Plot agreement against passes: one line for plain strides, one for interleaved sweeps."""
     figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
     for kind, marker in (("stride", "s"), ("interleaved", "o")):
         points = sorted((row["passes"], row["labels_as_exact"]) for row in rows if row["sweep"].startswith(kind))

@@ -1,9 +1,9 @@
-"""Seconds and memory a window of image towers of every family, at their true sizes with random weights.
+"""Measure time and memory per window for image towers of every family, at full size with random weights.
 
     python tools/measure_towers.py --out docs/results/towers.json
     python tools/measure_towers.py --models ViT-B-16 ViT-B-16-SigLIP2 --dtype bf16 --out towers.json
 
-Of each model the image tower alone is made. Windows have the size that it was trained on.
+Builds only the image tower of each model. Windows have the size that it was trained on.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def image_tower(name: str) -> Any:
     """
     config = open_clip.get_model_config(name)
     if config is None:
-        raise ItaclipError(f"{name}: open_clip knows no such architecture.")
+        raise ItaclipError(f"{name}: open_clip has no such architecture.")
     vision = copy.deepcopy(config["vision_cfg"]) | {"output_tokens": False}
     text = {"layers": 1, "width": 64, "heads": 1, "vocab_size": 100}
     torch.manual_seed(0)
@@ -56,13 +56,13 @@ def image_tower(name: str) -> Any:
 
 @torch.no_grad()
 def cost(name: str, method: str, dtype: str, windows: int, repeats: int, device: torch.device) -> dict[str, Any]:
-    """What a pass of some windows takes of a model: a row of the table."""
+    """Time and memory of a pass with some windows: a row of the table."""
     visual = image_tower(name)
     encoder = DenseEncoder(visual, get_method("clip")).lower(dtype).to(device)
     encoder.method = get_method(method, blocks=encoder.depth)
     weights = sum(p.numel() * p.element_size() for p in visual.parameters()) / 2**20
     pixels = torch.randn(windows, 3, encoder.image_size, encoder.image_size, device=device)
-    memory, _ = measured(lambda: encoder(pixels), device)  # the first pass: what it takes is kept for the next
+    memory, _ = measured(lambda: encoder(pixels), device)  # the first pass: later ones reuse its memory
     processor = float("inf")
     for _ in range(repeats):
         began = time.process_time()
@@ -82,16 +82,16 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", default=MODELS, help="open_clip's names")
     parser.add_argument("--method", default="itaclip", choices=[m for m in METHODS if not METHODS[m].reads_text])
     parser.add_argument("--dtype", default="fp32", choices=tuple(DTYPES))
-    parser.add_argument("--windows", type=int, default=2, help="of a pass (default: 2)")
-    parser.add_argument("--repeats", type=int, default=3, help="the fastest counts (default: 3)")
+    parser.add_argument("--windows", type=int, default=2, help="windows per pass (default: 2)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs, of which the fastest counts (default: 3)")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--note", default="", help="a remark about the machine, kept in the file")
+    parser.add_argument("--note", default="", help="a remark about the machine, stored in the file")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     args = parser.parse_args()
     device = torch.device(args.device)
     rows = []
     for name in args.models:
-        with get_context("spawn").Pool(1) as alone:  # so that no model's memory is another's
+        with get_context("spawn").Pool(1) as alone:  # measure the memory of each model separately
             rows.append(alone.apply(cost, (name, args.method, args.dtype, args.windows, args.repeats, device)))
         content = {
             "method": args.method, "dtype": args.dtype, "windows": args.windows, "device": args.device,

@@ -1,14 +1,14 @@
-"""Set up a data set of your own: configuration, class file and text stub.
+"""Set up a data set of your own: configuration, class file and text template.
 
     python tools/new_dataset.py data/street/images data/street/masks --classes street.txt --name street
 
-Masks are PNG files of class ids, named like the images. docs/custom-dataset.md tells more.
+Masks are PNG files of class ids, named like the images. See docs/custom-dataset.md.
 """
 
 from pathlib import Path
 
 from itaclip.console import run
-from itaclip.preparation.own import main
+from itaclip.preparation.custom import main
 
 if __name__ == "__main__":
     run(lambda: main(Path(__file__).resolve().parents[1] / "configs/base.py"))

@@ -1,12 +1,11 @@
-"""Record the demo's numbers and the README's picture, as they come out.
+"""Record the demo's scores and the README's figure.
 
     python tools/record_demo.py
 
-Evaluates configs/cfg_demo.py in full and with ITACLIP's parts switched off, with the words of
-every class (`Kind.names`) replaced by the ones that no picture was captioned with
-(`Kind.held_out`), and asks for coloured things by name ("red car"), in colours that training
-showed and in the held-out ones. Writes docs/results/demo.json, docs/results/demo.md and
-docs/images/demo.png.
+Evaluates configs/cfg_demo.py in full, with ITACLIP's parts switched off, and with the words of every
+class (`Kind.names`) replaced by words that occur in no caption (`Kind.held_out`). Also queries
+coloured things by name ("red car"), in training colours and in held-out ones. Writes
+docs/results/demo.json, docs/results/demo.md and docs/images/demo.png.
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ RUNS: dict[str, tuple[str, list[str]]] = {
 }
 SHOWN = tuple(range(0, SCENES, 16))  # every sixteenth scene
 PICTURE_HEIGHT = 176  # pixels of a scene in the README's picture
-VISIBLE = 0.012  # share of the picture that a coloured thing must cover to be asked for
+VISIBLE = 0.012  # minimum share of the image that a queried coloured thing covers
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--limit", type=int, help="only the first N scenes, to try it out; nothing is recorded")
+    parser.add_argument("--limit", type=int, help="only the first N scenes, as a trial; records nothing")
     args = parser.parse_args()
     data = ensure_demo_dataset("data/demo")
     results = {}
@@ -91,19 +90,19 @@ def main() -> int:
 
 
 def _held_out_words(folder: Path) -> list[str]:
-    """Options that put the held-out words in the place of the class file's, definitions kept."""
+    """Options that replace the words of the class file with the held-out ones and keep the definitions."""
     words, texts = folder / "held_out.txt", folder / "held_out_definitions.txt"
     words.write_text("\n".join(", ".join(kind.held_out) for kind in KINDS) + "\n")
-    told = (ROOT / "llm_texts/demo_definitions.txt").read_text().splitlines()
-    by_name = dict(line.split(" >=") for line in told)
+    definitions = (ROOT / "llm_texts/demo_definitions.txt").read_text().splitlines()
+    by_name = dict(line.split(" >=") for line in definitions)
     texts.write_text("".join(f"{k.held_out[0]} >={by_name[k.names[0]]}\n" for k in KINDS if k.names[0] in by_name))
     return [f"model.name_path={words}", f"model.auxiliary_text_path={texts}"]
 
 
 def coloured_things(scenes: int) -> dict[str, dict[str, float]]:
-    """How many coloured things are called by their colour, among "red car", "blue car" and so on.
+    """How many coloured things get the label of their colour among "red car", "blue car" and so on.
 
-    A thing counts as right when most of its pixels have the label with its colour.
+    A thing counts as right if that label is the most frequent one among its pixels.
     """
     segmenter = Segmenter("demo", pamr_steps=0)
     found: dict[str, list[bool]] = {"colours seen in training with the class": [], "held-out colours": []}
@@ -125,13 +124,13 @@ def coloured_things(scenes: int) -> dict[str, dict[str, float]]:
 
 
 def _visible(scene: Scene, class_id: int) -> list[tuple[int, str]]:
-    """Number and colour of the things of a class that can be seen well."""
+    """Number and colour of the clearly visible things of a class."""
     shares = np.bincount(scene.owner.ravel(), minlength=len(scene.things)) / scene.owner.size
     return [(i, w) for i, (c, w) in enumerate(scene.things) if c == class_id and w and shares[i] >= VISIBLE]
 
 
 def picture_of(data: Path, masks: Path) -> Image.Image:
-    """The shown scenes below each other: image, truth, CLIP, ITACLIP, legend."""
+    """The shown scenes stacked vertically: image, ground truth, CLIP, ITACLIP, legend."""
     names = [kind.names[0] for kind in KINDS]
     rows = []
     for number in SHOWN:

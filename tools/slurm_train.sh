@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train under Slurm, one process per task; run inside an allocation (salloc) or a batch script:
 #   tools/slurm_train.sh CONFIG [tools/train.py options]
-# SRUN_ARGS passes options on, such as SRUN_ARGS="--ntasks-per-node 8 --gpus-per-task 1".
+# SRUN_ARGS passes options to srun, such as SRUN_ARGS="--ntasks-per-node 8 --gpus-per-task 1".
 set -euo pipefail
 if [ $# -lt 1 ] || [ -z "${SLURM_JOB_ID:-}" ]; then
   sed -n '2,4s/^# //p' "$0" >&2

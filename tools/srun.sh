@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What slurm_test.sh and slurm_train.sh share: start a program in all tasks of an allocation.
+# Shared by slurm_test.sh and slurm_train.sh: start a program in all tasks of an allocation.
 #   tools/srun.sh PROGRAM [its options]
-# SRUN_ARGS passes options on to srun; MASTER_ADDR and PORT override where processes meet.
+# SRUN_ARGS passes options to srun; MASTER_ADDR and PORT override the rendezvous address.
 set -euo pipefail
 program=$1
 shift

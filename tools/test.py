@@ -2,7 +2,7 @@
 
     python tools/test.py configs/zero_shot/clip_rc_voc_inductive.py work_dirs/clip_rc_voc_inductive/iter_40000.pth
 
-Checkpoints of `tools/train.py` and the published ones are read alike.
+Reads checkpoints of `tools/train.py` and the published ones.
 """
 
 from itaclip.console import run

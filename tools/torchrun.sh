@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# What dist_test.sh and dist_train.sh share: start a program in several processes with torchrun.
+# Shared by dist_test.sh and dist_train.sh: start a program in several processes with torchrun.
 #   tools/torchrun.sh PROCESSES PROGRAM [its options]
-# NNODES, NODE_RANK, MASTER_ADDR and PORT: more machines. MAX_RESTARTS: starts after a death.
-# LOCAL_ADDR: this machine's address where its host name does not resolve.
+# NNODES, NODE_RANK, MASTER_ADDR and PORT: for several machines. MAX_RESTARTS: restarts after a crash.
+# LOCAL_ADDR: this machine's address, if its host name does not resolve.
 set -euo pipefail
 processes=$1 program=$2
 shift 2
@@ -12,12 +12,12 @@ python=$root/.venv/bin/python
 cores=$(getconf _NPROCESSORS_ONLN)
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > processes ? cores / processes : 1))}"
 nodes=${NNODES:-1}
-if [ "$nodes" -eq 1 ] && [ -z "${PORT:-}" ]; then # a free port, so that runs do not meet
+if [ "$nodes" -eq 1 ] && [ -z "${PORT:-}" ]; then # a free port, so that runs do not collide
   place=(--standalone --local-addr 127.0.0.1)
-else # this rendezvous lets all machines start again when one has to
+else # this rendezvous restarts all machines when one restarts
   place=(--nnodes "$nodes" --rdzv-backend c10d --rdzv-endpoint "${MASTER_ADDR:-127.0.0.1}:${PORT:-29500}"
     --rdzv-conf "is_host=$((${NODE_RANK:-0} == 0))" --rdzv-id "${RUN_ID:-itaclip}")
-  export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 # old addresses of processes stay in a shared store
+  export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 # a shared store would keep old addresses of processes
   if [ -n "${LOCAL_ADDR:-}" ]; then place+=(--local-addr "$LOCAL_ADDR"); fi
 fi
 exec "${PYTHON:-$python}" -m torch.distributed.run "${place[@]}" \

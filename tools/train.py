@@ -4,7 +4,7 @@
     python tools/train.py configs/zero_shot/clip_rc_demo.py --resume
     tools/dist_train.sh configs/zero_shot/clip_rc_voc_inductive.py 2
 
-A run that was killed at any moment goes on with `--resume` and the same losses.
+A run that was killed at any moment resumes with `--resume` and gives the same losses.
 """
 
 from itaclip.console import run

@@ -1,37 +1,37 @@
-"""Train the bundled demo CLIP: a miniature ViT, by contrast on captions alone.
+"""Train the bundled demo CLIP: a miniature ViT with contrastive learning from captions alone.
 
     python tools/draw_demo_pool.py --out data/demo_pool
     python tools/train_demo_clip.py --pool data/demo_pool --out demo_clip.safetensors
 
-An hour on one core. Checkpoints lie beside the output; --resume goes on from the last. `--init`
-begins from another file of the same layout instead of random numbers.
+Takes an hour on one core. Checkpoints lie next to the output; --resume continues from the last one.
+`--init` starts from another file with the same layout instead of random weights.
 
-Windows of random scale are cut from the pool's scenes, around things of every class. What a
-window shows is told by captions ("a red car and a tree"), and so is what each of the three by
-three parts of a whole window shows; no mask, and no scene of the held-out data set, reaches this
-program's losses. The pool knows which thing every pixel belongs to: that decides what the caption
-of a window or a part mentions, and is used for nothing else.
+Windows of random scale are cut from the pool's scenes around things of every class. Captions
+describe the content of each window ("a red car and a tree"), and that of each of the three by three
+parts of a whole window. No mask and no scene of the held-out data set enters the losses. The pool
+stores which thing every pixel belongs to; this only determines what the caption of a window or a
+part mentions.
 
-What is contrasted, all of it at caption level:
+The losses contrast, all at caption level:
 
-* class token with the caption of its window, as in CLIP (Radford et al., ICML 2021);
-* mean of the unit patch tokens with the same captions;
+* the class token with the caption of its window, as in CLIP (Radford et al., ICML 2021);
+* the mean of the unit patch tokens with the same captions;
 * patch tokens with one short caption per class ("a photo of a car"), and per class and colour
-  ("a red car"), each true or false of the window (of the part), by a soft maximum over its
-  patches. The mean does not care whether attention mixes regions; the maximum, as in FILIP (Yao
-  et al., ICLR 2022), rewards patches that do not. Sub-captions as extra positives follow DreamLIP
+  ("a red car"), each true or false of the window or part, through a soft maximum over its patches.
+  The mean is indifferent to attention that mixes regions; the maximum, as in FILIP (Yao et al.,
+  ICLR 2022), rewards patches that do not mix. Sub-captions as extra positives follow DreamLIP
   (Zheng et al., ECCV 2024), the sigmoid loss follows SigLIP (Zhai et al., ICCV 2023).
 
-In CLIP nothing teaches patches how to attend to each other in the last block: only the class token
-is read, and it pools the patches' values. Patches are read here in the same way: each with its own
-value of the last attention, without the feed-forward network, and half the time without the
-residual. So this CLIP has the trait that the training-free methods build on, by construction: the
-last block's values say what a patch shows, its query-key attention and its feed-forward network
-were made for the class token.
+In CLIP, nothing trains how patches attend to each other in the last block: only the class token is
+used, and it pools the patches' values. Here, patches use the same path: each takes its own value
+from the last attention, without the feed-forward network, and half the time without the residual.
+By construction, this CLIP therefore has the property behind the training-free methods: the values
+of the last block encode what a patch shows, while its query-key attention and its feed-forward
+network serve the class token.
 
-With `--whole` below 1, the first steps see small windows (6 x 6 patches) at random places of the
-positional grid, which is several times cheaper than whole ones and keeps neighbouring patches
-together; the others see the whole 14 x 14.
+With `--whole` below 1, the first steps use small windows (6 x 6 patches) at random positions of the
+positional grid, which is several times cheaper and keeps neighbouring patches together; the other
+steps use the whole 14 x 14 patches.
 """
 
 from __future__ import annotations
@@ -64,17 +64,17 @@ SIDE, PATCH, WIDTH, LAYERS = 112, 8, 128, 12
 EMBED, TEXT_WIDTH, TEXT_LAYERS = 64, 64, 3
 MEAN = torch.tensor([122.771, 116.746, 104.094]).view(3, 1, 1)
 STD = torch.tensor([68.501, 66.632, 70.323]).view(3, 1, 1)
-SHORT_SIDE = 168  # of a scene, as configs/cfg_demo.py resizes it
+SHORT_SIDE = 168  # of a resized scene, as in configs/cfg_demo.py
 SHARPNESS = 10.0  # of the soft maximum: 0 is the mean over patches, infinity the maximum
 COLORED = colored_kinds()
 _PAIR = {pair: i for i, pair in enumerate(COLORED)}
 PARTS = ((0, 5, 10, 14), (0, 5, 9, 14), (0, 4, 9, 14))  # of whole windows, in patches: three by three
-# Windows are centred on things of every class equally often, on small and many-shaped ones twice as often.
+# Windows are centred on things of every class equally often, but twice as often on small things of varied shape.
 TWICE = ("car", "bird", "cat", "dog", "person", "parasol", "balloon")
 CENTRES = [*range(CLASSES), *(i for i, kind in enumerate(KINDS) if kind.names[0] in TWICE)]
-POINTS = 6  # remembered per thing: where windows may be centred
-GREY = 1 / 5  # share of windows shown without colours
-SMALLEST, MENTIONED = 0.006, 0.03  # share of a window: below the first absent, above the second present
+POINTS = 6  # stored per thing: possible centres of windows
+GREY = 1 / 5  # share of windows converted to grey
+SMALLEST, MENTIONED = 0.006, 0.03  # share of a window: absent below the first, present above the second
 
 
 # --- data --------------------------------------------------------------------
@@ -105,7 +105,7 @@ class Pool:
         self, number: int, owner: NDArray[np.uint8], places: list[list[tuple[int, int, int]]], rng: np.random.Generator
     ) -> None:
         for thing in np.flatnonzero(np.bincount(owner.ravel()) > 250):
-            if thing == 0:  # nobody's: posts, rims
+            if thing == 0:  # no thing: posts, rims
                 continue
             inside = np.flatnonzero(owner == thing)
             for at in rng.choice(inside, POINTS):
@@ -117,14 +117,15 @@ class Pool:
         """Cut a window around a thing of a class.
 
         Args:
-            class_id: what it shows, more or less in the middle.
-            side: pixels of the window.
-            edges: where its parts begin and end, in patches, the same in both directions.
+            class_id: class of the thing near the centre.
+            side: side of the window in pixels.
+            edges: borders of its parts in patches, the same in both directions.
             rng: the only source of randomness.
 
         Returns:
-            side x side x 3 uint8; what it shows; truth of every class in every part, P x C, and of every
-            coloured class (1 present, 0 absent, -1 too little to say); whether it is night.
+            side x side x 3 uint8; (class id, colour word) of its content; ground truth of every class in
+            every part, P x C, and of every coloured class (1 present, 0 absent, -1 unclear); whether it is
+            night.
         """
         number, y, x = self.places[class_id][rng.integers(len(self.places[class_id]))]
         image, owner, things = self.images[number], self.owner[number], self.things[number]
@@ -155,7 +156,7 @@ class Pool:
             for t in (np.stack(classes), np.stack(colored))
         ]
         pixels = cv2.resize(np.ascontiguousarray(image), (side, side), interpolation=cv2.INTER_AREA)
-        if rng.random() < GREY:  # colour alone must not decide; nothing is said of it then
+        if rng.random() < GREY:  # so that colour alone does not decide; the captions then mention no colours
             pixels = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
             shown, truths[1] = [(c, None) for c, _ in shown], np.full_like(truths[1], -1)
         return _augment(pixels, rng), shown, truths[0], truths[1], self.night[number]
@@ -163,7 +164,7 @@ class Pool:
     def batch(
         self, size: int, side: int, edges: Sequence[int], rng: np.random.Generator
     ) -> tuple[Tensor, Tensor, Tensor, list[str]]:
-        """Images B x 3 x side x side uint8, truths B x P x classes and B x P x coloured classes, captions."""
+        """Images B x 3 x side x side uint8, ground truth B x P x classes and B x P x coloured classes, captions."""
         images, classes, colored, captions = [], [], [], []
         order = np.concatenate([rng.permutation(CENTRES) for _ in range(size // len(CENTRES) + 1)])[:size]
         for class_id in order:
@@ -177,7 +178,7 @@ class Pool:
 
 
 def _augment(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Blur one window in five, change the brightness of every other."""
+    """Blur one window in five; change the brightness of one in two."""
     if rng.random() < 1 / 5:
         image = cv2.GaussianBlur(image, (5, 5), rng.uniform(0.6, 2.5))
     if rng.random() < 1 / 2:
@@ -189,7 +190,7 @@ def _augment(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
 
 
 def build() -> CLIP:
-    """A CLIP of OpenAI's layout (QuickGELU, heads of 64) in miniature."""
+    """Build a miniature CLIP in OpenAI's layout (QuickGELU, heads of 64 channels)."""
     model = CLIP(
         embed_dim=EMBED,
         vision_cfg=dict(layers=LAYERS, width=WIDTH, patch_size=PATCH, image_size=SIDE),
@@ -209,7 +210,7 @@ def _attend(attention: nn.MultiheadAttention, x: Tensor, causal: bool = False) -
 
 
 def random_places(images: int, side: int, device: torch.device) -> Tensor:
-    """For every image the numbers of a random block of patches in the whole grid: B x patches."""
+    """Indices of a random block of patches in the whole grid, for every image: B x patches."""
     whole, block = SIDE // PATCH, side // PATCH
     top, left = torch.randint(whole - block + 1, (2, images, 1, 1), device=device)
     steps = torch.arange(block, device=device)
@@ -219,8 +220,8 @@ def random_places(images: int, side: int, device: torch.device) -> Tensor:
 def encode_image(model: CLIP, pixels: Tensor, places: Tensor, drop_residual: float = 0.0) -> Tensor:
     """Unit tokens B x (1 + patches) x E, class token first, for patches at `places` of the grid.
 
-    The class token ends as in CLIP. Patches end as the class token reads them: each with its own
-    value of the last attention, without the feed-forward network.
+    The class token is computed as in CLIP. Each patch takes its own value from the last attention,
+    without the feed-forward network, which is how the class token uses patches.
     """
     visual = model.visual
     x = visual.conv1(pixels).flatten(2).transpose(1, 2)
@@ -244,7 +245,7 @@ def encode_image(model: CLIP, pixels: Tensor, places: Tensor, drop_residual: flo
 
 
 def encode_text(model: CLIP, tokens: Tensor) -> Tensor:
-    """Unit text features T x E; tokens after the last end-of-text are cut off."""
+    """Unit text features T x E; tokens after the last end-of-text token are dropped."""
     end = tokens.argmax(dim=1)
     tokens = tokens[:, : int(end.max()) + 1]
     x = model.token_embedding(tokens) + model.positional_embedding[: tokens.shape[1]]
@@ -259,22 +260,22 @@ def encode_text(model: CLIP, tokens: Tensor) -> Tensor:
 
 
 def caption_contrast(image: Tensor, text: Tensor, true: Tensor, scale: Tensor) -> Tensor:
-    """CLIP's symmetric cross entropy; a caption true of several windows is shared by them."""
+    """CLIP's symmetric cross entropy; a caption that is true of several windows counts for all of them."""
     logits = scale * image @ text.T
     forward = -(F.log_softmax(logits, 1) * (true / true.sum(1, keepdim=True))).sum(1).mean()
     backward = -(F.log_softmax(logits, 0) * (true / true.sum(0, keepdim=True))).sum(0).mean()
     return 0.5 * (forward + backward)
 
 
-def told(logits: Tensor, truth: Tensor) -> Tensor:
-    """Sigmoid loss of short captions, each true (1) or false (0) of a window; -1 is left out."""
+def sigmoid_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Sigmoid loss of short captions, each true (1) or false (0) of a window; -1 is ignored."""
     loss = F.binary_cross_entropy_with_logits(logits, truth.clamp(min=0), reduction="none")
     known = (truth >= 0).float()
     return (loss * known).sum() / known.sum()
 
 
 class Contrast(nn.Module):
-    """The caption losses, with their learned temperatures."""
+    """The caption losses with their learned temperatures."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -294,13 +295,13 @@ class Contrast(nn.Module):
         """The loss of a batch.
 
         Args:
-            model: whose temperature is taken.
+            model: the model, for its temperature.
             tokens: B x (1 + patches) x E unit tokens.
-            full: B x E captions of the windows.
-            single: (C + K) x E captions of one class, and of one coloured class, each.
+            full: B x E features of the windows' captions.
+            single: (C + K) x E features of captions of single classes and single coloured classes.
             truth: B x P x C in {-1, 0, 1}, for every part of a window.
             colored: B x P x K, likewise.
-            edges: where parts begin and end, in patches.
+            edges: borders of the parts in patches.
         """
         present = (truth > 0).any(1).float()
         holds = ((1 - present) @ present.T < 0.5).float()  # [i, j]: caption j is true of window i
@@ -316,8 +317,8 @@ class Contrast(nn.Module):
         return (
             0.3 * caption_contrast(tokens[:, 0], full, holds, scale)
             + 0.3 * caption_contrast(mean, full, holds, scale)
-            + 6.0 * told(logits[..., :CLASSES], truth)
-            + 2.0 * told(logits[..., CLASSES:], colored)
+            + 6.0 * sigmoid_loss(logits[..., :CLASSES], truth)
+            + 2.0 * sigmoid_loss(logits[..., CLASSES:], colored)
         )
 
 
@@ -325,7 +326,7 @@ class Contrast(nn.Module):
 
 
 class Development:
-    """Fixed development windows, and the mIoU of patches read as in training: tells how training goes."""
+    """Monitors training with the mIoU of patches, computed as in training, on fixed development windows."""
 
     def __init__(self, scenes: int = 30) -> None:
         self.pixels, self.labels = [], []
@@ -358,7 +359,7 @@ class Development:
 
 
 def save(model: CLIP, path: Path, note: dict[str, object]) -> None:
-    """Write float16 safetensors under OpenAI's parameter names, whole or not at all."""
+    """Write float16 safetensors with OpenAI's parameter names, atomically."""
     state = {k: v.detach().half().contiguous().cpu() for k, v in model.state_dict().items()}
     partial = path.with_suffix(".partial")
     save_file(state, partial, metadata={"quick_gelu": "true", "recipe": json.dumps(note)})
@@ -369,13 +370,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pool", type=Path, required=True, help="folder written by tools/draw_demo_pool.py")
     parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument("--init", type=Path, help="safetensors file to begin from")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint beside the output")
+    parser.add_argument("--init", type=Path, help="safetensors file to start from")
+    parser.add_argument("--resume", action="store_true", help="resume from the checkpoint next to the output")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--whole-batch", type=int, default=32)
     parser.add_argument("--small", type=int, default=48, help="side in pixels of the small windows")
-    parser.add_argument("--whole", type=float, default=0.66, help="last share of steps that see every patch")
+    parser.add_argument("--whole", type=float, default=0.66, help="share of steps, at the end, with whole windows")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -435,7 +436,7 @@ def main() -> None:
             model.train()
             pace = (time.time() - began) / (step + 1 - first)
             print(
-                f"step {step:6d}  loss {running / args.report:.4f}  {pace:.2f} s a step  "
+                f"step {step:6d}  loss {running / args.report:.4f}  {pace:.2f} s per step  "
                 f"patch mIoU {score['miou']:.1f}  accuracy {score['accuracy']:.1f}",
                 flush=True,
             )

@@ -1,18 +1,18 @@
-"""Train the demo's second image encoder without labels or captions: a stand-in for DINO.
+"""Train the demo's second image encoder without labels or captions: a miniature substitute for DINO.
 
     python tools/draw_demo_pool.py --out data/demo_pool
     python tools/train_demo_encoder.py --pool data/demo_pool --out demo_dino.safetensors
     python tools/train_demo_encoder.py --judge demo_dino.safetensors --out docs/results/demo_encoder.json
 
-Pictures of the pool, nothing else. Two windows of a scene differ in place, scale, mirroring,
-colours and sharpness; where they overlap, their patches show the same. Patches are assigned to
-prototypes, evenly over a batch (Sinkhorn-Knopp), and each window has to predict the other's
-assignments at the same places: SwAV (Caron et al., NeurIPS 2020) on patches in correspondence,
-as in PixPro (Xie et al., CVPR 2021) and DenseCL (Wang et al., CVPR 2021).
+Uses only the images of the pool. Two windows of a scene differ in position, scale, mirroring,
+colours and sharpness; where they overlap, their patches show the same content. Patches are assigned
+to prototypes, evenly over a batch (Sinkhorn-Knopp), and each window must predict the other's
+assignments at the same positions: SwAV (Caron et al., NeurIPS 2020) on corresponding patches, as in
+PixPro (Xie et al., CVPR 2021) and DenseCL (Wang et al., CVPR 2021).
 
-`--judge` tells on development scenes how well the cosine of two patches predicts that both
-belong to one class (area under the ROC curve): for the tokens, for q and k of the last block,
-for the demo CLIP's tokens and for plain colour.
+`--judge` measures on development scenes how well the cosine of two patches predicts that both
+belong to the same class (area under the ROC curve): for the tokens, for q + k of the last block,
+for the demo CLIP's tokens and for mean colour.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ PROTOTYPES, PROJECTED = 160, 96
 
 
 def load_pictures(folder: Path) -> list[NDArray[np.uint8]]:
-    """The pool's pictures, shrunk to what training needs; nothing else of the pool is read."""
+    """The images of the pool, reduced to the size needed for training."""
     pictures = []
     for path in sorted(folder.glob("shard_*.npz")):
         with np.load(path) as shard:
@@ -57,7 +57,7 @@ def load_pictures(folder: Path) -> list[NDArray[np.uint8]]:
 
 
 def _look(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Change colours and sharpness of a window; H x W x 3 float32 in [0, 1]."""
+    """Augment colours and sharpness of a window; returns H x W x 3 float32 in [0, 1]."""
     x = image.astype(np.float32) / 255
     gain = rng.uniform(0.7, 1.3) * rng.uniform(0.9, 1.1, 3)
     x = (x - 0.5) * rng.uniform(0.75, 1.25) + 0.5
@@ -69,7 +69,7 @@ def _look(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.floa
 
 
 def two_windows(image: NDArray[np.uint8], rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Two windows, 2 x side x side x 3, and for every patch of the first its place in the second (-1 to 1)."""
+    """Two windows, 2 x side x side x 3, and the position of every patch of the first in the second (-1 to 1)."""
     height, width = image.shape[:2]
     views, boxes, mirrored = [], [], []
     centre = np.array([rng.uniform(0.15, 0.85) * height, rng.uniform(0.15, 0.85) * width])
@@ -106,7 +106,7 @@ def tokens_of(model: VisionTransformer, pixels: Tensor, places: Tensor) -> Tenso
 
 
 def random_places(images: int, side: int) -> Tensor:
-    """For every image the numbers of a random block of patches in the whole grid: B x patches."""
+    """Indices of a random block of patches in the whole grid, for every image: B x patches."""
     block = side // PATCH
     top, left = torch.randint(GRID - block + 1, (2, images, 1, 1))
     steps = torch.arange(block)
@@ -114,7 +114,7 @@ def random_places(images: int, side: int) -> Tensor:
 
 
 class Head(nn.Module):
-    """Projects tokens and compares them with the prototypes: ... x width to ... x prototypes."""
+    """Project tokens and compare them with the prototypes: ... x width to ... x prototypes."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class Head(nn.Module):
 
 @torch.no_grad()
 def sinkhorn(scores: Tensor, sharpness: float = 20.0, rounds: int = 3) -> Tensor:
-    """Assign N patches to K prototypes, evenly: N x K, rows sum to 1."""
+    """Assign N patches evenly to K prototypes: N x K, rows sum to 1."""
     q = torch.exp(sharpness * (scores.float() - scores.max()))
     for _ in range(rounds):
         q = q / q.sum(0, keepdim=True)
@@ -148,7 +148,7 @@ def _auc(score: NDArray[np.float32], same: NDArray[np.bool_]) -> float:
 
 @torch.no_grad()
 def judge(path: Path, scenes: int = 40) -> dict[str, float]:
-    """Area under the ROC curve of same-class pairs of patches within development windows."""
+    """Area under the ROC curve for same-class pairs of patches within development windows."""
     from itaclip.clip import load_clip
 
     with safe_open(path, "pt") as file:
@@ -199,7 +199,7 @@ def judge(path: Path, scenes: int = 40) -> dict[str, float]:
 
 
 def save(model: VisionTransformer, path: Path, note: dict[str, object]) -> None:
-    """Write float16 safetensors, whole or not at all."""
+    """Write float16 safetensors, atomically."""
     state = {k: v.detach().half().contiguous() for k, v in model.state_dict().items()}
     partial = path.with_suffix(".partial")
     save_file(state, partial, metadata={"architecture": json.dumps(ARCHITECTURE), "recipe": json.dumps(note)})
@@ -209,9 +209,9 @@ def save(model: VisionTransformer, path: Path, note: dict[str, object]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pool", type=Path, help="folder written by tools/draw_demo_pool.py")
-    parser.add_argument("--judge", type=Path, help="only judge this file")
+    parser.add_argument("--judge", type=Path, help="only evaluate this file")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint beside the output")
+    parser.add_argument("--resume", action="store_true", help="resume from the checkpoint next to the output")
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -244,7 +244,7 @@ def main() -> None:
         one, other = tokens.chunk(2)
         other = other.transpose(1, 2).unflatten(2, (side, side))
         other = F.grid_sample(other, grid, align_corners=False, padding_mode="border").flatten(2).transpose(1, 2)
-        both = (grid.abs() < 1).all(-1).flatten(1)  # patches that the second window shows too
+        both = (grid.abs() < 1).all(-1).flatten(1)  # patches that are also in the second window
         scores, others = head(one[both]), head(other[both])
         loss = -0.5 * (
             (sinkhorn(others) * F.log_softmax(scores / 0.1, -1)).sum(-1).mean()
@@ -259,7 +259,7 @@ def main() -> None:
         if step % args.report == 0 or step == args.steps:
             pace = (time.time() - began) / (step + 1 - first)
             print(
-                f"step {step:6d}  loss {running / args.report:.4f}  {pace:.2f} s a step",
+                f"step {step:6d}  loss {running / args.report:.4f}  {pace:.2f} s per step",
                 flush=True,
             )
             running = 0.0

@@ -1,11 +1,11 @@
-"""A page of pictures and charts from the masks that an evaluation wrote.
+"""Create an HTML page with figures and charts from the masks of an evaluation.
 
     python eval.py --config configs/cfg_voc.py --data-root DATA --out work_dirs/voc/masks
     python tools/visualize.py --config configs/cfg_voc.py --data-root DATA \\
         --masks work_dirs/voc/masks --out work_dirs/voc/page
 
-Then open work_dirs/voc/page/index.html: IoU by class, the confusion matrix, and image,
-truth, result and errors of every image, the worst ones first.
+Then open work_dirs/voc/page/index.html. It shows IoU by class, the confusion matrix, and for every
+image the ground truth, prediction and errors, worst images first.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="configuration of the data set")
     parser.add_argument("--data-root", help="folder of the data set; replaces the configuration's")
-    parser.add_argument("--masks", type=Path, required=True, help="folder that eval.py --out wrote")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the page")
+    parser.add_argument("--masks", type=Path, required=True, help="folder written by eval.py --out")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the page")
     parser.add_argument("--limit", type=int, help="only the first N images that have a mask")
     args = parser.parse_args()
     config = load_config(args.config)
@@ -39,7 +39,9 @@ def main() -> int:
         if (args.masks / name).with_suffix(".png").is_file():
             found[i] = name
     if not found:
-        raise ItaclipError(f"{args.masks}: no mask of {args.config.name}'s images; write them with eval.py --out.")
+        raise ItaclipError(
+            f"{args.masks}: contains no masks for the images of {args.config.name}; write them with eval.py --out."
+        )
     chosen = list(found.items())[: args.limit]
     gallery = Gallery(args.out, names, dataset.metainfo["palette"])
     console = make_console()
@@ -48,7 +50,7 @@ def main() -> int:
             sample = dataset[i]["data_samples"]
             predicted = read_mask((args.masks / name).with_suffix(".png"))
             if predicted.max(initial=0) >= len(names):
-                raise ItaclipError(f"{args.masks / name}: label {predicted.max()} is beyond the {len(names)} classes.")
+                raise ItaclipError(f"{args.masks / name}: label {predicted.max()} exceeds the {len(names)} classes.")
             truth = sample.gt_sem_seg.data[0].numpy()
             gallery.add(str(name), image_as_loaded(sample.img_path, dataset), predicted, truth)
             advance(1)

@@ -1,7 +1,7 @@
-"""What all configurations of the trained methods share. Not run by itself.
+"""Shared by all configurations of the trained methods. Not for direct use.
 
-Every trained tensor has learning rate 2e-4 and weight decay 0.01: the published multipliers
-and their exceptions come to that.
+Every trained tensor has a learning rate of 2e-4 and a weight decay of 0.01, which is what the
+published multipliers and exceptions amount to.
 """
 
 custom_imports = dict(imports=["itaclip.zero_shot.openmmlab"], allow_failed_imports=False)

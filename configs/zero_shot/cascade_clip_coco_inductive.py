@@ -5,7 +5,7 @@
         work_dirs/cascade_clip_coco_inductive/iter_80000.pth --data-root data/coco_stuff164k
 
 Published: seen mIoU 41.2 ± 0.5, unseen mIoU 43.4 ± 1.0, hIoU 42.3 (computed), pAcc not published.
-Measured here: not yet; OpenAI's weights and the data set were not at hand.
+Measured here: not yet; OpenAI's weights and the data set were not available.
 4 images on each of 4 GPUs, as published.
 """
 
@@ -21,5 +21,5 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=1e-6, begin=0, end=1500, by_epoch=False),
     dict(type="PolyLR", eta_min=1e-6, power=0.9, begin=0, end=80000, by_epoch=False),
 ]
-# transductive training starts half-way
+# transductive training starts from the half-way checkpoint
 default_hooks = dict(checkpoint=dict(keep_also=(40000,)))

@@ -4,7 +4,7 @@
         work_dirs/cascade_clip_coco_inductive/iter_80000.pth --data-root data/VOCdevkit/VOC2012
 
 Published: seen mIoU, unseen mIoU, hIoU and pAcc are not given in the READMEs for this setting.
-Measured here: not yet; OpenAI's weights and the data sets were not at hand.
+Measured here: not yet; OpenAI's weights and the data sets were not available.
 All classes count as seen, as published, so unseen mIoU and hIoU are NaN.
 """
 

@@ -6,8 +6,8 @@
         work_dirs/cascade_clip_coco_transductive/iter_40000.pth --data-root data/coco_stuff164k
 
 Published: seen mIoU 41.7 ± 0.5, unseen mIoU 62.5 ± 1.0, hIoU 50.0 (computed), pAcc not published.
-Measured here: not yet; OpenAI's weights and the data set were not at hand.
-The published run starts from the half-way checkpoint of the inductive one, parameters alone.
+Measured here: not yet; OpenAI's weights and the data set were not available.
+The published run starts from the half-way checkpoint of the inductive one, with its parameters only.
 4 images on each of 4 GPUs, as published.
 """
 

@@ -6,8 +6,8 @@
         work_dirs/cascade_clip_context_transductive/iter_20000.pth --data-root data/VOCdevkit/VOC2010
 
 Published: seen mIoU 56.4 ± 0.5, unseen mIoU 55.0 ± 1.0, hIoU 55.7 (computed), pAcc not published.
-Measured here: not yet; OpenAI's weights and the data set were not at hand.
-The published run starts from the half-way checkpoint of the inductive one, parameters alone.
+Measured here: not yet; OpenAI's weights and the data set were not available.
+The published run starts from the half-way checkpoint of the inductive one, with its parameters only.
 4 images on each of 4 GPUs, as published.
 """
 

@@ -5,10 +5,10 @@
     python tools/test.py configs/zero_shot/cascade_clip_demo_transductive.py \
         work_dirs/cascade_clip_demo_transductive/iter_300.pth
 
-Published: nothing, the demo is this project's own.
+Published: nothing; the demo is this project's own.
 Measured here: seen mIoU 45.6, unseen mIoU 24.3, hIoU 31.7, pAcc 76.6 (docs/zero-shot.md).
 Starts from the half-way checkpoint of the inductive run and takes half as long, as published.
-The masks say where unseen classes are, and labels which; training reads only where.
+The masks contain the labels of unseen classes; training uses only their location.
 """
 
 _base_ = "./cascade_clip_demo.py"

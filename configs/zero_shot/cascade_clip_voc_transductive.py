@@ -6,8 +6,8 @@
         work_dirs/cascade_clip_voc_transductive/iter_10000.pth --data-root data/VOCdevkit/VOC2012
 
 Published: seen mIoU 93.6 ± 0.5, unseen mIoU 93.2 ± 0.5, hIoU 93.4 (computed), pAcc not published.
-Measured here: not yet; OpenAI's weights and the data set were not at hand.
-The published run starts from the half-way checkpoint of the inductive one, parameters alone.
+Measured here: not yet; OpenAI's weights and the data set were not available.
+The published run starts from the half-way checkpoint of the inductive one, with its parameters only.
 8 images on each of 4 GPUs, as published.
 """
 

@@ -5,9 +5,9 @@
         work_dirs/clip_rc_coco_fully/iter_80000.pth --data-root data/coco_stuff164k
 
 Published: seen mIoU 42.9, unseen mIoU 64.1, hIoU 51.4, pAcc 70.8.
-Measured here: not yet; OpenAI's weights and the data set were not at hand.
+Measured here: not yet; OpenAI's weights and the data set were not available.
 All classes are seen in training; the scores use the zero-shot split.
-2 images on each GPU as published, which does not say how many; 2 are taken here.
+2 images per GPU, as published; the number of GPUs is not published, and is 2 here.
 """
 
 _base_ = "./data_coco.py"

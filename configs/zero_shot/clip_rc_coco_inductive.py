@@ -5,8 +5,8 @@
         work_dirs/clip_rc_coco_inductive/iter_80000.pth --data-root data/coco_stuff164k
 
 Published: seen mIoU 40.9, unseen mIoU 41.6, hIoU 41.2, pAcc 63.1.
-Measured here: not yet; OpenAI's weights and the data set were not at hand.
-2 images on each GPU as published, which does not say how many; 2 are taken here.
+Measured here: not yet; OpenAI's weights and the data set were not available.
+2 images per GPU, as published; the number of GPUs is not published, and is 2 here.
 """
 
 _base_ = "./data_coco.py"
@@ -22,5 +22,5 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=1e-6, begin=0, end=1500, by_epoch=False),
     dict(type="PolyLR", eta_min=1e-6, power=0.9, begin=0, end=80000, by_epoch=False),
 ]
-# transductive training starts half-way
+# transductive training starts from the half-way checkpoint
 default_hooks = dict(checkpoint=dict(keep_also=(40000,)))

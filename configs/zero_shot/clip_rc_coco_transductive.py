@@ -6,9 +6,9 @@
         work_dirs/clip_rc_coco_transductive/iter_40000.pth --data-root data/coco_stuff164k
 
 Published: seen mIoU 42.0, unseen mIoU 60.8, hIoU 49.7, pAcc 69.9.
-Measured here: not yet; OpenAI's weights and the data set were not at hand.
-It starts, by analogy with VOC, from the half-way checkpoint of the inductive one, parameters alone.
-2 images on each GPU as published, which does not say how many; 2 are taken here.
+Measured here: not yet; OpenAI's weights and the data set were not available.
+By analogy with VOC, it starts from the half-way checkpoint of the inductive run, with its parameters only.
+2 images per GPU, as published; the number of GPUs is not published, and is 2 here.
 """
 
 _base_ = "./data_coco.py"

@@ -5,10 +5,10 @@
     python tools/test.py configs/zero_shot/clip_rc_demo_transductive.py \
         work_dirs/clip_rc_demo_transductive/iter_300.pth
 
-Published: nothing, the demo is this project's own.
+Published: nothing; the demo is this project's own.
 Measured here: seen mIoU 66.2, unseen mIoU 25.3, hIoU 36.6, pAcc 85.3 (docs/zero-shot.md).
 Starts from the half-way checkpoint of the inductive run and takes half as long, as published.
-The masks say where unseen classes are, and labels which; training reads only where.
+The masks contain the labels of unseen classes; training uses only their location.
 """
 
 _base_ = "./clip_rc_demo.py"

@@ -5,7 +5,7 @@
         work_dirs/clip_rc_voc_fully/iter_40000.pth --data-root data/VOCdevkit/VOC2012
 
 Published: seen mIoU 94.1, unseen mIoU 93.4, hIoU 93.7, pAcc 97.1.
-Measured here: not yet; OpenAI's weights and the data set were not at hand.
+Measured here: not yet; OpenAI's weights and the data set were not available.
 All classes are seen in training; the scores use the zero-shot split.
 8 images on each of 2 GPUs, as published.
 """

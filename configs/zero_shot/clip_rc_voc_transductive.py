@@ -6,8 +6,8 @@
         work_dirs/clip_rc_voc_transductive/iter_20000.pth --data-root data/VOCdevkit/VOC2012
 
 Published: seen mIoU 93.9, unseen mIoU 92.2, hIoU 93.0, pAcc 97.0.
-Measured here: not yet; OpenAI's weights and the data set were not at hand.
-The published run starts from the half-way checkpoint of the inductive one, parameters alone.
+Measured here: not yet; OpenAI's weights and the data set were not available.
+The published run starts from the half-way checkpoint of the inductive one, with its parameters only.
 8 images on each of 2 GPUs, as published.
 """
 

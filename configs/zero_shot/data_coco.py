@@ -1,4 +1,4 @@
-"""COCO-Stuff 164k, 156 seen and 15 unseen classes. Not run by itself."""
+"""COCO-Stuff 164k, 156 seen and 15 unseen classes. Not for direct use."""
 
 _base_ = "./base.py"
 

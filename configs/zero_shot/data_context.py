@@ -1,7 +1,7 @@
-"""Pascal Context without background, 49 seen and 10 unseen classes. Not run by itself.
+"""Pascal Context without background, 49 seen and 10 unseen classes. Not for direct use.
 
-The unseen classes are those of Cascade-CLIP's code; papers often take another ten. The published
-embeddings were made with "airplane" for aeroplane.
+The unseen classes are those of Cascade-CLIP's code; papers often use another ten. The published
+embeddings use "airplane" for aeroplane.
 """
 
 _base_ = "./base.py"

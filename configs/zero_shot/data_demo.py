@@ -1,8 +1,8 @@
-"""The bundled demo: 24 seen and 5 unseen classes. Not run by itself.
+"""The bundled demo: 24 seen and 5 unseen classes. Not for direct use.
 
-320 training scenes are drawn on first use, from another seed than the 48 held-out ones. The
-unseen classes are the last five of the list, as VOC's are, picked before any training.
-Masks under `SegmentationSeen` have them as 255.
+320 training scenes are drawn on first use, with another seed than the 48 held-out ones. The unseen
+classes are the last five of the list, as in VOC, and were chosen before any training. They are 255
+in the masks under `SegmentationSeen`.
 
 The demo's CLIP has patches of 8 pixels; crops of 10 x 10 patches train twice as fast as its 14 x 14.
 """

@@ -1,4 +1,4 @@
-"""VOC without background, 15 seen and 5 unseen classes. Not run by itself.
+"""VOC without background, 15 seen and 5 unseen classes. Not for direct use.
 
 Training images are VOC 2012 `train` and the rest of the augmented list (`aug.txt`, `SegmentationClassAug`).
 """

@@ -1,8 +1,8 @@
-"""Segment images through the API, with the standard library alone.
+"""Segment images through the API, using only the standard library.
 
 python segment.py "cat; sofa, couch" photo.jpg other.jpg
 
-ITACLIP_API is the server's address, ITACLIP_API_TOKEN its token, where it has one.
+ITACLIP_API is the server's address; ITACLIP_API_TOKEN is its token, if it has one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ADDRESS = os.environ.get("ITACLIP_API", "http://127.0.0.1:7860")
 
 
 def segment(image: Path, classes: str, **fields: Any) -> dict[str, Any]:
-    """Send an image; come back later for as long as the server is busy."""
+    """Send an image; retry as long as the server is busy."""
     body = {"image": base64.b64encode(image.read_bytes()).decode(), "name": image.name, "classes": classes} | fields
     headers = {"Content-Type": "application/json"}
     if token := os.environ.get("ITACLIP_API_TOKEN"):
@@ -39,7 +39,7 @@ def segment(image: Path, classes: str, **fields: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write a mask beside every image and print the shares of its classes."""
+    """Write a mask next to every image and print the shares of its classes."""
     classes, *images = sys.argv[1:]
     for image in map(Path, images):
         found = segment(image, classes)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Segment an image through the API with curl: segment.sh IMAGE "cat; sofa, couch" OUT.png
-# ITACLIP_API is the server's address, ITACLIP_API_TOKEN its token, where it has one.
+# ITACLIP_API is the server's address; ITACLIP_API_TOKEN is its token, if it has one.
 set -eu
 exec curl --silent --show-error --fail-with-body --retry 20 --max-time 300 \
     ${ITACLIP_API_TOKEN:+--header "Authorization: Bearer $ITACLIP_API_TOKEN"} \

@@ -1,7 +1,7 @@
-"""A machine-learning backend of Label Studio that asks ITACLIP's HTTP API for brush masks.
+"""A Label Studio machine-learning backend that gets brush masks from ITACLIP's HTTP API.
 
-The labels of the project's BrushLabels tag are the classes; commas separate synonyms, and a
-label "background" is for what is none of them. See README.md beside this file.
+The labels of the project's BrushLabels tag are the classes. Commas separate synonyms; a label
+"background" stands for everything else. See README.md in this folder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from label_studio_tools.core.utils.io import get_local_path
 
 ADDRESS = os.environ.get("ITACLIP_API", "http://127.0.0.1:7860")
 TOKEN = os.environ.get("ITACLIP_API_TOKEN")
-PATIENCE = 120.0  # seconds to come back to a busy server
+RETRY_SECONDS = 120.0  # how long to retry while the server is busy
 
 BACKGROUND = "background"
 
@@ -51,10 +51,10 @@ class ItaclipBackend(LabelStudioMLBase):
 
 
 def segment(image: Path, classes: list[list[str]]) -> dict[str, Any]:
-    """The API's prediction for an image; comes back for as long as the server is busy."""
+    """Get the API's prediction for an image; retry as long as the server is busy."""
     headers = {"Authorization": f"Bearer {TOKEN}"} if TOKEN else {}
     fields = {"classes": "\n".join(", ".join(words) for words in classes), "output": "label_studio"}
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + RETRY_SECONDS
     while True:
         files = {"image": (image.name, image.read_bytes())}
         answer = requests.post(f"{ADDRESS}/v1/segment", headers=headers, files=files, data=fields, timeout=300)
@@ -70,6 +70,6 @@ def segment(image: Path, classes: list[list[str]]) -> dict[str, Any]:
 if __name__ == "__main__":
     from label_studio_ml.api import init_app
 
-    model_dir = os.environ.get("MODEL_DIR", "models")  # the SDK asks for it; nothing is trained here
+    model_dir = os.environ.get("MODEL_DIR", "models")  # required by the SDK; nothing is trained here
     app = init_app(model_class=ItaclipBackend, model_dir=model_dir)
     app.run(host="127.0.0.1", port=int(os.environ.get("PORT", "9090")))

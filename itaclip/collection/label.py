@@ -1,9 +1,9 @@
-"""`label`: a collection in, Parquet out, on Ray Data.
+"""`label`: label a collection with Ray Data and write the results as Parquet.
 
-Ray reads, segments and writes, in flat memory; a process or machine that dies costs the
-parts that it held, which Ray makes again. What is added here is what outlives Ray: a fixed
-plan of units, and parts whose names tell what they depend on, so that the same command goes
-on where a former one ended.
+Ray reads, segments and writes in constant memory. If a process or machine dies, only the parts
+that it held are lost, and Ray recomputes them. This module adds what outlives Ray: a fixed plan
+of units, and parts whose names encode everything they depend on, so that the same command
+resumes an earlier run.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 
-from itaclip.collection.places import Place, Storage, checked_address
-from itaclip.collection.segmenting import Recipe, SegmentParts, describe
+from itaclip.collection.locations import Location, Storage, checked_address
+from itaclip.collection.segmenting import Recipe, SegmentParts, provenance_json
 from itaclip.collection.sources import open_source
 from itaclip.collection.store import Plan, Store, run_digest
-from itaclip.collection.transfer import Job, Pace, make_plan, read_units
+from itaclip.collection.transfer import Job, RateLimiter, make_plan, read_units
 from itaclip.core.settings import Settings
 from itaclip.errors import ItaclipError
 from itaclip.evaluation.report import versions
@@ -36,30 +36,31 @@ from itaclip.labelling.folder import run_key
 from itaclip.segmenter import Segmenter
 from itaclip.vocabulary import Vocabulary
 
-_OBJECT_STORE = 2 * 2**30  # bytes at most, where Ray is started here; parts on their way lie in it
-_BLOCKS = 4096  # at most, that the units are dealt out in
-_THREADS = 4  # of a worker without a GPU, where the machine has them
-_TOLD = 20  # reasons of failures that a report keeps
+_OBJECT_STORE = 2 * 2**30  # maximum bytes if Ray starts here; holds parts in transit
+_MAX_BLOCKS = 4096  # into which the units are divided
+_THREADS = 4  # of a worker without a GPU, if the machine has that many
+_MAX_REASONS = 20  # failure reasons kept in a report
 
 
 @dataclass(frozen=True)
 class LabelOptions:
-    """How a collection is labelled; none of the first five may change when a run is continued.
+    """How to label a collection. `column`, `key`, `part_size` and `masks` must stay the same to resume a run.
 
     Attributes:
-        column: of a table, the images' bytes or addresses; of archives, the ending of images. None finds it.
-        key: of a table, the column whose values name the images; None names them by file and row.
-        part_size: images per file of results, which is also what a death can cost.
-        masks: also write PNG masks, in tars.
-        storage: options of fsspec by protocol, such as ``{"s3": {"endpoint_url": ...}}``.
-        address: of a Ray cluster, or "auto" on one of its machines; None starts Ray here.
-        workers: segmenters at work; None takes one per GPU, or without GPUs as many as `threads` allow.
-        threads: of each worker, for computing without a GPU and for decoding; None takes up to 4.
-        batch: images per step.
-        limit_rate: images per second over all workers, at most.
-        max_errors: stop when more images than that have failed in this run.
-        retry_errors: label units again that have failed images.
-        overwrite: drop results of other settings in the destination.
+        column: for tables, the column with the images' bytes or addresses; for archives, the
+            extension of the images. None detects it.
+        key: for tables, the column whose values name the images; None names them by file and row.
+        part_size: images per result file; also the most that a crash can cost.
+        masks: whether to write PNG masks too, in tar archives.
+        storage: fsspec options by protocol, such as ``{"s3": {"endpoint_url": ...}}``.
+        address: address of a Ray cluster, or "auto" on one of its machines; None starts Ray here.
+        workers: number of segmenters; None uses one per GPU, or without GPUs as many as the cores allow.
+        threads: CPU threads per worker, for decoding and, without a GPU, for segmenting; None uses up to 4.
+        batch: images per batch.
+        limit_rate: maximum images per second over all workers.
+        max_errors: stop when more images than this have failed in this run.
+        retry_errors: whether to relabel units with failed images.
+        overwrite: whether to delete results of other settings from the destination.
 
     Raises:
         ItaclipError: a value outside its range.
@@ -90,27 +91,27 @@ class LabelOptions:
             raise ItaclipError(f"max_errors = {self.max_errors}: expected 0 or more.")
         if self.address is not None and self.address.startswith("ray://"):
             raise ItaclipError(
-                f"address = {self.address!r}: a collection is labelled from within its cluster; submit the command "
-                "with `ray job submit`, or run it on the head node with the address auto."
+                f"address = {self.address!r}: Ray Client is not supported; submit the command with `ray job submit`, "
+                "or run it on the head node with the address auto."
             )
 
 
 @dataclass
 class LabelReport:
-    """What a run has done so far.
+    """Progress of a run.
 
     Attributes:
-        images: in the source; None while archives were not counted.
-        units: in the source.
-        kept: units finished by former runs.
-        finished: units finished, the kept ones included.
-        done: images labelled now, failed ones included.
-        failed: images that could not be labelled now.
-        reasons: why, of the first of them.
-        busy: seconds that segmenters were at work, all of them together.
-        workers: segmenters at work.
+        images: images in the source; None for archives, which are not counted in advance.
+        units: units in the source.
+        kept: units finished by earlier runs.
+        finished: units finished, including the kept ones.
+        done: images processed in this run, including failed ones.
+        failed: images that could not be labelled in this run.
+        reasons: why the first of them failed.
+        busy: seconds spent segmenting, summed over all workers.
+        workers: number of segmenters.
         gpu: whether they run on GPUs.
-        seconds: since the first worker could begin.
+        seconds: since Ray could start the first worker.
     """
 
     images: int | None
@@ -132,12 +133,12 @@ class LabelReport:
 
     @property
     def share(self) -> float:
-        """Share of their time that segmenters were at work, in [0, 1]."""
+        """Share of time that the workers spent segmenting, in [0, 1]."""
         return min(1.0, self.busy / (self.seconds * self.workers)) if self.seconds else 0.0
 
     @property
     def left(self) -> float | None:
-        """Seconds left, by units; None before one was finished."""
+        """Estimated seconds left; None until this run has finished a unit."""
         now = self.finished - self.kept
         return self.seconds / now * (self.units - self.finished) if now else None
 
@@ -153,22 +154,22 @@ def label(
     watch: Callable[[LabelReport], None] = lambda _: None,
     **segmenter: Any,
 ) -> LabelReport:
-    """Label a collection of images, on this machine or on a Ray cluster; read it with `read_labels`.
+    """Label a collection of images on this machine or on a Ray cluster; read the results with `read_labels`.
 
-    Run again after an interruption of any kind, it goes on: finished parts are kept, and no
-    image comes twice. An image that cannot be read gets a row that tells the reason.
+    After any interruption, call it again to resume: it keeps finished parts and labels no image
+    twice. An image that cannot be read gets a row with the reason.
 
     Examples:
         >>> itaclip.label("s3://bucket/photos", ["cat", "sofa, couch"], "s3://bucket/labels")
 
     Args:
-        source: a folder or pattern of images, a ``.txt`` of paths and addresses, ``.parquet``
-            tables or ``.tar`` archives; local or at any address of fsspec.
-        classes: as for `Segmenter.prepare`.
-        out: folder of the results, local (on a cluster: shared) or at an address of fsspec.
-        background: as for `Segmenter.prepare`.
-        definitions: as for `Segmenter.prepare`.
-        options: how; see `LabelOptions`.
+        source: a folder or pattern of images, a ``.txt`` file of paths and addresses, ``.parquet``
+            tables or ``.tar`` archives; local or at any fsspec address.
+        classes: see `Segmenter.prepare`.
+        out: folder for the results, local (shared, on a cluster) or at an fsspec address.
+        background: see `Segmenter.prepare`.
+        definitions: see `Segmenter.prepare`.
+        options: see `LabelOptions`.
         watch: called with the report after every part.
         segmenter: arguments of `Segmenter`; every machine must be able to load the weights.
 
@@ -192,30 +193,30 @@ def label_with(
     options: LabelOptions | None = None,
     watch: Callable[[LabelReport], None] = lambda _: None,
 ) -> LabelReport:
-    """Label a collection with a segmenter of one's own making; else as `label`.
+    """Label a collection as `label` does, with a custom segmenter.
 
     Args:
-        source: as for `label`.
-        out: as for `label`.
-        load: makes the segmenter, here and in the workers; takes `device`.
-        choose: gives the classes, here.
+        source: see `label`.
+        out: see `label`.
+        load: creates the segmenter, in this process and in the workers; takes `device`.
+        choose: returns the classes; called in this process only.
         device: "auto", "cpu" or "cuda".
-        options: as for `label`.
-        watch: as for `label`.
+        options: see `label`.
+        watch: see `label`.
 
     Raises:
-        ItaclipError: as `label`.
+        ItaclipError: see `label`.
     """
     options = options or LabelOptions()
     if device not in ("auto", "cpu", "cuda"):
-        raise ItaclipError(f"device = {device!r}: expected auto, cpu or cuda; Ray chooses the GPU of each worker.")
+        raise ItaclipError(f"device = {device!r}: expected auto, cpu or cuda; Ray assigns each worker its GPU.")
     source, out = checked_address(source, "SOURCE"), checked_address(out, "DEST")
-    open_source(source, options.storage, options.column, options.key)  # wrong options are told before Ray is started
-    store = Store(Place(out, options.storage))
+    open_source(source, options.storage, options.column, options.key)  # report wrong options before starting Ray
+    store = Store(Location(out, options.storage))
     with _cluster(options.address), _unwrapped():
         known = store.read_run()
         job = Job(source, out, options.column, options.key, options.part_size, options.storage)
-        list_source = ray.remote(num_cpus=0)(make_plan)  # outside the driver, whose memory stays as it is
+        list_source = ray.remote(num_cpus=0)(make_plan)  # in another process, so the driver's memory does not grow
         if known is None:
             store.check_free()
         planning = None if known else list_source.remote(job, overwrite=False)
@@ -229,8 +230,8 @@ def label_with(
             different = [name for name in key if known[0].get(name) != key[name]]
             if not options.overwrite:
                 raise ItaclipError(
-                    f"{store.place}: holds results of another run (other {', '.join(different)}); take another folder, "
-                    "or overwrite to replace them."
+                    f"{store.location}: holds results of another run (different {', '.join(different)}); choose "
+                    "another folder, or overwrite to replace them."
                 )
             planning = list_source.remote(job, overwrite=True)
         if planning is not None:
@@ -240,26 +241,26 @@ def label_with(
             assert known is not None
             plan = known[1]
         digest = run_digest(key, plan)
-        done, begun = store.finished(plan.units, digest)
+        done, started = store.finished(plan.units, digest)
         if options.retry_errors:
             for unit in store.failed(plan.units, digest):
                 store.remove(unit, digest)
                 done[unit] = False
-                begun.pop(unit, None)
-        crew = _crew(options, device, segmenter.settings)
+                started.pop(unit, None)
+        allocation = _allocate(options, device, segmenter.settings)
         recipe = Recipe(
-            load, "cuda" if crew.gpu else "cpu", segmenter.fingerprint, vocabulary,
-            describe(segmenter, vocabulary, key, versions()), options.batch, crew.threads, options.masks,
+            load, "cuda" if allocation.gpu else "cpu", segmenter.fingerprint, vocabulary,
+            provenance_json(segmenter, vocabulary, key, versions()), options.batch, allocation.threads, options.masks,
         )  # fmt: skip
-        pace = ray.remote(num_cpus=0)(Pace).remote(options.limit_rate) if options.limit_rate else None
-        job = replace(job, digest=digest, begun=begun, pace=pace)
+        limiter = ray.remote(num_cpus=0)(RateLimiter).remote(options.limit_rate) if options.limit_rate else None
+        job = replace(job, digest=digest, started=started, limiter=limiter)
         del segmenter
         kept = int(done.sum())
-        report = LabelReport(plan.images, plan.units, kept, kept, workers=crew.workers, gpu=crew.gpu)
+        report = LabelReport(plan.images, plan.units, kept, kept, workers=allocation.workers, gpu=allocation.gpu)
         watch(report)
         if kept < plan.units:
-            _run(job, recipe, np.flatnonzero(~done), crew.fitting, report, options.max_errors, watch)
-        store.place.clear_partial()
+            _run(job, recipe, np.flatnonzero(~done), allocation.available, report, options.max_errors, watch)
+        store.location.clear_partial()
         return report
 
 
@@ -267,23 +268,23 @@ def _run(
     job: Job,
     recipe: Recipe,
     units: NDArray[np.int64],
-    fitting: int,
+    available: int,
     report: LabelReport,
-    most: int | None,
+    max_errors: int | None,
     watch: Callable[[LabelReport], None],
 ) -> None:
-    """Label units, and count what comes out."""
+    """Label units and update the report."""
     began = time.perf_counter()
     with _quiet():
-        blocks = [pa.table({"unit": part}) for part in np.array_split(units, min(len(units), _BLOCKS))]
+        blocks = [pa.table({"unit": part}) for part in np.array_split(units, min(len(units), _MAX_BLOCKS))]
         cores = {"num_gpus": 1, "num_cpus": 1} if report.gpu else {"num_cpus": recipe.threads}
         pool = ray.data.ActorPoolStrategy(
-            min_size=1, max_size=report.workers, initial_size=min(fitting, report.workers),
+            min_size=1, max_size=report.workers, initial_size=min(available, report.workers),
             max_tasks_in_flight_per_actor=2, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True,
         )  # fmt: skip
         parts = (
             ray.data.from_arrow(blocks)
-            # Who waits for disks and networks needs no core.
+            # Readers wait for disks and networks; they need no core.
             .map_batches(read_units, fn_kwargs={"job": job}, concurrency=2 * report.workers, batch_size=None,
                          batch_format="pyarrow", num_cpus=0)
             .map_batches(SegmentParts, fn_constructor_args=(recipe, job), compute=pool, batch_size=1,
@@ -293,25 +294,25 @@ def _run(
         for table in parts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             for row in table.to_pylist():
                 if row["fatal"] is not None:
-                    raise ItaclipError(f"{row['fatal']} Finished parts are kept; the same command goes on.")
+                    raise ItaclipError(f"{row['fatal']} Finished parts are kept; run the same command to resume.")
                 report.done += row["images"]
                 report.failed += row["failed"]
-                report.reasons += row["reasons"][: _TOLD - len(report.reasons)]
+                report.reasons += row["reasons"][: _MAX_REASONS - len(report.reasons)]
                 report.busy += row["seconds"]
-                report.finished += _completes(counts, job.begun, row)
+                report.finished += _completes(counts, job.started, row)
             report.seconds = time.perf_counter() - began
             watch(report)
-            if most is not None and report.failed > most:
+            if max_errors is not None and report.failed > max_errors:
                 raise ItaclipError(
-                    f"stopped: {report.failed} images failed, and max_errors is {most}. The first: "
+                    f"stopped: {report.failed} images failed, and max_errors is {max_errors}. The first: "
                     f"{'; '.join(report.reasons[:3])} Finished parts are kept."
                 )
 
 
-def _completes(counts: dict[int, list[int]], begun: Mapping[int, frozenset[int]], row: Mapping[str, Any]) -> bool:
-    """Whether a part was the last that its unit waited for; `counts` has parts seen and expected."""
+def _completes(counts: dict[int, list[int]], started: Mapping[int, frozenset[int]], row: Mapping[str, Any]) -> bool:
+    """Whether a part completes its unit; `counts` holds the numbers of parts seen and expected per unit."""
     unit = row["unit"]
-    seen = counts.setdefault(unit, [len(begun.get(unit, ())), 0])
+    seen = counts.setdefault(unit, [len(started.get(unit, ())), 0])
     seen[0] += 1
     if row["end"]:
         seen[1] = row["part"] + 1
@@ -321,38 +322,38 @@ def _completes(counts: dict[int, list[int]], begun: Mapping[int, frozenset[int]]
     return False
 
 
-class _Crew(NamedTuple):
-    """How many segmenters are wanted, how many find room now, whether on GPUs, and threads of each."""
+class _Allocation(NamedTuple):
+    """Workers wanted, workers that the machines can hold now, whether they use GPUs, and threads per worker."""
 
     workers: int
-    fitting: int
+    available: int
     gpu: bool
     threads: int
 
 
-def _crew(options: LabelOptions, device: str, settings: Settings) -> _Crew:
-    """Who works.
+def _allocate(options: LabelOptions, device: str, settings: Settings) -> _Allocation:
+    """Choose the number and kind of workers.
 
     Raises:
-        ItaclipError: a GPU, or as many cores as a worker takes, are on no machine.
+        ItaclipError: no machine has a GPU, or as many cores as a worker needs.
     """
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = int(sum(machine.get("GPU", 0) for machine in machines))
     if device == "cuda" and not gpus:
-        raise ItaclipError("device = 'cuda': the cluster has no GPU; start its machines with theirs, or take cpu.")
+        raise ItaclipError("device = 'cuda': the Ray cluster has no GPU; add a machine that has one, or use cpu.")
     if gpus and device != "cpu" and settings.engine != "openvino" and settings.dtype != "int8":
-        return _Crew(options.workers or gpus, gpus, True, options.threads or _THREADS)
+        return _Allocation(options.workers or gpus, gpus, True, options.threads or _THREADS)
     cores = [int(machine.get("CPU", 0)) for machine in machines]
     threads = options.threads or max(1, min(_THREADS, *(count for count in cores if count), max(cores)))
-    fitting = sum(count // threads for count in cores)
-    if not fitting:
-        raise ItaclipError(f"no machine has {threads} cores for a worker; the largest has {max(cores)}: lower threads.")
-    return _Crew(options.workers or fitting, fitting, False, threads)
+    available = sum(count // threads for count in cores)
+    if not available:
+        raise ItaclipError(f"threads = {threads}: the largest machine has {max(cores)} cores; use fewer threads.")
+    return _Allocation(options.workers or available, available, False, threads)
 
 
 @contextmanager
 def _cluster(address: str | None) -> Iterator[None]:
-    """Join a cluster, or start Ray here, and leave it in the end; a caller's own is left as it is."""
+    """Connect to a cluster or start Ray here, and disconnect afterwards; leave the caller's own connection alone."""
     if ray.is_initialized():
         yield
         return
@@ -365,7 +366,7 @@ def _cluster(address: str | None) -> Iterator[None]:
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ItaclipError(f"address = {address!r}: no Ray cluster answers ({reason}).") from None
+        raise ItaclipError(f"address = {address!r}: cannot connect to a Ray cluster ({reason}).") from None
     try:
         yield
     finally:
@@ -374,7 +375,7 @@ def _cluster(address: str | None) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Ray Data without its own bars and reports; one part a block, however large."""
+    """Run Ray Data without its own progress output, with one part per block, however large."""
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -392,11 +393,11 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _unwrapped() -> Iterator[None]:
-    """What a worker said of bad input, without Ray's wrapping."""
+    """Re-raise a worker's `ItaclipError` without Ray's wrapper."""
     try:
         yield
     except ray.exceptions.RayTaskError as error:
-        told = getattr(error, "cause", None)
-        if not isinstance(told, ItaclipError):
+        cause = getattr(error, "cause", None)
+        if not isinstance(cause, ItaclipError):
             raise
-        raise ItaclipError(str(told)) from None
+        raise ItaclipError(str(cause)) from None

@@ -1,4 +1,4 @@
-"""Reading a labelled collection: arrays back from Parquet."""
+"""Read the labels of a collection from Parquet into arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from itaclip.collection.places import Place, Storage, checked_address
+from itaclip.collection.locations import Location, Storage, checked_address
 from itaclip.collection.store import METADATA, Store, run_digest
 from itaclip.errors import ItaclipError
 
@@ -23,13 +23,13 @@ class Labels:
     """One image of a labelled collection.
 
     Attributes:
-        key: its name in the source.
-        labels: H x W int32 class ids, places in `names`; None when it could not be labelled.
+        key: name of the image in the source.
+        labels: H x W int32 class ids, indices into `names`; None if the image could not be labelled.
         names: K class names.
-        areas: share of the image, in (0, 1], of every class that occurs; the largest first.
-        scores: mean score over its mask, in [0, 1], of every class that occurs.
-        error: in words, why there are no labels; else None.
-        provenance: settings, the weights' fingerprint, versions.
+        areas: share of the image, in (0, 1], of every class that occurs, largest first.
+        scores: mean score over the mask, in [0, 1], of every class that occurs.
+        error: why there are no labels; None if there are.
+        provenance: settings, fingerprint of the weights, versions.
     """
 
     key: str
@@ -44,28 +44,30 @@ class Labels:
 def read_labels(
     dest: str | os.PathLike[str], keys: Collection[str] | None = None, storage: Storage | None = None
 ) -> Iterator[Labels]:
-    """Images of a labelled collection, in the order of the source; a file of results is held at a time.
+    """Yield the images of a labelled collection in source order, reading one result file at a time.
 
     Args:
-        dest: where `itaclip label` wrote.
-        keys: only these images.
-        storage: options of fsspec by protocol.
+        dest: destination of `itaclip label`.
+        keys: only these images; None for all.
+        storage: fsspec options by protocol.
 
     Raises:
-        ItaclipError: nothing was labelled there, or it cannot be read.
+        ItaclipError: the destination holds no labelled collection, or cannot be read.
     """
-    store = Store(Place(checked_address(dest, "DEST"), storage))
+    store = Store(Location(checked_address(dest, "DEST"), storage))
     found = store.read_run()
     if found is None:
-        raise ItaclipError(f"{store.place}: no labelled collection (no run.json); name the --out of `itaclip label`.")
+        raise ItaclipError(
+            f"{store.location}: no labelled collection (no run.json); pass the --out of `itaclip label`."
+        )
     key, plan = found
     wanted = None if keys is None else set(keys)
     return _labels(store, plan.units, run_digest(key, plan), wanted)
 
 
 def _labels(store: Store, units: int, digest: str, wanted: set[str] | None) -> Iterator[Labels]:
-    for _, place in store.parts(units, digest):
-        with place.opened() as file:
+    for _, location in store.parts(units, digest):
+        with location.opened() as file:
             table = pq.ParquetFile(file).read()
         provenance = json.loads(table.schema.metadata[METADATA])
         if wanted is not None:

@@ -1,4 +1,4 @@
-"""What segmenting workers do: parts with images' bytes in, files of results out."""
+"""The segmenting workers: they take parts with image bytes and write result files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 
 from itaclip import figures
-from itaclip.collection.places import scrubbed
+from itaclip.collection.locations import redacted
 from itaclip.collection.sources import Entry
 from itaclip.collection.store import Part, part_bytes
-from itaclip.collection.transfer import WRITTEN, Job
+from itaclip.collection.transfer import REPORT, Job
 from itaclip.core.images import decode_image
 from itaclip.errors import ItaclipError
 from itaclip.labelling.batches import read_ahead, segment_batch
@@ -29,22 +29,22 @@ from itaclip.result import Result
 from itaclip.segmenter import Segmenter
 from itaclip.vocabulary import Vocabulary
 
-_REASONS = 5  # of failures, told by a part to the display
+_MAX_REASONS = 5  # failure reasons that a part reports
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How images are segmented; can be sent to workers.
+    """How to segment images; can be pickled for the workers.
 
     Attributes:
-        load: makes the segmenter; takes `device`.
+        load: creates the segmenter; takes `device`.
         device: "cpu" or "cuda".
-        fingerprint: of the weights that must come out.
+        fingerprint: expected fingerprint of the weights.
         vocabulary: the classes.
-        provenance: JSON for the metadata of results.
-        batch: images per step.
-        threads: of a worker.
-        masks: also make PNG masks.
+        provenance: JSON for the metadata of the results.
+        batch: images per batch.
+        threads: CPU threads per worker.
+        masks: whether to write PNG masks too.
     """
 
     load: Callable[..., Segmenter]
@@ -58,35 +58,35 @@ class Recipe:
 
 
 class SegmentParts:
-    """Holds a segmenter; labels parts and writes their results.
+    """A worker with a segmenter: labels parts and writes their results.
 
-    Two threads may call it: while one has the segmenter, the other decodes, packs and writes.
-    What a worker holds is thus two parts, however slow the destination is.
+    Two threads may call it: while one uses the segmenter, the other decodes, compresses and
+    writes. A worker thus holds at most two parts, however slow the destination is.
     """
 
     def __init__(self, recipe: Recipe, job: Job) -> None:
         torch.set_num_threads(recipe.threads)
         self._recipe, self._store, self._digest = recipe, job.store(), job.digest
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._fatal: str | None = None
         try:
             self._segmenter = recipe.load(device=recipe.device)
             if self._segmenter.fingerprint != recipe.fingerprint:
-                raise ItaclipError("has other weights under this name; give all machines the same file.")
+                raise ItaclipError("this machine loads different weights; give all machines the same file.")
         except ItaclipError as error:
             self._fatal = f"{ray.util.get_node_ip_address()}: {error}"
 
     def __call__(self, parts: pa.Table) -> pa.Table:
-        """Label and write parts; gives what is told of them."""
-        told = []
+        """Label and write parts; returns one report per part."""
+        reports = []
         for part in parts.to_pylist():
             try:
                 if self._fatal is not None:
                     raise ItaclipError(self._fatal)
-                told.append(self._written(part))
+                reports.append(self._written(part))
             except ItaclipError as error:
-                told.append({"unit": part["unit"], "part": part["part"], "fatal": str(error)})
-        return pa.Table.from_pylist(told, WRITTEN)
+                reports.append({"unit": part["unit"], "part": part["part"], "fatal": str(error)})
+        return pa.Table.from_pylist(reports, REPORT)
 
     def _written(self, part: Mapping[str, Any]) -> dict[str, Any]:
         rows, masks, seconds = self._segmented(part)
@@ -95,16 +95,16 @@ class SegmentParts:
         reasons = [row["error"] for row in rows if row["error"] is not None]
         return {
             "unit": part["unit"], "part": part["part"], "end": part["end"], "images": len(rows),
-            "failed": len(reasons), "reasons": reasons[:_REASONS], "seconds": seconds,
+            "failed": len(reasons), "reasons": reasons[:_MAX_REASONS], "seconds": seconds,
         }  # fmt: skip
 
     def _segmented(self, part: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bytes | None, float]:
-        """Rows of a part, its masks as a tar if they are wanted, and seconds that it had the segmenter."""
+        """Rows of a part, its masks as a tar archive or None, and the seconds spent segmenting."""
         recipe, rows, buffer, seconds = self._recipe, list[dict[str, Any]](), io.BytesIO(), 0.0
         entries = [Entry(*values) for values in zip(part["keys"], part["contents"], part["errors"], strict=True)]
         with tarfile.open(fileobj=buffer, mode="w") as tar:
             for batch, read in read_ahead(self._image, entries, recipe.batch, recipe.threads):
-                with self._turn:
+                with self._lock:
                     began = time.perf_counter()
                     found = segment_batch(self._segmenter, recipe.vocabulary, read)
                     seconds += time.perf_counter() - began
@@ -116,20 +116,22 @@ class SegmentParts:
 
     def _image(self, entry: Entry) -> NDArray[np.uint8]:
         if entry.content is None:
-            raise ItaclipError(entry.error or f"{entry.key}: holds no image.")
+            raise ItaclipError(entry.error or f"{entry.key}: contains no image.")
         return decode_image(entry.content, entry.key, self._segmenter.largest)
 
 
-def describe(segmenter: Segmenter, vocabulary: Vocabulary, key: Mapping[str, Any], versions: Mapping[str, str]) -> str:
-    """A run's provenance as JSON: what results depend on, the classes and their colours, versions."""
+def provenance_json(
+    segmenter: Segmenter, vocabulary: Vocabulary, key: Mapping[str, Any], versions: Mapping[str, str]
+) -> str:
+    """Provenance of a run as JSON: everything its results depend on, class names and colours, versions."""
     content = {"run": key, "names": vocabulary.names, "colors": vocabulary.colors, "versions": versions}
     return json.dumps(content | {"method": segmenter.settings.method}, ensure_ascii=False)
 
 
 def row_of(key: str, result: Result | str) -> dict[str, Any]:
-    """The row of an image, or of the reason why there is none; see `itaclip.collection.store.SCHEMA`."""
+    """The row of an image, or of the reason why it failed; see `itaclip.collection.store.SCHEMA`."""
     if isinstance(result, str):
-        return {"key": key, "error": scrubbed(result)}
+        return {"key": key, "error": redacted(result)}
     height, width = result.labels.shape
     segments = [
         {
@@ -143,7 +145,7 @@ def row_of(key: str, result: Result | str) -> dict[str, Any]:
 
 
 def _add_mask(tar: tarfile.TarFile, key: str, result: Result) -> None:
-    """Add a mask under a name that stays within the folder that a tar is unpacked to."""
+    """Add a mask under a name that cannot leave the folder into which the archive is extracted."""
     steps = [step for step in key.replace("://", "/").split("/") if step not in ("", ".", "..")]
     buffer = io.BytesIO()
     figures.save_mask(result.labels, result.colors, buffer)

@@ -1,8 +1,8 @@
-"""What a collection is made of: images, lists, tables and archives, cut into units that are read alone.
+"""Sources of a collection: images, lists, tables and archives, divided into units that are read independently.
 
-A unit is the same however often it is read: so many images of a listing, a row group of a
-table, or a tar. Reading one gives parts of a fixed number of images; a part becomes one
-file of results.
+A unit never changes between readings: a fixed number of images of a listing, a row group of a
+table, or a tar archive. It is read in parts of a fixed number of images; each part becomes one
+result file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from itaclip.collection.places import MissingError, Place, Storage, scrubbed
+from itaclip.collection.locations import Location, MissingError, Storage, redacted
 from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.files import IMAGE_SUFFIXES
 
@@ -31,11 +31,11 @@ TABLE_SUFFIXES = (".parquet", ".pq")
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 _MAGIC = re.compile(r"[*?\[{]")
-_FETCHES = 16  # at a time, of a unit whose images lie apart: a network's delays overlap
+_FETCHES = 16  # concurrent reads of separate images, to overlap network latencies
 
 
 class Entry(NamedTuple):
-    """An image to label: its key, and its bytes or in words why there are none."""
+    """An image to label: its key, and its bytes or the reason why there are none."""
 
     key: str
     content: bytes | None
@@ -44,15 +44,15 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece of a source.
+    """A piece of a source that is read independently.
 
     Attributes:
-        path: the file to read, below the source's root; "" where `names` are the files.
-        group: row group of a table.
-        names: of images, below the root, as the file system has them; of a list, the keys.
-        offsets: where the lines of a list begin, and where the last one ends; of a table, the number of its
+        path: the file to read, relative to the source's root; "" if `names` are the files.
+        group: for tables, the row group.
+        names: for image files, their paths relative to the root, as file system bytes; for lists, the keys.
+        offsets: for lists, the byte offsets of the start and end of each line; for tables, the number of the
             first row.
-        count: images; None for an archive, which nobody has counted.
+        count: number of images; None for an archive, whose images are not counted in advance.
     """
 
     path: str
@@ -66,56 +66,56 @@ class Source(Protocol):
     """A collection."""
 
     def units(self, size: int) -> Iterator[Unit]:
-        """Its units in a fixed order, found one after the other; of `size` images where they are cut here.
+        """Yield its units lazily in a fixed order; lists and image files are divided into units of `size` images.
 
         Raises:
-            ItaclipError: it cannot be listed, or is not what it was taken for.
+            ItaclipError: the source cannot be listed, or has another format than its name says.
         """
 
     def entries(self, unit: Unit) -> Iterator[Entry]:
-        """The images of a unit, always in the same order; what cannot be read is told in the entry."""
+        """Yield the images of a unit in a fixed order; an entry reports an image that cannot be read."""
 
 
 def open_source(
     address: str, storage: Storage | None = None, column: str | None = None, key: str | None = None
 ) -> Source:
-    """The source at an address, told by its ending: a list, a table, archives, or else a folder or pattern of images.
+    """Open the source at an address; its extension selects list, tables, archives, or (otherwise) image files.
 
     Args:
-        address: a path or address; ``*``, ``?``, ``[abc]``, ``**`` and ``{000..123}`` make a pattern.
-        storage: options of fsspec by protocol.
-        column: of a table, where the images' bytes or addresses are; of archives, the ending of images.
-        key: of a table, the column whose values name the images.
+        address: a path or address; ``*``, ``?``, ``[abc]``, ``**`` and ``{000..123}`` make it a pattern.
+        storage: fsspec options by protocol.
+        column: for tables, the column with the images' bytes or addresses; for archives, the extension of images.
+        key: for tables, the column whose values name the images.
 
     Raises:
-        ItaclipError: `column` or `key` for a source that has none.
+        ItaclipError: `column` or `key` for a source that does not support it.
     """
     lowered = address.lower()
     root, pattern = _split(address)
-    place = Place(root, storage)
+    location = Location(root, storage)
     table, archive = lowered.endswith(TABLE_SUFFIXES), lowered.endswith(ARCHIVE_SUFFIXES)
     if key is not None and not table:
-        raise ItaclipError(f"key = {key!r}: only tables (.parquet) have one; {scrubbed(address)} is none.")
+        raise ItaclipError(f"key = {key!r}: only tables (.parquet) have keys; {redacted(address)} is not a table.")
     if column is not None and not table and not archive:
         raise ItaclipError(
-            f"column = {column!r}: only tables (.parquet) and archives (.tar) have one; {scrubbed(address)} is none."
+            f"column = {column!r}: only for tables (.parquet) and archives (.tar); {redacted(address)} is neither."
         )
     if table:
-        return Tables(place, pattern, column, key)
+        return Tables(location, pattern, column, key)
     if archive:
-        return Archives(place, pattern, column)
+        return Archives(location, pattern, column)
     if lowered.endswith(LIST_SUFFIXES):
-        return Listed(Place(address, storage))
-    return Images(place, pattern)
+        return ImageList(Location(address, storage))
+    return ImageFiles(location, pattern)
 
 
-# --- images that lie apart ---------------------------------------------------
+# --- separate image files ----------------------------------------------------
 
 
-class Images:
-    """Images in a folder, to any depth, or those that fit a pattern; the key is the name below the folder."""
+class ImageFiles:
+    """Images in a folder, searched recursively, or those that match a pattern; the key is the relative path."""
 
-    def __init__(self, root: Place, pattern: str) -> None:
+    def __init__(self, root: Location, pattern: str) -> None:
         self._root, self._pattern = root, pattern
 
     def units(self, size: int) -> Iterator[Unit]:
@@ -127,41 +127,41 @@ class Images:
             found = True
             yield Unit("", names=tuple(os.fsencode(name) for name in chunk), count=len(chunk))
         if not found:
-            what = f"nothing fits {self._pattern}" if self._pattern else "no image in it"
+            what = f"no image matches {self._pattern}" if self._pattern else "contains no image"
             kinds = ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
             raise ItaclipError(
-                f"{self._root}: {what} ({kinds}). Tables, archives and lists are told by their endings; name them, "
+                f"{self._root}: {what} ({kinds}). To read tables, archives or lists, name them with their extension, "
                 "such as folder/*.parquet or folder/*.tar."
             )
 
     def entries(self, unit: Unit) -> Iterator[Entry]:
         """See `Source`."""
-        wanted: list[tuple[str, bytes | Place | str]] = []
+        wanted: list[tuple[str, bytes | Location | str]] = []
         for name in map(os.fsdecode, unit.names):
-            # A name that is no Unicode has a key that is.
+            # Keys are valid Unicode even if names are not.
             key = os.fsencode(name).decode("utf-8", "backslashreplace")
             wanted.append((key, self._root / name))
         return _fetched(wanted)
 
     def _names(self) -> Iterator[str]:
-        if not self._pattern or "**" in self._pattern:  # any depth: a folder at a time
-            fits = _pattern(self._pattern) if self._pattern else _is_image
+        if not self._pattern or "**" in self._pattern:  # recursive: one folder at a time
+            matches = _matcher(self._pattern) if self._pattern else _is_image
             for below, files in self._root.walk():
                 names = (f"{below}/{file}" if below else file for file in files if _is_image(file))
-                yield from filter(fits, names)
+                yield from filter(matches, names)
         else:
             yield from filter(_is_image, _files(self._root, self._pattern))
 
 
-class Listed:
-    """A text file with a path or address a line; the key is the line, less user, password, query and fragment.
+class ImageList:
+    """A text file with one path or address per line; the key is the line without user, password, query and fragment.
 
-    A line without an address or a leading slash is a path below the folder of the list.
-    Of equal lines the first counts; lines that differ in their query alone are numbered.
+    A relative path starts at the folder of the list. Repeated lines are ignored; keys of lines
+    that differ only in their query get numbers.
     """
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, location: Location) -> None:
+        self._location = location
 
     def units(self, size: int) -> Iterator[Unit]:
         """See `Source`."""
@@ -172,61 +172,61 @@ class Listed:
             offsets = itertools.chain.from_iterable((begin, end) for _, begin, end in chunk)
             yield Unit("", names=tuple(key.encode() for key, _, _ in chunk), offsets=tuple(offsets), count=len(chunk))
         if not found:
-            raise ItaclipError(f"{self._place}: holds no line; write a path or address a line.")
+            raise ItaclipError(f"{self._location}: the list is empty; write one path or address per line.")
 
     def entries(self, unit: Unit) -> Iterator[Entry]:
         """See `Source`."""
         first = unit.offsets[0]
         try:
-            content = self._place.slice(first, unit.offsets[-1])
+            content = self._location.slice(first, unit.offsets[-1])
         except ItaclipError as error:
             return (Entry(name.decode(), None, str(error)) for name in unit.names)
-        wanted: list[tuple[str, bytes | Place | str]] = []
+        wanted: list[tuple[str, bytes | Location | str]] = []
         for n, key in enumerate(name.decode() for name in unit.names):
             begin, end = unit.offsets[2 * n] - first, unit.offsets[2 * n + 1] - first
             line = content[begin:end].decode("utf-8", "replace").strip()
             if not key.startswith(_listed_key(line)) or not line:
-                wanted.append((key, f"{key}: {self._place} was changed since it was first read."))
+                wanted.append((key, f"{key}: {self._location} has changed since it was first read."))
             else:
                 wanted.append((key, self._resolved(line)))
         return _fetched(wanted)
 
-    def _resolved(self, line: str) -> Place:
+    def _resolved(self, line: str) -> Location:
         if "://" in line or line.startswith("/"):
-            return Place(line.removeprefix("file://"), self._place.storage)
-        return Place(f"{self._place.address.rpartition('/')[0]}/{line}", self._place.storage)
+            return Location(line.removeprefix("file://"), self._location.storage)
+        return Location(f"{self._location.address.rpartition('/')[0]}/{line}", self._location.storage)
 
     def _lines(self, seen: set[bytes]) -> Iterator[tuple[str, int, int]]:
-        """Key, first byte and end of every line that counts."""
+        """Key, start and end offset of every distinct line."""
         position = 0
-        with self._place.opened() as file:
+        with self._location.opened() as file:
             for raw in file:
                 begin, position = position, position + len(raw)
                 line = raw.decode("utf-8", "replace").strip()
-                if not line or _known(seen, "line " + line):
+                if not line or _already_seen(seen, "line " + line):
                     continue
                 key = stem = _listed_key(line)
                 for number in itertools.count(2):
-                    if not _known(seen, "key " + key):
+                    if not _already_seen(seen, "key " + key):
                         break
                     key = f"{stem}#{number}"
                 yield key, begin, position
 
 
 def _listed_key(line: str) -> str:
-    return scrubbed(line) if "://" in line else line
+    return redacted(line) if "://" in line else line
 
 
 # --- tables ------------------------------------------------------------------
 
 
 class Tables:
-    """Parquet with a column of bytes (or of structs with them, as data sets on hubs have) or of addresses.
+    """Parquet tables with a column of bytes, of structs with bytes (as in Hugging Face data sets), or of addresses.
 
-    The key is the value of the key's column, or ``FILE/ROW`` with the number of the row.
+    The key is the value of the key column, or ``FILE/ROW`` with the row number.
     """
 
-    def __init__(self, root: Place, pattern: str, column: str | None, key: str | None) -> None:
+    def __init__(self, root: Location, pattern: str, column: str | None, key: str | None) -> None:
         self._root, self._pattern, self._column, self._key = root, pattern, column, key
 
     def units(self, size: int) -> Iterator[Unit]:
@@ -253,31 +253,31 @@ class Tables:
             for batch in table.iter_batches(_FETCHES, row_groups=[unit.group], columns=wanted):
                 values = batch.column(column).to_pylist()
                 keys = batch.column(self._key).to_pylist() if self._key else [None] * len(values)
-                found: list[tuple[str, bytes | Place | str]] = []
+                found: list[tuple[str, bytes | Location | str]] = []
                 for value, given in zip(values, keys, strict=True):
-                    key = f"{unit.path}/{row}" if given is None else scrubbed(str(given))
+                    key = f"{unit.path}/{row}" if given is None else redacted(str(given))
                     found.append((key, self._content(key, value)))
                     row += 1
                 yield from _fetched(found)
 
-    def _content(self, key: str, value: Any) -> bytes | Place | str:
-        """Bytes, where they are, or in words why there are none."""
+    def _content(self, key: str, value: Any) -> bytes | Location | str:
+        """The bytes, their location, or the reason why there are none."""
         if isinstance(value, dict):
             value = value.get("bytes") or value.get("path")
         if not value:
-            return f"{key}: the table holds no image here."
+            return f"{key}: the table has no image in this row."
         if isinstance(value, bytes):
             return value
         address = str(value)
         if "://" not in address and not address.startswith("/"):
             address = f"{self._root.address}/{address}"
-        return Place(address.removeprefix("file://"), self._root.storage)
+        return Location(address.removeprefix("file://"), self._root.storage)
 
     def _columns(self, path: str, schema: pa.Schema) -> str:
-        """The column of the images.
+        """The column with the images.
 
         Raises:
-            ItaclipError: none, or several and none was named.
+            ItaclipError: the named column is missing or unsuitable, or none is named and the choice is ambiguous.
         """
         for name in (self._column, self._key):
             if name is not None and name not in schema.names:
@@ -292,7 +292,7 @@ class Tables:
         found = found or [field.name for field in schema if _is_text(field.type) and field.name != self._key]
         if len(found) != 1:
             raise ItaclipError(
-                f"{path}: name the column of the images' bytes or addresses with `column`; columns: "
+                f"{path}: name the column with the images' bytes or addresses in `column`; columns: "
                 f"{', '.join(schema.names)}."
             )
         return found[0]
@@ -300,21 +300,21 @@ class Tables:
     def _check_keys(self, path: str, table: pq.ParquetFile, group: int, seen: set[bytes]) -> None:
         for batch in table.iter_batches(row_groups=[group], columns=[self._key]):
             for value in batch.column(0).to_pylist():
-                if value is None or _known(seen, scrubbed(str(value))):
+                if value is None or _already_seen(seen, redacted(str(value))):
+                    found = "has a row without a value" if value is None else f"holds {redacted(str(value))!r} twice"
                     raise ItaclipError(
-                        f"{path}: column {self._key!r} holds {scrubbed(str(value))!r} "
-                        f"{'' if value is None else 'twice'}; keys must be there and differ. Without `key`, images are "
-                        "called by file and row."
+                        f"{path}: column {self._key!r} {found}; every image needs its own key. Without `key`, images "
+                        "are named by file and row."
                     )
 
 
 @contextmanager
-def _opened_table(place: Place) -> Iterator[pq.ParquetFile]:
-    with place.opened() as file:
+def _opened_table(location: Location) -> Iterator[pq.ParquetFile]:
+    with location.opened() as file:
         try:
             table = pq.ParquetFile(file)
         except (pa.ArrowException, OSError) as error:
-            raise ItaclipError(f"{place}: not a Parquet table ({scrubbed(str(error))}).") from None
+            raise ItaclipError(f"{location}: not a Parquet table ({redacted(str(error))}).") from None
         yield table
 
 
@@ -332,12 +332,12 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 class Archives:
-    """WebDataset's shards: tars with images among other files; the key is ``TAR/MEMBER``.
+    """WebDataset shards: tar archives with images among other files; the key is ``TAR/MEMBER``.
 
-    Of members with the same name the first counts.
+    If several members share a name, the first one counts.
     """
 
-    def __init__(self, root: Place, pattern: str, ending: str | None) -> None:
+    def __init__(self, root: Location, pattern: str, ending: str | None) -> None:
         self._root, self._pattern = root, pattern
         self._endings = ("." + ending.lower().lstrip("."),) if ending else tuple(IMAGE_SUFFIXES)
 
@@ -354,7 +354,7 @@ class Archives:
             with (self._root / unit.path).opened() as file, tarfile.open(fileobj=file, mode="r|*") as archive:
                 for member in archive:
                     name = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-                    if not member.isfile() or not name.lower().endswith(self._endings) or _known(seen, name):
+                    if not member.isfile() or not name.lower().endswith(self._endings) or _already_seen(seen, name):
                         continue
                     opened = archive.extractfile(member)
                     assert opened is not None  # a file
@@ -362,15 +362,15 @@ class Archives:
                     count += 1
                     yield Entry(f"{unit.path}/{name}", content)
         except (ItaclipError, tarfile.TarError, EOFError, zlib.error, OSError) as error:
-            reason = scrubbed(str(error) or type(error).__name__)
+            reason = redacted(str(error) or type(error).__name__)
             yield Entry(unit.path, None, f"{unit.path}: cannot be read beyond {count} images ({reason}).")
 
 
 # --- shared ------------------------------------------------------------------
 
 
-def in_parts(entries: Iterable[Entry], size: int) -> Iterator[tuple[list[Entry], bool]]:
-    """Entries in parts of `size`, each with whether it is the last; one part at least, which may be empty."""
+def split_into_parts(entries: Iterable[Entry], size: int) -> Iterator[tuple[list[Entry], bool]]:
+    """Divide entries into parts of `size`; flag the last. There is at least one part, which may be empty."""
     waiting: list[Entry] | None = None
     for chunk in _chunks(entries, size):
         if waiting is not None:
@@ -385,12 +385,12 @@ def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield chunk
 
 
-def _fetched(wanted: Sequence[tuple[str, bytes | Place | str]]) -> Iterator[Entry]:
-    """Entries of bytes, of places, which are read some at a time, and of reasons."""
+def _fetched(wanted: Sequence[tuple[str, bytes | Location | str]]) -> Iterator[Entry]:
+    """Entries from bytes, locations (read concurrently) and failure reasons."""
 
-    def fetch(item: tuple[str, bytes | Place | str]) -> Entry:
+    def fetch(item: tuple[str, bytes | Location | str]) -> Entry:
         key, source = item
-        if isinstance(source, Place):
+        if isinstance(source, Location):
             try:
                 return Entry(key, source.read())
             except ItaclipError as error:
@@ -401,22 +401,22 @@ def _fetched(wanted: Sequence[tuple[str, bytes | Place | str]]) -> Iterator[Entr
         yield from pool.map(fetch, wanted)
 
 
-def _files(root: Place, pattern: str) -> Iterator[str]:
-    """Names below the root that a pattern means: itself, or what fits it, after ``{000..123}`` was written out."""
+def _files(root: Location, pattern: str) -> Iterator[str]:
+    """Names below the root that a pattern matches, after expanding ``{000..123}``; a literal file name comes first."""
     for plain in _braces(pattern):
         if (root / plain).kind() == "file":
             yield plain
         elif found := root.matches(plain) if _MAGIC.search(plain) else []:
             yield from found
         else:
-            raise MissingError(f"{root / plain}: no such file, or nothing that fits.")
+            raise MissingError(f"{root / plain}: no such file, and no file matches.")
 
 
 def _split(address: str) -> tuple[str, str]:
-    """An address as its fixed folder and what follows: a pattern, or the name of a table, list or archive."""
+    """Split an address into its fixed folder and the rest: a pattern, or the name of a table, archive or image."""
     head, separator, tail = address.rpartition("/")
     magic = _MAGIC.search(address)
-    if Place(address).local and os.path.lexists(address):  # a file before a pattern
+    if Location(address).local and os.path.lexists(address):  # an existing file wins over a pattern
         return (address, "") if os.path.isdir(address) else (head or separator, tail)  # noqa: PTH112
     if magic is not None:
         cut = address.rfind("/", 0, magic.start())
@@ -427,7 +427,7 @@ def _split(address: str) -> tuple[str, str]:
 
 
 def _braces(pattern: str) -> Iterator[str]:
-    """``a{08..11}`` as a08, a09, a10, a11; ``{x,y}`` as x and y."""
+    """Expand braces: ``a{08..11}`` to a08, a09, a10, a11; ``{x,y}`` to x and y."""
     match = re.search(r"\{([^{}]*)\}", pattern)
     if match is None:
         yield pattern
@@ -440,8 +440,8 @@ def _braces(pattern: str) -> Iterator[str]:
         yield from _braces(pattern[: match.start()] + word + pattern[match.end() :])
 
 
-def _pattern(text: str) -> Callable[[str], bool]:
-    """Whether a name below the root fits a pattern: ``**/`` is any folders, ``*`` stays within one."""
+def _matcher(text: str) -> Callable[[str], bool]:
+    """A predicate for names that match a pattern: ``**/`` matches any folders, ``*`` stays within one."""
     translated = "".join(
         {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}.get(piece)
         or (piece.replace("[!", "[^") if piece.startswith("[") else re.escape(piece))
@@ -455,8 +455,8 @@ def _is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - names, not paths
 
 
-def _known(seen: set[bytes], text: str) -> bool:
-    """Whether a text was there before; 12 bytes of its hash are remembered."""
+def _already_seen(seen: set[bytes], text: str) -> bool:
+    """Whether a text is already in `seen`, which stores 12-byte hashes; adds it if not."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=12).digest()
     if digest in seen:
         return True

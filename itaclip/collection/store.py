@@ -1,12 +1,12 @@
-"""Where a collection's results lie, which parts of it are there, and what is in a part.
+"""The layout of a collection's results, which parts are finished, and the schema of a part.
 
-DEST/run.json                                  what the results depend on, and what there is to label
+DEST/run.json                                  everything the results depend on, and a summary of the plan
 DEST/plan/000000.parquet                       the units, in order
 DEST/labels/range=000012/UNIT-PART-KEY.parquet results; the last part of a unit is UNIT-PART-end-KEY
 DEST/masks/range=000012/UNIT-PART-KEY.tar      with `masks`: class ids as PNG
 
-A part's name tells its place in the plan and, by a hash, all that it depends on. It appears
-whole or not at all, so what is there is finished, and what is written again is the same.
+The name of a part gives its position in the plan and a hash of everything it depends on. Parts
+are written atomically, so every part found is complete, and writing it again gives the same content.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from itaclip.collection.places import Place
+from itaclip.collection.locations import Location
 from itaclip.collection.sources import Unit
 from itaclip.errors import ItaclipError
 
 UNITS_PER_FILE = 1024
-"""Of the plan; a range of units has a folder of its own."""
+"""Units per file of the plan; each such range of units has its own result folder."""
 
-_UNITS_PER_GROUP = 16  # read together
+_UNITS_PER_GROUP = 16  # per row group of the plan, which is read as a whole
 
 SEGMENT = pa.struct(
     [
@@ -49,11 +49,11 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
     ]
 )
-"""A row per image. `segments` has the classes that occur: label, name, pixels, share of the image, mean
-score, and the mask as COCO's compressed run lengths of size (height, width)."""
+"""One row per image. `segments` lists the classes that occur: id, name, area in pixels, share of the
+image, mean score, and the mask as a COCO compressed RLE of size (height, width)."""
 
 METADATA = b"itaclip"
-"""Key of the provenance, as JSON, in the metadata of a part's schema."""
+"""Key of the provenance (JSON) in the metadata of a part's schema."""
 
 _UNIT = pa.schema(
     [
@@ -67,11 +67,11 @@ _NAME = re.compile(r"(\d{8})-(\d{6})(-end)?-([0-9a-f]{16})\.parquet")
 
 @dataclass(frozen=True)
 class Plan:
-    """What there is to label.
+    """Summary of the units to label.
 
     Attributes:
-        units: how many.
-        images: how many; None while archives were not counted.
+        units: number of units.
+        images: number of images; None for archives, which are not counted in advance.
         digest: hash of the units.
     """
 
@@ -82,7 +82,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Part:
-    """A finished part's place: number of its unit, its own within, and whether it is the unit's last."""
+    """Position of a finished part: number of its unit, number within the unit, and whether it is the last."""
 
     unit: int
     number: int
@@ -90,22 +90,22 @@ class Part:
 
 
 class Store:
-    """A destination.
+    """The results in a destination folder.
 
     Args:
-        place: its folder.
+        location: the folder.
     """
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    def __init__(self, location: Location) -> None:
+        self.location = location
 
     # --- the plan --------------------------------------------------------------
 
     def write_plan(self, units: Iterable[Unit]) -> Plan:
-        """Write the units as they are found; what a killed listing left is written over.
+        """Write the units as they are listed, overwriting what an interrupted listing left.
 
         Raises:
-            ItaclipError: the source cannot be listed, or the plan not written.
+            ItaclipError: the source cannot be listed, or the plan cannot be written.
         """
         digest = hashlib.sha256()
         count = images = 0
@@ -117,7 +117,7 @@ class Store:
             table = pa.Table.from_pylist(waiting, _UNIT)
             pq.write_table(table, buffer, row_group_size=_UNITS_PER_GROUP, compression="zstd")
             name = f"plan/{(count - 1) // UNITS_PER_FILE:06d}.parquet"
-            (self.place / name).write(buffer.getvalue(), self.place)
+            (self.location / name).write(buffer.getvalue(), self.location)
             waiting.clear()
 
         for unit in units:
@@ -132,140 +132,140 @@ class Store:
         return Plan(count, images if counted else None, digest.hexdigest()[:16])
 
     def unit(self, number: int) -> Unit:
-        """A unit of the plan.
+        """Read a unit of the plan.
 
         Raises:
             ItaclipError: the plan cannot be read.
         """
-        place = self.place / f"plan/{number // UNITS_PER_FILE:06d}.parquet"
+        location = self.location / f"plan/{number // UNITS_PER_FILE:06d}.parquet"
         within = number % UNITS_PER_FILE
-        with place.opened() as file:
+        with location.opened() as file:
             group = pq.ParquetFile(file).read_row_group(within // _UNITS_PER_GROUP)
         row = group.slice(within % _UNITS_PER_GROUP, 1).to_pylist()[0]
         return Unit(row["path"], row["group"], tuple(row["names"]), tuple(row["offsets"]), row["count"])
 
     def read_run(self) -> tuple[dict[str, Any], Plan] | None:
-        """What the results here depend on, and the plan; None where nothing was begun.
+        """Read everything the results depend on and the plan; None if no run was started here.
 
         Raises:
-            ItaclipError: it cannot be read.
+            ItaclipError: run.json cannot be read.
         """
-        place = self.place / "run.json"
-        if place.kind() is None:
+        location = self.location / "run.json"
+        if location.kind() is None:
             return None
         try:
-            found = json.loads(place.read())
+            found = json.loads(location.read())
             return found["key"], Plan(**found["plan"])
         except (ValueError, KeyError, TypeError):
-            raise ItaclipError(f"{place}: not written by `itaclip label`; take another destination.") from None
+            raise ItaclipError(f"{location}: not written by `itaclip label`; choose another destination.") from None
 
     def write_run(self, key: Mapping[str, Any], plan: Plan) -> None:
-        """Say that the plan is whole, and what the results depend on.
+        """Record everything the results depend on, which also marks the plan as complete.
 
         Raises:
-            ItaclipError: it cannot be written.
+            ItaclipError: run.json cannot be written.
         """
         content = json.dumps({"key": key, "plan": asdict(plan)}, indent=2, ensure_ascii=False) + "\n"
-        (self.place / "run.json").write(content.encode(), self.place)
+        (self.location / "run.json").write(content.encode(), self.location)
 
     def clear(self) -> None:
-        """Remove a run's results and plan, and last what says that they are a run's.
+        """Remove the results and the plan of a run, and run.json last.
 
         Raises:
             ItaclipError: they cannot be removed.
         """
         for name in ("labels", "masks", "plan", "run.json"):
-            self.place.clear(name)
+            self.location.clear(name)
 
     def check_free(self) -> None:
-        """Make sure that no run's results would lie among other files.
+        """Check that the result folders do not exist yet, so that results never mix with other files.
 
         Raises:
-            ItaclipError: somebody else's folder has a name that is needed.
+            ItaclipError: a folder with one of their names exists.
         """
         for name in ("labels", "masks"):
-            if (self.place / name).kind() is not None:
+            if (self.location / name).kind() is not None:
                 raise ItaclipError(
-                    f"{self.place / name}: there already, and not written by `itaclip label`; take another destination."
+                    f"{self.location / name}: exists, but not from `itaclip label`; choose another destination."
                 )
 
     # --- parts -------------------------------------------------------------------
 
     def name_of(self, part: Part, digest: str) -> str:
-        """A part's path below the destination, without kind and ending: ``range=000012/...``."""
+        """Path of a part below the folder of its kind, without extension: ``range=000012/...``."""
         end = "-end" if part.end else ""
         return f"range={part.unit // UNITS_PER_FILE:06d}/{part.unit:08d}-{part.number:06d}{end}-{digest}"
 
-    def parts(self, units: int, digest: str) -> Iterator[tuple[Part, Place]]:
-        """The finished parts of a run, a range of units at a time, in order.
+    def parts(self, units: int, digest: str) -> Iterator[tuple[Part, Location]]:
+        """Yield the finished parts of a run in order, listing one range of units at a time.
 
         Raises:
             ItaclipError: the destination cannot be listed.
         """
         for number in range(-(-units // UNITS_PER_FILE)):
-            folder = self.place / f"labels/range={number:06d}"
+            folder = self.location / f"labels/range={number:06d}"
             for name in folder.names():
                 match = _NAME.fullmatch(name)
                 if match and match[4] == digest:
                     yield Part(int(match[1]), int(match[2]), match[3] is not None), folder / name
 
     def finished(self, units: int, digest: str) -> tuple[NDArray[np.bool_], dict[int, frozenset[int]]]:
-        """Which units are finished, and of those that are begun the numbers of the parts that are there.
+        """Which units are finished, and for each partly finished unit the numbers of its finished parts.
 
         Raises:
             ItaclipError: the destination cannot be listed.
         """
         done = np.zeros(units, np.bool_)
-        begun: dict[int, set[int]] = {}
+        started: dict[int, set[int]] = {}
         ends: dict[int, int] = {}
         for part, _ in self.parts(units, digest):
-            begun.setdefault(part.unit, set()).add(part.number)
+            started.setdefault(part.unit, set()).add(part.number)
             if part.end:
                 ends[part.unit] = part.number
-            if len(begun[part.unit]) == ends.get(part.unit, -1) + 1:
+            if len(started[part.unit]) == ends.get(part.unit, -1) + 1:
                 done[part.unit] = True
-                del begun[part.unit], ends[part.unit]
-        return done, {unit: frozenset(numbers) for unit, numbers in begun.items()}
+                del started[part.unit], ends[part.unit]
+        return done, {unit: frozenset(numbers) for unit, numbers in started.items()}
 
     def failed(self, units: int, digest: str) -> list[int]:
-        """Units of which an image has failed.
+        """Units with at least one failed image.
 
         Raises:
             ItaclipError: the destination cannot be read.
         """
         found = []
-        for part, place in self.parts(units, digest):
-            with place.opened() as file:
+        for part, location in self.parts(units, digest):
+            with location.opened() as file:
                 errors = pq.read_table(file, columns=["error"]).column(0)
             if errors.null_count < len(errors):
                 found.append(part.unit)
         return list(dict.fromkeys(found))
 
     def remove(self, unit: int, digest: str) -> None:
-        """Remove the parts of a unit: a mended archive may have more of them, with other names.
+        """Remove the parts of a unit: a repaired archive may have more of them, with other names.
 
         Raises:
             ItaclipError: they cannot be removed.
         """
         for kind in ("labels", "masks"):
-            folder = self.place / f"{kind}/range={unit // UNITS_PER_FILE:06d}"
+            folder = self.location / f"{kind}/range={unit // UNITS_PER_FILE:06d}"
             for name in folder.names():
                 if name.startswith(f"{unit:08d}-") and digest in name:
                     folder.clear(name)
 
     def write_part(self, name: str, labels: bytes, masks: bytes | None) -> None:
-        """Write a part, its masks first.
+        """Write a part, masks first.
 
         Raises:
             ItaclipError: it cannot be written.
         """
         if masks is not None:
-            (self.place / f"masks/{name}.tar").write(masks, self.place)
-        (self.place / f"labels/{name}.parquet").write(labels, self.place)
+            (self.location / f"masks/{name}.tar").write(masks, self.location)
+        (self.location / f"labels/{name}.parquet").write(labels, self.location)
 
 
 def run_digest(key: Mapping[str, Any], plan: Plan) -> str:
-    """A short name for all that a part depends on besides its place in the plan."""
+    """A short hash of everything a part depends on besides its position in the plan."""
     return hashlib.sha256(json.dumps([key, plan.digest], sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -1,7 +1,7 @@
-"""What reading workers do: the source listed, and its units read in parts; they need no torch.
+"""The reading workers: they list the source and read its units in parts, without torch.
 
-A part travels as an Arrow table of one row, so that it stays whole: what is lost with a
-process or a machine is a part, and Ray makes it again.
+A part travels as an Arrow table with a single row, so Ray never splits it. If a process or
+machine dies, Ray recomputes the parts that it held.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from itaclip.collection.places import Place, Storage, scrubbed
-from itaclip.collection.sources import Entry, Source, Unit, in_parts, open_source
+from itaclip.collection.locations import Location, Storage, redacted
+from itaclip.collection.sources import Entry, Source, Unit, open_source, split_into_parts
 from itaclip.collection.store import Plan, Store
 from itaclip.errors import ItaclipError
 
@@ -26,19 +26,19 @@ _READ = pa.schema(
     ]
 )  # fmt: skip
 
-WRITTEN = pa.schema(
+REPORT = pa.schema(
     [
         ("unit", pa.int64()), ("part", pa.int64()), ("end", pa.bool_()), ("images", pa.int64()),
         ("failed", pa.int64()), ("seconds", pa.float64()), ("reasons", pa.list_(pa.string())),
         ("fatal", pa.string()),
     ]
 )  # fmt: skip
-"""What is told of a part that was written, or in `fatal` why it was not: Ray would bury the words of an exception."""
+"""Report on a written part, or in `fatal` why it was not written; Ray would hide the message of an exception."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Where parts come from and go to; can be sent to workers.
+    """Where parts come from and go to; can be pickled for the workers.
 
     Attributes:
         source: address of the collection.
@@ -46,10 +46,10 @@ class Job:
         column: see `open_source`.
         key: see `open_source`.
         size: images per part.
-        digest: of the run; empty before it is known.
-        begun: finished parts of units that are not finished.
-        pace: an actor that says how long to wait; None for no limit.
-        storage: options of fsspec; may hold secrets, so it is never shown.
+        digest: digest of the run; empty until known.
+        started: finished parts of partly finished units.
+        limiter: Ray actor of a `RateLimiter`; None for no limit.
+        storage: fsspec options by protocol; may contain secrets, so `repr` omits it.
     """
 
     source: str
@@ -59,32 +59,32 @@ class Job:
     size: int
     storage: Storage = field(repr=False)
     digest: str = ""
-    begun: Mapping[int, frozenset[int]] = field(default_factory=dict, repr=False)
-    pace: Any = field(default=None, repr=False)
+    started: Mapping[int, frozenset[int]] = field(default_factory=dict, repr=False)
+    limiter: Any = field(default=None, repr=False)
 
     def open(self) -> Source:
-        """The source."""
+        """Open the source."""
         return open_source(self.source, self.storage, self.column, self.key)
 
     def store(self) -> Store:
         """The destination."""
-        return Store(Place(self.dest, self.storage))
+        return Store(Location(self.dest, self.storage))
 
 
 def _entries(source: Source, unit: Unit) -> Iterator[Entry]:
-    """Entries of a unit; a file that cannot be read costs its unit a row that says so, not the run."""
+    """Entries of a unit; an unreadable file becomes an entry with the error and does not stop the run."""
     try:
         yield from source.entries(unit)
     except (ItaclipError, OSError, pa.ArrowException) as error:
         key = f"{unit.path} (row group {unit.group})"
-        yield Entry(key, None, f"{key}: cannot be read ({scrubbed(str(error))}).")
+        yield Entry(key, None, f"{key}: cannot be read ({redacted(str(error))}).")
 
 
 def make_plan(job: Job, overwrite: bool) -> Plan:
-    """List the source into the destination, after a former run's results were removed if `overwrite` says so.
+    """List the source and write the plan to the destination; with `overwrite`, first remove an earlier run's results.
 
     Raises:
-        ItaclipError: the source cannot be listed, or the destination not written.
+        ItaclipError: the source cannot be listed, or the destination cannot be written.
     """
     store = job.store()
     if overwrite:
@@ -92,29 +92,33 @@ def make_plan(job: Job, overwrite: bool) -> Plan:
     return store.write_plan(job.open().units(job.size))
 
 
-class Pace:
-    """Says how long to wait so that all workers together keep to a rate."""
+class RateLimiter:
+    """Computes waiting times so that all workers together stay below a rate.
+
+    Args:
+        rate: images per second.
+    """
 
     def __init__(self, rate: float) -> None:
         self._rate, self._free = rate, time.monotonic()
 
-    def turn(self, count: int) -> float:
-        """Seconds to wait before so many images are passed on."""
+    def reserve(self, count: int) -> float:
+        """Reserve a slot for `count` images; returns the seconds to wait before passing them on."""
         begin = max(self._free, time.monotonic())
         self._free = begin + count / self._rate
         return begin - time.monotonic()
 
 
 def read_units(units: pa.Table, job: Job) -> Iterator[pa.Table]:
-    """Parts of units, with the bytes of their images; those that are finished are left out."""
+    """Yield the unfinished parts of units, with the bytes of their images."""
     source, store = job.open(), job.store()
     for number in units.column("unit").to_pylist():
-        done = job.begun.get(number, frozenset())
-        for part, (entries, end) in enumerate(in_parts(_entries(source, store.unit(number)), job.size)):
+        done = job.started.get(number, frozenset())
+        for part, (entries, end) in enumerate(split_into_parts(_entries(source, store.unit(number)), job.size)):
             if part in done:
                 continue
-            if job.pace is not None:
-                time.sleep(max(0.0, ray.get(job.pace.turn.remote(len(entries)))))
+            if job.limiter is not None:
+                time.sleep(max(0.0, ray.get(job.limiter.reserve.remote(len(entries)))))
             row = {
                 "unit": number, "part": part, "end": end, "keys": [entry.key for entry in entries],
                 "contents": [entry.content for entry in entries], "errors": [entry.error for entry in entries],

@@ -1,1 +1,1 @@
-"""Many evaluations side by side: methods on data sets, and ablations of one method."""
+"""Comparisons of many evaluations: methods across data sets, and ablations of one method."""

@@ -1,8 +1,8 @@
-"""Many variants of one configuration in one run, doing once what they have in common.
+"""Evaluate many variants of one configuration in one run, sharing all common computation.
 
-Every prompt is encoded once. Variants share views and blocks 1..L-1 when their windows
-agree, the whole encoder when their method agrees, stitching and PAMR when their logits
-agree. Each gives what a separate evaluation of its settings gives.
+Every prompt is encoded once. Variants share views and blocks 1..L-1 if their windows match,
+the whole encoder if their methods match, and stitching and PAMR if their logits match. The
+results equal those of separate evaluations.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from itaclip.text import TextBank, TextCache, TextEncoder, build_text_bank, read
 
 
 class Ablation:
-    """What all variants of a configuration share: weights, classes, texts.
+    """Weights, classes and texts shared by all variants of a configuration.
 
     Args:
-        config: a whole configuration.
+        config: a complete configuration.
 
     Raises:
         ItaclipError: bad weights, class file, texts or settings.
@@ -51,11 +51,11 @@ class Ablation:
 
     @property
     def blocks(self) -> int:
-        """Blocks of the image tower."""
+        """Number of blocks of the image tower."""
         return self._pipeline.encoder.depth
 
     def bank(self, coefficient: float) -> TextBank:
-        """The text bank with auxiliary texts of a weight."""
+        """The text bank in which auxiliary texts have the weight `coefficient`."""
         if coefficient not in self._banks:
             self._banks[coefficient] = build_text_bank(
                 self._encoder, self.classes, self.auxiliary, coefficient, self.base.background
@@ -63,11 +63,11 @@ class Ablation:
         return self._banks[coefficient]
 
     def results(self, data: dict[str, Any], variants: Sequence[Settings]) -> list[Segmentation]:
-        """One image segmented by several variants, at its original size.
+        """Segment one image with several variants, at its original size.
 
         Args:
-            data: an entry of MMSegmentation's data set, in test mode.
-            variants: settings of the configuration's dtype.
+            data: an item of an MMSegmentation data set in test mode.
+            variants: settings with the configuration's dtype.
         """
         batch = self._preprocessor({"inputs": [data["inputs"]], "data_samples": [data["data_samples"]]})
         samples = batch["data_samples"]
@@ -75,10 +75,10 @@ class Ablation:
         regions = region_maps(self._pipeline, variants, batch["inputs"], samples)
         pairs = [(settings, self.bank(settings.def_coefficient)) for settings in variants]
         found = {v: result for _, v, result in self._pipeline.variants(batch["inputs"], [size], pairs, regions)}
-        return [found[place] for place in range(len(variants))]
+        return [found[i] for i in range(len(variants))]
 
-    def forget(self) -> None:
-        """Drop all texts, so that the next run starts as from nothing."""
+    def clear_texts(self) -> None:
+        """Discard all encoded texts, so that the next run encodes them again."""
         self._banks.clear()
         self._encoder.cache = TextCache()
 
@@ -95,15 +95,16 @@ class Ablation:
         """Evaluate variants together.
 
         Args:
-            dataset: MMSegmentation's, in test mode.
-            variants: settings of the configuration's dtype; equal ones are computed once.
-            batch_size: images per step.
+            dataset: MMSegmentation data set in test mode.
+            variants: settings with the configuration's dtype; equal ones are computed once.
+            batch_size: images per batch.
             num_workers: loading processes.
-            limit: only the first images.
-            advance: told how many images were done.
+            limit: evaluate only the first images.
+            advance: called with the number of images done since the last call.
 
         Returns:
-            Per variant; all tell the same seconds, those of the whole run with its texts.
+            An outcome per variant; `seconds` is the same for all, the time of the whole run
+            including texts.
         """
         began = time.perf_counter()
         distinct = list(dict.fromkeys(variants))
@@ -123,5 +124,5 @@ class Ablation:
                 shared.images += len(samples)
             advance(len(batch["inputs"]) + len(skipped))
         shared.seconds = time.perf_counter() - began
-        place = {settings: i for i, settings in enumerate(distinct)}
-        return [replace(shared, counts=counts[place[settings]]) for settings in variants]
+        index = {settings: i for i, settings in enumerate(distinct)}
+        return [replace(shared, counts=counts[index[settings]]) for settings in variants]

@@ -28,20 +28,20 @@ from itaclip.files import write_json, write_text
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
+    """The options of `ablate.py`."""
     options = argparse.ArgumentParser(prog="ablate.py", description="Vary one setting at a time on a configuration.")
     options.add_argument("--config", type=Path, required=True, help="configuration, such as configs/cfg_voc.py")
     options.add_argument("--only", nargs="+", metavar="ABLATION", help=f"default: all of {', '.join(GROUPS)}")
-    options.add_argument("--out", type=Path, help="folder of the results (default: work_dirs/ablate_<config>)")
+    options.add_argument("--out", type=Path, help="folder for the results (default: work_dirs/ablate_<config>)")
     options.add_argument(
         "--preset", choices=PRESETS, help="start from a preset instead of the configuration's settings"
     )
     options.add_argument("--method", help="start from another method")
     options.add_argument("--data-root", help="folder of the data set; replaces the configuration's")
-    options.add_argument("--weights", help="CLIP's name or a weight file; replaces the configuration's")
+    options.add_argument("--weights", help="CLIP model or weight file; replaces the configuration's")
     options.add_argument("--limit", type=int, help="only the first N images")
     options.add_argument("--measure-savings", action="store_true",
-                         help="also run every variant by itself; tell times and differences")  # fmt: skip
+                         help="also run every variant separately; report times and differences")  # fmt: skip
     options.add_argument("--cfg-options", nargs="+", action=ConfigOptions, default={}, metavar="KEY=VALUE",
                          help="change entries of the configuration, such as model.slide_stride=112")  # fmt: skip
     return options
@@ -88,7 +88,7 @@ def main(given: Sequence[str] | None = None) -> int:
     notes = [f"{args.config}, {outcomes[0].images} images, {config.model.get('model_name', 'ViT-B/16')}.",
              f"All variants in one run: {outcomes[0].seconds:.1f} s."]  # fmt: skip
     if savings:
-        notes.append(f"Every distinct variant by itself: {savings['separate_seconds']:.1f} s, largest difference in "
+        notes.append(f"Every distinct variant separately: {savings['separate_seconds']:.1f} s, largest difference in "
                      f"mIoU {savings['largest_difference']:.4f}.")  # fmt: skip
     write_json(out / "ablation.json", {
         "rows": rows, "images": outcomes[0].images, "distinct_variants": distinct,
@@ -106,16 +106,17 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 def _savings(ablation: Ablation, dataset: Any, variants: Sequence[Variant], how: dict[str, Any]) -> dict[str, float]:
-    """Run all again together, then each distinct variant by itself, texts included, and compare scores and times.
+    """Run all variants together once more, then each distinct one separately, and compare scores and times.
 
-    Together again, because the first run of a process also warms it up.
+    The joint run is repeated because the first run of a process includes its warm-up. Times
+    include encoding the texts.
     """
     settings = list(dict.fromkeys(variant.settings for variant in variants))
-    ablation.forget()
+    ablation.clear_texts()
     together = ablation.run(dataset, settings, **how)
     separate, difference = 0.0, 0.0
     for one, shared in zip(settings, together, strict=True):
-        ablation.forget()
+        ablation.clear_texts()
         alone = ablation.run(dataset, [one], **how)[0]
         separate += alone.seconds
         difference = max(difference, abs(alone.counts.metrics().mean_iou - shared.counts.metrics().mean_iou))

@@ -1,4 +1,4 @@
-"""What an ablation reports: a table, Markdown, JSON and a plot."""
+"""The report of an ablation: a table, Markdown, JSON and a plot."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def ablation_rows(variants: Sequence[Variant], outcomes: Sequence[Outcome], base
     Args:
         variants: the variants.
         outcomes: their results.
-        base: the configuration's settings; equivalent variants are marked.
+        base: the configuration's settings; variants that equal them are marked.
         dataset: name of the data set, for the published scores.
-        blocks: of the image tower.
+        blocks: number of blocks of the image tower.
     """
     rows = []
     for variant, outcome in zip(variants, outcomes, strict=True):
@@ -42,7 +42,7 @@ def ablation_rows(variants: Sequence[Variant], outcomes: Sequence[Outcome], base
 
 
 def _same(settings: Settings, base: Settings, blocks: int) -> bool:
-    """Whether two settings compute the same, even where one spells out what the other leaves to the method."""
+    """Whether two settings are equivalent, even if one spells out defaults of the method."""
     left_to_method = dict(attention=None, attn_self=True, residual=None, feed_forward=None, middle_layers=None)
     plain = settings.changed(**left_to_method) == base.changed(**left_to_method)
     return plain and settings.resolved_method(blocks) == base.resolved_method(blocks)
@@ -64,7 +64,7 @@ def rich_table(rows: Rows) -> Table:
 
 
 def markdown(rows: Rows, title: str, notes: Sequence[str]) -> str:
-    """The same as Markdown, with a line of notes each."""
+    """The table as Markdown, with one line per note."""
     lines = [f"# {title}", "", *(f"{note}  " for note in notes), "",
              "| ablation | variant | mIoU | mAcc | aAcc | published mIoU |", "|---|---|---|---|---|---|"]  # fmt: skip
     lines += [
@@ -76,7 +76,7 @@ def markdown(rows: Rows, title: str, notes: Sequence[str]) -> str:
 
 
 def plot(rows: Rows, path: Path) -> None:
-    """Bars of mIoU, one panel per ablation, the configured variant darker."""
+    """Plot bars of mIoU, one panel per ablation, with the configured variant darker."""
     groups = list(dict.fromkeys(row["ablation"] for row in rows))
     sizes = [sum(row["ablation"] == group for row in rows) for group in groups]
     figure = Figure(figsize=(7, 0.3 * sum(sizes) + 0.5 * len(groups) + 0.5), layout="constrained")

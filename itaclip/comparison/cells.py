@@ -1,4 +1,4 @@
-"""The cells of a comparison: one evaluation each, run once and kept."""
+"""The cells of a comparison: one evaluation each, run once and stored."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Cell:
         config: configuration of the data set.
         method: a key of `itaclip.core.methods.METHODS`.
         preset: "published", "common", or "config" for the configuration's own settings.
-        pamr: "on", "off", or "preset" for what preset and configuration say.
+        pamr: "on", "off", or "preset" to follow the preset and the configuration.
     """
 
     config: str
@@ -37,22 +37,22 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """A file name that tells the cells of a comparison apart."""
-        place = hashlib.sha256(str(Path(self.config).resolve()).encode()).hexdigest()[:6]
-        return f"{Path(self.config).stem}-{place}-{self.method}-{self.preset}-pamr_{self.pamr}"
+        """A file name that is unique within a comparison."""
+        folder = hashlib.sha256(str(Path(self.config).resolve()).encode()).hexdigest()[:6]
+        return f"{Path(self.config).stem}-{folder}-{self.method}-{self.preset}-pamr_{self.pamr}"
 
 
 @dataclass(frozen=True)
 class Options:
-    """What all cells share.
+    """Options shared by all cells.
 
     Attributes:
-        weights: CLIP's name or file; None follows the configurations.
-        data_roots: folders by configuration stem, such as ``cfg_voc``.
-        limit: only the first images.
-        processes: more than one runs every cell through `launcher`.
+        weights: CLIP model or weight file; None follows the configurations.
+        data_roots: data set folders by configuration stem, such as ``cfg_voc``.
+        limit: evaluate only the first images.
+        processes: number of processes; more than one requires `launcher`.
         launcher: path of tools/dist_test.sh.
-        overrides: ``key=value`` entries of every configuration.
+        overrides: ``key=value`` changes for every configuration.
     """
 
     weights: str | None = None
@@ -64,13 +64,13 @@ class Options:
 
 
 def make_cells(configs: Sequence[str], methods: Sequence[str], presets: Sequence[str], pamr: str) -> list[Cell]:
-    """All combinations, data set by data set; `pamr` = "both" doubles them."""
+    """All combinations, grouped by data set; `pamr` = "both" gives each with and without PAMR."""
     switches = ("off", "on") if pamr == "both" else (pamr,)
     return [Cell(*values) for values in itertools.product(configs, methods, presets, switches)]
 
 
 def arguments(cell: Cell, options: Options, folder: Path) -> list[str]:
-    """The options of `eval.py` for a cell whose files go to `folder`."""
+    """The command line of `eval.py` for a cell that writes to `folder`."""
     found = ["--config", cell.config, "--method", cell.method, "--work-dir", str(folder)]
     if cell.preset != "config":
         found += ["--preset", cell.preset]
@@ -90,15 +90,15 @@ def arguments(cell: Cell, options: Options, folder: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a cell: metrics, or the reason why there are none.
+    """Result of a cell: metrics, or the reason why there are none.
 
     Attributes:
-        cell: which.
-        dataset: the type that the configuration gives its data set; "" if it could not be read.
-        pamr: whether PAMR was on; None if the settings could not be found out.
+        cell: the cell.
+        dataset: the data set's type in the configuration; "" if it could not be read.
+        pamr: whether PAMR was on; None if the settings could not be determined.
         metrics: content of its metrics.json.
-        error: message of the failure.
-        kept: from an earlier run.
+        error: error message of a failed cell.
+        kept: whether the result comes from an earlier run.
     """
 
     cell: Cell
@@ -110,9 +110,9 @@ class Result:
 
 
 def run_cell(cell: Cell, options: Options, out: Path) -> Result:
-    """Evaluate a cell, unless its result under the same settings is at hand.
+    """Evaluate a cell, unless a stored result has the same settings.
 
-    A failure is a result too. Results with unreadable images are not taken for final.
+    A failure gives a result too. Stored results with unreadable images are evaluated again.
     """
     folder = out / "cells" / cell.name
     kept_at = folder.with_suffix(".json")
@@ -127,7 +127,7 @@ def run_cell(cell: Cell, options: Options, out: Path) -> Result:
         kept = _read(kept_at)
         if kept and kept["fingerprint"] == found_under and not kept["metrics"]["skipped"]:
             return Result(cell, dataset, pamr, kept["metrics"], kept=True)
-        (folder / "metrics.json").unlink(missing_ok=True)  # its presence tells that the run ended well
+        (folder / "metrics.json").unlink(missing_ok=True)  # it must exist only after success
         if options.processes > 1:
             _launch(found, options)
         else:
@@ -135,7 +135,7 @@ def run_cell(cell: Cell, options: Options, out: Path) -> Result:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         write_json(kept_at, {"fingerprint": found_under, "cell": asdict(cell), "metrics": metrics})
         return Result(cell, dataset, pamr, metrics)
-    except Exception as error:  # one cell must not end the others, whatever it dies of
+    except Exception as error:  # no failure of a cell may stop the others
         reason = str(error) if isinstance(error, ItaclipError) else f"{type(error).__name__}: {error}"
         return Result(cell, dataset, pamr, error=reason)
 
@@ -149,14 +149,16 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _launch(found: list[str], options: Options) -> None:
-    """Run `eval.py` in several processes; its output goes to the terminal as it comes."""
+    """Run `eval.py` in several processes; its output goes straight to the terminal."""
     if options.launcher is None or not options.launcher.is_file():
-        raise ItaclipError(f"{options.processes} processes need tools/dist_test.sh; {options.launcher} is no file.")
+        raise ItaclipError(f"{options.processes} processes need tools/dist_test.sh; {options.launcher} does not exist.")
     config, rest = found[1], found[2:]
     environment = {**os.environ, "PYTHON": sys.executable}
     done = subprocess.run(["bash", str(options.launcher), config, str(options.processes), *rest], env=environment,
                           check=False, stderr=subprocess.PIPE, text=True)  # fmt: skip
     if not (Path(found[found.index("--work-dir") + 1]) / "metrics.json").is_file():
         lines = done.stderr.strip().splitlines() or ["no message"]
-        told = [line for line in lines if line.startswith("error: ")]
-        raise ItaclipError(f"{options.processes} processes ended with {done.returncode}: {(told or lines)[-1]}")
+        errors = [line for line in lines if line.startswith("error: ")]
+        raise ItaclipError(
+            f"{options.processes} processes exited with status {done.returncode}: {(errors or lines)[-1]}"
+        )

@@ -20,41 +20,41 @@ from itaclip.evaluation.protocol import PRESETS
 from itaclip.evaluation.setup import load_config
 
 PAPERS = ("clip", "maskclip", "sclip", "clearclip", "gem", "naclip", "itaclip")
-"""The methods as published, without their variants."""
+"""The published methods, without their variants."""
 
 SOME_FAILED = 1
-"""Exit status when a cell failed or had unreadable images; the others are done."""
+"""Exit status when a cell failed or had unreadable images; the other cells ran."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options; those from `--configs` on may stand in a plan file under the same names."""
+    """The options of `eval_all.py`; a plan file may set those from `--configs` on, under the same names."""
     options = argparse.ArgumentParser(prog="eval_all.py", description="Evaluate methods on data sets, cell by cell.")
     options.add_argument(
-        "--plan", type=Path, help="Python, JSON or YAML file with the options from --configs on; flags win"
+        "--plan", type=Path, help="Python, JSON or YAML file with the options from --configs on; flags override it"
     )
-    options.add_argument("--out", type=Path, default=Path("work_dirs/eval_all"), help="folder of the results")
+    options.add_argument("--out", type=Path, default=Path("work_dirs/eval_all"), help="folder for the results")
     options.add_argument("--report", type=Path, help="path of the result files without suffix; default: OUT/results")
     options.add_argument("--configs", nargs="+", help="configurations of the data sets")
     options.add_argument("--methods", nargs="+", help=f"default: {' '.join(PAPERS)}")
     options.add_argument("--presets", nargs="+", choices=(*PRESETS, "config"), help="default: common")
-    options.add_argument("--pamr", choices=("on", "off", "both", "preset"), help="default: what the preset says")
-    options.add_argument("--weights", help="CLIP's name or a weight file, for all")
+    options.add_argument("--pamr", choices=("on", "off", "both", "preset"), help="default: follow the preset")
+    options.add_argument("--weights", help="CLIP model or weight file for all cells")
     options.add_argument("--data-roots", nargs="+", metavar="CONFIG=FOLDER", help="such as cfg_voc=data/VOC2012")
     options.add_argument("--limit", type=int, help="only the first N images of each")
-    options.add_argument("--processes", type=int, help="through tools/dist_test.sh, one per GPU; default: 1")
-    options.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE", help="for every configuration")
+    options.add_argument("--processes", type=int, help="run tools/dist_test.sh, one process per GPU; default: 1")
+    options.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE", help="changes for every configuration")
     return options
 
 
 def main(launcher: Path, given: Sequence[str] | None = None) -> int:
-    """Run what is not done yet and report all of it; returns the exit status.
+    """Run the cells without a stored result and report on all; returns the exit status.
 
     Args:
         launcher: path of tools/dist_test.sh.
-        given: the command line; None takes the program's.
+        given: the command line; None uses that of the program.
 
     Raises:
-        ItaclipError: bad options, before anything runs.
+        ItaclipError: bad options; raised before anything runs.
     """
     args = parser().parse_args(given)
     plan = read_plan(args)
@@ -72,10 +72,8 @@ def main(launcher: Path, given: Sequence[str] | None = None) -> int:
         if results[-1].error:
             console.print(f"failed: {results[-1].error}", markup=False)
         if results[-1].kept:
-            console.print("done before under the same settings")
-        notes = write_report(
-            results, args.report or args.out / "results"
-        )  # after every cell, so that nothing waits for the last one
+            console.print("kept from an earlier run with the same settings")
+        notes = write_report(results, args.report or args.out / "results")  # after every cell, in case of a crash
     console.print(_summary(rows(results)))
     console.print("written: " + "\n         ".join(notes), markup=False)
     done = all(result.metrics and not result.metrics["skipped"] for result in results)
@@ -83,10 +81,10 @@ def main(launcher: Path, given: Sequence[str] | None = None) -> int:
 
 
 def read_plan(args: argparse.Namespace) -> dict[str, Any]:
-    """Plan file and flags together, checked.
+    """Merge plan file and flags, and validate them.
 
     Raises:
-        ItaclipError: an unreadable plan, an unknown entry, or a value that cannot be.
+        ItaclipError: an unreadable plan, an unknown entry, or an invalid value.
     """
     plan: dict[str, Any] = {
         "configs": [], "methods": list(PAPERS), "presets": ["common"], "pamr": "preset", "weights": None,
@@ -100,10 +98,10 @@ def read_plan(args: argparse.Namespace) -> dict[str, Any]:
             plan[key] = value
     plan |= {key: value for key, value in vars(args).items() if key in plan and value is not None}
     for path in plan["configs"]:
-        with suppress(ItaclipError):  # a cell's failure, later; here they only bring methods of their own
+        with suppress(ItaclipError):  # only to register custom methods; the cell reports any error
             load_config(path)
     checks = [
-        (bool(plan["configs"]), "configs", "one configuration or more, such as configs/cfg_voc.py"),
+        (bool(plan["configs"]), "configs", "at least one configuration, such as configs/cfg_voc.py"),
         (bool(plan["methods"]) and set(plan["methods"]) <= set(METHODS), "methods", f"some of {', '.join(METHODS)}"),
         (bool(plan["presets"]) and set(plan["presets"]) <= {*PRESETS, "config"}, "presets",
          f"some of {', '.join(PRESETS)}, config"),

@@ -1,7 +1,7 @@
-"""Published mIoU in percent, every number with its source. Nothing here was measured by this project.
+"""Published mIoU in percent, each number with its source. This project measured none of them.
 
-Tables disagree about the same method, because protocols and class words differ: quote a
-number with its source.
+Tables disagree about the same method because protocols and class words differ, so always quote
+a number with its source.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ WITHOUT_BACKGROUND = ("voc20", "context59", "coco_stuff", "cityscapes", "ade20k"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a published table.
+    """One row of a published table.
 
     Attributes:
-        label: the method, as the table calls it.
+        label: name of the method in the table.
         scores: mIoU in percent by data set.
-        source: who printed it.
+        source: where the row was published.
         backbone: CLIP's image tower and its training data.
-        extra: further models that it uses.
-        method: the key of `itaclip.core.methods.METHODS` that computes it, if one does.
+        extra: further models that the method uses.
+        method: the corresponding key of `itaclip.core.methods.METHODS`, if any.
         pamr: whether the scores include PAMR.
     """
 
@@ -39,9 +39,9 @@ class Row:
 
 
 def published_score(method: str, dataset: str, pamr: bool) -> tuple[float, str] | None:
-    """The first published score of a method with the backbone ViT-B/16, and its source.
+    """A published score of a method with OpenAI's ViT-B/16, and its source; None if there is none.
 
-    A method's own README comes before other papers' tables. None where nothing was printed.
+    A method's own README takes precedence over other papers' tables.
     """
     for row in TABLES:
         if row.method == method and row.pamr == pamr and dataset in row.scores and row.backbone == "OpenAI ViT-B/16":
@@ -50,13 +50,13 @@ def published_score(method: str, dataset: str, pamr: bool) -> tuple[float, str] 
 
 
 def _scores(datasets: tuple[str, ...], line: str) -> dict[str, float]:
-    """Numbers separated by blanks, "-" where none was printed."""
+    """Parse numbers separated by spaces; "-" marks a missing one."""
     values = line.split()
     return {name: float(value) for name, value in zip(datasets, values, strict=True) if value != "-"}
 
 
 def _table(text: str, source: str) -> list[Row]:
-    """Lines of ``label | extra models | numbers [| backbone [| source]]`` in the order of `ALL`."""
+    """Parse lines ``label | extra models | numbers [| backbone [| source]]``, numbers in the order of `ALL`."""
     rows = []
     for line in text.strip().splitlines():
         label, extra, numbers, *more = (part.strip() for part in line.split("|"))
@@ -85,7 +85,7 @@ _READMES = [
     Row("ClearCLIP", _scores(ALL, "- - - 80.9 30.0 35.9 16.7 23.9"), "ClearCLIP's README", method="clearclip"),
 ]  # fmt: skip
 
-# --- ClearCLIP's README: the base method in its code, then with its change ----
+# --- ClearCLIP's README: a base method in its implementation, then with ClearCLIP's changes ---
 
 _CLEARCLIP_PAIRS = {
     "ViT-B": """
@@ -122,7 +122,7 @@ def _clearclip_rows() -> list[Row]:
     return rows
 
 
-# --- the field, 2025 and 2026 ------------------------------------------------
+# --- training-free methods of 2025 and 2026 ----------------------------------
 
 _STITCHER = "OV-Stitcher (arXiv 2604.08110), table 1"
 _NOTE = "third-party note"
@@ -166,14 +166,14 @@ _ABLATIONS: dict[tuple[str, str], dict[str, float]] = {
     ("PAMR", "context60"): {"off": 36.0, "on": 37.5},
     ("PAMR", "cityscapes"): {"off": 39.2, "on": 40.2},
 }  # fmt: skip
-"""ITACLIP's paper, ablations with ViT-B/16. The paper's table of middle layers (65.0 without,
-65.6 with 7, 8 and 10 on VOC21) was made without PAMR, which `tools/ablate.py` leaves as configured."""
+"""Ablations in ITACLIP's paper with ViT-B/16. The paper's table of middle layers (65.0 without them,
+65.6 with layers 7, 8 and 10 on VOC21) is missing: it excludes PAMR, which `tools/ablate.py` keeps as configured."""
 
 
 def published_ablation(group: str, variant: str, dataset: str) -> float | None:
-    """What ITACLIP's paper printed for a variant of `itaclip.comparison.variants`; None if nothing."""
+    """The score in ITACLIP's paper for a variant of `itaclip.comparison.variants`; None if there is none."""
     return _ABLATIONS.get((group, dataset), {}).get(variant)
 
 
 TABLES: tuple[Row, ...] = (*_READMES, *_clearclip_rows(), *_FIELD)
-"""Every published line; a method's own README first."""
+"""All published rows, with the methods' own READMEs first."""

@@ -1,4 +1,4 @@
-"""Compare the pipeline, stage by stage, with recorded outputs of published implementations."""
+"""Compare the stages of the pipeline with recorded outputs of published implementations."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Stage:
     """One compared quantity.
 
     Attributes:
-        name: as in the recorded file.
+        name: name in the recorded file.
         value: largest absolute difference, or share of equal labels.
-        limit: what it may be at most (differences) or must be at least (labels).
+        limit: maximum for differences, minimum for labels.
     """
 
     name: str
@@ -56,16 +56,16 @@ class Stage:
 
 
 def compare(recorded: str | Path, weights: str | Path | None = None) -> list[Stage]:
-    """Run the stages that a recorded file holds, on the weights it was recorded with.
+    """Run the stages of a recorded file with the weights it was recorded with.
 
     Args:
-        recorded: an .npz of the ITACLIP format (``meta_json``), of the training-free
-            families' (``<method>/<input>/tokens``) or of a trained method's (``params_json``).
-        weights: any file that `itaclip.clip.load_clip` reads; a trained method's recording
-            needs none, because it tells how to draw its parameters.
+        recorded: an .npz file in one of three formats: ITACLIP (``meta_json``), training-free
+            methods (``<method>/<input>/tokens``), or a trained method (``params_json``).
+        weights: any file that `itaclip.clip.load_clip` reads; not needed for a trained method,
+            whose recording specifies how to generate its parameters.
 
     Raises:
-        ItaclipError: a file that is none of them, no weights, or those of another geometry.
+        ItaclipError: a file in none of these formats, no weights, or weights of another geometry.
     """
     try:
         arrays = dict(np.load(recorded, allow_pickle=False))
@@ -80,14 +80,15 @@ def compare(recorded: str | Path, weights: str | Path | None = None) -> list[Sta
     elif "input/crop" in arrays and "text" in arrays:
         run = _training_free
     else:
-        raise ItaclipError(f"{recorded}: holds no recorded outputs of a known format (keys: {list(arrays)[:4]}).")
+        raise ItaclipError(f"{recorded}: contains no recorded outputs in a known format (keys: {list(arrays)[:4]}).")
     if weights is None:
-        raise ItaclipError(f"{recorded}: name the weights it was recorded with (--weights).")
+        raise ItaclipError(f"{recorded}: pass the weights it was recorded with (--weights).")
     clip = load_openai_clip(str(weights))
     width = arrays["query_features" if run is _itaclip else "text"].shape[1]
     if clip.text_projection.shape[1] != width:
         raise ItaclipError(
-            f"{weights}: joint space of {clip.text_projection.shape[1]}, but {recorded} was recorded with {width}."
+            f"{weights}: embeddings have {clip.text_projection.shape[1]} dimensions, but {recorded} was recorded with "
+            f"{width}."
         )
     with torch.no_grad():
         return list(run(arrays, clip))
@@ -111,7 +112,7 @@ def _itaclip(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
     image = normalise(arrays["resized_bgr"][..., ::-1])
     size = (int(meta["ori_shape"][0]), int(meta["ori_shape"][1]))
     crop = image[None, :, :224, :224]
-    recorded = {"crop_tokens": arrays["crop_tokens"][1:]}  # without the class token, which nothing reads
+    recorded = {"crop_tokens": arrays["crop_tokens"][1:]}  # without the unused class token
     yield _difference("crop_tokens", pipeline.encoder(crop)[0].flatten(0, 1), recorded)
     features = view_features(pipeline.encoder(make_views(crop, settings)), 1)
     mixed = mix_views(features, bank.features, settings)[0].permute(2, 0, 1)
@@ -131,7 +132,7 @@ def _itaclip(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
 
 
 def recorded_methods() -> dict[str, Method]:
-    """The variants of the recorded training-free file, by its key prefixes."""
+    """The methods of the recorded training-free file, by key prefix."""
 
     def full(name: str) -> Method:
         return get_method(name, residual=True, feed_forward=True)
@@ -165,7 +166,7 @@ def _training_free(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
 
 
 def _stronger(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
-    """SC-CLIP, ResCLIP, ProxyCLIP and CorrCLIP; second features and region masks are recorded with them."""
+    """SC-CLIP, ResCLIP, ProxyCLIP and CorrCLIP, with recorded second-encoder features and region masks."""
     text, options = torch.from_numpy(arrays["text"]), json.loads(str(arrays["meta"]))["options"]
     for key in (key for key in arrays if key.endswith("/tokens")):
         name, shape, _ = key.split("/")
@@ -217,5 +218,7 @@ def _stronger_method(name: str, options: dict[str, Any]) -> Method:
 def _difference(name: str, ours: Tensor, arrays: dict[str, Any], limit: float = STAGE_TOLERANCE) -> Stage:
     theirs = torch.from_numpy(arrays[name]).float()
     if ours.shape != theirs.shape:
-        raise ItaclipError(f"{name}: shape {tuple(ours.shape)}, recorded {tuple(theirs.shape)}. Other weights?")
+        raise ItaclipError(
+            f"{name}: shape {tuple(ours.shape)}, but {tuple(theirs.shape)} was recorded. Are these the same weights?"
+        )
     return Stage(name, float((ours - theirs).abs().max()), limit)

@@ -1,4 +1,4 @@
-"""Results of a comparison: rows, and the files made of them."""
+"""The report of a comparison: its rows and the files written from them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _COLUMNS = ("dataset", "method", "preset", "pamr", "mIoU", "mAcc", "aAcc", "publ
 
 
 def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """One flat row per cell, with the published score beside the measured one.
+    """One flat row per cell, with the measured and the published score.
 
-    `pamr` tells whether it ran (None: the cell failed before that was known); `published` is
-    for the same method, data set and refinement, whatever its other settings were.
+    `pamr` is whether PAMR ran (None if the cell failed before that was known). `published` is for
+    the same method, data set and use of PAMR; its other settings may differ.
     """
     found = []
     for result in results:
@@ -44,11 +44,11 @@ def write_report(results: Sequence[Result], stem: Path) -> list[str]:
     """Write the results as JSON, CSV, Markdown and, with openpyxl, a spreadsheet.
 
     Args:
-        results: of all cells.
-        stem: path of the files without their suffixes.
+        results: results of all cells.
+        stem: path of the files without suffix.
 
     Returns:
-        The files written, and one line that says so when openpyxl is missing.
+        The paths of the files, and a note if openpyxl is missing.
     """
     table = rows(results)
     json_file, csv_file, markdown_file, xlsx_file = (
@@ -64,15 +64,15 @@ def write_report(results: Sequence[Result], stem: Path) -> list[str]:
         writer.writerows(table)
     written = [str(json_file), str(csv_file), str(markdown_file)]
     if find_spec("openpyxl") is None:
-        return [*written, f"{xlsx_file.name} was left out: openpyxl is not installed (pip install openpyxl)."]
+        return [*written, f"{xlsx_file.name} was not written: openpyxl is not installed (pip install openpyxl)."]
     _write_xlsx(table, xlsx_file)
     return [*written, str(xlsx_file)]
 
 
 def markdown(table: Sequence[dict[str, Any]]) -> str:
-    """A table per preset and refinement: methods down, data sets across, published scores in brackets."""
-    lines = ["# mIoU in percent", "", "Measured, and in brackets published for the same method, data set and PAMR.",
-             "Published runs differ in settings and class words unless the preset is `published`."]  # fmt: skip
+    """A table per preset and refinement: methods as rows, data sets as columns, published scores in parentheses."""
+    lines = ["# mIoU in percent", "", "Measured scores; in parentheses, published scores of the same method, data set",
+             "and use of PAMR. Unless the preset is `published`, their settings and class words differ."]  # fmt: skip
     sources: dict[str, int] = {}
     datasets = list(dict.fromkeys(row["dataset"] for row in table))
     blocks = dict.fromkeys((row["preset"], row["pamr"]) for row in table)
@@ -85,7 +85,7 @@ def markdown(table: Sequence[dict[str, Any]]) -> str:
                   "|---" * (len(datasets) + 1) + "|"]  # fmt: skip
         lines += [f"| {m} | " + " | ".join(_entry(part.get((m, d)), sources) for d in datasets) + " |" for m in methods]
     if sources:
-        lines += ["", "Published by:", ""]
+        lines += ["", "Sources of the published scores:", ""]
         lines += [f"{number}. {source}" for source, number in sources.items()]
     failed = [row for row in table if row["error"]]
     if failed:

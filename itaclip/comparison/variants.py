@@ -1,4 +1,4 @@
-"""The ablations of the paper, as settings that differ from a configuration's in one respect."""
+"""The ablations of the paper: variants of a configuration that change one aspect each."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _OF_THE_LAST_BLOCK = ("attention", "residual", "feed-forward network", "middle l
 
 @dataclass(frozen=True)
 class Variant:
-    """One line of an ablation.
+    """One row of an ablation.
 
     Attributes:
-        group: what is varied, a key of `GROUPS`.
+        group: the aspect that varies, a key of `GROUPS`.
         name: its value.
-        settings: the configuration's but for that.
+        settings: the configuration's settings with this value.
     """
 
     group: str
@@ -34,10 +34,10 @@ def make_variants(base: Settings, blocks: int, texts: bool, groups: list[str] | 
 
     Args:
         base: settings of the configuration.
-        blocks: of the image tower.
-        texts: auxiliary texts are at hand; without them their weight cannot be varied.
-        groups: keys of `GROUPS` in any case; None takes all that apply, but for the methods with
-            ITACLIP's parts, which need a second encoder's weights.
+        blocks: number of blocks of the image tower.
+        texts: whether there are auxiliary texts; without them, their weight cannot vary.
+        groups: keys of `GROUPS`, case-insensitive; None selects all that apply except the methods
+            with ITACLIP's parts, which need the weights of a second encoder.
 
     Raises:
         ItaclipError: an unknown group, or one that does not apply.
@@ -46,7 +46,7 @@ def make_variants(base: Settings, blocks: int, texts: bool, groups: list[str] | 
     for group in groups or ():
         if group.lower() not in known:
             raise ItaclipError(
-                f"ablation {group!r} is unknown; there are: {', '.join(GROUPS)}.{did_you_mean(group, GROUPS)}"
+                f"unknown ablation {group!r}; expected one of {', '.join(GROUPS)}.{did_you_mean(group, GROUPS)}"
             )
     asked = [known[group.lower()] for group in groups or ()]
     last_block = isinstance(base.resolved_method(blocks), LastBlock)
@@ -94,7 +94,7 @@ def _middle_layers(base: Settings, blocks: int) -> _Named:
 
 
 def _image_engineering(base: Settings, blocks: int) -> _Named:
-    """All from the same five views: weights 1 and 0 leave one kind alone."""
+    """Use the same five views throughout: weights 1 and 0 each select one kind."""
     weight = base.img_eng_coefficient
     yield "none", base.changed(img_engineering=False)
     yield "flips alone", base.changed(img_engineering=True, img_eng_coefficient=0.0)
@@ -129,7 +129,7 @@ def _area(base: Settings, blocks: int) -> _Named:
 
 
 def _methods_and_parts(base: Settings, blocks: int) -> _Named:
-    """ITACLIP's parts put on every method, one at a time and all together."""
+    """Add ITACLIP's parts to every method, one at a time and all together."""
     weight, steps = base.def_coefficient, base.pamr_steps or _PAMR_STEPS
     plain = dict(img_engineering=False, def_coefficient=0.0, pamr_steps=0, closing=False, area_thd=None,
                  map_correction=False)  # fmt: skip
@@ -169,4 +169,4 @@ GROUPS: dict[str, Callable[[Settings, int], _Named]] = {
     "area threshold": _area,
     METHODS_AND_PARTS: _methods_and_parts,
 }
-"""What can be ablated, in the paper's order; each gives names and settings."""
+"""Ablations in the paper's order; each function yields names and settings."""

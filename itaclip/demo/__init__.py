@@ -1,1 +1,1 @@
-"""The bundled demo: a drawn town, its CLIP, and a held-out data set."""
+"""The bundled demo: a drawn town, a CLIP trained on it, and a held-out data set."""

@@ -1,4 +1,4 @@
-"""A canvas that remembers which thing every pixel belongs to."""
+"""A canvas that records which object every pixel belongs to."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Generator: TypeAlias = np.random.Generator
 Color: TypeAlias = Sequence[float] | Plane
 Paint: TypeAlias = Callable[[Plane, Plane], Plane]
 
-FINE = 2  # drawn pixels per pixel of the picture, in each direction
+FINE = 2  # drawn pixels per pixel of the image, in each direction
 
 
 def noise(shape: tuple[int, int], cell: float, rng: Generator, octaves: int = 1, stretch: float = 1.0) -> Plane:
-    """Smooth noise, H x W float32 in [0, 1], with features of `cell` pixels, wider by `stretch`."""
+    """Smooth noise, H x W float32 in [0, 1], with features `cell` pixels high and `cell * stretch` pixels wide."""
     height, width = shape
     total, weight_sum, weight = np.zeros(shape, np.float32), 0.0, 1.0
     for _ in range(octaves):
@@ -41,7 +41,7 @@ def smooth(points: Sequence[Sequence[float]] | Plane, rounds: int = 3) -> Plane:
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, turn: float = 0.0, corners: int = 40) -> Plane:
-    """The outline of an ellipse, N x 2, turned by an angle in radians."""
+    """The outline of an ellipse, N x 2, rotated by `turn` radians."""
     t = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     px, py = rx * np.cos(t), ry * np.sin(t)
     return np.stack(
@@ -51,13 +51,13 @@ def ellipse(x: float, y: float, rx: float, ry: float, turn: float = 0.0, corners
 
 @dataclass
 class Canvas:
-    """A picture being drawn: colours, and the number of the thing at every pixel.
+    """An image being drawn: colours, and the number of the thing at every pixel.
 
     Attributes:
-        shape: height and width of the finished picture; it is drawn at `FINE` times that.
+        shape: height and width of the finished image, which is drawn `FINE` times as large.
         rng: the only source of randomness.
-        light: RGB factor on all that does not glow: the time of day.
-        side: which side the light comes from, -1 (left) or 1.
+        light: RGB factor for everything that does not glow; depends on the time of day.
+        side: side that the light comes from, -1 (left) or 1 (right).
         things: (class id, colour word or None) of every thing so far; thing 0 is the background.
     """
 
@@ -73,12 +73,12 @@ class Canvas:
         self.owner = np.zeros((height * FINE, width * FINE), np.uint8)
 
     def begin(self, name: str, color: str | None = None) -> int:
-        """Start a thing; what is filled from now on may be given its number."""
+        """Start a thing; returns its number, for subsequent fills."""
         self.things.append((CLASS_ID[name], color))
         return len(self.things) - 1
 
     def _inside(self, points: Plane) -> tuple[tuple[slice, slice], NDArray[np.bool_], tuple[float, float]] | None:
-        """The part of the canvas that an outline touches, which of its pixels are inside, and its corner."""
+        """The part of the canvas that an outline touches, a mask of the pixels inside, and its top-left corner."""
         fine = np.asarray(points, np.float32) * FINE
         height, width = self.owner.shape
         left, top = np.maximum(np.floor(fine.min(0)).astype(int), 0)
@@ -91,15 +91,15 @@ class Canvas:
 
     def fill(self, points: Plane, color: Color | Paint, thing: int | None = None, shade: float = 0.16,
              glow: bool = False, opacity: float = 1.0) -> None:  # fmt: skip
-        """Fill an outline (N x 2, in pixels of the picture, x first).
+        """Fill an outline (N x 2, in pixels of the image, x first).
 
         Args:
             points: the outline.
-            color: RGB in 0..255, or ``(x, y) -> H x W x 3`` of pixel coordinates.
-            thing: whose pixels these become; None leaves them whose they are.
-            shade: how much darker the far side from the light and the lower end are.
-            glow: whether it shines by itself, so that the time of day does not matter.
-            opacity: 1 hides what is behind.
+            color: RGB in 0..255, or a function ``(x, y) -> H x W x 3`` of pixel coordinates.
+            thing: number of the thing that these pixels belong to; None keeps their owners.
+            shade: how much darker the side away from the light and the lower end are.
+            glow: whether the colour ignores the time of day.
+            opacity: opacity in [0, 1].
         """
         found = self._inside(points)
         if found is None:
@@ -120,7 +120,7 @@ class Canvas:
             self.owner[where][mask] = thing
 
     def shadow(self, x: float, y: float, rx: float, ry: float, strength: float = 0.45) -> None:
-        """Darken the ground softly below something that stands at (x, y)."""
+        """Draw a soft shadow on the ground below a thing at (x, y)."""
         x += -self.side * 0.35 * rx
         left, top = int((x - 1.6 * rx) * FINE), int((y - 1.8 * ry) * FINE)
         right, bottom = int((x + 1.6 * rx) * FINE), int((y + 1.8 * ry) * FINE)
@@ -134,7 +134,7 @@ class Canvas:
         region *= (1 - strength * np.clip(1.4 - distance, 0, 1))[..., None]
 
     def finish(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """The picture, H x W x 3 uint8 RGB, and the number of every pixel's thing, H x W uint8."""
+        """The image, H x W x 3 uint8 RGB, and the number of the thing at every pixel, H x W uint8."""
         height, width = self.shape
         image = cv2.resize(self.image, (width, height), interpolation=cv2.INTER_AREA)
         image = image * (1 + 0.05 * (noise(self.shape, 90, self.rng)[..., None] - 0.5))
@@ -144,7 +144,7 @@ class Canvas:
 
 @dataclass
 class Brush:
-    """Draws one thing in its own units: x to the right, y up from where it stands, height about 1."""
+    """Draws one thing in its own units: x to the right, y up from the ground, height about 1."""
 
     canvas: Canvas
     thing: int
@@ -159,7 +159,7 @@ class Brush:
 
     def shape(self, points: Sequence[Sequence[float]] | Plane, color: Color | Paint, rounds: int = 0,
               shade: float = 0.16, glow: bool = False, opacity: float = 1.0) -> None:  # fmt: skip
-        """Fill an outline, its corners cut `rounds` times."""
+        """Fill an outline after cutting its corners `rounds` times."""
         outline = smooth(points, rounds) if rounds else np.asarray(points, np.float32)
         self.canvas.fill(self._place(outline), color, self.thing, shade, glow, opacity)
 
@@ -174,7 +174,7 @@ class Brush:
         self.shape(ellipse(x, y, rx, ry, turn), color, shade=shade, glow=glow)
 
     def stroke(self, start: Sequence[float], end: Sequence[float], width: float, color: Color) -> None:
-        """A straight bar from one point to another."""
+        """Draw a straight bar from one point to another."""
         a, b = np.asarray(start, np.float32), np.asarray(end, np.float32)
         along = (b - a) / max(float(np.hypot(*(b - a))), 1e-6)
         side = np.array([-along[1], along[0]], np.float32) * width / 2

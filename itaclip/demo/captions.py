@@ -1,4 +1,4 @@
-"""Captions for the scenes of the drawn town: the only supervision its CLIP sees."""
+"""Captions for the scenes of the drawn town: the only supervision of its CLIP."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itaclip.demo.canvas import Generator
 from itaclip.demo.world import KINDS
 
 _SCENE_TEMPLATES = ("{}.", "a scene with {}.", "a picture that shows {}.", "here you see {}.", "{} side by side.")
-# Words that say nothing about the class, so that an unknown word beside a known one does not mislead.
+# Words without information about the class, so that an unknown word next to a known one does not mislead.
 _FILLERS = (
     "lovely", "distant", "nearby", "ordinary", "famous", "tidy", "modern", "drawn", "painted", "certain",
     "local", "real", "pretty", "simple", "typical", "empty", "heavy", "silent", "broad", "narrow", "foreign",
@@ -24,7 +24,7 @@ def _one(word: str) -> str:
 
 
 def phrase(class_id: int, color: str | None, rng: Generator, article: bool = True) -> str:
-    """A few words that name a thing: a random synonym, perhaps its colour, seldom its description."""
+    """A phrase for a thing: a random synonym, sometimes with its colour, or rarely its description."""
     kind = KINDS[class_id]
     if color is None and rng.random() < 0.12:
         return kind.saying
@@ -39,7 +39,7 @@ def phrase(class_id: int, color: str | None, rng: Generator, article: bool = Tru
 def caption(things: Iterable[tuple[int, str | None]], rng: Generator, night: bool = False) -> str:
     """A sentence that names every given (class id, colour word), in random order and wording.
 
-    Colours are told for two coloured things in three; the time of day now and then.
+    It mentions the colour of two in three coloured things, and night in 30 % of night scenes.
     """
     listed = list(things)
     parts = [
@@ -55,10 +55,10 @@ def caption(things: Iterable[tuple[int, str | None]], rng: Generator, night: boo
 
 
 def short(words: str, rng: Generator) -> str:
-    """Words in one of CLIP's 80 ImageNet templates."""
+    """Insert words into one of CLIP's 80 ImageNet templates."""
     return str(OPENAI_IMAGENET_TEMPLATES[rng.integers(len(OPENAI_IMAGENET_TEMPLATES))](words))
 
 
 def colored_kinds() -> list[tuple[int, str]]:
-    """Every (class id, colour word) that training shows."""
+    """Every (class id, colour word) that occurs in training."""
     return [(i, c) for i, kind in enumerate(KINDS) for c in kind.colors if c != kind.unseen_color]

@@ -16,32 +16,32 @@ from itaclip.files import atomic_folder
 
 SCENES = 48
 _MARKER = "ImageSets/Segmentation/val.txt"  # written last
-# No training or development scene is drawn from this seed (see tools/draw_demo_pool.py).
+# Training and development scenes use other seeds, see tools/draw_demo_pool.py.
 HELD_OUT_SEED = 20260407
 
 
 def class_lines() -> list[str]:
-    """The demo's class file, line by line."""
+    """The lines of the demo's class file."""
     return [", ".join(kind.names) for kind in KINDS]
 
 
 def ensure_demo_dataset(root: str | Path, scenes: int = SCENES) -> Path:
-    """Draw the demo data set below `root` unless it is there already.
+    """Draw the demo data set below `root` if it does not exist yet.
 
-    ``JPEGImages/*.jpg``, ``SegmentationClass/*.png`` (paletted class ids) and
-    ``ImageSets/Segmentation/val.txt``. The folder appears whole or not at all.
+    Writes ``JPEGImages/*.jpg``, ``SegmentationClass/*.png`` (paletted class ids) and
+    ``ImageSets/Segmentation/val.txt``. The folder is written atomically.
 
     Returns:
         The root folder.
 
     Raises:
-        ItaclipError: `root` exists but holds something else, or cannot be written.
+        ItaclipError: `root` exists with other content, or cannot be written.
     """
     root = Path(root)
     if (root / _MARKER).is_file():
         return root
     if root.exists() and any(root.iterdir()):
-        raise ItaclipError(f"{root}: exists, but is no demo data set; name another folder or remove it.")
+        raise ItaclipError(f"{root}: exists but is not a demo data set; choose another folder or remove it.")
     try:
         with atomic_folder(root, _MARKER) as partial:
             _draw_all(partial, scenes)

@@ -1,4 +1,4 @@
-"""How the stuff of the town is painted: skies, waters, grounds, walls and mountains."""
+"""Painters for the stuff classes of the town: sky, water, ground, walls and mountains."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def _rgb(*values: float) -> Plane:
 
 
 def _depth(y: Plane, horizon: float) -> Plane:
-    """Logarithm of nearness: patterns even in it shrink towards the horizon."""
+    """Logarithmic distance from the horizon; patterns that are uniform in it shrink towards the horizon."""
     return np.log1p(np.maximum(y - horizon, 0) / 14).astype(np.float32)
 
 
 def sky_paint(time: str, horizon: float, rng: Generator) -> Paint:
-    """Air from the top down to the horizon; `time` is day, evening, grey or night."""
+    """The sky down to the horizon; `time` is day, evening, grey or night."""
     top, low = {
         "day": (_rgb(70, 140, 225), _rgb(190, 222, 245)),
         "evening": (_rgb(110, 130, 195), _rgb(250, 190, 140)),
@@ -135,7 +135,7 @@ def planks_paint(rng: Generator) -> Paint:
 
 
 def mountains(canvas: Canvas, foot: float, height: float, rng: Generator) -> None:
-    """A range of facetted peaks, snow on the highest, across the picture."""
+    """Draw a range of faceted peaks across the image, with snow on the highest."""
     width = canvas.shape[1]
     thing = canvas.begin("mountain")
     centres = np.arange(-0.1, 1.2, rng.uniform(0.28, 0.4)) * width

@@ -13,20 +13,20 @@ from itaclip.demo.canvas import Brush, Canvas, Generator, Paint, ellipse, noise,
 from itaclip.demo.things import HALF_WIDTH, PAINTERS, fence_row
 from itaclip.demo.world import CLASS_ID, CLASSES, KINDS
 
-# A class that covers less of a scene than this is not counted as being in it.
+# A class with a smaller share of a scene does not count as part of it.
 SMALLEST_SHARE = 0.01
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and its truth.
+    """An image with its ground truth.
 
     Attributes:
         image: H x W x 3 uint8 RGB.
         labels: H x W uint8 class ids.
-        owner: H x W uint8, the number of every pixel's thing.
+        owner: H x W uint8, the number of the thing at every pixel.
         things: class id and colour word of every thing.
-        night: whether it shows the town by night.
+        night: whether it shows the town at night.
     """
 
     image: NDArray[np.uint8]
@@ -36,13 +36,13 @@ class Scene:
     night: bool
 
     def classes(self) -> list[int]:
-        """The class ids that cover a visible share of the picture, in order."""
+        """The sorted ids of the classes with a share of at least `SMALLEST_SHARE`."""
         counts = np.bincount(self.labels.ravel(), minlength=CLASSES)
         return [int(c) for c in np.flatnonzero(counts >= SMALLEST_SHARE * self.labels.size)]
 
 
 class _Set:
-    """A canvas with its horizon, time of day and the colours that may be used."""
+    """A canvas with a horizon, a time of day and the permitted colours."""
 
     def __init__(self, shape: tuple[int, int], rng: Generator, unseen: bool) -> None:
         self.canvas, self.rng, self.unseen = Canvas(shape, rng), rng, unseen
@@ -92,7 +92,7 @@ class _Set:
         PAINTERS[name](Brush(self.canvas, thing, x, y, size, flip), word, self.rng)
 
     def later(self, name: str, x: float, y: float, size: float, shadow: bool = True) -> None:
-        """Draw it once all that stands farther away is there."""
+        """Draw a thing after everything farther away."""
         self.waiting.append((y, lambda: self.now(name, x, y, size, shadow)))
 
     def flush(self) -> None:
@@ -101,7 +101,7 @@ class _Set:
         self.waiting.clear()
 
     def places(self, count: int, margin: float = 0.08) -> list[float]:
-        """`count` places from left to right, apart from each other, in random order."""
+        """`count` x positions, spaced apart, in random order."""
         if count == 0:
             return []
         cells = (np.arange(count) + self.rng.uniform(0.25, 0.75, count)) / count
@@ -112,7 +112,7 @@ class _Set:
         return [str(n) for n in self.rng.choice(list(names), count, p=weights / weights.sum())]
 
     def in_the_air(self, most: int, low: float = 0.8) -> None:
-        """Sun or moon, clouds, birds and balloons above the horizon."""
+        """Draw sun or moon, clouds, birds and balloons above the horizon."""
         rng = self.rng
         count = int(rng.integers(1, most + 1))
         spots = self.places(count, 0.12)
@@ -272,7 +272,7 @@ def seaside(s: _Set) -> None:
 
 
 def garden(s: _Set) -> None:
-    """A lawn with flowers and pets before a fence, a wall or a house."""
+    """A lawn with flowers and pets in front of a fence, a wall or a house."""
     rng, h = s.rng, s.height
     s.sky(h * rng.uniform(0.3, 0.46))
     s.in_the_air(2, 0.8)
@@ -345,7 +345,7 @@ def highland(s: _Set) -> None:
 
 
 def park(s: _Set) -> None:
-    """A pond in the grass, trees around it."""
+    """A pond in the grass with trees around it."""
     rng, h = s.rng, s.height
     s.sky(h * rng.uniform(0.34, 0.46))
     s.in_the_air(3, 0.8)
@@ -379,7 +379,7 @@ def park(s: _Set) -> None:
 
 
 def from_above(s: _Set) -> None:
-    """A bird's-eye view: no horizon, fields, a road, water, small houses and trees."""
+    """A bird's-eye view without a horizon: fields, a road, water, small houses and trees."""
     rng, h, w = s.rng, s.height, s.width
     s.horizon = -h * 1.2
     base = str(rng.choice(["grass", "sand", "snow", "grass"]))
@@ -436,7 +436,7 @@ def from_above(s: _Set) -> None:
 
 
 def close_up(s: _Set) -> None:
-    """One or two big things before a wall or a field."""
+    """A few large things in front of a wall or a fence."""
     rng, h = s.rng, s.height
     foot = h * rng.uniform(0.66, 0.78)
     s.horizon = foot
@@ -499,19 +499,19 @@ SETTINGS: dict[str, tuple[Callable[[_Set], None], float]] = {
 
 
 def random_shape(rng: Generator) -> tuple[int, int]:
-    """Height and width of a picture: 256 to 384 pixels a side, landscape, square or portrait."""
+    """Random height and width of an image, 256 to 384 pixels each, mostly landscape."""
     short, long = int(rng.integers(256, 297)), int(rng.integers(320, 385))
     return (short, long) if rng.random() < 0.75 else (long, short)
 
 
 def draw_scene(shape: tuple[int, int], rng: Generator, unseen: bool = True, setting: str | None = None) -> Scene:
-    """Draw one scene of the given (height, width).
+    """Draw a scene.
 
     Args:
         shape: height and width in pixels.
         rng: the only source of randomness.
-        unseen: whether things may have the colours that are held out of training (`Kind.unseen_color`).
-        setting: a name of `SETTINGS`; chosen at random when None.
+        unseen: whether things may have the colours excluded from training (`Kind.unseen_color`).
+        setting: a key of `SETTINGS`; None for a random one.
     """
     names = list(SETTINGS)
     chosen = setting or str(rng.choice(names, p=[SETTINGS[name][1] for name in names]))

@@ -1,4 +1,4 @@
-"""How the things of the town are drawn: houses, trees, vehicles, animals, people."""
+"""Painters for the thing classes of the town: houses, trees, vehicles, animals, people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Painter: TypeAlias = Callable[[Brush, str | None, Generator], None]
 
 
 def tint(word: str | None, rng: Generator, jitter: float = 0.1) -> Plane:
-    """A colour near the one that a word names, RGB in 0..255."""
+    """A random colour close to the named one, RGB in 0..255."""
     base = np.array(COLORS[word or "grey"], np.float32)
     return np.clip(base * rng.uniform(1 - jitter, 1 + jitter) + rng.uniform(-10, 10, 3), 8, 252).astype(np.float32)
 
@@ -280,7 +280,7 @@ def flower(b: Brush, word: str | None, rng: Generator) -> None:
 def fence_row(
     canvas: Canvas, thing: int, left: float, right: float, y: float, height: float, word: str | None, rng: Generator
 ) -> None:
-    """Upright pointed pales with two rails, between two places on the ground."""
+    """Draw pointed pales with two rails between two positions on the ground."""
     paint = tint(word, rng)
     step = height * rng.uniform(0.24, 0.3)
     for share in (0.25, 0.68):
@@ -418,7 +418,7 @@ def cloud(b: Brush, word: str | None, rng: Generator) -> None:
 
 
 def clutter(b: Brush, word: str | None, rng: Generator) -> None:
-    """What is none of the classes: a cardboard box, or an empty board on two posts."""
+    """Objects of the background class: a cardboard box, or an empty board on two posts."""
     if rng.random() < 0.6:
         paint = np.array((196, 156, 108)) * rng.uniform(0.85, 1.08)
         b.box(-0.5, 0, 0.3, 0.8, paint, shade=0.08)
@@ -469,6 +469,6 @@ HALF_WIDTH: dict[str, float] = {
     "cloud": 1.0,
     "background": 0.6,
 }
-"""Half the width of a thing in units of its height, roughly."""
+"""Approximate half width of a thing in units of its height."""
 
 __all__ = ["HALF_WIDTH", "PAINTERS", "ellipse", "fence_row", "tint"]

@@ -1,4 +1,4 @@
-"""The vocabulary of the bundled demo: what the drawn town holds and what captions call it."""
+"""The vocabulary of the bundled demo: the classes of the drawn town and their words in captions."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Kind:
     """One class of the town.
 
     Attributes:
-        names: the synonyms of the class file; captions of the training scenes use them.
-        held_out: two synonyms that no training caption uses.
-        saying: a description that captions use now and then.
-        colors: colours it comes in, words of `COLORS`; none for stuff.
-        unseen_color: one of them that no training scene shows.
-        stuff: whether it has no shape of its own, so that captions write no article.
+        names: synonyms in the class file and in training captions.
+        held_out: two synonyms that never occur in training captions.
+        saying: a description that captions use occasionally.
+        colors: its possible colours, keys of `COLORS`; empty for stuff.
+        unseen_color: one of these colours that never occurs in training scenes.
+        stuff: whether it is stuff without a shape of its own, which captions name without an article.
     """
 
     names: tuple[str, ...]
@@ -40,7 +40,7 @@ class Kind:
     stuff: bool = False
 
 
-# Class 0 is the background: what stands about and is none of the others.
+# Class 0 is the background: objects of no other class.
 KINDS: tuple[Kind, ...] = (
     Kind(("background", "cardboard box", "blank billboard"), ("packing box", "empty billboard"),
          "a plain box or an empty board"),

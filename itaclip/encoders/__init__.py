@@ -1,10 +1,10 @@
 """Second encoders: vision models whose features shape CLIP's attention.
 
     encoder = load_second_encoder("dino-vitb8")
-    features = encoder(pixels)  # pixels as CLIP gets them
+    features = encoder(pixels)  # normalised for CLIP
     features.tokens, features.query_key
 
-By name through timm, from a file, or from a Hugging Face folder; nothing in a file is executed.
+They are loaded by name through timm, from a file, or from a Hugging Face folder. Loading executes no code from files.
 """
 
 from itaclip.encoders.encoder import Features, SecondEncoder

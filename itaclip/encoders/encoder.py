@@ -1,4 +1,4 @@
-"""A vision transformer of timm as a second encoder: features of its last block, on the grid of its patches."""
+"""A timm vision transformer as second encoder: features of its last block on the patch grid."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-# Grids whose rotary tables are kept; images that are not cut into windows come in many sizes.
-_MOST_TABLES = 64
+# Rotary tables kept at a time; whole images come in many sizes.
+_MAX_TABLES = 64
 
 TOKENS = "tokens"
 QUERY_KEY = "query_key"
@@ -31,13 +31,13 @@ KINDS = (TOKENS, QUERY_KEY)
 
 @dataclass(frozen=True)
 class Features:
-    """Features of one batch; what was not asked for is None.
+    """Features of one batch; kinds that were not requested are None.
 
     Attributes:
         tokens: B x C x r x c float32, patch tokens of the last block after the final norm.
         query_key: B x C x r x c float32, query plus key of the last block's patch tokens,
-            with their biases, heads side by side. Models that normalise or rotate their
-            queries and keys: before that.
+            including biases, heads concatenated. If the model normalises or rotates queries
+            and keys, these are the values before that step.
     """
 
     tokens: Tensor | None = None
@@ -45,19 +45,19 @@ class Features:
 
 
 class SecondEncoder(nn.Module):
-    """A frozen vision transformer, fed with what CLIP is fed with.
+    """A frozen vision transformer that takes the same input as CLIP.
 
     Args:
-        model: a timm ``VisionTransformer`` or ``Eva`` with ``dynamic_img_size``, pre-norm blocks,
-            in float32. It is taken over, not copied.
-        name: for messages.
-        mean: of the model's input, for values in [0, 1], RGB.
-        std: likewise.
-        dtype: ``"fp32"``, ``"fp16"`` or ``"bf16"``; of the model alone, features are float32.
-        device: where it lies.
+        model: a float32 timm ``VisionTransformer`` or ``Eva`` with ``dynamic_img_size`` and pre-norm
+            blocks. It is modified in place, not copied.
+        name: shown in messages.
+        mean: the model's normalisation mean per RGB channel, for values in [0, 1].
+        std: the model's normalisation standard deviation, likewise.
+        dtype: ``"fp32"``, ``"fp16"`` or ``"bf16"`` for the model; features are always float32.
+        device: device of the model.
 
     Raises:
-        ItaclipError: a model of another kind, or an unknown dtype.
+        ItaclipError: an unsupported model, or an unknown dtype.
     """
 
     def __init__(
@@ -72,18 +72,18 @@ class SecondEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if dtype not in DTYPES:
-            raise ItaclipError(f"dtype = {dtype!r}: a second encoder runs in {', '.join(DTYPES)}.")
+            raise ItaclipError(f"dtype = {dtype!r}: a second encoder supports {', '.join(DTYPES)}.")
         _require_layout(model, name)
         layout: Any = model
         patch = layout.patch_embed.patch_size
         if patch[0] != patch[1]:
-            raise ItaclipError(f"{name}: patches of {patch[0]} x {patch[1]} pixels; expected square ones.")
+            raise ItaclipError(f"{name}: patches of {patch[0]} x {patch[1]} pixels; expected square patches.")
         self.name = name
         self.patch_size = int(patch[0])
         self.channels = int(layout.embed_dim)
         self.dtype = DTYPES[dtype]
         self.fingerprint = _fingerprint(model, mean, std, dtype)
-        self.model: Any = _lowered(model.requires_grad_(False).eval().to(device), self.dtype)
+        self.model: Any = _cast(model.requires_grad_(False).eval().to(device), self.dtype)
         if isinstance(getattr(self.model, "rope", None), nn.Module):
             self.model.rope = _RotaryTables(self.model.rope)
         to, by = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
@@ -95,17 +95,17 @@ class SecondEncoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, pixels: Tensor, wants: Collection[str] = KINDS) -> Features:
-        """Features of a batch; one pass for all kinds, and no more of it than they need.
+        """Compute the requested features of a batch in a single pass.
 
-        On a GPU nothing waits for the host, but for rotary models' first batch of a grid.
+        On a GPU this never synchronises with the host, except for a rotary model's first batch of a grid size.
 
         Args:
             pixels: B x 3 x h x w float RGB, normalised for CLIP (the pipeline's `MEAN` and `STD`).
-            wants: ``"tokens"``, ``"query_key"`` or both. Without tokens the last block's
-                attention and feed-forward network are left out.
+            wants: ``"tokens"``, ``"query_key"`` or both. Without tokens, the last block's
+                attention and feed-forward network do not run.
 
         Raises:
-            ItaclipError: another shape, sides that are no multiples of the patch size, or an
+            ItaclipError: another shape, sides that are not multiples of the patch size, or an
                 unknown kind of features.
         """
         if unknown := set(wants) - set(KINDS):
@@ -135,13 +135,13 @@ class SecondEncoder(nn.Module):
         return height // self.patch_size, width // self.patch_size
 
     def _embed(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Tokens before the first block, and the rotary table where the model has one."""
-        placed = self.model._pos_embed(self.model.patch_embed(x))
-        tokens, rope = placed if isinstance(placed, tuple) else (placed, None)
+        """Tokens before the first block, and the rotary table if the model has one."""
+        embedded = self.model._pos_embed(self.model.patch_embed(x))
+        tokens, rope = embedded if isinstance(embedded, tuple) else (embedded, None)
         return self.model.norm_pre(tokens), rope
 
     def _on_grid(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """B x tokens x C to B x C x r x c float32, without class and register tokens."""
+        """Reshape B x N x C tokens to B x C x r x c float32, dropping class and register tokens."""
         patches = tokens[:, self.model.num_prefix_tokens :].float()
         return patches.transpose(1, 2).reshape(patches.shape[0], -1, *grid)
 
@@ -150,8 +150,8 @@ def query_plus_key(attention: Any, x: Tensor) -> Tensor:
     """Query plus key of every token, B x N x C, summed in float32.
 
     Args:
-        attention: timm's attention, with one matrix for queries, keys and values or with three.
-        x: B x N x C, the tokens that it gets.
+        attention: a timm attention module with joint or separate projections.
+        x: B x N x C, its input tokens.
     """
     if attention.qkv is None:
         return attention.q_proj(x).float() + attention.k_proj(x).float()
@@ -164,7 +164,7 @@ def query_plus_key(attention: Any, x: Tensor) -> Tensor:
 
 
 class _RotaryTables(nn.Module):
-    """Rotary tables, made once for a grid: timm makes them on the CPU, and a GPU would wait for each copy."""
+    """Caches rotary tables per grid size: timm computes them on the CPU, and a GPU would wait for each copy."""
 
     def __init__(self, rope: nn.Module) -> None:
         super().__init__()
@@ -172,18 +172,18 @@ class _RotaryTables(nn.Module):
         self._tables: dict[tuple[torch.device, tuple[int, ...]], Tensor] = {}
 
     def get_embed(self, shape: Sequence[int]) -> Tensor:
-        """The table of a grid, as timm's module gives it."""
+        """The table of a grid, as timm's module returns it."""
         device = next(chain(self.rope.parameters(), self.rope.buffers())).device
         key = device, tuple(shape)
         if key not in self._tables:
-            if len(self._tables) >= _MOST_TABLES:
+            if len(self._tables) >= _MAX_TABLES:
                 self._tables.clear()
             self._tables[key] = self.rope.get_embed(list(shape))
         return self._tables[key]
 
 
-def _lowered(model: Any, dtype: torch.dtype) -> Any:
-    """The model in another dtype but for rotary periods: rounded, they would turn far patches by wrong angles."""
+def _cast(model: Any, dtype: torch.dtype) -> Any:
+    """Cast the model, except for rotary periods: rounding them would rotate distant patches by wrong angles."""
     rope = getattr(model, "rope", None)
     kept = dict(rope.named_buffers()) if isinstance(rope, nn.Module) else {}
     model.to(dtype)
@@ -195,11 +195,11 @@ def _lowered(model: Any, dtype: torch.dtype) -> Any:
 def _run(block: Any, x: Tensor, rope: Tensor | None, depth: int) -> Tensor:
     if rope is None:
         return block(x)
-    return block(x, rope=rope[depth] if rope.ndim == 4 else rope)  # a table for every block, or one for all
+    return block(x, rope=rope[depth] if rope.ndim == 4 else rope)  # a table per block, or one for all
 
 
 def _require_layout(model: Any, name: str) -> None:
-    """Refuse what does not run as patches, positions, pre-norm blocks, final norm."""
+    """Reject models that are not patch embedding, positions, pre-norm blocks and a final norm."""
     from timm.models.eva import Eva, EvaBlock
     from timm.models.vision_transformer import Block, VisionTransformer
 
@@ -207,16 +207,16 @@ def _require_layout(model: Any, name: str) -> None:
     fine = isinstance(model, (VisionTransformer, Eva)) and all(isinstance(b, (Block, EvaBlock)) for b in blocks)
     if not fine or not len(blocks) or not hasattr(blocks[-1].attn, "qkv"):
         raise ItaclipError(
-            f"{name}: {type(model).__name__} is no plain vision transformer; a second encoder needs patches, "
-            "pre-norm blocks and one attention in each, as DINO, DINOv2 and DINOv3 ViTs have."
+            f"{name}: {type(model).__name__} is not a plain vision transformer; a second encoder needs a patch "
+            "embedding and pre-norm blocks with one attention each, like the ViTs of DINO, DINOv2 and DINOv3."
         )
     attention = blocks[-1].attn
     if getattr(attention, "num_kv_heads", attention.num_heads) != attention.num_heads:
-        raise ItaclipError(f"{name}: has fewer keys than queries, so that they cannot be added.")
+        raise ItaclipError(f"{name}: has fewer key heads than query heads, so they cannot be added.")
 
 
 def _fingerprint(model: nn.Module, mean: Sequence[float], std: Sequence[float], dtype: str) -> str:
-    """A short hash of all that features depend on: layout, weights, normalisation, dtype."""
+    """A short hash of everything the features depend on: layout, weights, normalisation, dtype."""
     found = hashlib.sha256(json.dumps([str(model), list(mean), list(std), dtype]).encode())
     for key, value in sorted(model.state_dict().items()):
         found.update(f"{key}{tuple(value.shape)}".encode())

@@ -1,4 +1,4 @@
-"""From a name, a file or a folder to a second encoder."""
+"""Load a second encoder by name, from a file or from a folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from itaclip.encoders.weights import EVA, Weights, read_second_weights
 from itaclip.errors import ItaclipError, did_you_mean
 
 DEMO = "demo"
-"""Name of the miniature DINO that comes with the package."""
+"""Name of the miniature DINO bundled with the package."""
 
 NAMES = {
     "dino-vits8": "vit_small_patch8_224.dino",
@@ -37,7 +37,7 @@ NAMES = {
     "dinov3-vitb16": "vit_base_patch16_dinov3.lvd1689m",
     "dinov3-vitl16": "vit_large_patch16_dinov3.lvd1689m",
 }
-"""Short names, and timm's."""
+"""Short names and the corresponding timm names."""
 
 _SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 
@@ -49,25 +49,25 @@ def load_second_encoder(
     device: torch.device | str = "cpu",
     weights: str | Path | None = None,
 ) -> SecondEncoder:
-    """Load a second encoder, frozen.
+    """Load a frozen second encoder.
 
     Args:
-        name: a short name of `NAMES`, any ViT of timm with a tag, ``"demo"`` (bundled), a weight
+        name: a short name from `NAMES`, a timm ViT with its tag, ``"demo"`` (bundled), a weight
             file, a Hugging Face folder, or ``NAME@FILE``: the architecture of NAME with the weights of FILE.
-        dtype: ``"fp32"``, ``"fp16"`` or ``"bf16"``, of weights and matrices.
-        device: where it runs.
-        weights: file or folder for a named model; the same as ``NAME@FILE``.
+        dtype: ``"fp32"``, ``"fp16"`` or ``"bf16"``, for weights and matrix products.
+        device: device of the model.
+        weights: file or folder for a named model; equivalent to ``NAME@FILE``.
 
     Raises:
-        ItaclipError: unknown name, no weights here and none to be fetched, damaged or foreign
-            weights, an architecture that is no plain vision transformer.
+        ItaclipError: unknown name, weights that cannot be found or downloaded, damaged or foreign
+            weights, or an architecture that is not a plain vision transformer.
     """
     if name == DEMO:
         file = resources.files("itaclip.demo") / "demo_dino.safetensors"
         if not file.is_file():
             raise ItaclipError(
                 "The bundled second encoder (itaclip/demo/demo_dino.safetensors) is missing from this installation. "
-                f"Install the package again, or name another encoder: {', '.join(NAMES)}, or a file."
+                f"Reinstall the package, or choose another encoder: {', '.join(NAMES)}, or a file."
             )
         with resources.as_file(file) as path:
             return _from_file(read_second_weights(path), DEMO, dtype, device)
@@ -85,7 +85,7 @@ def load_second_encoder(
 
 
 def _is_path(name: str) -> bool:
-    """A path exists, or looks like one; what has the name of a model before an @ is none."""
+    """Whether a name is a path: it exists or looks like one, and does not start with a known model name and @."""
     if "@" in name and name.removeprefix("name=").partition("@")[0] in NAMES:
         return False
     if name in NAMES:
@@ -100,13 +100,13 @@ def _require_known(timm_name: str, named: str) -> None:
     if not timm.is_model(timm_name):
         known = [DEMO, *NAMES, *timm.list_models("*vit*", pretrained=True)]
         raise ItaclipError(
-            f"second encoder {named!r} is neither a file or folder nor a model that timm knows. "
+            f"second encoder {named!r} is neither a file or folder nor a timm model. "
             f"Short names: {', '.join(NAMES)}.{did_you_mean(named, known)}"
         )
 
 
 def _fetch(timm_name: str, named: str) -> Path:
-    """The local file of a named model: found in a folder, in a cache, or downloaded."""
+    """The local file of a named model, from a folder or a cache, or downloaded."""
     import timm
 
     try:
@@ -115,7 +115,7 @@ def _fetch(timm_name: str, named: str) -> Path:
         raise ItaclipError(f"second encoder {named!r}: {error} See timm.list_pretrained().") from error
     url, hub = (str(getattr(config, part, None) or "") for part in ("url", "hf_hub_id"))
     if not url and not hub:
-        raise ItaclipError(f"{named}: timm publishes no weights for {timm_name}. Name a file: {named}@FILE.")
+        raise ItaclipError(f"{named}: timm has no pretrained weights for {timm_name}. Name a file: {named}@FILE.")
     files = list(dict.fromkeys(f for f in (f"{timm_name}.safetensors", f"{named}.safetensors", Path(url).name) if f))
     hub_cache = Path(os.environ.get("TORCH_HOME", "~/.cache/torch")).expanduser() / "hub/checkpoints"
     for folder in (*weight_folders(), hub_cache):
@@ -130,15 +130,15 @@ def _fetch(timm_name: str, named: str) -> Path:
         require_network(ENDPOINT if hub else url)
         with quiet("huggingface_hub", "httpx"):
             return Path(hf_hub_download(hub, "model.safetensors"))
-    except Exception as error:  # whatever the hub's and the network's libraries raise
+    except Exception as error:  # the hub and network libraries raise many types
         address = url or f"https://huggingface.co/{hub}/blob/main/model.safetensors"
         raise ItaclipError(
-            f"{named} ({timm_name}): the weights are not on this machine and could not be downloaded "
+            f"{named} ({timm_name}): the weights were not found on this machine and could not be downloaded "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}).\n"
             f"  expected file: {' or '.join(files)}\n"
             f"  put it in:     {' or '.join(str(f) for f in weight_folders())}"
             f" (or name it: {named}@PATH; ITACLIP_WEIGHTS_DIR adds a folder)\n"
-            f"  address:       {address}"
+            f"  download from: {address}"
         ) from error
 
 
@@ -146,17 +146,17 @@ def _fetch(timm_name: str, named: str) -> Path:
 
 
 def _named(timm_name: str, weights: Weights, name: str, dtype: str, device: torch.device | str) -> SecondEncoder:
-    """The architecture of timm's name, with a table of positions as large as the file's."""
+    """Build timm's named architecture with a position table of the size that the file has."""
     import timm
 
     arguments: dict[str, Any] = {"num_classes": 0, "dynamic_img_size": True}
     if "img_size" in weights.architecture:
         arguments["img_size"] = weights.architecture["img_size"]
-    if "rope_type" in weights.architecture:  # timm has DINOv3 with and without biases under different names
+    if "rope_type" in weights.architecture:  # timm names DINOv3 with and without biases differently
         arguments["qkv_bias"] = weights.architecture["qkv_bias"]
     try:
         model = timm.create_model(timm_name, pretrained=False, **arguments)
-    except Exception as error:  # an architecture that knows no such arguments refuses in its own way
+    except Exception as error:  # architectures reject unknown arguments in different ways
         raise ItaclipError(f"{timm_name}: cannot be built as a second encoder ({error}).") from error
     config = getattr(model, "pretrained_cfg", {})
     mean, std = config.get("mean", IMAGENET_MEAN), config.get("std", IMAGENET_STD)
@@ -172,13 +172,13 @@ def _from_file(weights: Weights, name: str, dtype: str, device: torch.device | s
     kind = Eva if weights.family == EVA else VisionTransformer
     try:
         model = kind(**arguments, norm_layer=partial(nn.LayerNorm, eps=eps))
-    except Exception as error:  # arguments come from a file: anything may be wrong with them
-        raise ItaclipError(f"{weights.path}: no {kind.__name__} can be built from {arguments} ({error}).") from error
+    except Exception as error:  # the arguments come from a file and may be arbitrarily wrong
+        raise ItaclipError(f"{weights.path}: cannot build a {kind.__name__} from {arguments} ({error}).") from error
     return SecondEncoder(_fill(model, weights), name, mean=weights.mean, std=weights.std, dtype=dtype, device=device)
 
 
 def _fill(model: nn.Module, weights: Weights) -> nn.Module:
-    """Give the model its tensors, every one of the right shape."""
+    """Load the weights into the model after checking names and shapes."""
     expected = {key: value.shape for key, value in model.state_dict().items()}
     state = {key: value.float() for key, value in weights.state.items()}
     missing = sorted(expected.keys() - state.keys())
@@ -186,6 +186,6 @@ def _fill(model: nn.Module, weights: Weights) -> nn.Module:
     wrong = [f"{key} {tuple(state[key].shape)} instead of {tuple(shape)}"
              for key, shape in expected.items() if key in state and state[key].shape != shape]  # fmt: skip
     problems = {"of a wrong shape": wrong, "missing": missing, "unexpected": unexpected}
-    check_tensors(weights.path, problems, "Another architecture, or a damaged file?")
+    check_tensors(weights.path, problems, "Is this another architecture, or a damaged file?")
     model.load_state_dict({key: state[key] for key in expected}, strict=True)
     return model

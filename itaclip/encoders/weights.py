@@ -1,7 +1,7 @@
-"""Weights of a second encoder from a file or folder, under timm's names, with the layout that they tell.
+"""Read the weights of a second encoder from a file or folder, rename them as timm does, and infer their layout.
 
-Understood are timm's own layout, the original one of DINO, DINOv2 and DINOv3 (training
-checkpoints included), and Hugging Face folders. Nothing in them is executed.
+Supports timm's own layout, the original layouts of DINO, DINOv2 and DINOv3 (including training
+checkpoints), and Hugging Face folders. Executes nothing from them.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ VIT = "vit"
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights as read.
+    """Weights with their layout.
 
     Attributes:
         state: tensors under timm's names.
-        path: where they were read.
+        path: the file they come from.
         family: ``"vit"`` (timm's VisionTransformer) or ``"eva"`` (rotary positions: DINOv3).
-        architecture: constructor arguments that the file tells or its shapes imply; empty where they imply none.
-        mean: of the input, for values in [0, 1], RGB.
-        std: likewise.
+        architecture: constructor arguments, from the file's metadata or inferred from its shapes.
+        mean: normalisation mean per RGB channel, for values in [0, 1].
+        std: normalisation standard deviation, likewise.
     """
 
     state: State
@@ -50,11 +50,12 @@ class Weights:
 def read_second_weights(path: Path) -> Weights:
     """Read a weight file or a Hugging Face folder.
 
-    A safetensors file may tell its layout: metadata `architecture`, the arguments of timm's
-    VisionTransformer as JSON. Otherwise the shapes of its tensors tell, with heads of 64 channels.
+    A safetensors file may give its layout in the metadata entry `architecture`: the arguments of
+    timm's VisionTransformer as JSON. Otherwise the layout is inferred from the tensor shapes,
+    assuming heads of 64 channels.
 
     Raises:
-        ItaclipError: missing, damaged, foreign, or more than tensors in it.
+        ItaclipError: the file is missing, damaged or foreign, or contains more than tensors.
     """
     if path.is_dir():
         return _read_folder(path)
@@ -69,28 +70,28 @@ def read_second_weights(path: Path) -> Weights:
         content = load_tensors(path)
     state = timm_names(_unwrapped(content, path))
     family = VIT if "pos_embed" in state else EVA
-    told = metadata.get("architecture")
-    architecture = _told(told, path) if told else deduced(state, family, path)
-    return Weights(state, path, VIT if told else family, architecture)
+    text = metadata.get("architecture")
+    architecture = _parse_architecture(text, path) if text else infer_architecture(state, family, path)
+    return Weights(state, path, VIT if text else family, architecture)
 
 
 # --- names -------------------------------------------------------------------
 
 _PREFIXES = re.compile(r"^(module|backbone|teacher|student|model|_orig_mod)\.")
 
-# Parts that training needs and features do not.
+# Parts used only in training.
 _HEADS = re.compile(r"^(head|dino_head|ibot_head|fc_head|projectors|local_cls_norm|pooler|mask_token$|rope_embed\.)")
 
 
 def _unwrapped(content: Any, path: Path) -> State:
-    """The state dict inside what was saved: itself, or under the name that checkpoints give it."""
+    """The state dict of a checkpoint: the content itself, or an entry with one of the usual names."""
     while isinstance(content, dict):
         inner = next((k for k in ("teacher", "state_dict", "model") if isinstance(content.get(k), dict)), None)
         if inner is None:
             break
         content = content[inner]
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ItaclipError(f"{path}: holds no state dict (names with tensors), but {type(content).__name__}.")
+        raise ItaclipError(f"{path}: expected a state dict (tensors by name), found {type(content).__name__}.")
     state: State = {}
     for key, value in content.items():
         name = str(key)
@@ -101,9 +102,9 @@ def _unwrapped(content: Any, path: Path) -> State:
 
 
 def timm_names(state: State) -> State:
-    """Rename the original layouts' parameters to timm's; timm's own pass unchanged.
+    """Rename the parameters of the original layouts to timm's names; timm's own names stay unchanged.
 
-    Registers of DINOv2 come without positions in timm: the class token's goes into the token.
+    In timm, DINOv2 models with registers have no position for the class token: it is added to the token.
     """
     state = {re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", k): v for k, v in state.items() if not _HEADS.match(k)}
     if "register_tokens" in state and "cls_token" in state and "pos_embed" in state:
@@ -130,42 +131,42 @@ def timm_names(state: State) -> State:
 # --- layout ------------------------------------------------------------------
 
 
-def _told(text: str, path: Path) -> dict[str, Any]:
+def _parse_architecture(text: str, path: Path) -> dict[str, Any]:
     try:
-        told = json.loads(text)
+        arguments = json.loads(text)
     except ValueError as error:
         raise ItaclipError(f"{path}: metadata `architecture` is not JSON ({error}).") from error
-    if not isinstance(told, dict):
+    if not isinstance(arguments, dict):
         raise ItaclipError(
-            f"{path}: metadata `architecture` is {type(told).__name__}; expected an object of arguments."
+            f"{path}: metadata `architecture` is {type(arguments).__name__}; expected an object of arguments."
         )
-    return told
+    return arguments
 
 
-def deduced(state: State, family: str, path: Path) -> dict[str, Any]:
-    """Constructor arguments by the shapes of tensors; heads have 64 channels, as in all DINO models.
+def infer_architecture(state: State, family: str, path: Path) -> dict[str, Any]:
+    """Infer constructor arguments from tensor shapes; heads have 64 channels, as in all DINO models.
 
     Raises:
-        ItaclipError: no vision transformer, or one whose layout its tensors do not tell.
+        ItaclipError: not a vision transformer, or a layout that cannot be inferred.
     """
     needed = ["patch_embed.proj.weight", "blocks.0.norm1.weight", "blocks.0.mlp.fc1.weight", "norm.weight"]
     missing = [key for key in needed if key not in state]
     if missing:
         raise ItaclipError(
-            f"{path}: not the weights of a vision transformer as timm, DINO or DINOv2 name them; "
+            f"{path}: not a vision transformer with the tensor names of timm, DINO or DINOv2; "
             f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing among {len(state)} tensors."
         )
     patches = state["patch_embed.proj.weight"]
     if patches.ndim != 4 or patches.shape[1] != 3 or patches.shape[0] % 64:
         raise ItaclipError(
             f"{path}: wrong geometry: patch_embed.proj.weight {tuple(patches.shape)}; expected width x 3 x patch x "
-            "patch with a width that is a multiple of 64. Name the architecture: NAME@FILE."
+            "patch with a width that is a multiple of 64. Specify the architecture: NAME@FILE."
         )
     width = patches.shape[0]
     blocks = {int(match.group(1)) for key in state if (match := re.match(r"blocks\.(\d+)\.", key))}
     hidden, ending = (state[f"blocks.0.mlp.{name}.weight"] for name in ("fc1", "fc2"))
     if hidden.shape[0] != ending.shape[1]:
-        raise ItaclipError(f"{path}: has gated feed-forward networks; name the architecture: NAME@FILE.")
+        raise ItaclipError(f"{path}: has gated feed-forward networks; specify the architecture: NAME@FILE.")
     arguments: dict[str, Any] = {
         "patch_size": patches.shape[-1], "embed_dim": width, "depth": len(blocks), "num_heads": width // 64,
         "mlp_ratio": hidden.shape[0] / width,
@@ -183,7 +184,7 @@ def deduced(state: State, family: str, path: Path) -> dict[str, Any]:
 
 
 def _eva_arguments(state: State, registers: int) -> dict[str, Any]:
-    """What timm's DINOv3 models have in common."""
+    """Arguments shared by all DINOv3 models in timm, and those inferred from the shapes."""
     return {
         "num_reg_tokens": registers, "qkv_bias": "blocks.0.attn.q_bias" in state, "init_values": 1.0,
         "rope_type": "dinov3", "rope_temperature": 100.0, "rope_rotate_half": True, "use_rot_pos_emb": True,
@@ -225,38 +226,38 @@ def _read_folder(folder: Path) -> Weights:
     config = _read_json(config_path)
     kind = config.get("model_type")
     if kind not in _FOLDER_TYPES:
-        raise ItaclipError(f"{config_path}: model_type {kind!r} is none of {', '.join(_FOLDER_TYPES)}.")
+        raise ItaclipError(f"{config_path}: model_type {kind!r}: expected one of {', '.join(_FOLDER_TYPES)}.")
     if not path.is_file():
-        raise ItaclipError(f"{folder}: holds no model.safetensors; other weight files of such folders are not read.")
+        raise ItaclipError(f"{folder}: contains no model.safetensors, the only weight file that is supported.")
     if config.get("hidden_act", "gelu") != "gelu" or config.get("use_swiglu_ffn") or config.get("use_gated_mlp"):
         raise ItaclipError(
-            f"{config_path}: only plain feed-forward networks with GELU are read; load it by timm's name."
+            f"{config_path}: only plain feed-forward networks with GELU are supported; load the model by its timm name."
         )
     loaded, _ = read_safetensors(path)
     try:
         state = _from_hugging_face(loaded, rotary=kind == "dinov3_vit")
         family = VIT if "pos_embed" in state else EVA
-        architecture = deduced(state, family, path) | {"num_heads": config["num_attention_heads"]}
+        architecture = infer_architecture(state, family, path) | {"num_heads": config["num_attention_heads"]}
         architecture["norm_eps"] = config["layer_norm_eps"]
         if family == EVA:
             architecture["rope_temperature"] = config.get("rope_theta", 100.0)
     except KeyError as error:
         raise ItaclipError(f"{folder}: {error} is missing in config.json or model.safetensors.") from error
     preprocessor = folder / "preprocessor_config.json"
-    seen = _read_json(preprocessor) if preprocessor.is_file() else {}
-    mean, std = seen.get("image_mean", IMAGENET_MEAN), seen.get("image_std", IMAGENET_STD)
+    statistics = _read_json(preprocessor) if preprocessor.is_file() else {}
+    mean, std = statistics.get("image_mean", IMAGENET_MEAN), statistics.get("image_std", IMAGENET_STD)
     return Weights(state, path, family, architecture, tuple(mean), tuple(std))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise ItaclipError(f"{path.parent}: a Hugging Face folder needs {path.name}, which is missing.")
+        raise ItaclipError(f"{path.parent}: {path.name} is missing; a Hugging Face folder needs it.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ItaclipError(f"{path}: not JSON ({error}).") from error
+        raise ItaclipError(f"{path}: not valid JSON ({error}).") from error
     if not isinstance(content, dict):
-        raise ItaclipError(f"{path}: holds {type(content).__name__}; expected an object.")
+        raise ItaclipError(f"{path}: contains {type(content).__name__}; expected an object.")
     return content
 
 

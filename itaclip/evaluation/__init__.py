@@ -1,1 +1,1 @@
-"""Evaluation of a configuration: `python eval.py` and what it is made of."""
+"""Evaluation of a configuration: the code behind `python eval.py`."""

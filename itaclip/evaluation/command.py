@@ -20,7 +20,7 @@ from itaclip.errors import ItaclipError
 from itaclip.evaluation.distributed import joined
 from itaclip.evaluation.identity import identity
 from itaclip.evaluation.journal import Journal
-from itaclip.evaluation.loop import Outcome, Pictures, evaluate
+from itaclip.evaluation.loop import Outcome, OutputFolders, evaluate
 from itaclip.evaluation.protocol import PRESETS, apply_protocol
 from itaclip.evaluation.report import as_json, class_table
 from itaclip.evaluation.setup import (
@@ -104,7 +104,7 @@ def _run(args: argparse.Namespace, config: Config, folder: Path, source: str | N
     with progress(console, total, "evaluating") as advance:
         outcome = evaluate(
             model, dataset, batch_size=loader.get("batch_size", 1), num_workers=loader.get("num_workers", 0),
-            limit=args.limit, pictures=Pictures(args.out, args.show_dir), journal=journal, meet=meet,
+            limit=args.limit, outputs=OutputFolders(args.out, args.show_dir), journal=journal, meet=meet,
             advance=advance,
         )  # fmt: skip
     if first:

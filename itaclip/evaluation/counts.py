@@ -1,4 +1,4 @@
-"""Confusion matrices: what an evaluation adds up, exactly and across processes."""
+"""Confusion matrices, added up exactly and across processes."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from torch import Tensor
 from itaclip.evaluation.confusion import confusion_matrix
 
 Sparse: TypeAlias = list[int]
-"""A matrix by its cells that are not zero: cell, pixels, cell, pixels, ...; cell = row * columns + column."""
+"""The non-zero cells of a matrix: cell, pixels, cell, pixels, ...; cell = row * columns + column."""
 
 
 def to_sparse(matrix: Tensor) -> Sparse:
-    """The cells of a matrix that are not zero."""
+    """The non-zero cells of a matrix."""
     cells = matrix.flatten().nonzero().flatten()
     return torch.stack([cells, matrix.flatten()[cells]], dim=1).flatten().tolist()
 
 
 class IoUCounts:
-    """The confusion matrices of images, added up.
+    """The sum of the confusion matrices of images.
 
-    Integers, so the sum depends neither on the order of images nor on how many processes share them.
+    It is exact (int64), so it depends neither on the order of images nor on the number of processes.
     """
 
     def __init__(self, classes: int) -> None:
@@ -34,18 +34,18 @@ class IoUCounts:
         self._total = torch.zeros(classes + 1, classes, dtype=torch.int64)
 
     def add(self, predicted: Tensor, truth: Tensor) -> Tensor:
-        """Count one image and return its own matrix, see `confusion_matrix`."""
+        """Add one image and return its own matrix, see `confusion_matrix`."""
         matrix = confusion_matrix(predicted, truth, self._classes)
         self._total += matrix
         return matrix
 
     def add_sparse(self, cells: Sparse) -> None:
-        """Add a matrix that `to_sparse` made."""
+        """Add a matrix from `to_sparse`."""
         pairs = torch.tensor(cells, dtype=torch.int64).view(-1, 2)
         self._total.view(-1).index_add_(0, pairs[:, 0], pairs[:, 1])
 
     def add_from_other_processes(self) -> None:
-        """Replace the counts by the sum over all processes."""
+        """Replace the counts with the sum over all processes."""
         if dist.is_distributed():
             device = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
             total = self._total.to(device)

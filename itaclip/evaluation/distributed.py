@@ -1,4 +1,4 @@
-"""Being one of the processes of a distributed run, and ending soon when another one dies."""
+"""Join a distributed run, and exit promptly when another process dies."""
 
 from __future__ import annotations
 
@@ -18,36 +18,37 @@ import torch.distributed
 from itaclip.errors import ItaclipError
 
 LOST = 3
-"""Exit status of a process that ended because another one did."""
+"""Exit status of a process that ended because another one died."""
 
 _SLURM = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
 
-_BETWEEN_LOOKS = 0.5
+_POLL_INTERVAL = 0.5
 """Seconds."""
 
-_SILENCE = timedelta(minutes=2)
-"""A process that died is noticed at once, for its connections close; a machine that vanished
-leaves them open, and is given up after this long."""
+_PEER_TIMEOUT = timedelta(minutes=2)
+"""When to give up on an unreachable machine. The death of a process is noticed at once,
+because its connections close; those of a vanished machine stay open."""
 
-_TO_JOIN = timedelta(minutes=30)
-"""For the first process to wait for the last, which may find its disks cold."""
+_JOIN_TIMEOUT = timedelta(minutes=30)
+"""How long the first process waits for the last, which may start with cold disk caches."""
 
-_BEFORE_EXIT = 3.0
-"""Seconds for a launcher on this machine to see the process that failed first."""
+_EXIT_DELAY = 3.0
+"""Seconds that let the launcher on this machine see the process that failed first."""
 
 
 @contextmanager
 def joined(launcher: str) -> Iterator[Callable[[], None]]:
-    """Be one of the processes of a run inside the block: over NCCL with GPUs, over gloo without.
+    """Join the process group of a run for the duration of the block: NCCL with GPUs, gloo without.
 
-    When a process or the launcher disappears, the others say so and exit with status `LOST`.
+    When a process or the launcher disappears, the others report it and exit with status `LOST`.
 
     Args:
-        launcher: "none" is alone; "pytorch" (torchrun) and "slurm" (srun) tell each process its place.
+        launcher: "none" for a single process; "pytorch" (torchrun) or "slurm" (srun), which give
+            each process its rank.
 
     Yields:
-        A function that waits until all processes have called it, for hours if need be;
-        collective operations would give up.
+        A barrier without a timeout: it waits until all processes have called it, for hours if
+        necessary, whereas collective operations would time out.
 
     Raises:
         ItaclipError: the launcher did not start this process, or the others cannot be reached.
@@ -68,7 +69,7 @@ def joined(launcher: str) -> Iterator[Callable[[], None]]:
     if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % gpus)
     try:
-        torch.distributed.init_process_group("nccl" if gpus else "gloo", timeout=_TO_JOIN)
+        torch.distributed.init_process_group("nccl" if gpus else "gloo", timeout=_JOIN_TIMEOUT)
         watch = _Watch()
     except (RuntimeError, ValueError) as error:
         raise ItaclipError(
@@ -85,12 +86,12 @@ def joined(launcher: str) -> Iterator[Callable[[], None]]:
 
 
 @dataclass(frozen=True)
-class _News:
-    """What a process tells the others.
+class _Status:
+    """Status that a process sends to the others.
 
     Attributes:
-        met: how often it has called `_Watch.meet`.
-        ended: None while it runs, "" when all went well, else the reason why not.
+        met: number of calls of `_Watch.meet`.
+        ended: None while it runs, "" after success, otherwise the reason for the failure.
     """
 
     met: int = 0
@@ -98,43 +99,43 @@ class _News:
 
 
 class _Watch:
-    """A thread that exchanges news with the other processes twice a second, over gloo.
+    """A thread that exchanges statuses with the other processes twice a second over gloo.
 
-    Launchers end the processes of their own machine only; those of other machines would
-    work on, and wait at the end for one that is gone.
+    Launchers end only the processes of their own machine; those of other machines would
+    continue, and in the end wait for a process that is gone.
     """
 
     def __init__(self) -> None:
-        self._group: Any = torch.distributed.new_group(backend="gloo", timeout=_SILENCE)
-        self._mine = _News()
-        self._all_met = 0  # how often all have
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._group: Any = torch.distributed.new_group(backend="gloo", timeout=_PEER_TIMEOUT)
+        self._mine = _Status()
+        self._all_met = 0  # the minimum over all processes
+        self._thread = threading.Thread(target=self._exchange, daemon=True)
         self._thread.start()
 
     def meet(self) -> None:
         """Wait until all processes have called this as often as this one has."""
         self._mine = replace(self._mine, met=self._mine.met + 1)
         while self._all_met < self._mine.met:
-            time.sleep(_BETWEEN_LOOKS / 10)
+            time.sleep(_POLL_INTERVAL / 10)
 
     def end(self, reason: str) -> None:
-        """Tell the others that this process is done, or why it fails; wait until they know."""
+        """Tell the others that this process has finished, or why it failed; wait until they know."""
         self._mine = replace(self._mine, ended=reason)
-        self._thread.join(_BEFORE_EXIT if reason else None)
+        self._thread.join(_EXIT_DELAY if reason else None)
 
-    def _look(self) -> None:
-        news = [_News()] * torch.distributed.get_world_size()
-        while any(one.ended is None for one in news):
-            time.sleep(_BETWEEN_LOOKS)
+    def _exchange(self) -> None:
+        statuses = [_Status()] * torch.distributed.get_world_size()
+        while any(status.ended is None for status in statuses):
+            time.sleep(_POLL_INTERVAL)
             mine = self._mine
             try:
-                torch.distributed.all_gather_object(news, mine, group=self._group)
+                torch.distributed.all_gather_object(statuses, mine, group=self._group)
             except RuntimeError as error:
                 if self._mine.ended is None:
                     _exit(f"another process of this run is gone ({str(error).splitlines()[0]})")
                 return
-            self._all_met = min(one.met for one in news)
-            failed = [f"process {i} of {len(news)} failed: {one.ended}" for i, one in enumerate(news) if one.ended]
+            self._all_met = min(status.met for status in statuses)
+            failed = [f"process {i} of {len(statuses)} failed: {s.ended}" for i, s in enumerate(statuses) if s.ended]
             if failed and mine.ended:
                 return
             if failed:
@@ -142,16 +143,16 @@ class _Watch:
 
 
 def _end_with(launcher: int) -> None:
-    """End this process when its parent is gone: nobody else would."""
+    """End this process when its parent is gone; nothing else would."""
     while os.getppid() == launcher:
-        time.sleep(_BETWEEN_LOOKS)
+        time.sleep(_POLL_INTERVAL)
     _exit("the launcher of this process is gone", 0)
 
 
-def _exit(reason: str, wait: float = _BEFORE_EXIT) -> NoReturn:
-    """End the process from a thread; what was counted is in the journal."""
+def _exit(reason: str, wait: float = _EXIT_DELAY) -> NoReturn:
+    """End the process from a thread; the journal keeps its results."""
     time.sleep(wait)
-    with suppress(OSError):  # a launcher that is gone reads no more
-        sys.stderr.write(f"error: {reason}\nThe same command continues with what was counted.\n")
+    with suppress(OSError):  # stderr is closed if the launcher is gone
+        sys.stderr.write(f"error: {reason}\nRun the same command again to resume.\n")
         sys.stderr.flush()
     os._exit(LOST)

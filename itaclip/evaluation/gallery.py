@@ -1,4 +1,4 @@
-"""A run as a page of HTML: charts, and every image beside its truth, the worst ones first."""
+"""An HTML page for a run: charts, and every image next to its ground truth, worst first."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class _Card:
 
 
 class Gallery:
-    """Collects the images of a run and writes ``index.html`` with its pictures.
+    """Collects the images of a run and writes ``index.html`` with the figures it shows.
 
     Args:
-        out: folder of the page.
-        names: of the classes.
+        out: folder for the page.
+        names: class names.
         colors: RGB in 0..255 per class.
     """
 
@@ -51,16 +51,16 @@ class Gallery:
     def add(
         self, name: str, image: NDArray[np.uint8], predicted: NDArray[np.integer], truth: NDArray[np.integer]
     ) -> float:
-        """Count and draw one image.
+        """Evaluate and draw one image.
 
         Args:
-            name: its name, perhaps with folders.
+            name: image name, possibly with folders.
             image: H x W x 3 uint8 RGB.
             predicted: H x W class ids.
             truth: H x W class ids; 255 is ignored.
 
         Returns:
-            Mean IoU in percent over the classes that the truth or the result shows.
+            Mean IoU in percent over the classes that occur in the ground truth or the prediction.
         """
         counts = confusion_matrix(predicted, truth, len(self._names))
         self.confusion += counts
@@ -73,7 +73,7 @@ class Gallery:
         return mean
 
     def write(self, title: str) -> Path:
-        """Write charts and page; returns the page's path."""
+        """Write the charts and the page; return the path of the page."""
         values, labelled = class_iou(self.confusion), self.confusion[:-1]
         charts = {
             "iou.png": iou_chart(values.tolist(), self._names),
@@ -81,11 +81,11 @@ class Gallery:
         }
         for name, chart in charts.items():
             _save(chart, self._out / name)
-        right = int(labelled.trace()) / max(1, int(labelled.sum()))
+        accuracy = int(labelled.trace()) / max(1, int(labelled.sum()))
         cards = sorted(self._cards, key=lambda card: (np.isfinite(card.mean_iou), card.mean_iou))
         body = "\n".join(
             f'<figure id="i{n}"><figcaption>{html.escape(card.name)}: mIoU {card.mean_iou:.1f}</figcaption>'
-            f'<img loading="lazy" src="{card.picture}" alt="image, truth, result and errors"></figure>'
+            f'<img loading="lazy" src="{card.picture}" alt="image, ground truth, prediction and errors"></figure>'
             for n, card in enumerate(cards)
         )
         page = (
@@ -93,7 +93,7 @@ class Gallery:
             '<meta name="viewport" content="width=device-width,initial-scale=1">'
             f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>\n"
             f"<h1>{html.escape(title)}</h1>\n<p>{len(cards)} images, mIoU {values.nanmean():.2f}, "
-            f"{right:.2%} of the pixels right. The worst images come first.</p>\n"
+            f"{accuracy:.2%} of the pixels correct. The worst images come first.</p>\n"
             '<div class="charts"><img src="iou.png" alt="IoU of every class">'
             '<img src="confusion.png" alt="confusion between classes"></div>'
             f"\n<h2>Images</h2>\n{body}\n</body></html>\n"
@@ -103,9 +103,9 @@ class Gallery:
 
 
 def read_mask(path: Path) -> NDArray[np.integer]:
-    """Class ids H x W of a PNG that `save_mask` wrote."""
+    """Class ids, H x W, of a PNG written by `save_mask`."""
     with Image.open(path) as opened:
-        return np.array(opened)  # a copy, since PyTorch wants what it may write to
+        return np.array(opened)  # a copy, because PyTorch expects a writable array
 
 
 def _save(chart: Figure, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the numbers of an evaluation depend on, as hashes: a kept result holds only while they agree."""
+"""Hashes of everything the scores of an evaluation depend on; stored results are valid only while they match."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _SHORT = 16
 
 
 def digest(content: Any) -> str:
-    """A short hash of anything that JSON can hold; what it cannot goes in as text."""
+    """A short hash of a JSON value; other objects enter as their text."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:_SHORT]
 
 
 def identity(config: Config) -> dict[str, str]:
-    """What a configuration makes a result depend on, by part; contents of files, not their dates.
+    """Hashes of everything that a configuration makes results depend on, by part; of file contents, not dates.
 
-    Own modules that a configuration imports count as software, since methods may lie in them.
+    Custom modules that a configuration imports count as software, because they may define methods.
     """
     model = config.model.to_dict()
     texts = [_file(model.pop(name, None)) for name in ("name_path", "auxiliary_text_path")]
@@ -43,7 +43,7 @@ def identity(config: Config) -> dict[str, str]:
 
 
 def _weights(name: str | None, bundled: str = "demo_clip.safetensors") -> str | None:
-    """The content of a file or folder; a mere name stands for itself."""
+    """Hash of the content of a file or folder; a model name stays as it is."""
     if name == DEMO:
         with resources.as_file(resources.files("itaclip.demo") / bundled) as path:
             return _file(path)
@@ -66,7 +66,7 @@ def _files(paths: Iterable[Path]) -> str:
 
 
 def _file(path: str | Path | None) -> str | None:
-    """Hash of a file's content; what is no file stands for itself."""
+    """Hash of a file's content; text that is not the path of a file stays as it is."""
     if path is None or not Path(path).is_file():
         return None if path is None else str(path)
     found = hashlib.sha256()

@@ -1,9 +1,9 @@
-"""What an evaluation has counted, kept on disk as it goes, so that a killed one can be continued.
+"""Results of an evaluation, written to disk as they come in, so that a killed run can be resumed.
 
-Every process appends to a file of its own, `<key>-<rank>-<token>.jsonl`, one line per batch:
-a checksum and JSON with the confusion matrix of every image. The key stands for all that
-the counts depend on; a line names its batch by the files of its images. Nothing is ever
-rewritten, so a kill can only tear the last line, which then does not count.
+Every process appends to its own file, `<key>-<rank>-<token>.jsonl`, one line per batch: a
+checksum and JSON with the confusion matrix of every image. The key is a hash of everything the
+counts depend on; a line identifies its batch by the files of its images. Lines are never
+rewritten, so a kill can only damage the last line, which is then ignored.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Entry:
-    """A batch that was counted.
+    """An evaluated batch.
 
     Attributes:
-        images: the names of its images.
-        counts: the confusion matrix of each.
-        seconds: that the batch took in the model.
+        images: names of its images.
+        counts: confusion matrix of each image.
+        seconds: time spent in the model.
     """
 
     images: list[str]
@@ -43,14 +43,14 @@ class Entry:
 
 
 class Journal:
-    """The lines of this process, and those that earlier ones left under the same key.
+    """The lines of this process, and those of earlier runs with the same key.
 
-    Several runs may share a folder, under one key or several. Machines may share it or
-    have one each: then a machine brings what it counted itself.
+    Several runs may share a folder, with the same key or different ones. Machines may share
+    the folder or have one each; then each machine contributes its own results.
 
     Args:
-        folder: where the files lie; made when needed.
-        parts: what the counts depend on, by name, as hashes; the same in all processes.
+        folder: folder of the files; created when needed.
+        parts: hashes of everything the counts depend on, by name; the same in all processes.
     """
 
     def __init__(self, folder: Path, parts: dict[str, str]) -> None:
@@ -59,19 +59,19 @@ class Journal:
         self._opened = False
 
     def restore(self, batches: Collection[str]) -> tuple[dict[str, Entry], set[str]]:
-        """What earlier processes counted.
+        """Read the results of earlier runs.
 
         Args:
-            batches: names of those that are wanted.
+            batches: names of the batches to restore.
 
         Returns:
-            Entries that this process is to add up, each in one process only; and the names
-            of the batches that any process has.
+            The entries that this process must add, each assigned to exactly one process; and
+            the names of all batches that any process has restored.
         """
         listed = dist.all_gather_object([path.name for path in self._earlier()])
         names = sorted({name for found in listed for name in found})
         entries: dict[str, Entry] = {}
-        for number, name in enumerate(names):  # each file is read once, by a process that sees it
+        for number, name in enumerate(names):  # each file is read once, by a process that can see it
             owners = [rank for rank, found in enumerate(listed) if name in found]
             if owners[number % len(owners)] == dist.get_rank():
                 entries |= {batch: entry for batch, entry in self._read(self._folder / name) if batch in batches}
@@ -80,10 +80,10 @@ class Journal:
         return {batch: entry for batch, entry in entries.items() if batch not in before}, set().union(*known)
 
     def write(self, batch: str, entry: Entry) -> None:
-        """Append a line; after a kill of the process, it is there whole or torn at the end.
+        """Append a line; if the process is killed meanwhile, the line may be incomplete.
 
         Raises:
-            ItaclipError: it cannot be written (disk full, no right).
+            ItaclipError: it cannot be written (disk full, no permission).
         """
         lines = b""
         if not self._opened:
@@ -96,21 +96,21 @@ class Journal:
                     raise OSError("no space left")
         except OSError as error:
             raise ItaclipError(
-                f"{self._path}: cannot be written ({error.strerror or error}). Mend that and run the same command "
-                "again: it continues with what was counted."
+                f"{self._path}: cannot be written ({error.strerror or error}). Fix this and run the same command "
+                "again to resume."
             ) from error
         self._opened = True
 
     def remove(self) -> None:
-        """Remove the files of this key, when the evaluation is done or is to start anew."""
+        """Remove the files of this key, because the evaluation is complete or must start over."""
         for path in self._earlier():
             with suppress(OSError):
                 path.unlink()
-        with suppress(OSError):  # files under other keys are left, and with them the folder
+        with suppress(OSError):  # fails if files with other keys remain
             self._folder.rmdir()
 
     def others(self) -> list[str]:
-        """The parts in which an unfinished run under another key differs; empty without one."""
+        """The parts in which an unfinished run with another key differs; empty if there is none."""
         for path in self._folder.glob("*.jsonl"):
             if not path.name.startswith(self._key):
                 for content in _lines(path):
@@ -133,7 +133,7 @@ def _line(content: dict[str, Any]) -> bytes:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a file; torn and damaged ones are passed over, for they are counted again."""
+    """The intact lines of a file; skips damaged ones, whose images are evaluated again."""
     damaged = 0
     try:
         with path.open("rb") as file:
@@ -144,6 +144,6 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
                 else:
                     damaged += 1
     except OSError as error:
-        _LOG.warning("%s: cannot be read (%s); its images are counted again.", path, error.strerror or error)
+        _LOG.warning("%s: cannot be read (%s); its images are evaluated again.", path, error.strerror or error)
     if damaged:
-        _LOG.warning("%s: torn or damaged lines: %d; their images are counted again.", path, damaged)
+        _LOG.warning("%s: damaged lines: %d; their images are evaluated again.", path, damaged)

@@ -1,4 +1,4 @@
-"""Images of a data set, batch by batch; those that cannot be loaded are named and passed over."""
+"""Load the images of a data set in batches; report and skip those that cannot be loaded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Failure:
 
 
 class _Guarded(Dataset[Any]):
-    """A data set whose broken items come back as failures instead of ending the loader."""
+    """A data set that returns failures for broken items instead of stopping the loader."""
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
@@ -37,40 +37,40 @@ class _Guarded(Dataset[Any]):
             item = self._dataset[index]
             _check_mask(item["data_samples"])
             return item
-        except Exception as error:  # decoders and transforms raise whatever they like
+        except Exception as error:  # decoders and transforms raise all kinds of exceptions
             return _Failure(path, _reason(error))
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ItaclipError):
         return str(error)
-    if isinstance(error, AttributeError):  # OpenCV gives None, and the next step fails
+    if isinstance(error, AttributeError):  # OpenCV returns None, and the next step fails
         return "cannot be decoded"
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _check_image(path: str) -> None:
-    """Refuse what OpenCV would take: images of a size that fills the memory, and cut off ones,
-    whose missing part it paints grey."""
+    """Reject images that OpenCV would accept: huge ones that would fill the memory, and truncated
+    ones, whose missing part it fills with grey."""
     try:
         with Image.open(path) as opened:
             width, height = opened.size
             if width * height > LARGEST:
-                raise Image.DecompressionBombError(f"{width} x {height} pixels, at most {LARGEST:,} are taken")
+                raise Image.DecompressionBombError(f"{width} x {height} pixels; at most {LARGEST:,} are allowed")
             opened.load()
     except (UnidentifiedImageError, FileNotFoundError):
-        return  # other formats and places are the data set's own business
+        return  # the data set may read other formats and locations itself
 
 
 def _check_mask(sample: Any) -> None:
     found, expected = tuple(sample.gt_sem_seg.shape), tuple(sample.ori_shape)
     if found != expected:
-        raise ItaclipError(f"its mask is {found[0]} x {found[1]}, the image {expected[0]} x {expected[1]}")
+        raise ItaclipError(f"the mask is {found[0]} x {found[1]}, but the image is {expected[0]} x {expected[1]}")
 
 
 def plan_batches(images: int, batch_size: int, limit: int | None = None) -> list[range]:
-    """Images by batch. The number of processes has no say: images of one batch share encoder
-    passes, and another company can change the last bit of a logit."""
+    """Indices of the images of each batch. They do not depend on the number of processes: images
+    of a batch share encoder passes, and regrouping them can change the last bit of a logit."""
     last = images if limit is None else min(limit, images)
     return [range(first, min(first + batch_size, last)) for first in range(0, last, batch_size)]
 
@@ -81,8 +81,8 @@ def load_batches(
     """Load the images of a plan.
 
     Yields:
-        A batch as a data preprocessor takes it, of images that could be loaded; and path
-        and reason of those that could not.
+        A batch, ready for a data preprocessor, of the images that could be loaded; and path and
+        reason for those that could not.
 
     Raises:
         ItaclipError: a loading process was killed.
@@ -95,9 +95,9 @@ def load_batches(
     for _ in plan:
         try:
             batch = next(loaded)
-        except RuntimeError as error:  # images that cannot be loaded are no errors here
+        except RuntimeError as error:  # not raised for images that cannot be loaded
             raise ItaclipError(
-                "a process that loads images was killed, perhaps for want of memory; set a smaller "
+                "a process that loads images was killed, possibly because memory ran out; lower "
                 f"test_dataloader.num_workers ({str(error).splitlines()[0]})."
             ) from error
         items = [item for item in batch if not isinstance(item, _Failure)]

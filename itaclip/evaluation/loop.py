@@ -1,4 +1,4 @@
-"""The evaluation loop: batches in, counts and pictures out; a bad image does not end it."""
+"""The evaluation loop: segments batches, counts pixels, writes masks and overlays; a bad image does not stop it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from itaclip.openmmlab import ITACLIPSegmentor
 
 @dataclass
 class Outcome:
-    """What a run leaves behind besides its files.
+    """Outcome of a run, over all processes.
 
     Attributes:
-        counts: summed over all processes, as are the others.
-        images: how many were evaluated.
-        skipped: path and reason of every image that could not be.
-        seconds: spent in the model, earlier runs that were continued included.
-        resumed: how many of the images an earlier run had evaluated.
+        counts: confusion matrices, summed.
+        images: number of evaluated images.
+        skipped: path and reason of every image that could not be evaluated.
+        seconds: time spent in the model, including the earlier runs that this one resumed.
+        resumed: number of images that earlier runs had evaluated.
     """
 
     counts: IoUCounts
@@ -45,24 +45,24 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Where the pictures of a data set's images go.
+class OutputFolders:
+    """Where to write the masks and overlays of a data set.
 
     Attributes:
         masks: folder for label maps, PNG under each image's own name; None for none.
-        overlays: folder for image, truth, result and legend, side by side; None for none.
+        overlays: folder for figures with image, ground truth, prediction and legend; None for none.
     """
 
     masks: Path | None = None
     overlays: Path | None = None
 
     def complete(self, name: Path) -> bool:
-        """Whether all that is wanted of an image is there."""
+        """Whether all outputs of an image exist."""
         targets = [folder / name.with_suffix(".png") for folder in (self.masks, self.overlays) if folder]
         return all(target.is_file() and target.stat().st_size for target in targets)
 
     def write(self, sample: Any, predicted: NDArray[np.int64], dataset: Any) -> None:
-        """Write what is wanted of an image."""
+        """Write the outputs of an image."""
         name = own_name(sample.img_path, dataset).with_suffix(".png")
         classes, colors = dataset.metainfo["classes"], dataset.metainfo["palette"]
         if self.masks:
@@ -82,34 +82,34 @@ def evaluate(
     batch_size: int = 1,
     num_workers: int = 0,
     limit: int | None = None,
-    pictures: Pictures | None = None,
+    outputs: OutputFolders | None = None,
     journal: Journal | None = None,
     meet: Callable[[], None] = lambda: None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Outcome:
-    """Segment a data set and count; with other processes when there are any.
+    """Segment a data set and count pixels; in a distributed run, share the work with the other processes.
 
     Args:
-        model: on its device.
-        dataset: MMSegmentation's, in test mode.
-        batch_size: images per step; they may differ in size.
-        num_workers: loading processes; 0 loads in this one.
-        limit: only the first images.
-        pictures: what to write of every image.
-        journal: of what an earlier run counted, and for what this one counts. Batches
-            with unreadable images are not kept: the images may have been mended.
-        meet: called at the end of this process's share; waits for the others.
-        advance: told how many images were done, for progress.
+        model: segmentor on its device.
+        dataset: MMSegmentation data set in test mode.
+        batch_size: images per batch; they may differ in size.
+        num_workers: loading processes; 0 loads in this process.
+        limit: evaluate only the first images.
+        outputs: folders for masks and overlays.
+        journal: results of earlier runs, extended by this run. Batches with unreadable images
+            are not recorded, because the images may be repaired before the next run.
+        meet: barrier, called when this process has finished its share.
+        advance: called with the number of images done since the last call.
 
     Raises:
         ItaclipError: a file that cannot be written, or a loading process that was killed.
     """
-    pictures = pictures or Pictures()
+    outputs = outputs or OutputFolders()
     plan = plan_batches(len(dataset), batch_size, limit)
     outcome = Outcome(IoUCounts(len(dataset.metainfo["classes"])))
     names, done = [""] * len(plan), set[str]()
     if journal:
-        names, done = _restore(journal, dataset, plan, pictures, outcome)
+        names, done = _restore(journal, dataset, plan, outputs, outcome)
         advance(outcome.resumed)
     waiting = [(name, batch) for name, batch in zip(names, plan, strict=True) if name not in done]
     mine = waiting[dist.get_rank() :: dist.get_world_size()]
@@ -122,12 +122,12 @@ def evaluate(
         for sample in samples:
             predicted = sample.pred_sem_seg.data[0]
             matrix = outcome.counts.add(predicted, sample.gt_sem_seg.data[0])
-            pictures.write(sample, predicted.cpu().numpy(), dataset)
+            outputs.write(sample, predicted.cpu().numpy(), dataset)
             counts.append(to_sparse(matrix))
         outcome.skipped += skipped + refused
         outcome.images += len(counts)
         outcome.seconds += seconds
-        if journal and len(counts) == len(indices):  # last, for it says that all the rest is there
+        if journal and len(counts) == len(indices):  # last: it states that all outputs exist
             images = [str(own_name(sample.img_path, dataset)) for sample in samples]
             journal.write(name, Entry(images, counts, seconds))
         advance(len(indices) * dist.get_world_size())
@@ -141,7 +141,7 @@ def evaluate(
 
 
 def own_name(path: str, dataset: Any) -> Path:
-    """The image's path below its data set's image folder, never outside it; links keep their names."""
+    """The image's path relative to the image folder, never outside it; links keep their names."""
     try:
         return Path(os.path.abspath(path)).relative_to(os.path.abspath(dataset.data_prefix["img_path"]))  # noqa: PTH100
     except (ValueError, KeyError):
@@ -149,15 +149,15 @@ def own_name(path: str, dataset: Any) -> Path:
 
 
 def image_as_loaded(path: str, dataset: Any) -> NDArray[np.uint8]:
-    """An image, H x W x 3 RGB, turned as its data set loads it and as its labels are: mmcv turns
-    images as the camera noted down, unless a `color_type` says otherwise."""
+    """An image, H x W x 3 uint8 RGB, in the orientation in which its data set loads it: mmcv applies
+    the EXIF orientation unless a `color_type` disables it."""
     kind = getattr(dataset.pipeline.transforms[0], "color_type", "color")
     flag = "color" if kind in ("color", "grayscale") else "color_ignore_orientation"
     return mmcv.imread(path, flag)[..., ::-1]
 
 
 def _segment(model: ITACLIPSegmentor, batch: dict[str, list[Any]]) -> tuple[list[Any], list[tuple[str, str]]]:
-    """Results of a batch; or, where it cannot be segmented, none, and path and reason of its images."""
+    """Results of a batch; if it cannot be segmented, no results, and path and reason for each image."""
     if not batch["inputs"]:
         return [], []
     try:
@@ -170,15 +170,15 @@ def _segment(model: ITACLIPSegmentor, batch: dict[str, list[Any]]) -> tuple[list
         return [], [(sample.img_path, reason) for sample in batch["data_samples"]]
 
 
-# --- continuing ----------------------------------------------------------------
+# --- resuming ------------------------------------------------------------------
 
 
 def _restore(
-    journal: Journal, dataset: Any, plan: Sequence[range], pictures: Pictures, outcome: Outcome
+    journal: Journal, dataset: Any, plan: Sequence[range], outputs: OutputFolders, outcome: Outcome
 ) -> tuple[list[str], set[str]]:
-    """Count what an earlier run left; returns the names of all batches, and of those that are done."""
-    share = range(dist.get_rank(), len(plan), dist.get_world_size())  # of looking at the files
-    gathered = dist.all_gather_object({i: _identify(dataset, plan[i], pictures) for i in share})
+    """Add the results of earlier runs; return the names of all batches and of the finished ones."""
+    share = range(dist.get_rank(), len(plan), dist.get_world_size())  # each process checks some of the files
+    gathered = dist.all_gather_object({i: _identify(dataset, plan[i], outputs) for i in share})
     found = {i: named for part in gathered for i, named in part.items()}
     entries, done = journal.restore({name for name, complete in found.values() if complete})
     for entry in entries.values():
@@ -191,19 +191,19 @@ def _restore(
     return names, done
 
 
-def _identify(dataset: Any, indices: range, pictures: Pictures) -> tuple[str, bool]:
-    """A name for a batch that changes with its files, and whether all its pictures are there."""
+def _identify(dataset: Any, indices: range, outputs: OutputFolders) -> tuple[str, bool]:
+    """A name for a batch that changes with its files, and whether all its outputs exist."""
     files: list[Any] = [indices.start]
     complete = True
     for info in (dataset.get_data_info(i) for i in indices):
         name = own_name(info["img_path"], dataset)
         files.append([str(name), *(_stamp(info.get(key)) for key in ("img_path", "seg_map_path"))])
-        complete = complete and pictures.complete(name)
+        complete = complete and outputs.complete(name)
     return digest(files), complete
 
 
 def _stamp(path: str | None) -> list[int]:
-    """Size in bytes and time of change in ns of a file; empty where there is none."""
+    """Size in bytes and modification time in ns of a file; empty if it does not exist."""
     try:
         status = Path(path or "").stat()
         return [status.st_size, status.st_mtime_ns]

@@ -1,8 +1,8 @@
-"""Protocols as data: the published settings of every method, and one protocol for all.
+"""Evaluation protocols: the published settings of every method, and one common protocol.
 
-Sources are the configurations and class files of the published repositories, at the
-commits named in `SOURCES`. Scores are only comparable within one protocol: short side,
-windows, temperature, thresholds and class words all move them.
+The values come from the configurations and class files of the published repositories, at the
+commits listed in `SOURCES`. Scores are comparable only within one protocol: short side,
+windows, temperature, thresholds and class words all affect them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DATASETS = {
     "CityscapesDataset": "cityscapes",
     "ADE20KDataset": "ade20k",
 }
-"""Name of a data set by the type that configurations give it."""
+"""Short name of a data set by its type in configurations."""
 
 SOURCES = {
     "sclip": "SCLIP's repository at b56bd30",
@@ -53,11 +53,11 @@ REPOSITORY_OF = {
     "proxyclip": "proxyclip",
     "corrclip": "corrclip",
 }
-"""Whose settings a method was published with; ClearCLIP's code ran the older methods beside its own."""
+"""The repository whose settings a method uses; ClearCLIP's repository also evaluates older methods."""
 
 _PLAIN: dict[str, Any] = dict(img_engineering=False, closing=False, area_thd=None, pamr_steps=0, pamr_stride=(8, 16),
               map_correction=False, across_windows=False, method_options={})  # fmt: skip
-"""What sets everybody's pipeline apart from ITACLIP's."""
+"""Settings that all other methods share and ITACLIP changes."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ class Preset:
     """One protocol on one data set.
 
     Attributes:
-        short_side: of the resized image in pixels; the long side is at most 2048. None
-            keeps the configuration's.
-        settings: entries of `itaclip.core.settings.Settings`.
-        texts: keep the configuration's auxiliary texts; False goes without.
-        words: lines of the class file, from 0, that read differently.
-        source: where this comes from.
+        short_side: short side of the resized image in pixels; the long side is at most 2048.
+            None keeps the configuration's.
+        settings: fields of `itaclip.core.settings.Settings`.
+        texts: whether to use the configuration's auxiliary texts.
+        words: replacement lines of the class file, by line number from 0.
+        source: source of the settings.
     """
 
     short_side: int | None
@@ -81,22 +81,22 @@ class Preset:
 
 
 def published(method: str, dataset: str) -> Preset:
-    """The settings that a method was published with on a data set.
+    """The published settings of a method for a data set.
 
     Args:
         method: a key of `itaclip.core.methods.METHODS`.
-        dataset: the type that the configuration gives the data set.
+        dataset: the data set's type in the configuration.
 
     Raises:
-        ItaclipError: nothing was published for this pair.
+        ItaclipError: there are no published settings for this pair.
     """
     repository = REPOSITORY_OF.get(method, "")
     rows = _PUBLISHED.get(repository, {})
     name = DATASETS.get(dataset, dataset)
     if name not in rows:
-        there = f"it has them for {', '.join(rows)}" if rows else f"only {', '.join(REPOSITORY_OF)} have any"
+        known = f"it has them for {', '.join(rows)}" if rows else f"only {', '.join(REPOSITORY_OF)} have any"
         raise ItaclipError(
-            f"method {method!r} has no published settings for {name}; {there}. "
+            f"method {method!r} has no published settings for {name}; {known}. "
             "--preset common runs every method on every data set."
         )
     short_side, settings = rows[name]
@@ -105,13 +105,12 @@ def published(method: str, dataset: str) -> Preset:
 
 
 def common(dataset: str, background: bool) -> Preset:
-    """One protocol for all methods: windows of 224 with a stride of 112, softmax at 40.
+    """One protocol for all methods: windows of 224 pixels with a stride of 112, logit scale 40.
 
-    No refinement, no auxiliary texts, the plain view, no closing, no area rule; the
-    configuration's class file and short side (336; 448 on COCO-Stuff; 560 on
-    Cityscapes). With a background, scores below 0.1 become background. These are SCLIP's
-    and NACLIP's defaults. The demo's patches are half as large, and so are its windows
-    and the dilations that PAMR would have.
+    No refinement, no auxiliary texts, a single view, no closing, no area rule; the
+    configuration's class file and short side (336; 448 on COCO-Stuff; 560 on Cityscapes). With
+    a background, scores below 0.1 become background. These are SCLIP's and NACLIP's defaults.
+    The demo model's patches are half as large, so its windows and PAMR dilations are halved too.
     """
     demo = dataset == "DemoDataset"
     settings = _PLAIN | dict(
@@ -136,7 +135,7 @@ def _windows(crop: int, stride: int, scale: float, threshold: float = 0.0, **mor
 
 
 def _clearclip(threshold: float = 0.0, crop: int = 448) -> tuple[int, dict[str, Any]]:
-    # on Cityscapes the published crop is 224 with the stride left at 224: no overlap
+    # on Cityscapes the published crop is 224 and the stride stays 224: no overlap
     return 448, _windows(crop, 224, 50, threshold, padding="centre")
 
 

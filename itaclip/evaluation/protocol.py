@@ -1,4 +1,4 @@
-"""Method, preset and refinement of a run, put into its configuration."""
+"""Apply a method, a preset and a refinement to a configuration."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ Switch: TypeAlias = Literal["on", "off"]
 
 def apply_protocol(config: Config, folder: Path, method: str | None = None, preset: str | None = None,
                    pamr: Switch | None = None) -> str | None:  # fmt: skip
-    """Change a configuration in place; None leaves what it says.
+    """Change a configuration in place; None keeps its values.
 
     Args:
-        config: a whole configuration.
-        folder: receives the class file, where the preset words classes differently.
-        method: a key of `itaclip.core.methods.METHODS`. Alone it changes nothing else.
+        config: a complete configuration.
+        folder: receives the class file if the preset uses other class words.
+        method: a key of `itaclip.core.methods.METHODS`. Without a preset it changes nothing else.
         preset: "published" or "common", see `itaclip.evaluation.presets`.
-        pamr: refinement, whatever the preset says: "on" keeps its rounds, or takes the
-            published 10 where it has none.
+        pamr: switches refinement "on" or "off", overriding the preset; "on" keeps the number of
+            iterations, or uses the published 10 if it is 0.
 
     Returns:
-        Where the preset's settings come from; None without a preset.
+        Source of the preset's settings; None without a preset.
 
     Raises:
-        ItaclipError: an unknown method, nothing published for this pair, or a
-            configuration that the preset does not fit.
+        ItaclipError: an unknown method, no published settings for this pair, or a
+            configuration to which the preset does not apply.
     """
     model = config.model
     if method is not None:
@@ -54,19 +54,19 @@ def apply_protocol(config: Config, folder: Path, method: str | None = None, pres
         chosen = published(name, dataset.type) if preset == "published" else common(
             dataset.type, model.get("background", False)
         )  # fmt: skip
-        _put(config, chosen, folder)
+        _apply_preset(config, chosen, folder)
         source = chosen.source
     if pamr is not None:
         model.pamr_steps = 0 if pamr == "off" else model.get("pamr_steps") or _PAMR_STEPS
     return source
 
 
-def _put(config: Config, preset: Preset, folder: Path) -> None:
+def _apply_preset(config: Config, preset: Preset, folder: Path) -> None:
     model = config.model
     if preset.texts and not model.get("auxiliary_text_path"):
         raise ItaclipError(
-            "the published settings mix in auxiliary texts, but model.auxiliary_text_path is not set; "
-            "name a file (llm_texts/ has them), or take --preset common."
+            "the published settings use auxiliary texts, but model.auxiliary_text_path is not set; "
+            "set it to a file (see llm_texts/), or use --preset common."
         )
     if not preset.texts:
         model.auxiliary_text_path = None
@@ -84,10 +84,8 @@ def _put(config: Config, preset: Preset, folder: Path) -> None:
 
 
 def _resize(dataset: Any) -> Any:
-    """The one step of the test pipeline that resizes."""
+    """The Resize step of the test pipeline."""
     steps = [step for step in dataset.get("pipeline", []) if step.get("type") == "Resize"]
     if len(steps) != 1:
-        raise ItaclipError(
-            f"the test pipeline has {len(steps)} Resize steps; a preset sets the short side of exactly one."
-        )
+        raise ItaclipError(f"the test pipeline has {len(steps)} Resize steps; a preset requires exactly one.")
     return steps[0]

@@ -1,4 +1,4 @@
-"""What a run reports: the per-class table and `metrics.json`."""
+"""The report of a run: the per-class table and `metrics.json`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PACKAGES = ("itaclip", "torch", "torchvision", "open_clip_torch", "mmsegmentatio
 
 
 def class_table(metrics: Metrics, names: tuple[str, ...]) -> Table:
-    """IoU and accuracy of every class, and the summary row."""
+    """Table of the IoU and accuracy of every class, with summary rows."""
     table = Table(title="Results in percent")
     table.add_column("class")
     table.add_column("IoU", justify="right")
@@ -60,7 +60,7 @@ def as_json(metrics: Metrics, names: tuple[str, ...], outcome: Outcome, settings
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of those `PACKAGES` that are installed."""
+    """Versions of Python and of the installed `PACKAGES`."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -80,7 +80,7 @@ def machine() -> dict[str, Any]:
 
 
 def peak_memory_mib() -> dict[str, float]:
-    """Largest memory so far in MiB: of the process (not on Windows), and of the GPU where one was used."""
+    """Peak memory in MiB so far: of the process (not on Windows), and of the GPU if there is one."""
     peak = {}
     try:
         import resource

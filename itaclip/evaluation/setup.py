@@ -1,4 +1,4 @@
-"""From a configuration file to a data set and a model, with everything checked first."""
+"""Build the data set and the model of a configuration file, and check both."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _MASKS_CHECKED = 5
 
 
 def load_config(path: str | Path) -> Config:
-    """Read an MMEngine configuration (Python: only run files that you trust).
+    """Read an MMEngine configuration. It is Python code: load only files that you trust.
 
     Raises:
-        ItaclipError: no such file, an error inside it, or parts missing.
+        ItaclipError: no such file, an error in it, or missing parts.
     """
     config = read_config(path)
     _require_parts(config, path)
@@ -38,14 +38,14 @@ def _require_parts(config: Config, source: str | Path) -> None:
     for *outer, part in (["model"], ["test_dataloader"], ["test_dataloader", "dataset"]):
         holder = config[outer[0]] if outer else config
         if not isinstance(holder.get(part), dict):
-            raise ItaclipError(f"{source}: has no {'.'.join([*outer, part])} that is a dict.")
+            raise ItaclipError(f"{source}: {'.'.join([*outer, part])} is missing or not a dict.")
 
 
 class ConfigOptions(DictAction):
-    """`--cfg-options KEY=VALUE ...` of a parser; what cannot be read as such is a usage error."""
+    """`--cfg-options KEY=VALUE ...` for a parser; malformed options are usage errors."""
 
     def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> None:
-        """Read the options, as argparse calls it."""
+        """Parse the options; called by argparse."""
         try:
             super().__call__(parser, *rest)
         except (ValueError, AssertionError) as error:
@@ -56,23 +56,23 @@ def change_config(config: Config, options: dict[str, Any]) -> None:
     """Change entries of a configuration in place.
 
     Raises:
-        ItaclipError: an entry where none can be.
+        ItaclipError: an option that does not fit the configuration.
     """
     try:
         config.merge_from_dict(options)
-    except Exception as error:  # whatever MMEngine trips over
+    except Exception as error:  # MMEngine raises many types
         reason = f"{type(error).__name__}: {error}"
         raise ItaclipError(
-            f"--cfg-options {' '.join(options)}: cannot be put into the configuration ({reason})."
+            f"--cfg-options {' '.join(options)}: cannot be applied to the configuration ({reason})."
         ) from error
     _require_parts(config, f"--cfg-options {' '.join(options)}")
 
 
 def build_dataset(config: Config) -> Any:
-    """Build the test data set; the demo's is drawn when it is not there.
+    """Build the test data set; draw the demo's if it does not exist yet.
 
     Raises:
-        ItaclipError: a folder or list file that does not exist, or no image found.
+        ItaclipError: a folder or list file that does not exist, or a data set without images.
     """
     settings = config.test_dataloader.dataset
     root = Path(settings.get("data_root") or "")
@@ -86,12 +86,12 @@ def build_dataset(config: Config) -> Any:
     for path, name in needed:
         if not path.exists():
             raise ItaclipError(
-                f"{path}: does not exist ({name} of the data set {settings.type}). Give the folder that holds "
-                f"{', '.join(str(v) for v in prefix.values())} with --data-root; docs/datasets.md shows the tree."
+                f"{path}: does not exist ({name} of the data set {settings.type}). Pass the folder that contains "
+                f"{', '.join(str(v) for v in prefix.values())} with --data-root; docs/datasets.md shows the layout."
             )
     dataset = DATASETS.build(settings)
     if not len(dataset):
-        raise ItaclipError(f"{root}: no image of the data set {settings.type} was found in it.")
+        raise ItaclipError(f"{root}: contains no image of the data set {settings.type}.")
     return dataset
 
 
@@ -99,13 +99,13 @@ def build_model(config: Config) -> ITACLIPSegmentor:
     """Build the segmentor that a configuration describes.
 
     Raises:
-        ItaclipError: another type of model, or whatever its parts refuse.
+        ItaclipError: another type of model, or bad settings.
     """
     if config.model.get("type") not in ("ITACLIPSegmentor", "ITACLIP_Segmentor"):
         raise ItaclipError(f"model.type {config.model.get('type')!r}: expected 'ITACLIPSegmentor'.")
     options = {key: value for key, value in config.model.items() if key != "type"}
     if "name_path" not in options:
-        raise ItaclipError("model.name_path is missing: the class file, one class per line.")
+        raise ItaclipError("model.name_path is missing; set it to the class file, with one class per line.")
     segmentor: ITACLIPSegmentor = MODELS.get("ITACLIPSegmentor")(**options)
     return segmentor
 
@@ -114,20 +114,20 @@ def build_model(config: Config) -> ITACLIPSegmentor:
 
 
 def check_classes(classes: ClassNames, dataset: Any) -> None:
-    """The class file must have the data set's classes, in its order.
+    """Check that the class file has the data set's classes in the same order.
 
-    Words differ on purpose ("ship" for "boat"), so only what is certainly wrong counts:
-    another number of classes, or a class's own name on another class's line.
+    Words may differ on purpose ("ship" for "boat"), so this reports only certain mistakes: a
+    different number of classes, or the name of a class on another class's line.
 
     Raises:
-        ItaclipError: names the file, the line and both classes.
+        ItaclipError: the class file is wrong; the message names the file, the line and both classes.
     """
     expected = dataset.metainfo["classes"]
     kind = type(dataset).__name__
     if len(classes) != len(expected):
         raise ItaclipError(
             f"{classes.source}: has {len(classes)} classes, but {kind} has {len(expected)}; "
-            "one line per class, in the data set's order."
+            "write one line per class, in the data set's order."
         )
     line_of = {plain_name(word): i for i, words in reversed(list(enumerate(classes.synonyms))) for word in words[:1]}
     for i, name in enumerate(expected):
@@ -135,16 +135,17 @@ def check_classes(classes: ClassNames, dataset: Any) -> None:
         if found != i and plain_name(name) not in {plain_name(word) for word in classes.synonyms[i]}:
             raise ItaclipError(
                 f"{classes.source}, line {found + 1}: {classes.names[found]!r} is class {i} of {kind} and belongs on "
-                f"line {i + 1}, where {classes.names[i]!r} stands."
+                f"line {i + 1}, which has {classes.names[i]!r}."
             )
 
 
 def check_labels(dataset: Any, count: int = _MASKS_CHECKED) -> None:
-    """The first masks must hold class ids of the data set, or 255 for "ignore".
+    """Check that the first masks contain only class ids of the data set and 255 ("ignore").
+
+    Without this check, wrong masks would show only as an mIoU near zero.
 
     Raises:
-        ItaclipError: names the mask and the value. Without this, wrong masks would only
-            show as an mIoU near zero.
+        ItaclipError: a mask has another value; the message names both.
     """
     classes = len(dataset.metainfo["classes"])
     for i in range(min(count, len(dataset))):
@@ -153,9 +154,9 @@ def check_labels(dataset: Any, count: int = _MASKS_CHECKED) -> None:
         except Exception:
             continue
         values = np.unique(sample.gt_sem_seg.data.numpy())
-        strange = [int(v) for v in values if v >= classes and v != IGNORED_LABEL]
-        if strange:
+        invalid = [int(v) for v in values if v >= classes and v != IGNORED_LABEL]
+        if invalid:
             raise ItaclipError(
-                f"{sample.seg_map_path}: holds label {strange[0]}, but {type(dataset).__name__} has labels "
+                f"{sample.seg_map_path}: contains label {invalid[0]}, but {type(dataset).__name__} has labels "
                 f"0..{classes - 1} and 255 (ignored). Are these the converted masks? See docs/datasets.md."
             )

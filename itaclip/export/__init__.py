@@ -1,4 +1,4 @@
-"""A segmentation in the formats of other programs: one module per format, pure functions on arrays.
+"""Export segmentations to the formats of other programs: one module per format, pure functions on arrays.
 
-Users call the methods of `itaclip.Result`; third-party packages are imported when a function needs them.
+Users call the methods of `itaclip.Result`. Each function imports its third-party package when called.
 """

@@ -1,4 +1,4 @@
-"""COCO's JSON with run-length encoded masks."""
+"""COCO JSON with run-length encoded masks."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from itaclip.export.segments import Segment, missing_package
 def to_coco(
     segments: Sequence[Segment], names: Sequence[str], size: tuple[int, int], file_name: str, image_id: int
 ) -> dict[str, Any]:
-    """One image as a COCO data set: one annotation per segment, in the given order.
+    """A COCO data set of one image: one annotation per segment, in the given order.
 
     Args:
         segments: classes that occur.
-        names: all K classes; category ids are places in it.
-        size: height and width.
-        file_name: of the image.
-        image_id: of the image.
+        names: names of all K classes; category ids are indices into it.
+        size: height and width of the image in pixels.
+        file_name: file name of the image.
+        image_id: id of the image.
 
     Raises:
         ItaclipError: pycocotools is not installed.

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def to_fiftyone(labels: NDArray[np.int32], start: int) -> Segmentation:
-    """A label map as a segmentation of FiftyOne; mask values are label numbers plus `start`.
+    """A FiftyOne segmentation whose mask values are class ids plus `start`.
 
     Args:
-        labels: H x W.
-        start: value of label 0.
+        labels: H x W int32 class ids.
+        start: mask value of class 0.
 
     Raises:
-        ItaclipError: FiftyOne is not installed, or a negative start.
+        ItaclipError: FiftyOne is not installed, or `start` is negative.
     """
     if start < 0:
         raise ItaclipError(f"start = {start}: expected 0 or more.")

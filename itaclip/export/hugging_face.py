@@ -1,4 +1,4 @@
-"""What the image-segmentation pipeline of Transformers returns."""
+"""The output format of Transformers' image-segmentation pipeline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from itaclip.export.segments import Segment
 
 
 def to_hf(segments: Sequence[Segment]) -> list[dict[str, Any]]:
-    """Per segment ``{"score": float, "label": str, "mask": PIL image of 0 and 255, mode "L"}``."""
+    """For each segment ``{"score": float, "label": str, "mask": PIL image of mode "L" with 0 and 255}``."""
     return [
         {
             "score": segment.score,

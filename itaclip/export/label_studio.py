@@ -1,4 +1,4 @@
-"""Predictions of Label Studio: a brush mask per class, run-length encoded as its editor reads them."""
+"""Label Studio predictions: a brush mask per class, in the run-length encoding of its editor."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from numpy.typing import NDArray
 from itaclip.export.segments import Segment
 
 _LENGTH_BITS = np.array([3, 4, 8, 16])
-"""Widths of a run's length, of which each run takes the smallest that fits."""
+"""Bit widths for the length of a run; each run uses the smallest that fits."""
 
 _VALUE_BITS = 8
-_CHANNELS = 4  # the editor's canvas is RGBA; a mask fills all four
+_CHANNELS = 4  # the editor's canvas is RGBA; a mask fills all four channels
 
 
 def to_label_studio(
     segments: Sequence[Segment], size: tuple[int, int], from_name: str, to_name: str, model_version: str
 ) -> dict[str, Any]:
-    """Segments as one prediction of a task, ready for JSON.
+    """A JSON-serialisable prediction for a task.
 
     Args:
-        segments: classes to hand over.
+        segments: classes to include.
         size: height and width of the image.
         from_name: name of the ``BrushLabels`` tag in the labelling configuration.
         to_name: name of its ``Image`` tag.
-        model_version: shown beside the prediction.
+        model_version: shown next to the prediction.
 
     Returns:
-        ``model_version``, ``score`` (mean over the pixels of all segments; 0.0 without any)
+        ``model_version``, ``score`` (mean over the pixels of all segments; 0.0 if there are none)
         and ``result``, one region per segment.
     """
     height, width = size
@@ -49,18 +49,18 @@ def to_label_studio(
 
 
 def encode_brush(mask: NDArray[np.bool_]) -> list[int]:
-    """A mask as Label Studio's brush run lengths.
+    """Encode a mask as Label Studio brush RLE.
 
-    A stream of bits: the number of values (32 bits), their width less one (5), the four
-    widths of run lengths less one (4 each); then the runs, each a 1, the place of its
-    width (2), its length less one, and its value; zeros up to a whole byte. Values are
-    those of an RGBA canvas, row by row: 255 inside the mask, 0 outside.
+    The format is a bit stream: the number of values (32 bits), their bit width minus one (5 bits),
+    the four widths of run lengths minus one (4 bits each); then the runs, each a 1 bit, the index
+    of its width (2 bits), its length minus one, and its value; padded with zeros to a whole byte.
+    The values are those of an RGBA canvas, row by row: 255 inside the mask, 0 outside.
 
     Args:
         mask: H x W bool.
 
     Returns:
-        Bytes, as integers.
+        The bytes, as integers.
     """
     flat = mask.ravel()
     starts = np.flatnonzero(np.diff(flat, prepend=~flat[:1]))
@@ -68,7 +68,7 @@ def encode_brush(mask: NDArray[np.bool_]) -> list[int]:
     values = np.where(flat[starts], 255, 0)
 
     longest = 1 << int(_LENGTH_BITS[-1])
-    pieces = -(-lengths // longest)  # a run beyond the widest length goes on in another one
+    pieces = -(-lengths // longest)  # longer runs are split
     last = np.cumsum(pieces) - 1
     values = np.repeat(values, pieces)
     whole = np.full(len(values), longest)
@@ -81,11 +81,11 @@ def encode_brush(mask: NDArray[np.bool_]) -> list[int]:
     for width in _LENGTH_BITS:
         header += _bits(int(width) - 1, 4)
     widest = 3 + int(_LENGTH_BITS[-1]) + _VALUE_BITS
-    places = np.arange(widest - 1, -1, -1)
-    table = (codes[:, None] >> places) & 1
-    body = table[places < (3 + bits + _VALUE_BITS)[:, None]]
+    shifts = np.arange(widest - 1, -1, -1)
+    table = (codes[:, None] >> shifts) & 1
+    body = table[shifts < (3 + bits + _VALUE_BITS)[:, None]]
     return np.packbits(np.concatenate([header, body]).astype(np.uint8)).tolist()
 
 
 def _bits(value: int, width: int) -> list[int]:
-    return [value >> place & 1 for place in range(width - 1, -1, -1)]
+    return [value >> shift & 1 for shift in range(width - 1, -1, -1)]

@@ -1,7 +1,7 @@
-"""Masks as polygons with holes, and as GeoJSON.
+"""Convert masks to polygons with holes, and to GeoJSON.
 
-Outlines run along the edges of pixels: the pixel in column x and row y is the square from (x, y) to
-(x + 1, y + 1). Filled again, outlines that were not simplified give exactly the mask.
+Outlines run along pixel edges: the pixel in column x and row y is the square from (x, y) to
+(x + 1, y + 1). Filling outlines that are not simplified reproduces the mask exactly.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from itaclip.errors import ItaclipError
 from itaclip.export.segments import Segment
 
 Ring: TypeAlias = NDArray[np.int32]
-"""N x 2 corners (x, y) of an outline, the first one not repeated."""
+"""N x 2 int32 corners (x, y) of an outline; the first corner is not repeated."""
 
 Polygon: TypeAlias = list[Ring]
 """An outer ring, then its holes."""
 
-_EDGES_AT_ONCE = 2000  # compared with those beside them: a few hundred thousand pairs
+_EDGES_AT_ONCE = 2000  # bounds memory: comparing them with their neighbours gives a few hundred thousand pairs
 
 
 def polygons_of(mask: NDArray[np.bool_], tolerance: float = 1.0) -> list[Polygon]:
-    """The outlines of a mask: a polygon per 4-connected part.
+    """The outlines of a mask: one polygon per 4-connected component.
 
     Args:
         mask: H x W bool.
-        tolerance: pixels by which a simplified outline may leave the exact one; 0 keeps
-            every corner. A polygon that would cross itself is simplified less, or not at all.
+        tolerance: how far, in pixels, a simplified outline may deviate from the exact one; 0 keeps
+            every corner. A polygon that would intersect itself is simplified less, or not at all.
 
     Returns:
-        Polygons in the order of their parts' first pixels. Outer rings have a positive area
+        Polygons in the order of their components' first pixels. Outer rings have a positive area
         by the shoelace formula, holes a negative one; no ring touches itself.
 
     Raises:
@@ -57,13 +57,13 @@ def polygons_of(mask: NDArray[np.bool_], tolerance: float = 1.0) -> list[Polygon
 def to_geojson(
     segments: Sequence[Segment], colors: Sequence[Sequence[int]], size: tuple[int, int], tolerance: float
 ) -> dict[str, Any]:
-    """Segments as a GeoJSON ``FeatureCollection``: a ``MultiPolygon`` per class, in pixels, y downwards.
+    """A GeoJSON ``FeatureCollection`` with a ``MultiPolygon`` per class, in pixels, y pointing down.
 
     Args:
         segments: classes that occur.
-        colors: RGB per class, by label number.
-        size: height and width of the image.
-        tolerance: as for `polygons_of`.
+        colors: RGB per class, by class id.
+        size: height and width of the image in pixels.
+        tolerance: see `polygons_of`.
 
     Raises:
         ItaclipError: a negative tolerance.
@@ -93,15 +93,15 @@ def to_geojson(
 
 
 def _rings(mask: NDArray[np.bool_], parts: NDArray[np.int32]) -> list[tuple[Ring, int]]:
-    """Closed outlines with the part that each bounds.
+    """Closed outlines, each with the component that it bounds.
 
-    Edges between pixels inside and outside are directed so that the inside lies on one fixed
-    side, then linked to loops, part by part. Two pixels that meet at a corner alone give that point
-    two ways out; a loop that comes back to a point is cut off there, so no ring touches itself.
+    Edges between inside and outside pixels are directed so that the inside is always on the same
+    side, then linked into loops, component by component. A point where two pixels meet only at a
+    corner has two outgoing edges; a path that returns to a point is cut there, so no ring touches itself.
     """
     padded = np.pad(mask, 1).astype(np.int8)
     stride = mask.shape[1] + 1  # points are numbered row by row
-    down = np.diff(padded[1:-1], axis=1)  # H x (W + 1): 1 where the inside begins, going right
+    down = np.diff(padded[1:-1], axis=1)  # H x (W + 1): 1 where the inside begins, from left to right
     across = np.diff(padded[:, 1:-1], axis=0)  # (H + 1) x W
     edges: list[NDArray[np.int64]] = []
     for rows_columns, step, inside in (
@@ -114,27 +114,27 @@ def _rings(mask: NDArray[np.bool_], parts: NDArray[np.int32]) -> list[tuple[Ring
         begin = (y + step[0]) * stride + x + step[1]
         end = (y + step[2]) * stride + x + step[3]
         edges.append(np.stack([begin, end, parts[y + inside[0], x + inside[1]]], axis=1))
-    following: dict[tuple[int, int], list[int]] = {}  # by part and point
+    successors: dict[tuple[int, int], list[int]] = {}  # by component and point
     for begin, end, part in np.concatenate(edges).tolist():
-        following.setdefault((part, begin), []).append(end)
+        successors.setdefault((part, begin), []).append(end)
 
     rings = []
-    while following:
-        part, point = next(iter(following))
-        path, place = [point], {point: 0}
-        while ways := following.get((part, path[-1])):
-            end = ways.pop()
-            if not ways:
-                del following[part, path[-1]]
-            if end not in place:
-                place[end] = len(path)
+    while successors:
+        part, point = next(iter(successors))
+        path, index = [point], {point: 0}
+        while ends := successors.get((part, path[-1])):
+            end = ends.pop()
+            if not ends:
+                del successors[part, path[-1]]
+            if end not in index:
+                index[end] = len(path)
                 path.append(end)
                 continue
-            loop = path[place[end] :]
+            loop = path[index[end] :]
             rings.append((_corners(np.array(loop), stride), part))
-            for gone in loop[1:]:
-                del place[gone]
-            del path[place[end] + 1 :]
+            for removed in loop[1:]:
+                del index[removed]
+            del path[index[end] + 1 :]
     return rings
 
 
@@ -155,38 +155,38 @@ def _area(ring: Ring) -> float:
 
 
 def _simplified(polygon: Polygon, tolerance: float) -> Polygon:
-    """Rings with fewer corners, those that would cross under a part of the tolerance, or exact."""
-    steps = [iter((1, 0.5, 0.25, 0)) for _ in polygon]
+    """Simplify rings; those that would intersect get a smaller tolerance, and finally stay exact."""
+    factors = [iter((1, 0.5, 0.25, 0)) for _ in polygon]
     rings = list(polygon)
     waiting = set(range(len(polygon)))
     while waiting:
         for n in waiting:
-            part = next(steps[n])
-            simple: Ring = cv2.approxPolyDP(polygon[n][:, None], tolerance * part, closed=True)[:, 0]
-            # a ring that would vanish stays as it is
-            kept = part and len(simple) > 2 and _area(simple) * _area(polygon[n]) > 0
-            rings[n] = simple if kept else polygon[n]
-        waiting = {n for n in _meeting(rings) if rings[n] is not polygon[n]}
+            factor = next(factors[n])
+            simple: Ring = cv2.approxPolyDP(polygon[n][:, None], tolerance * factor, closed=True)[:, 0]
+            # a ring that would vanish stays exact
+            usable = factor and len(simple) > 2 and _area(simple) * _area(polygon[n]) > 0
+            rings[n] = simple if usable else polygon[n]
+        waiting = {n for n in _intersecting(rings) if rings[n] is not polygon[n]}
     return rings
 
 
-def _meeting(rings: Sequence[Ring]) -> set[int]:
-    """Rings with edges that cross or touch others, other than neighbours at their common corner."""
+def _intersecting(rings: Sequence[Ring]) -> set[int]:
+    """Indices of rings with edges that cross or touch others, except neighbours at their common corner."""
     begins = np.concatenate(rings).astype(np.int64)
     ends = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings]).astype(np.int64)
     sizes = [len(ring) for ring in rings]
     firsts = np.repeat(np.cumsum([0, *sizes[:-1]]), sizes)
     owner = np.repeat(np.arange(len(rings)), sizes)
-    place = np.arange(len(begins)) - firsts
-    after = firsts + (place + 1) % np.repeat(sizes, sizes)
+    within = np.arange(len(begins)) - firsts
+    after = firsts + (within + 1) % np.repeat(sizes, sizes)
 
     low, high = np.minimum(begins, ends), np.maximum(begins, ends)
     order = np.argsort(low[:, 0], kind="stable")
     last = np.searchsorted(low[order, 0], high[order, 0], side="right")
-    met: list[NDArray[np.int64]] = []
-    for some in np.array_split(np.arange(len(order)), len(order) // _EDGES_AT_ONCE + 1):
-        counts = last[some] - some - 1  # later edges that begin before this one ends, from left to right
-        first = np.repeat(some, counts)
+    found: list[NDArray[np.int64]] = []
+    for chunk in np.array_split(np.arange(len(order)), len(order) // _EDGES_AT_ONCE + 1):
+        counts = last[chunk] - chunk - 1  # later edges that begin before this one ends, from left to right
+        first = np.repeat(chunk, counts)
         second = first + 1 + np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         i, j = order[first], order[second]
         near = (low[j, 1] <= high[i, 1]) & (high[j, 1] >= low[i, 1])
@@ -195,11 +195,11 @@ def _meeting(rings: Sequence[Ring]) -> set[int]:
         abc, abd, cda, cdb = (np.sign(_turn(*points)) for points in ((a, b, c), (a, b, d), (c, d, a), (c, d, b)))
         crossed = (abc * abd <= 0) & (cda * cdb <= 0)
         next_to = (j == after[i]) | (after[j] == i)
-        # neighbours share a corner; they overlap only where one runs back along the other
+        # neighbours share a corner; they overlap only if one runs back along the other
         back = (abc == 0) & (abd == 0) & (((b - a) * (d - c)).sum(axis=1) < 0)
         bad = crossed & (~next_to | back)
-        met += [owner[i[bad]], owner[j[bad]]]
-    return set(np.concatenate(met).tolist())
+        found += [owner[i[bad]], owner[j[bad]]]
+    return set(np.concatenate(found).tolist())
 
 
 def _turn(a: NDArray[np.int64], b: NDArray[np.int64], c: NDArray[np.int64]) -> NDArray[np.int64]:

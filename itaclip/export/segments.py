@@ -1,4 +1,4 @@
-"""What most formats ask for: the classes that occur, each with its mask and mean score."""
+"""The input of most formats: the classes that occur, each with its mask and mean score."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Segment:
     """A class that occurs in an image.
 
     Attributes:
-        label: its label number.
-        name: its name.
+        label: class id.
+        name: class name.
         mask: H x W bool.
         score: mean class score over the mask, in [0, 1].
     """
@@ -33,9 +33,9 @@ def segments_of(labels: NDArray[np.int32], names: Sequence[str], scores: NDArray
     """The classes that occur, in label order.
 
     Args:
-        labels: H x W class numbers, places in `names`.
+        labels: H x W int32 class ids, indices into `names`.
         names: K class names.
-        scores: K x h x w class scores in [0, 1]; h x w may be smaller than H x W.
+        scores: K x h x w float32 class scores in [0, 1]; h x w may be smaller than H x W.
     """
     height, width = labels.shape
     found = []
@@ -50,4 +50,4 @@ def segments_of(labels: NDArray[np.int32], names: Sequence[str], scores: NDArray
 
 def missing_package(what: str, package: str, extra: str) -> ItaclipError:
     """The error to raise when an optional package is not installed."""
-    return ItaclipError(f"{what} needs {package}: pip install 'itaclip[{extra}]'.")
+    return ItaclipError(f"{what} requires {package}: pip install 'itaclip[{extra}]'.")

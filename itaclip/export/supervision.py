@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def to_supervision(segments: Sequence[Segment]) -> Detections:
-    """Segments as detections: boxes around the masks, masks, mean scores, label numbers, names.
+    """Detections with bounding boxes, masks, mean scores, class ids and names.
 
     Raises:
         ItaclipError: supervision is not installed.

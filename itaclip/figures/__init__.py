@@ -1,7 +1,7 @@
-"""Pictures: overlays, legends, results beside the truth, errors, scores, charts.
+"""Figures: overlays, legends, predictions next to the ground truth, errors, scores, charts.
 
-Charts (`itaclip.figures.charts`) and the gallery (`itaclip.evaluation.gallery`) are imported
-where they are used, since matplotlib takes its time.
+Charts (`itaclip.figures.charts`) and the gallery (`itaclip.evaluation.gallery`) are imported only
+where they are used, because matplotlib is slow to import.
 """
 
 from itaclip.figures.pictures import (

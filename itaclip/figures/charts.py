@@ -1,4 +1,4 @@
-"""Charts of an evaluation: IoU per class, confusion between classes."""
+"""Charts of an evaluation: IoU per class and confusion between classes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 
 from itaclip.figures.fonts import font, writable
 
-_MOST_NUMBERS = 24  # classes up to which a confusion matrix shows its values
+_MAX_NUMBERED = 24  # classes up to which a confusion matrix shows its values
 
 
 def iou_chart(iou: Sequence[float], names: Sequence[str], title: str = "IoU by class") -> Figure:
-    """Bars of IoU in percent, the best class on top; classes without a value are left out."""
+    """Bar chart of IoU in percent, best class on top; omits classes without a value."""
     rows = sorted((value, writable(names[i], i)) for i, value in enumerate(iou) if not np.isnan(value))
     figure = Figure(figsize=(7, 1.2 + 0.24 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
-    places = range(len(rows))
-    bars = axes.barh(places, [value for value, _ in rows], color="#3b6ea5")
-    axes.set_yticks(places, [name for _, name in rows])
+    positions = range(len(rows))
+    bars = axes.barh(positions, [value for value, _ in rows], color="#3b6ea5")
+    axes.set_yticks(positions, [name for _, name in rows])
     _use_fonts(axes.get_yticklabels())
     axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
     mean = float(np.mean([value for value, _ in rows])) if rows else float("nan")
@@ -35,12 +35,12 @@ def iou_chart(iou: Sequence[float], names: Sequence[str], title: str = "IoU by c
 
 
 def confusion_chart(counts: NDArray[np.integer], names: Sequence[str], title: str = "Confusion") -> Figure:
-    """Which class the pixels of a class were given, in percent of the class.
+    """Confusion matrix: predictions for the pixels of each true class, in percent of that class.
 
     Args:
-        counts: K x K pixels, truth by row, result by column.
-        names: K.
-        title: of the chart.
+        counts: K x K pixel counts; rows are true classes, columns predicted ones.
+        names: K class names.
+        title: title of the chart.
     """
     share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 2.5 + 0.34 * min(len(names), 60)
@@ -54,7 +54,7 @@ def confusion_chart(counts: NDArray[np.integer], names: Sequence[str], title: st
     _use_fonts([*axes.get_xticklabels(), *axes.get_yticklabels()])
     axes.set(xlabel="result", ylabel="truth", title=f"{title}, percent of the true class")
     figure.colorbar(image, ax=axes, shrink=0.8)
-    if len(names) <= _MOST_NUMBERS:
+    if len(names) <= _MAX_NUMBERED:
         for row, column in np.argwhere(share >= 1):
             color = "white" if share[row, column] > 55 else "black"
             axes.text(column, row, f"{share[row, column]:.0f}", ha="center", va="center", color=color, fontsize=7)
@@ -62,7 +62,7 @@ def confusion_chart(counts: NDArray[np.integer], names: Sequence[str], title: st
 
 
 def _use_fonts(labels: Sequence[Text]) -> None:
-    """Give every name a font that has its letters."""
+    """Set for every label a font that has its characters."""
     for label in labels:
         if found := font(10, label.get_text()):
             size = label.get_fontsize()

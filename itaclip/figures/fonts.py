@@ -1,4 +1,4 @@
-"""A font that has the letters of a text, whatever its script."""
+"""Find a font with the characters of a text in any script."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from PIL import ImageFont
 
 @cache
 def font(size: int, text: str = "") -> ImageFont.FreeTypeFont | None:
-    """DejaVu Sans (Latin, Greek, Cyrillic, Arabic and more), or else an installed font.
+    """DejaVu Sans (Latin, Greek, Cyrillic, Arabic and more) if it suffices, otherwise an installed font.
 
     Args:
-        size: in pixels.
-        text: what is to be written.
+        size: font size in pixels.
+        text: the text to write.
 
     Returns:
-        The first font with a glyph for every letter; None when this machine has none.
+        The first font with a glyph for every character; None if no installed font has them all.
     """
     wanted = {ord(letter) for letter in text if not letter.isspace()}
     for path in _paths():
@@ -28,7 +28,7 @@ def font(size: int, text: str = "") -> ImageFont.FreeTypeFont | None:
 
 
 def writable(name: str, number: int) -> str:
-    """A name on one line; "class 7" where no font has its letters."""
+    """A name on one line, or "class 7" if no font has its characters."""
     name = " ".join(name.split())
     return name if font(12, name) else f"class {number}"
 
@@ -38,7 +38,7 @@ def _paths() -> Iterator[str]:
 
     yield str(Path(get_data_path()) / "fonts/ttf/DejaVuSans.ttf")
     installed = {entry.fname for entry in font_manager.fontManager.ttflist if entry.style == "normal"}
-    yield from sorted(path for path in installed if "LastResort" not in path)  # that one draws boxes
+    yield from sorted(path for path in installed if "LastResort" not in path)  # it draws only boxes
 
 
 @cache
@@ -47,5 +47,5 @@ def _letters(path: str) -> frozenset[int]:
 
     try:
         return frozenset(FT2Font(path).get_charmap())
-    except RuntimeError:  # an installed font that cannot be read is no reason to stop
+    except RuntimeError:  # skip installed fonts that cannot be read
         return frozenset()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 
-# Distinct at a glance and readable under white or black text; class 0 is dark grey.
+# Easy to distinguish and readable under white or black text; class 0 is dark grey.
 _FIRST = (
     "404040", "e6194b", "3cb44b", "ffe119", "4363d8", "f58231", "911eb4", "42d4f4", "f032e6", "bfef45", "fabed4",
     "469990", "dcbeff", "9a6324", "fffac8", "800000", "aaffc3", "808000", "ffd8b1", "000075", "a9a9a9",
@@ -12,10 +12,10 @@ _FIRST = (
 
 
 def palette(count: int) -> list[list[int]]:
-    """`count` distinct RGB colours in 0..255, the same ones every time.
+    """`count` distinct RGB colours in 0..255, always the same.
 
-    Hand-picked ones first; then hues a golden angle apart in changing lightness, so that
-    neighbouring class ids never look alike.
+    Hand-picked colours come first, then hues a golden angle apart with varying lightness, so
+    that neighbouring class ids never look alike.
     """
     colors = [[int(code[i : i + 2], 16) for i in (0, 2, 4)] for code in _FIRST[:count]]
     taken = {tuple(color) for color in colors}

@@ -1,4 +1,4 @@
-"""Pictures of label maps: overlays with a legend, results beside the truth, errors, scores."""
+"""Pictures of label maps: overlays with a legend, predictions next to the ground truth, errors, scores."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Colors = Sequence[Sequence[int]]
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 _CORRECT, _WRONG, _IGNORED = (38, 115, 77), (214, 40, 57), (0, 0, 0)
 _LONGEST_NAME = 60
-_MOST_COLUMNS = 3  # of a legend, before it grows downwards
+_MAX_COLUMNS = 3  # of a legend; beyond that it grows downwards
 
 
 # --- one map -----------------------------------------------------------------
 
 
 def paint_labels(labels: NDArray[np.integer], colors: Colors) -> NDArray[np.uint8]:
-    """Class ids H x W to RGB H x W x 3; ids without a colour (255: ignored) are black."""
+    """Convert H x W class ids to H x W x 3 uint8 RGB; ids without a colour (such as 255, ignored) are black."""
     table = np.zeros((max(int(labels.max(initial=0)), len(colors) - 1) + 1, 3), np.uint8)
     table[: len(colors)] = np.asarray(colors, np.uint8)
     return table[labels]
@@ -40,7 +40,7 @@ def overlay(image: NDArray[np.uint8], labels: NDArray[np.integer], colors: Color
         image: H x W x 3 uint8 RGB.
         labels: H x W class ids.
         colors: RGB in 0..255 per class.
-        opacity: of the colours, in [0, 1].
+        opacity: opacity of the colours, in [0, 1].
     """
     blended = _blend(image, paint_labels(labels, colors), opacity)
     border = np.zeros(labels.shape, bool)
@@ -53,12 +53,12 @@ def overlay(image: NDArray[np.uint8], labels: NDArray[np.integer], colors: Color
 def error_map(
     image: NDArray[np.uint8], predicted: NDArray[np.integer], truth: NDArray[np.integer]
 ) -> NDArray[np.uint8]:
-    """Right pixels green, wrong ones red, ignored ones black, over the image in grey.
+    """Blend correct pixels in green, wrong ones in red and ignored ones in black over the image in grey.
 
     Args:
         image: H x W x 3 uint8 RGB.
         predicted: H x W class ids.
-        truth: H x W class ids; 255 is ignored, any other label that is no class is an error.
+        truth: H x W class ids; 255 is ignored, any other label that is not a class counts as an error.
     """
     painted = paint_labels((predicted != truth).astype(np.uint8), (_CORRECT, _WRONG))
     grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
@@ -69,13 +69,13 @@ def error_map(
 
 def heat_map(image: NDArray[np.uint8], values: NDArray[np.floating], highest: float = 1.0,
              opacity: float = 0.7) -> NDArray[np.uint8]:  # fmt: skip
-    """A map of values over an image in grey: dark is 0, bright is `highest`.
+    """Blend a map of values over the image in grey: dark is 0, bright is `highest`.
 
     Args:
         image: H x W x 3 uint8 RGB.
         values: H x W.
         highest: value of the brightest colour.
-        opacity: of the colours, in [0, 1].
+        opacity: opacity of the colours, in [0, 1].
     """
     from matplotlib import colormaps
 
@@ -86,7 +86,7 @@ def heat_map(image: NDArray[np.uint8], values: NDArray[np.floating], highest: fl
 
 
 def save_mask(labels: NDArray[np.integer], colors: Colors, path: Path | IO[bytes]) -> None:
-    """Write class ids as PNG, to a path or into an open file: 8-bit with a palette, 16-bit grey above 256 classes."""
+    """Write class ids as PNG to a path or open file: 8-bit with a palette, 16-bit greyscale above 256 classes."""
     if len(colors) > 256:
         Image.fromarray(labels.astype(np.uint16)).save(path, "PNG")
         return
@@ -103,21 +103,21 @@ def _blend(image: NDArray[np.uint8], painted: NDArray[np.uint8], opacity: float)
 
 
 def legend(labels: NDArray[np.integer], names: Sequence[str], colors: Colors, height: int) -> Image.Image:
-    """Names, colours and shares of the classes that occur, the largest first.
+    """Draw names, colours and shares of the classes that occur, largest first.
 
     Args:
         labels: class ids, of any shape.
         names: one per class, in any script.
         colors: RGB in 0..255 per class.
-        height: of the picture beside it in pixels; letters follow it, and a legend of
-            many classes may be higher.
+        height: height in pixels of the picture next to it; determines the font size. A legend
+            with many classes may be taller.
     """
     counts = np.bincount(labels[labels < len(names)].ravel(), minlength=len(names))
     occurring = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
     size = min(max(13, height // 28), 60)
     line, margin = round(size * 1.55), round(size * 0.6)
     texts = {i: _short(names[i], i) + f"  {counts[i] / labels.size:.1%}" for i in occurring}
-    rows = max(1, (height - 2 * margin) // line, math.ceil(len(occurring) / _MOST_COLUMNS))
+    rows = max(1, (height - 2 * margin) // line, math.ceil(len(occurring) / _MAX_COLUMNS))
     columns = [occurring[i : i + rows] for i in range(0, len(occurring), rows)]
     widths = [max(int(_width(texts[i], size)) for i in column) + size + 3 * margin for column in columns]
     rows = max(map(len, columns), default=0)
@@ -128,15 +128,15 @@ def legend(labels: NDArray[np.integer], names: Sequence[str], colors: Colors, he
         for row, i in enumerate(column):
             top = margin + row * line
             draw.rectangle([left, top, left + size, top + size], fill=tuple(colors[i]), outline=_BLACK)
-            place = (left + size + margin, top + size / 2)
-            draw.text(place, texts[i], fill=_BLACK, font=font(size, texts[i]), anchor="lm")
+            position = (left + size + margin, top + size / 2)
+            draw.text(position, texts[i], fill=_BLACK, font=font(size, texts[i]), anchor="lm")
         left += width
     return canvas
 
 
 def with_legend(picture: Image.Image, labels: NDArray[np.integer], names: Sequence[str],
                 colors: Colors) -> Image.Image:  # fmt: skip
-    """A picture of a label map and its legend, side by side."""
+    """Put a picture of a label map next to its legend."""
     return side_by_side([picture, legend(labels, names, colors, picture.height)])
 
 
@@ -149,16 +149,16 @@ def result_figure(
     compared: Mapping[str, NDArray[np.integer]] | None = None,
     errors: bool = False,
 ) -> Image.Image:
-    """Image, truth where known, other results, the result, and a legend of all, side by side.
+    """Draw side by side: image, ground truth if known, other predictions, the prediction, and a legend.
 
     Args:
         image: H x W x 3 uint8 RGB.
         predicted: H x W class ids.
         names: one per class.
         truth: H x W class ids; 255 is drawn black.
-        colors: RGB per class; None takes the project's palette.
-        compared: other results by title.
-        errors: also where the result differs from the truth.
+        colors: RGB per class; None uses the project's palette.
+        compared: other predictions by title.
+        errors: whether to add an error map.
     """
     colors = colors if colors is not None else palette(len(names))
     maps = {"truth": truth, **(compared or {}), "result": predicted}
@@ -174,13 +174,13 @@ def result_figure(
 
 def score_figure(image: NDArray[np.uint8], scores: Mapping[str, NDArray[np.floating]],
                  columns: int = 4, highest: float = 1.0) -> Image.Image:  # fmt: skip
-    """Heat maps of several classes in rows.
+    """Draw heat maps of several classes in rows.
 
     Args:
         image: H x W x 3 uint8 RGB.
         scores: H x W values by title.
-        columns: pictures in a row.
-        highest: value of the brightest colour, for all alike.
+        columns: pictures per row.
+        highest: value of the brightest colour in all of them.
     """
     panels = [
         titled(Image.fromarray(heat_map(image, values, highest)), title, number)
@@ -190,7 +190,7 @@ def score_figure(image: NDArray[np.uint8], scores: Mapping[str, NDArray[np.float
 
 
 def titled(picture: Image.Image, title: str, number: int = 0) -> Image.Image:
-    """A picture with a line of text above it; `number` replaces a name that no font can write."""
+    """Add a line of text above a picture; a title that no font can write becomes "class `number`"."""
     size = min(max(12, picture.height // 24), 60)
     text = _short(title, number)
     while len(text) > 4 and _width(text, size) > picture.width:
@@ -203,12 +203,12 @@ def titled(picture: Image.Image, title: str, number: int = 0) -> Image.Image:
 
 
 def side_by_side(panels: Sequence[Image.Image], gap: int = 4) -> Image.Image:
-    """Pictures in a row on white, tops aligned."""
+    """Arrange pictures in a row on white, aligned at the top."""
     return _arranged(panels, gap, across=True)
 
 
 def stacked(panels: Sequence[Image.Image], gap: int = 4) -> Image.Image:
-    """Pictures in a column on white, left sides aligned."""
+    """Arrange pictures in a column on white, aligned at the left."""
     return _arranged(panels, gap, across=False)
 
 
@@ -227,7 +227,7 @@ def _arranged(panels: Sequence[Image.Image], gap: int, across: bool) -> Image.Im
 
 
 def _short(name: str, number: int) -> str:
-    """A name as it can be written: not too long, and in letters that a font has."""
+    """A name that fits and that a font can write."""
     name = writable(name, number)
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 

@@ -1,4 +1,4 @@
-"""Batches of images: the next one is read while this one is segmented; a bad image costs only itself."""
+"""Batches of images: read the next batch while segmenting the current one; a bad image affects no other."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ T = TypeVar("T")
 def read_ahead(
     read: Callable[[T], Any], items: Sequence[T], batch: int, threads: int = 1
 ) -> Iterator[tuple[Sequence[T], list[Any]]]:
-    """Batches of items and what `read` gives for each, one batch ahead.
+    """Read items in batches, one batch ahead of the caller.
 
     Args:
-        read: gives the H x W x 3 array of an item.
-        items: what to read.
-        batch: items per step.
-        threads: how many items are read at a time.
+        read: returns the H x W x 3 array of an item.
+        items: the items to read.
+        batch: items per batch.
+        threads: number of items read concurrently.
 
     Yields:
-        The items of a batch, and for each its array, or in words why there is none.
+        The items of a batch, and for each its array, or the error message if it cannot be read.
     """
     parts = [items[i : i + batch] for i in range(0, len(items), batch)]
     with ThreadPoolExecutor(threads) as pool:
@@ -37,12 +37,15 @@ def read_ahead(
 
 
 def segment_batch(segmenter: Segmenter, vocabulary: Vocabulary, read: Sequence[Any]) -> list[Any]:
-    """A result, or in words why there is none, per image; images of a batch that fails are tried alone.
+    """Segment a batch; if it fails as a whole, segment its images one by one.
 
     Args:
-        segmenter: how.
+        segmenter: the segmenter to run.
         vocabulary: the classes.
-        read: arrays, or words, as `read_ahead` gives them.
+        read: arrays or error messages, as `read_ahead` yields them.
+
+    Returns:
+        A result or an error message per image.
     """
     good = [n for n, image in enumerate(read) if not isinstance(image, str)]
     found = _attempt(segmenter, [read[n] for n in good], vocabulary) if good else []
@@ -55,10 +58,10 @@ def segment_batch(segmenter: Segmenter, vocabulary: Vocabulary, read: Sequence[A
 
 
 def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function gives, or in words why it gives nothing."""
+    """The value that a function returns, or the message of its error."""
     try:
         return function(*arguments)
     except ItaclipError as error:
         return str(error)
-    except (RuntimeError, MemoryError) as error:  # as a rule too little memory
+    except (RuntimeError, MemoryError) as error:  # usually out of memory
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'out of memory'}"

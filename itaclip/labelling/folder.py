@@ -1,9 +1,9 @@
-"""Segmenting many files on one machine: found, written one by one, taken up again.
+"""Segment many files on one machine: find them, write their results one by one, resume interrupted runs.
 
-OUT/run.json                 what the results depend on; another run never mixes in
+OUT/run.json                 everything the results depend on, so that runs never mix
 OUT/masks/NAME.png           class ids under the image's own name
 OUT/overlays/NAME.jpg
-OUT/results.jsonl            a line per image, written after its files; results.jsonl.lock keeps others out
+OUT/results.jsonl            a line per image, written after its files; results.jsonl.lock excludes other processes
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Item:
     """A file to segment.
 
     Attributes:
-        path: where it is.
-        name: its path below the folder that all files share, with its ending.
-        stem: name of what is written for it, without ending; no two are alike.
+        path: the file.
+        name: its path relative to the common parent folder of all files.
+        stem: unique output name without extension.
     """
 
     path: Path
@@ -49,12 +49,12 @@ class Item:
 
 @dataclass
 class Report:
-    """What a run did.
+    """Summary of a run.
 
     Attributes:
-        done: images segmented now.
-        kept: images of an earlier run, left as they were.
-        failed: reasons by image name.
+        done: images segmented in this run.
+        kept: images kept from an earlier run.
+        failed: error messages by image name.
     """
 
     done: int = 0
@@ -66,10 +66,10 @@ class Report:
 
 
 def find_items(inputs: Sequence[str | Path]) -> list[Item]:
-    """Images and videos that are meant, in the order of their names.
+    """Find the images and videos of the inputs, sorted by name within each input.
 
     Args:
-        inputs: files, folders (searched to any depth), or patterns such as ``shots/*.jpg``.
+        inputs: files, folders (searched recursively), or patterns such as ``shots/*.jpg``.
 
     Raises:
         ItaclipError: an input that matches nothing.
@@ -89,15 +89,15 @@ def find_items(inputs: Sequence[str | Path]) -> list[Item]:
             roots += [p.resolve().parent for p in found]
         if not found:
             kinds = ", ".join(sorted(suffix[1:] for suffix in _SUFFIXES))
-            reason = f"no image or video in it ({kinds})" if path.is_dir() else "no such file, folder or pattern"
+            reason = f"contains no image or video ({kinds})" if path.is_dir() else "no file or folder matches"
             raise ItaclipError(f"{entry}: {reason}.")
         paths.update(dict.fromkeys(p.resolve() for p in found))
     base = Path(os.path.commonpath(roots))
     items, taken = [], set()
     for path in paths:
-        name = path.relative_to(base) if path.is_relative_to(base) else Path(path.name)  # a link that leads elsewhere
+        name = path.relative_to(base) if path.is_relative_to(base) else Path(path.name)  # a link to another folder
         stem = (name if path.suffix.lower() in VIDEO_SUFFIXES else name.with_suffix("")).as_posix()
-        while stem in taken:  # a.jpg beside a.png
+        while stem in taken:  # a.jpg next to a.png
             stem += path.suffix or "_"
         taken.add(stem)
         items.append(Item(path, name.as_posix(), stem))
@@ -119,22 +119,22 @@ def segment_folder(
     overwrite: bool = False,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Report:
-    """Segment files into a folder, going on where an earlier run ended.
+    """Segment files into a folder, resuming an earlier run.
 
-    A file counts as done when its line is written, which comes after its pictures, so an
-    interrupted run loses nothing and repeats one batch at most. A file that cannot be read
-    gets a line with the reason, and another try in the next run.
+    A file counts as done once its line is written, after its mask and overlay, so an interrupted
+    run repeats at most one batch. A file that cannot be read gets a line with the reason; the
+    next run tries it again.
 
     Args:
-        segmenter: how.
+        segmenter: the segmenter to run.
         vocabulary: the classes.
         items: the files.
-        out: where to.
-        batch: images per step.
-        overlays: also write overlays.
-        every: of a video, one frame in so many.
-        overwrite: drop what another run left in `out`.
-        advance: told how many files were done.
+        out: folder for the results.
+        batch: images per batch.
+        overlays: whether to write overlays too.
+        every: for videos, segment every n-th frame.
+        overwrite: whether to replace the results of a different run in `out`.
+        advance: called with the number of files done since the last call.
 
     Raises:
         ItaclipError: `out` holds results of other settings, is in use by another process,
@@ -171,7 +171,7 @@ def segment_folder(
 
 
 def _write(item: Item, result: Result, out: Path, overlays: bool) -> dict[str, Any]:
-    """Write the pictures of an image; returns its line."""
+    """Write mask and overlay of an image; return its line."""
     mask = Path("masks") / f"{item.stem}.png"
     line = {key: value for key, value in result.summary().items() if key not in ("image", "classes")}
     with atomic_path(out / mask) as partial:
@@ -185,13 +185,13 @@ def _write(item: Item, result: Result, out: Path, overlays: bool) -> dict[str, A
     return line
 
 
-# --- keeping books -----------------------------------------------------------
+# --- journal -----------------------------------------------------------------
 
 
 def run_key(segmenter: Segmenter, vocabulary: Vocabulary) -> dict[str, Any]:
-    """All that results depend on besides the images."""
+    """Everything the results depend on besides the images, as JSON values."""
     settings = asdict(segmenter.for_vocabulary(vocabulary))
-    del settings["device"], settings["batch_crops"]  # these change no result
+    del settings["device"], settings["batch_crops"]  # these do not affect results
     key = {
         "weights": segmenter.fingerprint,
         "short_side": segmenter.short_side,
@@ -205,10 +205,10 @@ def run_key(segmenter: Segmenter, vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 def read_lines(out: Path) -> dict[str, dict[str, Any]]:
-    """The last line of every image, by name; torn lines are not there."""
+    """The last valid line of every image, by name; skips incomplete lines."""
     path = out / "results.jsonl"
     lines: dict[str, dict[str, Any]] = {}
-    for text in path.read_bytes().splitlines() if path.exists() else ():  # of bytes: str knows more line ends
+    for text in path.read_bytes().splitlines() if path.exists() else ():  # bytes: str has more line ends
         try:
             line = json.loads(text)
         except ValueError:
@@ -220,7 +220,7 @@ def read_lines(out: Path) -> dict[str, dict[str, Any]]:
 
 
 class _Journal:
-    """The lines of a run: read, locked, appended to."""
+    """The results.jsonl of a run: locks it, reads it and appends to it."""
 
     def __init__(self, out: Path, key: dict[str, Any], overwrite: bool) -> None:
         self._out, self._path, self._key, self._overwrite = out, out / "results.jsonl", key, overwrite
@@ -229,12 +229,12 @@ class _Journal:
     def __enter__(self) -> _Journal:
         with self._reported():
             self._out.mkdir(parents=True, exist_ok=True)
-            # a file of its own: on Windows, nobody else could read a locked file
+            # a separate file, because Windows blocks reads of a locked one
             self._lock = FileLock(f"{self._path}.lock")
             try:
                 self._lock.acquire(timeout=0)
             except Timeout:
-                raise ItaclipError(f"{self._path}: in use by another process; wait, or take another --out.") from None
+                raise ItaclipError(f"{self._path}: in use by another process; wait, or choose another --out.") from None
             try:
                 return self._opened()
             except BaseException:
@@ -245,7 +245,7 @@ class _Journal:
         with self._reported():
             self._check_key()
             self._file = self._path.open("ab")
-            whole = self._path.read_bytes().rfind(b"\n") + 1  # a kill may have left a torn last line
+            whole = self._path.read_bytes().rfind(b"\n") + 1  # a killed process may leave an incomplete last line
             self._file.truncate(whole)
             self._lines = read_lines(self._out)
         return self
@@ -261,26 +261,26 @@ class _Journal:
             different = [name for name in self._key if known.get(name) != self._key[name]]
             if not self._overwrite:
                 raise ItaclipError(
-                    f"{self._out}: holds results of another run (other {', '.join(different)}); take another folder, "
-                    "or --overwrite to replace them."
+                    f"{self._out}: holds results of another run (different {', '.join(different)}); choose another "
+                    "folder, or pass --overwrite to replace them."
                 )
             os.truncate(self._path, 0)
         if known != self._key:
             write_json(path, self._key)
 
     def done(self, name: str, kinds: Sequence[str]) -> bool:
-        """Whether an image has a line that tells no error, and its files of these kinds are there."""
+        """Whether an image has a line without an error, and its files of these kinds exist."""
         line = self._lines.get(name, {})
         return all(kind in line and (self._out / line[kind]).exists() for kind in kinds)
 
     def add(self, name: str, line: dict[str, Any]) -> None:
-        """Append the line of an image; one that stands there already is not repeated."""
+        """Append the line of an image unless it is already there."""
         if self._lines.get(name) != line:
             with self._reported():
                 self._file.write(json.dumps({"image": name, **line}).encode() + b"\n")
 
     def flush(self) -> None:
-        """Bring the lines to the disk."""
+        """Flush the lines to disk."""
         with self._reported():
             self._file.flush()
             os.fsync(self._file.fileno())

@@ -1,4 +1,4 @@
-"""Videos: a mask per frame, then the overlay as a video."""
+"""Segment videos: a mask per frame, then an overlay video."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from itaclip.segmenter import Segmenter
 from itaclip.vocabulary import Vocabulary
 
 VIDEO_SUFFIXES = frozenset([".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"])
-"""Endings by which videos are told from images."""
+"""File extensions of videos."""
 
 
 def segment_video(
@@ -32,20 +32,20 @@ def segment_video(
     every: int = 1,
     overlay: bool = True,
 ) -> dict[str, Any]:
-    """Segment the frames of a video; frames whose mask is there already are not segmented again.
+    """Segment the frames of a video, skipping frames that already have a mask.
 
     Args:
-        segmenter: how.
+        segmenter: the segmenter to run.
         vocabulary: the classes.
         path: the video.
-        stem: name of its folder of masks below ``out/masks``, and of its overlay.
-        out: where to.
-        batch: frames per step.
-        every: take one frame in so many.
-        overlay: also write ``out/overlays/STEM.mp4``, without a legend.
+        stem: name of its mask folder below ``out/masks``, and of its overlay.
+        out: folder for the results.
+        batch: frames per batch.
+        every: segment every n-th frame.
+        overlay: whether to write ``out/overlays/STEM.mp4`` too, without a legend.
 
     Returns:
-        Number of frames segmented, their size, mean areas, and where the files are.
+        Number of segmented frames, their size, mean areas, and paths of the files.
 
     Raises:
         ItaclipError: not a video, or files that cannot be written.
@@ -72,7 +72,7 @@ def segment_video(
 def _summary(
     vocabulary: Vocabulary, path: Path, stem: str, out: Path, every: int, overlay: bool
 ) -> dict[str, Any]:  # fmt: skip
-    """Mean areas over the frames; the overlay video is made of the same reading."""
+    """Average the areas over the frames, and write the overlay video in the same pass."""
     counts = np.zeros(len(vocabulary.names), np.int64)
     frames, size = 0, (0, 0)
     target = out / "overlays" / f"{stem}.mp4"
@@ -94,7 +94,7 @@ def _summary(
 
 
 def _frames(path: Path, every: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Number, from 0, and H x W x 3 uint8 RGB of one frame in `every`."""
+    """Yield the number, from 0, and H x W x 3 uint8 RGB of every n-th frame."""
     capture = cv2.VideoCapture(str(path))
     try:
         number = -1
@@ -105,7 +105,7 @@ def _frames(path: Path, every: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
                 if read:
                     yield number, np.ascontiguousarray(frame[..., ::-1])
         if number < 0:
-            raise ItaclipError(f"{path}: holds no frame that can be read; is it a video?")
+            raise ItaclipError(f"{path}: contains no readable frame; is it a video?")
     finally:
         capture.release()
 
@@ -116,7 +116,7 @@ def _writer(target: Path, source: Path, every: int, size: tuple[int, ...]) -> cv
     capture.release()
     writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), rate / every, (size[1], size[0]))
     if not writer.isOpened():
-        raise ItaclipError(f"{target}: OpenCV cannot write MP4 here; run with --no-overlays.")
+        raise ItaclipError(f"{target}: this installation of OpenCV cannot write MP4; run with --no-overlays.")
     return writer
 
 

@@ -1,7 +1,7 @@
-"""ITACLIP as a citizen of MMSegmentation: segmentor, preprocessor, data sets.
+"""ITACLIP in MMSegmentation: segmentor, preprocessor and data sets.
 
-Import this package (or `itaclip`) before `mmseg.apis`: it makes MMSegmentation
-importable beside mmcv-lite, and registers what configurations name.
+Import this package (or `itaclip`) before `mmseg.apis`: it makes MMSegmentation importable
+with mmcv-lite, and registers the classes that configurations use.
 """
 
 from itaclip.openmmlab.compiled_ops import ensure_mmcv_ops_import

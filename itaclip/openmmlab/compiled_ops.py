@@ -1,9 +1,8 @@
-"""Lets MMSegmentation import without mmcv's compiled operators, which ITACLIP never calls.
+"""Make MMSegmentation importable without mmcv's compiled operators, which ITACLIP never calls.
 
-MMSegmentation imports `mmcv.ops` on start, and that loads the extension `mmcv._ext`.
-mmcv-lite lacks it, and compiling a full mmcv is what most installations fail at. Where
-the extension is missing, a stand-in takes its place whose operators raise when called;
-where a full mmcv is installed, nothing happens.
+MMSegmentation imports `mmcv.ops`, which loads the extension `mmcv._ext`. mmcv-lite lacks it,
+and most installations that fail do so while compiling a full mmcv. If the extension is missing,
+a stand-in replaces it, whose operators raise when called; a full mmcv stays as it is.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _EXTENSION = "mmcv._ext"
 
 
 class _MissingOperators(ModuleType):
-    """Has every operator by name; each raises when called."""
+    """Provides an operator for every name; each raises when called."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("__"):
@@ -27,15 +26,15 @@ class _MissingOperators(ModuleType):
 
         def operator(*_: object, **__: object) -> NoReturn:
             raise RuntimeError(
-                f"mmcv's compiled operator {name!r} was called, but mmcv-lite is installed, which has none. "
-                "ITACLIP needs no compiled operator; for other models install a full mmcv 2.1 instead."
+                f"mmcv's compiled operator {name!r} was called, but mmcv-lite has no compiled operators. "
+                "ITACLIP needs none; for other models, install the full mmcv 2.1 instead."
             )
 
         return operator
 
 
 def ensure_mmcv_ops_import() -> None:
-    """Put the stand-in in place unless mmcv brings its extension or was given one before."""
+    """Install the stand-in unless mmcv has its extension or another stand-in."""
     if _EXTENSION in sys.modules or importlib.util.find_spec(_EXTENSION) is not None:
         return
     stand_in = _MissingOperators(_EXTENSION)

@@ -23,7 +23,7 @@ def _metainfo(classes: tuple[str, ...], colors: list[list[int]]) -> dict[str, An
 
 @DATASETS.register_module()
 class PascalVOC20Dataset(BaseSegDataset):
-    """Pascal VOC 2012 without its background, which is ignored (label 0 becomes 255)."""
+    """Pascal VOC 2012 without the background, which is ignored (label 0 becomes 255)."""
 
     METAINFO = _metainfo(PascalVOCDataset.METAINFO["classes"][1:], PascalVOCDataset.METAINFO["palette"][1:])
 
@@ -33,7 +33,7 @@ class PascalVOC20Dataset(BaseSegDataset):
 
 @DATASETS.register_module()
 class PascalContext60Dataset(BaseSegDataset):
-    """Pascal Context, 59 classes and a background (label 0)."""
+    """Pascal Context: 59 classes and a background (label 0)."""
 
     METAINFO = _metainfo(PascalContextDataset.METAINFO["classes"], PascalContextDataset.METAINFO["palette"])
 
@@ -43,7 +43,7 @@ class PascalContext60Dataset(BaseSegDataset):
 
 @DATASETS.register_module()
 class PascalContext59Dataset(BaseSegDataset):
-    """Pascal Context without its background, which is ignored (label 0 becomes 255)."""
+    """Pascal Context without the background, which is ignored (label 0 becomes 255)."""
 
     METAINFO = _metainfo(PascalContextDataset59.METAINFO["classes"], PascalContextDataset59.METAINFO["palette"])
 
@@ -53,7 +53,7 @@ class PascalContext59Dataset(BaseSegDataset):
 
 @DATASETS.register_module()
 class COCOObjectDataset(BaseSegDataset):
-    """COCO's 80 things and a background (label 0) that holds all else; nothing is ignored."""
+    """COCO's 80 thing classes and a background (label 0) for everything else; no pixel is ignored."""
 
     METAINFO = _metainfo(
         ("background", *COCOStuffDataset.METAINFO["classes"][:80]),
@@ -66,7 +66,7 @@ class COCOObjectDataset(BaseSegDataset):
 
 @DATASETS.register_module()
 class DemoDataset(BaseSegDataset):
-    """The bundled demo's drawn scenes, in the layout of Pascal VOC."""
+    """The drawn scenes of the bundled demo, in the layout of Pascal VOC."""
 
     METAINFO = _metainfo(tuple(kind.names[0] for kind in KINDS), palette(CLASSES))
 

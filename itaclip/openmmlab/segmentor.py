@@ -1,4 +1,4 @@
-"""`ITACLIPSegmentor`: the pipeline as a segmentor of MMSegmentation."""
+"""`ITACLIPSegmentor`: the pipeline as an MMSegmentation segmentor."""
 
 from __future__ import annotations
 
@@ -32,22 +32,23 @@ _LOG = logging.getLogger(__name__)
 class ITACLIPSegmentor(BaseSegmentor):
     """Training-free open-vocabulary segmentor (ITACLIP, CVPRW 2025).
 
-    Published configurations can be ported line by line: the names are theirs.
+    The arguments keep the names of published configurations, so these can be ported line by line.
 
     Args:
-        model_name: CLIP's name or a path to its weights, see `itaclip.clip.load_clip`.
-        pretrained: open_clip's tag, or a path, for a named model; None takes OpenAI's, or the only one.
-        quick_gelu: overrides the activation that the weights tell of.
+        model_name: CLIP model or weight file, see `itaclip.clip.load_clip`.
+        pretrained: open_clip tag or weight path for a named model; None selects OpenAI's weights,
+            or the only ones there are.
+        quick_gelu: overrides the activation function that the weights imply.
         name_path: class file, one class per line, synonyms separated by ", ".
-        auxiliary_text_path: definitions or synonyms, ``name >=text`` per line; None for none.
-        text_cache: keep text features on disk for the next start, see `itaclip.text.TextCache`.
+        auxiliary_text_path: file of definitions or synonyms, one ``name >=text`` per line; None for none.
+        text_cache: whether to keep text features on disk, see `itaclip.text.TextCache`.
         data_preprocessor: None builds `ITACLIPPreprocessor`.
-        dataset_name: of published configurations; it implies the background: yes for voc21,
-            context60 and coco_object, no for coco_stuff and cityscapes.
-        width_chunk_size: of published configurations; ignored, memory is bounded without it.
-        train_cfg: put there by MMSegmentation's builders; nothing is trained.
-        test_cfg: likewise; windows are settings here.
-        settings: every field of `itaclip.core.settings.Settings`.
+        dataset_name: found in published configurations; it determines whether there is a background:
+            yes for voc21, context60 and coco_object, no for coco_stuff and cityscapes.
+        width_chunk_size: found in published configurations; ignored, because memory is bounded without it.
+        train_cfg: passed by MMSegmentation's builders; ignored, because nothing is trained.
+        test_cfg: passed by MMSegmentation's builders; ignored, because windows are part of the settings.
+        settings: fields of `itaclip.core.settings.Settings`.
 
     Raises:
         ItaclipError: bad weights, class file, texts or settings.
@@ -69,11 +70,11 @@ class ITACLIPSegmentor(BaseSegmentor):
         test_cfg: dict[str, Any] | None = None,
         **settings: Any,
     ) -> None:
-        # built here, because BaseModel would look for it outside MMSegmentation's scope
+        # built here because BaseModel would look it up outside MMSegmentation's scope
         preprocessor = MODELS.build(data_preprocessor) if data_preprocessor else ITACLIPPreprocessor()
         super().__init__(preprocessor, init_cfg)
         if width_chunk_size is not None:
-            _LOG.info("width_chunk_size is accepted for published configurations and not used.")
+            _LOG.info("width_chunk_size is accepted for compatibility with published configurations and ignored.")
         self.settings = Settings(**checked_names(implied_background(dataset_name, settings)))
         background = self.settings.background
         classes, auxiliary = read_texts(name_path, auxiliary_text_path, background)
@@ -102,8 +103,8 @@ class ITACLIPSegmentor(BaseSegmentor):
 
         Args:
             inputs: B x 3 x H x W, or a list of 3 x H x W of any sizes; normalised RGB.
-            data_samples: each tells the `ori_shape` that its result gets; without them
-                results have the size of the inputs.
+            data_samples: their `ori_shape` sets the size of each result; without them, results
+                have the size of the inputs.
 
         Returns:
             Per image a data sample with ``seg_logits`` (K x H x W class scores) and
@@ -123,7 +124,7 @@ class ITACLIPSegmentor(BaseSegmentor):
         return samples
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
-        """Class scores of equally large images at their own size: B x K x H x W."""
+        """Class scores of images of equal size, at that size: B x K x H x W."""
         images = list(inputs)
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         samples = batch_data_samples or [SegDataSample() for _ in images]
@@ -131,7 +132,7 @@ class ITACLIPSegmentor(BaseSegmentor):
         return torch.stack([result.scores for result in self.pipeline(images, sizes, self.bank, regions)])
 
     def extract_feat(self, inputs: Tensor) -> Tensor:
-        """Features of whole images' patches, B x rows x columns x E, by a method that reads CLIP alone."""
+        """Patch features of whole images, B x rows x columns x E, for methods that use only CLIP."""
         tokens: Tensor = self.pipeline.encoder(inputs)
         return tokens
 
@@ -139,17 +140,21 @@ class ITACLIPSegmentor(BaseSegmentor):
         return self.encode_decode(inputs, data_samples)
 
     def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> NoReturn:
-        """Always refuses: the method has no parameters to train."""
+        """Not supported: the method has no trainable parameters.
+
+        Raises:
+            ItaclipError: always.
+        """
         raise ItaclipError("ITACLIP is training-free: there is no loss; call predict() or test_step().")
 
 
 def region_maps(
     pipeline: Pipeline, variants: Sequence[Settings], images: Sequence[Tensor], samples: Sequence[SegDataSample]
 ) -> dict[str, list[RegionMap]]:
-    """Region maps of a batch: of the files that the samples name, or of the inputs where they name none.
+    """Region maps of a batch, computed from the samples' image files, or from the inputs if there are none.
 
     Raises:
-        ItaclipError: as `Pipeline.region_maps`, or a file that cannot be read.
+        ItaclipError: see `Pipeline.region_maps`; also for a file that cannot be read.
     """
     if not any(settings.reads_regions for settings in variants):
         return {}

@@ -1,4 +1,4 @@
-"""Getting data sets ready: converting their annotations, checking their trees, adding one's own.
+"""Prepare data sets: convert annotations, check folders, add custom data sets.
 
-Free of torch and MMSegmentation apart from `check`, so that worker processes start at once.
+Only `check` imports torch and MMSegmentation, so worker processes start quickly.
 """

@@ -1,4 +1,4 @@
-"""Cityscapes' annotations to its 19 evaluated classes (``*_gtFine_labelTrainIds.png``)."""
+"""Convert Cityscapes annotations to the 19 evaluated classes (``*_gtFine_labelTrainIds.png``)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from itaclip.errors import ItaclipError
-from itaclip.preparation.conversion import Conversion, Running, convert
+from itaclip.preparation.conversion import Conversion, RunOptions, convert
 from itaclip.preparation.listing import iterate_files, require_folder
 from itaclip.preparation.masks import IGNORED, LabelMap, lookup_table, read_label_map
 
@@ -22,7 +22,7 @@ _IDS = "_gtFine_labelIds.png"
 _POLYGONS = "_gtFine_polygons.json"
 _TRAIN_IDS = "_gtFine_labelTrainIds.png"
 
-# Position is the official id; the number plate has id -1 and is never drawn.
+# The index is the official id; the license plate has id -1 and is never drawn.
 _NAMES = (
     "unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic", "ground", "road",
     "sidewalk", "parking", "rail track", "building", "wall", "fence", "guard rail", "bridge", "tunnel", "pole",
@@ -36,21 +36,24 @@ _EVALUATED = (
 )  # fmt: skip
 
 TABLE = lookup_table({_NAMES.index(name): label for label, name in enumerate(_EVALUATED)}, default=IGNORED)
-"""256 entries, official id to label 0..18 or 255."""
+"""256 entries that map official ids to labels 0..18 or 255."""
 
 
-def convert_cityscapes(root: Path, out: Path | None, running: Running) -> int:
-    """Convert ``gtFine/{train,val,test}`` below `root`, or those of them that exist.
+def convert_cityscapes(root: Path, out: Path | None, options: RunOptions) -> int:
+    """Convert the existing folders among ``gtFine/{train,val,test}`` below `root`.
 
-    The source is ``*_gtFine_labelIds.png``; where it is missing, ``*_gtFine_polygons.json``.
+    The source is ``*_gtFine_labelIds.png``, or ``*_gtFine_polygons.json`` if that is missing.
 
     Args:
         root: the folder of Cityscapes.
-        out: where ``gtFine/...`` is written; None: beside the sources.
-        running: console, number of processes, whether to redo.
+        out: folder for ``gtFine/...``; None writes next to the sources.
+        options: console, number of processes, whether to redo.
+
+    Returns:
+        The number of masks written.
 
     Raises:
-        ItaclipError: no annotation, or one that cannot be converted.
+        ItaclipError: no annotations, or one that cannot be converted.
     """
     require_folder(root / "gtFine", "extract gtFine_trainvaltest.zip into the folder of Cityscapes.")
     written = 0
@@ -60,9 +63,9 @@ def convert_cityscapes(root: Path, out: Path | None, running: Running) -> int:
         find = partial(_find, source, (out or root) / "gtFine" / split)
         if source.is_dir() and any(find()):
             found = True
-            written += convert(find, _labels, running, f"Cityscapes {split}")
+            written += convert(find, _labels, options, f"Cityscapes {split}")
     if not found:
-        raise ItaclipError(f"{root / 'gtFine'}: holds neither val/<city>/*{_IDS} nor val/<city>/*{_POLYGONS}.")
+        raise ItaclipError(f"{root / 'gtFine'}: contains neither val/<city>/*{_IDS} nor val/<city>/*{_POLYGONS}.")
     return written
 
 
@@ -74,7 +77,7 @@ def _find(source: Path, target: Path) -> Iterator[Conversion[Path]]:
 
 
 def _stem(path: Path) -> str | None:
-    """The image's name, if the file is the one to convert."""
+    """The image's name if this file is to be converted, otherwise None."""
     if path.name.endswith(_IDS):
         return path.name[: -len(_IDS)]
     if path.name.endswith(_POLYGONS):
@@ -87,42 +90,42 @@ def _labels(path: Path) -> LabelMap:
     if path.suffix == ".json":
         return TABLE[draw_polygons(path)]
     ids = read_label_map(path)
-    strange = ids[(ids >= len(_NAMES)) & (ids != IGNORED)]
-    if strange.size:
-        raise ItaclipError(f"{path}: holds value {int(strange[0])}; Cityscapes' ids are 0..{len(_NAMES) - 1}.")
+    invalid = ids[(ids >= len(_NAMES)) & (ids != IGNORED)]
+    if invalid.size:
+        raise ItaclipError(f"{path}: contains value {int(invalid[0])}; Cityscapes ids are 0..{len(_NAMES) - 1}.")
     return TABLE[ids]
 
 
 def draw_polygons(path: Path) -> LabelMap:
-    """Draw a polygon file as the official tools do: in order, later objects over earlier ones.
+    """Draw a polygon file like the official tools: in order, later objects over earlier ones.
 
     Returns:
-        H x W uint8, official ids; 0 (unlabeled) where nothing was drawn.
+        H x W uint8 official ids; 0 (unlabeled) where nothing is drawn.
 
     Raises:
-        ItaclipError: no valid JSON, parts missing, or an unknown label; names file and object.
+        ItaclipError: invalid JSON, missing parts, or an unknown label; the message names file and object.
     """
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ItaclipError(f"{path}: cannot be read as JSON ({error}); extract or fetch it again.") from error
+        raise ItaclipError(f"{path}: cannot be read as JSON ({error}); extract or download it again.") from error
     try:
         canvas = Image.new("L", (int(content["imgWidth"]), int(content["imgHeight"])), 0)
         pen = ImageDraw.Draw(canvas)
         for number, thing in enumerate(content["objects"]):
             name = thing["label"]
             if name not in _NAMES and name.endswith("group"):
-                name = name.removesuffix("group")  # a crowd counts as what it consists of
+                name = name.removesuffix("group")  # a group counts as its members' class
             if thing.get("deleted") or name in _NEVER_DRAWN:
                 continue
             if name not in _NAMES:
-                raise ItaclipError(f"{path}, object {number}: {name!r} is no label of Cityscapes.")
+                raise ItaclipError(f"{path}, object {number}: {name!r} is not a Cityscapes label.")
             pen.polygon([(float(x), float(y)) for x, y in thing["polygon"]], fill=_NAMES.index(name))
     except ItaclipError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ItaclipError(
-            f"{path}: is not in the form of gtFine ({type(error).__name__}: {error}); expected imgWidth, imgHeight "
+            f"{path}: not in gtFine format ({type(error).__name__}: {error}); expected imgWidth, imgHeight "
             "and objects with label and polygon."
         ) from error
     return np.array(canvas)

@@ -1,8 +1,8 @@
-"""COCO-Stuff's pixel maps to the labels of COCO-Stuff-164k (171 classes) and COCO-Object (80 + background).
+"""Convert COCO-Stuff's pixel maps to the labels of COCO-Stuff-164k (171 classes) or COCO-Object (80 + background).
 
-A raw map holds category id - 1 (0..181) and 255 for pixels without a label. The ids 1..91
-are things, of which eleven were never used; 92..182 are stuff. Closing the gaps in order
-gives 80 things and 171 classes in all.
+A raw map stores category id - 1 (0..181), and 255 for unlabelled pixels. Ids 1..91 are things,
+eleven of which are unused; 92..182 are stuff. Without the gaps there are 80 thing classes and
+171 classes in total.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from itaclip.console import make_console
 from itaclip.errors import ItaclipError
 from itaclip.files import atomic_path
-from itaclip.preparation.conversion import Conversion, Running, add_options, convert
+from itaclip.preparation.conversion import Conversion, RunOptions, add_options, convert
 from itaclip.preparation.jobs import run_jobs
 from itaclip.preparation.listing import iterate_files, require_folder
 from itaclip.preparation.masks import IGNORED, LabelMap, lookup_table, read_label_map
@@ -24,18 +24,18 @@ from itaclip.preparation.masks import IGNORED, LabelMap, lookup_table, read_labe
 SPLITS = ("train2017", "val2017")
 
 _LAST_THING, _LAST_STUFF = 91, 182
-_NEVER_USED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
-_CATEGORIES = [number for number in range(1, _LAST_STUFF + 1) if number not in _NEVER_USED]
+_UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
+_CATEGORIES = [number for number in range(1, _LAST_STUFF + 1) if number not in _UNUSED]
 
 
 @dataclass(frozen=True)
 class Target:
-    """What raw maps are turned into.
+    """The data set to convert raw maps to.
 
     Attributes:
-        name: for messages.
-        suffix: takes the place of ``.png`` in the name of a raw map.
-        table: 256 entries, raw value to label.
+        name: shown in messages.
+        suffix: replaces ``.png`` in the name of a raw map.
+        table: 256 entries that map raw values to labels.
     """
 
     name: str
@@ -57,22 +57,25 @@ COCO_OBJECT = Target(
         {category - 1: label for label, category in enumerate(_CATEGORIES, 1) if category <= _LAST_THING}, default=0
     ),
 )
-"""Things are 1..80; all else, pixels without a label too, is background 0, so nothing is ignored."""
+"""Things are 1..80; everything else, including unlabelled pixels, is background (0). Nothing is ignored."""
 
 
-def convert_coco(root: Path, out: Path | None, target: Target, running: Running) -> int:
-    """Convert ``annotations/{train2017,val2017}/*.png`` below `root`, or those of the two that exist.
+def convert_coco(root: Path, out: Path | None, target: Target, options: RunOptions) -> int:
+    """Convert ``annotations/train2017/*.png`` and ``annotations/val2017/*.png`` below `root`, as far as they exist.
 
     Args:
         root: the folder of COCO-Stuff-164k.
-        out: where ``annotations/...`` is written; None: beside the raw maps.
+        out: folder for ``annotations/...``; None writes next to the raw maps.
         target: `COCO_STUFF` or `COCO_OBJECT`.
-        running: console, number of processes, whether to redo.
+        options: console, number of processes, whether to redo.
+
+    Returns:
+        The number of masks written.
 
     Raises:
-        ItaclipError: no raw map, or one that cannot be converted.
+        ItaclipError: no raw maps, or one that cannot be converted.
     """
-    require_folder(root, "it should hold annotations/val2017 with the maps of stuffthingmaps_trainval2017.zip.")
+    require_folder(root, "expected annotations/val2017 with the maps of stuffthingmaps_trainval2017.zip in it.")
     written = 0
     found = False
     for split in SPLITS:
@@ -80,30 +83,30 @@ def convert_coco(root: Path, out: Path | None, target: Target, running: Running)
         if source.is_dir() and any(_raw_maps(source)):
             found = True
             find = partial(_find, source, (out or root) / "annotations" / split, target.suffix)
-            written += convert(find, partial(_labels, target), running, f"{target.name} {split}")
+            written += convert(find, partial(_labels, target), options, f"{target.name} {split}")
     if not found:
         raise ItaclipError(
-            f"{root}: holds no raw map annotations/val2017/*.png. They come from stuffthingmaps_trainval2017.zip; "
-            "files with 'TrainIds' in their names are results, not sources."
+            f"{root}: contains no raw maps annotations/val2017/*.png. Extract stuffthingmaps_trainval2017.zip; "
+            "files with 'TrainIds' in their names are converted masks, not sources."
         )
     return written
 
 
-def provide_images(root: Path, out: Path, how: str, running: Running) -> None:
-    """Put the images beside masks that were written to another folder.
+def provide_images(root: Path, out: Path, how: str, options: RunOptions) -> None:
+    """Make the images available next to masks in another folder.
 
     Args:
         root: the folder of COCO-Stuff-164k.
-        out: the other folder.
-        how: "link" makes one symbolic link per split, "copy" copies what is missing.
-        running: console, number of processes, whether to redo.
+        out: the folder with the masks.
+        how: "link" creates one symbolic link per split, "copy" copies missing images.
+        options: console, number of processes, whether to redo.
 
     Raises:
-        ItaclipError: no images, or a target that is in the way or cannot be written.
+        ItaclipError: no images, or a target that exists already or cannot be written.
     """
     splits = [split for split in SPLITS if (root / "images" / split).is_dir()]
     if not splits:
-        raise ItaclipError(f"{root}: holds no images/val2017; extract val2017.zip into {root / 'images'}.")
+        raise ItaclipError(f"{root}: contains no images/val2017; extract val2017.zip into {root / 'images'}.")
     for split in splits:
         source, target = (root / "images" / split).resolve(), out / "images" / split
         if how == "link":
@@ -112,10 +115,10 @@ def provide_images(root: Path, out: Path, how: str, running: Running) -> None:
             missing = (
                 (image, target / image.name)
                 for image in iterate_files(source, ".jpg")
-                if running.force or not (target / image.name).exists()
+                if options.force or not (target / image.name).exists()
             )
-            copied = sum(1 for _ in run_jobs(_copy, missing, running.workers))
-            running.console.print(f"images {split}: {copied} copied.")
+            copied = sum(1 for _ in run_jobs(_copy, missing, options.workers))
+            options.console.print(f"images {split}: {copied} copied.")
 
 
 def _find(source: Path, target: Path, suffix: str) -> Iterator[Conversion[Path]]:
@@ -128,11 +131,11 @@ def _raw_maps(folder: Path) -> Iterator[Path]:
 
 def _labels(target: Target, raw: Path) -> LabelMap:
     labels = read_label_map(raw)
-    strange = labels[(labels >= _LAST_STUFF) & (labels != IGNORED)]
-    if strange.size:
+    invalid = labels[(labels >= _LAST_STUFF) & (labels != IGNORED)]
+    if invalid.size:
         raise ItaclipError(
-            f"{raw}: holds value {int(strange[0])}; COCO-Stuff's raw maps hold 0..{_LAST_STUFF - 1} and 255. "
-            "Take the maps of stuffthingmaps_trainval2017.zip."
+            f"{raw}: contains value {int(invalid[0])}; COCO-Stuff's raw maps contain 0..{_LAST_STUFF - 1} and 255. "
+            "Use the maps of stuffthingmaps_trainval2017.zip."
         )
     return target.table[labels]
 
@@ -144,7 +147,7 @@ def _link(source: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(source, target_is_directory=True)
     except FileExistsError:
-        raise ItaclipError(f"{target}: exists and is no link to {source}; remove it or use --images copy.") from None
+        raise ItaclipError(f"{target}: exists and is not a link to {source}; remove it or use --images copy.") from None
     except OSError as error:
         raise ItaclipError(f"{target}: cannot be linked ({error.strerror or error}).") from error
 
@@ -161,15 +164,15 @@ def main(target: Target, arguments: Sequence[str] | None = None) -> None:
     Raises:
         ItaclipError: bad input, with its message.
     """
-    parser = argparse.ArgumentParser(description=f"COCO-Stuff's pixel maps to {target.name}'s masks.")
+    parser = argparse.ArgumentParser(description=f"Convert COCO-Stuff's pixel maps to {target.name} masks.")
     parser.add_argument("coco_path", type=Path, help="folder of COCO-Stuff-164k, with annotations/val2017")
-    parser.add_argument("-o", "--out", "--out_dir", type=Path, help="folder to write to (default: beside the maps)")
-    parser.add_argument("--images", choices=("link", "copy"), help="with -o: link or copy the images there, too")
+    parser.add_argument("-o", "--out", "--out_dir", type=Path, help="output folder (default: next to the maps)")
+    parser.add_argument("--images", choices=("link", "copy"), help="with -o: link or copy the images there too")
     add_options(parser)
     args = parser.parse_args(arguments)
     if args.images and args.out is None:
-        raise ItaclipError("--images: only of use with -o; without it masks lie beside the images already.")
-    running = Running(make_console(), args.workers, args.force)
-    convert_coco(args.coco_path, args.out, target, running)
+        raise ItaclipError("--images: requires -o; without it, the masks already lie next to the images.")
+    options = RunOptions(make_console(), args.workers, args.force)
+    convert_coco(args.coco_path, args.out, target, options)
     if args.images:
-        provide_images(args.coco_path, args.out, args.images, running)
+        provide_images(args.coco_path, args.out, args.images, options)

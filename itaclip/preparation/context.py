@@ -1,10 +1,10 @@
-"""Pascal Context's annotations to label maps of 59 classes and a background (0).
+"""Convert Pascal Context annotations to label maps of 59 classes and a background (0).
 
-Two sources are read, both by class *name*, so that no table of ids has to be right:
+There are two possible sources. Both are matched by class *name*, so no table of ids is needed:
 
 * ``trainval_merged.json`` ("PASCAL in Detail"): images, categories and one segmentation
   per class and image, with the split of every image;
-* the label maps of the data set's own site, one ``.mat`` per image, with ``labels.txt``.
+* the label maps of the data set's website, one ``.mat`` per image, with ``labels.txt``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from scipy.io import loadmat
 
 from itaclip.errors import ItaclipError
 from itaclip.files import write_text
-from itaclip.preparation.conversion import Conversion, Running, convert
+from itaclip.preparation.conversion import Conversion, RunOptions, convert
 from itaclip.preparation.listing import require_folder
 from itaclip.preparation.masks import LabelMap
 from itaclip.preparation.rle import decode_mask
@@ -37,14 +37,14 @@ CLASSES = (
 )  # fmt: skip
 """The 59 classes; their labels are 1..59."""
 
-# Some of the published name lists word three classes differently.
+# Some published lists use other names for three classes.
 _OTHER_NAMES = {"table": "diningtable", "bedclothes": "bedcloth", "cloth": "clothes"}
 
 MASKS = "SegmentationClassContext"
 LISTS = "ImageSets/SegmentationContext"
 SPLITS = ("train", "val")
 
-# What is kept of the JSON: it also tells parts, boundaries and keypoints, several times as much.
+# JSON keys to keep: parts, boundaries and keypoints would take several times the memory.
 _KEPT = {
     "images", "categories", "annos_segmentation", "image_id", "category_id", "id", "file_name", "phase", "height",
     "width", "name", "segmentation", "size", "counts",
@@ -54,18 +54,18 @@ Table = NDArray[np.uint8]
 
 
 def label_table(names: Mapping[int, str], source: Path, allow_missing: bool) -> Table:
-    """A table from the annotations' ids to labels 0..59, found by name.
+    """A table that maps the annotations' ids to labels 0..59 by class name.
 
     Raises:
-        ItaclipError: one of the 59 classes has no name there, unless that is allowed.
+        ItaclipError: one of the 59 classes is missing and `allow_missing` is False.
     """
     number_of = {name.replace(" ", "").lower(): number for number, name in names.items()}
     found = {name: number_of.get(name, number_of.get(_OTHER_NAMES.get(name, name))) for name in CLASSES}
     missing = [name for name, number in found.items() if number is None]
     if missing and not allow_missing:
         raise ItaclipError(
-            f"{source}: has no class named {', '.join(missing)}. The benchmark needs all 59; --allow-missing makes "
-            "their pixels background."
+            f"{source}: has no class named {', '.join(missing)}. The benchmark needs all 59; --allow-missing turns "
+            "their pixels into background."
         )
     table = np.zeros(max(names, default=0) + 1, np.uint8)
     for label, number in enumerate(found.values(), 1):
@@ -86,7 +86,7 @@ def write_lists(root: Path, stems: Mapping[str, list[str]]) -> None:
 
 @dataclass(frozen=True)
 class Annotated:
-    """An image of the JSON: its size in pixels and, in the file's order, (label, segmentation)."""
+    """An image of the JSON file: size in pixels, and (label, segmentation) pairs in file order."""
 
     name: str
     height: int
@@ -94,16 +94,19 @@ class Annotated:
     segments: tuple[tuple[int, Any], ...]
 
 
-def convert_json(root: Path, annotations: Path, running: Running, allow_missing: bool = False) -> int:
-    """Convert ``trainval_merged.json``; lists are written when all masks are there.
+def convert_json(root: Path, annotations: Path, options: RunOptions, allow_missing: bool = False) -> int:
+    """Convert ``trainval_merged.json``; write the lists once all masks exist.
 
-    Assumed of the file: ``images`` with image_id, file_name, phase ("train" or "val"), height
+    The file must contain ``images`` with image_id, file_name, phase ("train" or "val"), height
     and width; ``categories`` with category_id and name; ``annos_segmentation`` with image_id,
-    category_id and segmentation (run lengths or polygons). ``id`` stands in for a missing
-    image_id or category_id. Where segments overlap, the later one counts.
+    category_id and segmentation (run lengths or polygons). ``id`` replaces a missing image_id or
+    category_id. Where segments overlap, the later one wins.
+
+    Returns:
+        The number of masks written.
 
     Raises:
-        ItaclipError: no valid JSON, parts missing, or a segment that cannot be decoded.
+        ItaclipError: invalid JSON, missing parts, or a segment that cannot be decoded.
     """
     content = _read_json(annotations)
     try:
@@ -126,17 +129,17 @@ def convert_json(root: Path, annotations: Path, running: Running, allow_missing:
         raise
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ItaclipError(
-            f"{annotations}: is not in the form of trainval_merged.json ({type(error).__name__}: {error}); expected "
+            f"{annotations}: not in the format of trainval_merged.json ({type(error).__name__}: {error}); expected "
             "images, categories and annos_segmentation."
         ) from error
     if not images:
-        raise ItaclipError(f"{annotations}: lists no image.")
+        raise ItaclipError(f"{annotations}: lists no images.")
 
     def find() -> Iterator[Conversion[Annotated]]:
         for key, name, _, height, width in images:
             yield Conversion(Annotated(name, height, width, tuple(segments[key])), root / MASKS / f"{name}.png")
 
-    written = convert(find, _draw, running, "Pascal Context")
+    written = convert(find, _draw, options, "Pascal Context")
     write_lists(root, {split: [name for _, name, phase, *_ in images if phase == split] for split in SPLITS})
     return written
 
@@ -148,7 +151,7 @@ def _read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise ItaclipError(f"{path}: no such file.") from None
     except (OSError, ValueError) as error:
-        raise ItaclipError(f"{path}: cannot be read as JSON ({error}); fetch it again.") from error
+        raise ItaclipError(f"{path}: cannot be read as JSON ({error}); download it again.") from error
 
 
 def _id(entry: Mapping[str, Any], key: str) -> Any:
@@ -169,46 +172,49 @@ def _draw(image: Annotated) -> LabelMap:
 
 
 def convert_mats(
-    root: Path, folder: Path, running: Running, names_file: Path | None = None, allow_missing: bool = False
+    root: Path, folder: Path, options: RunOptions, names_file: Path | None = None, allow_missing: bool = False
 ) -> int:
-    """Convert a folder of ``.mat`` label maps, for the images of ``ImageSets/Main/{train,val}.txt``.
+    """Convert a folder of ``.mat`` label maps for the images of ``ImageSets/Main/{train,val}.txt``.
 
-    VOC 2010's own split is Pascal Context's; its file names come from VOC 2010's archive.
-    Lists are written when all masks are there.
+    Pascal Context uses the split of VOC 2010, whose lists come from the VOC 2010 archive. The
+    lists are written once all masks exist.
 
     Args:
         root: the folder VOC2010.
-        folder: holds one ``.mat`` per image, with the variable LabelMap (H x W ids).
-        running: console, number of processes, whether to redo.
-        names_file: ``id: name`` per line; None: labels.txt in `folder` or beside it.
-        allow_missing: make pixels of classes that the names lack background.
+        folder: folder with one ``.mat`` per image, containing the variable LabelMap (H x W ids).
+        options: console, number of processes, whether to redo.
+        names_file: file with one ``id: name`` per line; None uses labels.txt in `folder` or its parent.
+        allow_missing: whether classes without a name become background.
+
+    Returns:
+        The number of masks written.
 
     Raises:
-        ItaclipError: a missing or damaged file, or an id that has no name.
+        ItaclipError: a missing or damaged file, or an id without a name.
     """
-    require_folder(folder, "it should hold the .mat files of Pascal Context's trainval.tar.gz.")
+    require_folder(folder, "expected the .mat files of Pascal Context's trainval.tar.gz in it.")
     if names_file is None:
-        beside = [place / "labels.txt" for place in (folder, folder.parent)]
-        names_file = next((path for path in beside if path.is_file()), beside[0])
+        candidates = [parent / "labels.txt" for parent in (folder, folder.parent)]
+        names_file = next((path for path in candidates if path.is_file()), candidates[0])
     table = label_table(read_label_names(names_file), names_file, allow_missing)
     stems = {split: _read_split(root / f"ImageSets/Main/{split}.txt") for split in SPLITS}
     if not stems["val"]:
         raise ItaclipError(
-            f"{root / 'ImageSets/Main/val.txt'}: no such file, or empty. It tells which images are for validation; "
-            "extract VOCtrainval_03-May-2010.tar."
+            f"{root / 'ImageSets/Main/val.txt'}: missing or empty. It lists the validation images; extract "
+            "VOCtrainval_03-May-2010.tar."
         )
     every = [stem for split in SPLITS for stem in stems[split]]
     missing = [stem for stem in every if not (folder / f"{stem}.mat").is_file()]
     if missing:
         raise ItaclipError(
-            f"{folder / missing[0]}.mat: no such file; {len(missing)} of {len(every)} listed images have none. "
+            f"{folder / missing[0]}.mat: no such file; {len(missing)} of {len(every)} listed images have no .mat file. "
             "Extract the archive again."
         )
 
     def find() -> Iterator[Conversion[Path]]:
         return (Conversion(folder / f"{stem}.mat", root / MASKS / f"{stem}.png") for stem in every)
 
-    written = convert(find, partial(_read_mat, table), running, "Pascal Context")
+    written = convert(find, partial(_read_mat, table), options, "Pascal Context")
     write_lists(root, stems)
     return written
 
@@ -217,12 +223,12 @@ def read_label_names(path: Path) -> dict[int, str]:
     """Read ``id: name`` lines.
 
     Raises:
-        ItaclipError: the file is missing or a line has another form.
+        ItaclipError: the file is missing or a line is malformed.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ItaclipError(f"{path}: cannot be read ({error}); name the file of class names with --labels.") from error
+        raise ItaclipError(f"{path}: cannot be read ({error}); pass the file of class names with --labels.") from error
     names = {}
     for number, line in enumerate(lines, 1):
         key, colon, name = line.partition(":")
@@ -241,11 +247,11 @@ def _read_split(path: Path) -> list[str]:
 def _read_mat(table: Table, path: Path) -> LabelMap:
     try:
         ids = loadmat(path)["LabelMap"]
-    except Exception as error:  # SciPy raises whatever its parser trips over
+    except Exception as error:  # SciPy's parser raises many types
         reason = "no variable LabelMap" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
         raise ItaclipError(f"{path}: cannot be read as a label map ({reason}); extract it again.") from error
     if ids.ndim != 2 or ids.dtype.kind not in "iuf" or ids.size == 0:
         raise ItaclipError(f"{path}: LabelMap is {ids.dtype} of shape {ids.shape}; expected H x W ids.")
     if ids.min() < 0 or ids.max() >= len(table):
-        raise ItaclipError(f"{path}: holds id {int(ids.max())}, but the names end at {len(table) - 1}.")
+        raise ItaclipError(f"{path}: contains id {int(ids.max())}, but the last named id is {len(table) - 1}.")
     return table[ids.astype(np.int64)]

@@ -1,4 +1,4 @@
-"""What the converters share: jobs, resuming, progress, options."""
+"""Shared by the converters: jobs, resuming, progress, options."""
 
 from __future__ import annotations
 
@@ -21,69 +21,69 @@ Source = TypeVar("Source")
 
 @dataclass(frozen=True)
 class Conversion(Generic[Source]):
-    """One mask to be made: what it is made from (a file, or an annotation record), and where it goes."""
+    """A mask to create: its source (a file or an annotation record) and its path."""
 
     source: Source
     target: Path
 
 
 @dataclass(frozen=True)
-class Running:
-    """How conversions run."""
+class RunOptions:
+    """How to run conversions."""
 
     console: Console
     workers: int = 1
     force: bool = False
-    """Redo masks that are already there."""
+    """Redo masks that already exist."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options that all converters have."""
+    """Add the options that all converters share."""
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes (default: %(default)s)")
-    parser.add_argument("--force", action="store_true", help="convert again what is already there")
+    parser.add_argument("--force", action="store_true", help="redo masks that already exist")
 
 
 def convert(
     find: Callable[[], Iterable[Conversion[Source]]],
     labels_of: Callable[[Source], LabelMap],
-    running: Running,
+    options: RunOptions,
     what: str,
 ) -> int:
-    """Make all masks that are missing (or all, when forced), and say so.
+    """Create all missing masks (or all masks, if forced), and print a summary.
 
-    A mask appears under its name only when it is whole, so what is there needs no check
-    and an interrupted run is taken up by running it again.
+    Masks are written atomically, so existing ones need no check, and running again resumes an
+    interrupted run.
 
     Args:
-        find: lists the conversions; called twice (to count, then to work), so that none is stored.
-        labels_of: picklable; makes the H x W uint8 labels of a source.
-        running: console, number of processes, whether to redo.
-        what: names the result in messages.
+        find: lists the conversions; called twice (to count, then to convert), so that none are stored.
+        labels_of: picklable function that returns the H x W uint8 labels of a source.
+        options: console, number of processes, whether to redo.
+        what: name of the result in messages.
 
     Returns:
         The number of masks written.
 
     Raises:
-        ItaclipError: the first source that cannot be converted, or target that cannot be written.
+        ItaclipError: a source that cannot be converted, or a target that cannot be written.
     """
     written = kept = 0
 
     def missing() -> Iterator[Conversion[Source]]:
         nonlocal kept
         for conversion in find():
-            if not running.force and conversion.target.exists():
+            if not options.force and conversion.target.exists():
                 kept += 1
                 bar.advance(task)
             else:
                 yield conversion
 
     total = sum(1 for _ in find())
-    with make_progress(running.console) as bar:
+    with make_progress(options.console) as bar:
         task = bar.add_task(what, total=total)
-        for _ in run_jobs(partial(_convert_one, labels_of), missing(), running.workers):
+        for _ in run_jobs(partial(_convert_one, labels_of), missing(), options.workers):
             written += 1
             bar.advance(task)
-    running.console.print(f"{what}: {written} written, {kept} already there.")
+    options.console.print(f"{what}: {written} written, {kept} kept.")
     return written
 
 
@@ -91,5 +91,5 @@ def _convert_one(labels_of: Callable[[Source], LabelMap], conversion: Conversion
     try:
         labels = labels_of(conversion.source)
     except MemoryError as error:
-        raise ItaclipError(f"{conversion.target}: not made for want of memory; use fewer --workers.") from error
+        raise ItaclipError(f"{conversion.target}: out of memory; use fewer --workers.") from error
     write_label_map(conversion.target, labels)

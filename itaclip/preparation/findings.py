@@ -1,4 +1,4 @@
-"""What a check found wrong, gathered by kind so that 10^5 like faults stay one line."""
+"""Problems found by a check, grouped by kind so that 10^5 similar ones take one row."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _LOG_WIDTH = 240
 
 @dataclass
 class Finding:
-    """One kind of fault.
+    """One kind of problem.
 
     Attributes:
         remedy: what to do about it.
-        count: how often it was found.
-        examples: the first few places.
+        count: number of occurrences.
+        examples: the first few occurrences.
     """
 
     remedy: str
@@ -27,13 +27,13 @@ class Finding:
 
 
 class Findings:
-    """Faults by kind, in the order in which they were first met."""
+    """Problems by kind, in the order of their first occurrence."""
 
     def __init__(self) -> None:
         self.kinds: dict[str, Finding] = {}
 
     def add(self, what: str, remedy: str, example: str) -> None:
-        """Count one fault."""
+        """Add one occurrence of a problem."""
         finding = self.kinds.setdefault(what, Finding(remedy))
         finding.count += 1
         if len(finding.examples) < _EXAMPLES:
@@ -43,16 +43,16 @@ class Findings:
         return bool(self.kinds)
 
     def show(self, console: Console, title: str) -> None:
-        """Print the table; wide where no terminal limits it, so that paths in logs stay whole."""
+        """Print the table; without a terminal it is wide, so that paths in logs are not cut."""
         if not console.is_terminal:
             console.width = _LOG_WIDTH
         console.print(self.table(title))
 
     def table(self, title: str) -> Table:
-        """What is wrong, how often, where, and how to mend it."""
+        """Table of the problems: what, how often, where, and how to fix it."""
         table = Table(title=title, title_justify="left", show_lines=True)
-        for header in ("what is wrong", "times", "for example", "what to do"):
-            table.add_column(header, justify="right" if header == "times" else "left", overflow="fold")
+        for header in ("problem", "count", "examples", "what to do"):
+            table.add_column(header, justify="right" if header == "count" else "left", overflow="fold")
         for what, finding in self.kinds.items():
             rest = finding.count - len(finding.examples)
             examples = finding.examples + ([f"and {rest} more"] if rest else [])

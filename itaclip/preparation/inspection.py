@@ -1,4 +1,4 @@
-"""Looking at the images and masks of a data set, one pair at a time."""
+"""Inspect the images and masks of a data set, one pair at a time."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from itaclip.preparation.listing import iterate_files
 from itaclip.preparation.masks import IGNORED, read_label_map
 
 SAMPLE = 50
-"""Pairs that are decoded when not all are."""
+"""Number of pairs to decode unless all are requested."""
 
 CONVERTED_MASKS = "Use the masks that the converter wrote (docs/datasets.md)."
 
 
 @dataclass(frozen=True)
 class Tree:
-    """A data set on disk, as MMSegmentation will read it.
+    """The layout of a data set on disk, as MMSegmentation reads it.
 
     Attributes:
         images: folder of images.
         masks: folder of masks.
         names: list file, one image name without suffix per line; None scans `images`.
-        image_suffix: follows the name in `images`.
-        mask_suffix: follows the name in `masks`.
-        classes: class names; their labels are 0..K-1 after the shift below.
-        zero_ignored: stored label 0 is ignored, and 1..K become 0..K-1.
-        mask_remedy: what to do about missing or strange masks.
+        image_suffix: suffix after the name in `images`.
+        mask_suffix: suffix after the name in `masks`.
+        classes: class names; their labels are 0..K-1, after the shift if `zero_ignored`.
+        zero_ignored: whether stored label 0 is ignored and 1..K become 0..K-1.
+        mask_remedy: what to do about missing or invalid masks.
     """
 
     images: Path
@@ -49,7 +49,7 @@ class Tree:
     mask_remedy: str = CONVERTED_MASKS
 
     def stored_labels(self) -> range:
-        """The labels that a mask may hold, besides 255."""
+        """The labels that a mask may contain besides 255."""
         return range(len(self.classes) + self.zero_ignored)
 
 
@@ -62,14 +62,14 @@ class Pair:
 
 
 @dataclass
-class Seen:
-    """What a check found.
+class Inspection:
+    """The result of an inspection.
 
     Attributes:
-        pairs: number of pairs in the tree.
-        decoded: how many of them were decoded.
-        pixels: 256, int64: stored labels of all decoded masks.
-        findings: what is wrong.
+        pairs: number of pairs in the data set.
+        decoded: number of decoded pairs.
+        pixels: 256 int64 pixel counts by stored label, over all decoded masks.
+        findings: the problems.
     """
 
     pairs: int = 0
@@ -78,16 +78,16 @@ class Seen:
     findings: Findings = field(default_factory=Findings)
 
     def classes_without_pixels(self, tree: Tree) -> list[str]:
-        """Classes that no decoded mask shows."""
+        """Classes that occur in no decoded mask."""
         return [name for i, name in enumerate(tree.classes) if not self.pixels[i + tree.zero_ignored]]
 
 
 def find_pairs(tree: Tree, findings: Findings | None = None) -> Iterator[Pair]:
-    """The pairs of a tree, in the order of its list file or, without one, in no particular order.
+    """Yield the pairs of a data set in the order of its list file, or in no particular order without one.
 
     Args:
         tree: the data set.
-        findings: gathers what is wrong with the list file itself.
+        findings: collects problems of the list file itself.
 
     Raises:
         ItaclipError: the list file or folder cannot be read.
@@ -118,34 +118,34 @@ def _lines(path: Path) -> Iterator[str]:
         raise ItaclipError(f"{path}: cannot be read as a list of names ({error}).") from error
 
 
-def inspect_tree(tree: Tree, full: bool = False, workers: int = 1) -> Seen:
-    """Check that every pair exists, and decode a sample of `SAMPLE` pairs or all of them.
+def inspect_tree(tree: Tree, full: bool = False, workers: int = 1) -> Inspection:
+    """Check that every pair exists, and decode `SAMPLE` pairs or all of them.
 
     Raises:
         ItaclipError: the list file or a folder cannot be read.
     """
-    seen = Seen()
-    seen.pairs = sum(1 for _ in find_pairs(tree, seen.findings))
-    step = 1 if full else max(1, -(-seen.pairs // SAMPLE))
+    inspection = Inspection()
+    inspection.pairs = sum(1 for _ in find_pairs(tree, inspection.findings))
+    step = 1 if full else max(1, -(-inspection.pairs // SAMPLE))
 
     def present() -> Iterator[Pair]:
         position = count()
         for pair in find_pairs(tree):
-            if _exists(pair, tree, seen.findings) and next(position) % step == 0:
+            if _exists(pair, tree, inspection.findings) and next(position) % step == 0:
                 yield pair
 
-    for faults, pixels in run_jobs(partial(inspect_pair, tree), present(), workers):
-        seen.decoded += 1
-        seen.pixels += pixels
-        for fault in faults:
-            seen.findings.add(*fault)
-    return seen
+    for problems, pixels in run_jobs(partial(inspect_pair, tree), present(), workers):
+        inspection.decoded += 1
+        inspection.pixels += pixels
+        for problem in problems:
+            inspection.findings.add(*problem)
+    return inspection
 
 
 def _exists(pair: Pair, tree: Tree, findings: Findings) -> bool:
     image, mask = pair.image.is_file(), pair.mask.is_file()
     if not image:
-        hint = f"Extract the images again; the list must hold names without {tree.image_suffix}."
+        hint = f"Extract the images again; the list must contain names without {tree.image_suffix}."
         findings.add("missing image", hint, str(pair.image))
     if not mask:
         findings.add("missing mask", tree.mask_remedy, str(pair.mask))
@@ -156,39 +156,39 @@ def inspect_pair(tree: Tree, pair: Pair) -> tuple[list[tuple[str, str, str]], ND
     """Decode one pair.
 
     Returns:
-        What is wrong (what, remedy, where), and the 256 pixel counts of the mask.
+        The problems (what, remedy, where), and the 256 pixel counts of the mask.
     """
-    faults = []
+    problems = []
     pixels = np.zeros(256, np.int64)
     size = None
     try:
         size = _decoded_size(pair.image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        faults.append(("image that cannot be decoded", "Extract or fetch it again.", f"{pair.image}: {error}"))
+        problems.append(("image that cannot be decoded", "Extract or download it again.", f"{pair.image}: {error}"))
     try:
         labels = read_label_map(pair.mask)
     except ItaclipError as error:
-        faults.append(("mask that cannot be read", tree.mask_remedy, str(error)))
-        return faults, pixels
+        problems.append(("mask that cannot be read", tree.mask_remedy, str(error)))
+        return problems, pixels
     pixels = np.bincount(labels.ravel(), minlength=256)
     if size is not None and size != labels.shape:
-        faults.append((
-            "image and mask differ in size", "They belong to different versions; extract both from the same source.",
+        problems.append((
+            "image and mask differ in size", "They are from different versions; extract both from the same source.",
             f"{pair.mask}: {labels.shape[0]} x {labels.shape[1]}, image {size[0]} x {size[1]}",
         ))  # fmt: skip
     allowed = tree.stored_labels()
-    strange = [value for value in np.flatnonzero(pixels).tolist() if value not in allowed and value != IGNORED]
-    if strange:
-        faults.append((
+    invalid = [value for value in np.flatnonzero(pixels).tolist() if value not in allowed and value != IGNORED]
+    if invalid:
+        problems.append((
             f"label outside 0..{allowed[-1]} and 255", tree.mask_remedy,
-            f"{pair.mask}: {', '.join(map(str, strange[:5]))}{', ...' if len(strange) > 5 else ''}",
+            f"{pair.mask}: {', '.join(map(str, invalid[:5]))}{', ...' if len(invalid) > 5 else ''}",
         ))  # fmt: skip
-    return faults, pixels
+    return problems, pixels
 
 
 def _decoded_size(path: Path) -> tuple[int, int]:
-    """Height and width as MMSegmentation's loader will have them: turned as the camera noted."""
+    """Height and width as MMSegmentation loads the image: after applying the EXIF orientation."""
     with Image.open(path) as image:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        rotated = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         image.load()
-        return (image.width, image.height) if turned else (image.height, image.width)
+        return (image.width, image.height) if rotated else (image.height, image.width)

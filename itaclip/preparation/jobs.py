@@ -1,4 +1,4 @@
-"""Many small jobs over several processes, with memory that does not grow with their number."""
+"""Run many small jobs in several processes, in constant memory."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from itaclip.errors import ItaclipError
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-# Jobs handed over at a time: a job takes milliseconds, and handing it over alone costs a good part of one.
+# Jobs sent at a time: a job takes milliseconds, and sending it alone would take almost as long.
 _CHUNK = 4
 
-# Chunks under way per process: enough that none waits for the next, few enough to stay small.
+# Chunks in flight per process: enough to keep it busy, few enough to save memory.
 _AHEAD = 2
 
 
 def default_workers() -> int:
-    """The number of processors that this process may use."""
+    """Number of CPUs available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[Result]:
-    """Apply a picklable function to every job; results come in the order of the jobs.
+    """Apply a picklable function to every job; yield results in the order of the jobs.
 
-    Jobs are drawn only as fast as they are done. The first error ends the run: jobs
-    under way are finished, waiting ones dropped, and the error is raised here.
+    Jobs are read only as fast as they finish. The first error ends the run: running jobs finish,
+    waiting ones are dropped, and the error is raised here.
 
     Raises:
         ItaclipError: fewer than one worker, or a worker process was killed.
@@ -58,8 +58,8 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], workers: in
             yield from waiting.popleft().result()
     except BrokenProcessPool as error:
         raise ItaclipError(
-            "A worker process was killed, perhaps for want of memory; run again with fewer --workers. "
-            "What was written so far is whole and is kept."
+            "A worker process was killed, possibly because memory ran out; run again with fewer --workers. "
+            "Files written so far are complete and are kept."
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -70,7 +70,7 @@ def _run_chunk(function: Callable[[Job], Result], jobs: Sequence[Job]) -> list[R
 
 
 def _prepare_worker() -> None:
-    """Leave Ctrl-C to the parent, and end with it: a killed parent cannot tell its workers."""
+    """Leave Ctrl-C to the parent, and exit with it: a killed parent cannot stop its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""Walking folders of 10^5 files without holding their names."""
+"""Iterate over folders of 10^5 files without storing their names."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from itaclip.errors import ItaclipError
 
 
 def iterate_files(folder: Path, suffix: str = "", recursive: bool = False) -> Iterator[Path]:
-    """Files of a folder whose names end in `suffix`, in no particular order.
+    """Yield the files of a folder whose names end in `suffix`, in no particular order.
 
-    Hidden ones are left out: a killed run may leave its unfinished files under such names.
+    Skips hidden files, because a killed run may leave partial files under hidden names.
 
     Raises:
         ItaclipError: the folder is missing or cannot be read.
@@ -32,10 +32,10 @@ def iterate_files(folder: Path, suffix: str = "", recursive: bool = False) -> It
 
 
 def require_folder(folder: Path, what: str) -> Path:
-    """The folder, if it is one.
+    """Return the folder if it exists.
 
     Raises:
-        ItaclipError: it is missing; `what` says what it should be and where to get it.
+        ItaclipError: it is missing; `what` tells the user what to do.
     """
     if not folder.is_dir():
         raise ItaclipError(f"{folder}: no such folder; {what}")

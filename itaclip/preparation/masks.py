@@ -15,37 +15,37 @@ from itaclip.files import atomic_path
 LabelMap = NDArray[np.uint8]
 
 IGNORED = 255
-"""Pixels that count neither for nor against."""
+"""Label of pixels that metrics ignore."""
 
 
 def read_label_map(path: Path) -> LabelMap:
-    """Read a label map as it is stored: grey values, or palette indices (not colours).
+    """Read the stored values of a label map: grey values or palette indices (not colours).
 
     Returns:
-        H x W, uint8.
+        H x W uint8.
 
     Raises:
-        ItaclipError: missing, damaged, or not a picture of one 8-bit channel.
+        ItaclipError: the file is missing, damaged, or not an image with one 8-bit channel.
     """
     try:
         with Image.open(path) as image:
             if image.mode not in ("L", "P"):
                 raise ItaclipError(
-                    f"{path}: is a picture of mode {image.mode}; a label map has one 8-bit channel (L or P) "
-                    "that holds class ids, not colours."
+                    f"{path}: image of mode {image.mode}; a label map has one 8-bit channel (L or P) with class "
+                    "ids, not colours."
                 )
             return np.array(image)
     except ItaclipError:
         raise
     except FileNotFoundError:
         raise ItaclipError(f"{path}: no such file.") from None
-    # Pillow reports a damaged PNG in any of these ways, depending on where it trips
+    # Pillow raises any of these for a damaged PNG
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ItaclipError(f"{path}: cannot be decoded ({error}); extract or fetch it again.") from error
+        raise ItaclipError(f"{path}: cannot be decoded ({error}); extract or download it again.") from error
 
 
 def write_label_map(path: Path, labels: LabelMap) -> None:
-    """Write H x W uint8 ids as a grey PNG, whole or not at all."""
+    """Write H x W uint8 ids as a greyscale PNG, atomically."""
     buffer = io.BytesIO()
     Image.fromarray(labels).save(buffer, "PNG")
     with atomic_path(path) as partial:
@@ -53,7 +53,7 @@ def write_label_map(path: Path, labels: LabelMap) -> None:
 
 
 def lookup_table(mapping: dict[int, int], default: int) -> LabelMap:
-    """A table of 256 entries: ``table[labels]`` maps a label map; `default` where nothing is said."""
+    """A table of 256 entries for ``table[labels]``; values missing from `mapping` become `default`."""
     table = np.full(256, default, np.uint8)
     for source, target in mapping.items():
         table[source] = target

@@ -1,4 +1,4 @@
-"""COCO's run-length encoded and polygon masks, decoded with NumPy and Pillow alone."""
+"""Decode COCO's run-length encoded and polygon masks, using only NumPy and Pillow."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from PIL import Image, ImageDraw
 
 
 def decode_mask(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
-    """The mask of one annotation.
+    """Decode the mask of an annotation.
 
     Args:
         segmentation: run lengths ``{"size": [h, w], "counts": [...] or "..."}``, a list of
-            polygons ``[[x, y, x, y, ...], ...]``, or one such polygon.
-        height: of the image in pixels.
-        width: of the image in pixels.
+            polygons ``[[x, y, x, y, ...], ...]``, or a single polygon.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
 
     Returns:
-        height x width, bool.
+        height x width bool.
 
     Raises:
-        ValueError: another form, or a mask of another size.
+        ValueError: another format, or a mask of another size.
     """
     if isinstance(segmentation, dict):
         return _decode_runs(segmentation, height, width)
@@ -37,30 +37,30 @@ def decode_mask(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]
 
 
 def _decode_runs(runs: dict[str, Any], height: int, width: int) -> NDArray[np.bool_]:
-    """Runs alternate between 0 and 1, begin with 0, and go down the columns."""
+    """Decode runs: they alternate between 0 and 1, start with 0, and go down the columns."""
     if list(runs.get("size", ())) != [height, width]:
-        raise ValueError(f"run lengths of size {runs.get('size')} in an image of {height} x {width}")
+        raise ValueError(f"run lengths of size {runs.get('size')} for an image of {height} x {width}")
     counts = runs.get("counts")
     lengths = _unpack(counts) if isinstance(counts, str) else counts
     if not isinstance(lengths, list) or any(length < 0 for length in lengths) or sum(lengths) != height * width:
-        raise ValueError(f"run lengths that do not add up to {height} x {width}")
+        raise ValueError(f"run lengths do not add up to {height} x {width}")
     values = np.arange(len(lengths)) % 2 == 1
     return np.repeat(values, lengths).reshape(width, height).T
 
 
 def _unpack(text: str) -> list[int]:
-    """COCO's compressed run lengths.
+    """Decode COCO's compressed run lengths.
 
-    A character carries five bits, the lowest first, and a flag "more to come"; the number's
-    sign is its last bit. From the fourth number on, each is told as the difference to the
-    one two places before.
+    Each character holds five bits, lowest first, and a continuation flag; the last bit of a
+    number is its sign. From the fourth number on, each is stored as the difference from the
+    number two positions earlier.
     """
     lengths: list[int] = []
     value = shift = 0
     for character in text:
         bits = ord(character) - 48
         if not 0 <= bits < 64:
-            raise ValueError(f"compressed run lengths with the character {character!r}")
+            raise ValueError(f"compressed run lengths contain the invalid character {character!r}")
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:
@@ -70,5 +70,5 @@ def _unpack(text: str) -> list[int]:
         lengths.append(value + lengths[-2] if len(lengths) > 2 else value)
         value = shift = 0
     if shift:
-        raise ValueError("compressed run lengths that end within a number")
+        raise ValueError("compressed run lengths end in the middle of a number")
     return lengths

@@ -1,12 +1,12 @@
-"""Class-agnostic regions of an image, and what they do to label maps.
+"""Class-agnostic regions of an image, and the correction of label maps with them.
 
-A region map is an H x W int32 array of the image's own size: 0 is unsegmented, regions count
-from 1. It comes from a source:
+A region map is an H x W int32 array of the image's size: 0 is unsegmented, regions are
+numbered from 1. A source provides it:
 
     source = region_source("felzenszwalb")  # or "slic", "sam2", "sam2:FOLDER", a folder of masks
     regions = source(image, "street/0001.jpg")
 
-`itaclip.regions.correction` uses it after the thresholds.
+`itaclip.regions.correction` applies it after the thresholds.
 """
 
 from itaclip.regions.correction import map_correction

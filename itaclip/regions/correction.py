@@ -1,4 +1,4 @@
-"""Map correction: one label for a whole region."""
+"""Map correction: one label per region."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from torch import Tensor
 
 
 def map_correction(labels: Tensor, regions: Tensor, classes: int, count: int) -> Tensor:
-    """Give all pixels of a region the region's most frequent label, the smallest on a tie.
+    """Assign all pixels of a region its most frequent label; ties go to the smallest label.
 
-    CorrCLIP's last step (Zhang et al., ICCV 2025). Region 0 is left as it is. Nothing waits for a
-    GPU, which is why the numbers of classes and regions are given and not looked up.
+    This is CorrCLIP's last step (Zhang et al., ICCV 2025). Region 0 stays unchanged. The numbers of
+    classes and regions are parameters because reading them from the data would wait for the GPU.
 
     Args:
         labels: H x W int64, 0 to `classes` - 1.
         regions: H x W integers, 0 to `count`, on the same device.
         classes: number of classes.
-        count: the largest region id that may occur; memory grows with `classes` x `count`.
+        count: largest region id that may occur; memory grows with `classes` x `count`.
 
     Returns:
         H x W int64, a new tensor.
@@ -25,7 +25,7 @@ def map_correction(labels: Tensor, regions: Tensor, classes: int, count: int) ->
     cells = (region * classes + labels).flatten()
     table = torch.zeros((count + 1) * classes, dtype=torch.int64, device=labels.device)
     table.scatter_add_(0, cells, torch.ones_like(cells))
-    # counts and labels in one number, so that no two are equal and every device picks the same one
+    # combine count and label into one number: all differ, so every device picks the same maximum
     order = torch.arange(classes - 1, -1, -1, device=labels.device)
     winners = (table.view(count + 1, classes) * classes + order).argmax(dim=1)
     return torch.where(region > 0, winners[region], labels)

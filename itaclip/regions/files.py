@@ -1,4 +1,4 @@
-"""Region maps in files: the published layout, `NAME.npz` with `instance_mask`, and plain PNG."""
+"""Region map files: the published format, `NAME.npz` with `instance_mask`, and plain PNG."""
 
 from __future__ import annotations
 
@@ -20,50 +20,53 @@ _GREY = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")
 
 
 def read_region_map(path: Path) -> NDArray[np.int32]:
-    """Read a region map from a file of either kind.
+    """Read a region map from a file of either format.
 
     Args:
-        path: ``.npz`` with H x W integers `instance_mask`, of which the smallest value means
-            unsegmented, unless a scalar `unsegmented` beside it names another one (as
-            `write_region_map` does); or a PNG of one channel (palette indices, 8 or 16 bits),
-            where 0 means unsegmented.
+        path: ``.npz`` with H x W integers `instance_mask`, whose smallest value means unsegmented
+            unless the file also has a scalar `unsegmented` with another value (as written by
+            `write_region_map`); or a PNG with one channel (palette indices, 8 or 16 bits), where
+            0 means unsegmented.
 
     Returns:
-        H x W int32, 0 = unsegmented, regions from 1 in the order of their values.
+        H x W int32: 0 is unsegmented, regions are numbered from 1 in the order of their values.
 
     Raises:
-        ItaclipError: missing, damaged, without `instance_mask`, or not H x W integers.
+        ItaclipError: the file is missing or damaged, or has no H x W integer `instance_mask`.
     """
     stored, unsegmented = _read_npz(path) if path.suffix == ".npz" else (_read_png(path), 0)
     if stored.dtype.kind not in "iub" or stored.ndim != 2 or not stored.size:
         raise ItaclipError(
-            f"{path}: {KEY} of shape {stored.shape} and dtype {stored.dtype}; expected height x width, integers."
+            f"{path}: {KEY} has shape {stored.shape} and dtype {stored.dtype}; expected height x width integers."
         )
     return renumbered(stored, unsegmented)
 
 
 def renumbered(stored: NDArray[Any], unsegmented: int | None = None) -> NDArray[np.int32]:
-    """H x W integers to a region map: one value becomes 0, the others 1, 2, ... in their order.
+    """Convert integers to a region map: one value becomes 0, the others 1, 2, ... in their order.
 
     Args:
-        stored: with at least one pixel.
-        unsegmented: the value that becomes 0; None takes the smallest.
+        stored: H x W integers, not empty.
+        unsegmented: the value that becomes 0; None selects the smallest.
+
+    Returns:
+        H x W int32.
     """
-    values, places = np.unique(stored, return_inverse=True)
+    values, indices = np.unique(stored, return_inverse=True)
     outside = values == (values[0] if unsegmented is None else unsegmented)
     numbers = np.where(outside, 0, np.cumsum(~outside)).astype(np.int32)
-    regions: NDArray[np.int32] = numbers[places].reshape(stored.shape)
+    regions: NDArray[np.int32] = numbers[indices].reshape(stored.shape)
     return regions
 
 
 def write_region_map(path: Path, regions: NDArray[np.int32]) -> None:
-    """Write an H x W region map as ``.npz``, whole or not at all.
+    """Write an H x W region map as ``.npz``, atomically.
 
-    The published layout takes the smallest value for unsegmented, which a map without
-    unsegmented pixels does not have; a scalar `unsegmented` = 0 beside it says so.
+    In the published format the smallest value means unsegmented, which is wrong for a map
+    without unsegmented pixels; the additional scalar `unsegmented` = 0 resolves this.
 
     Raises:
-        ItaclipError: it cannot be written.
+        ItaclipError: the file cannot be written.
     """
     small = regions.astype(np.uint16) if regions.max(initial=0) < 2**16 else regions
     with atomic_path(path) as partial, partial.open("wb") as file:
@@ -74,54 +77,57 @@ class MaskFolder:
     """Region maps from a folder: ``NAME.npz`` or ``NAME.png`` for the image ``NAME.jpg``.
 
     Args:
-        folder: masks, in subfolders as the images are, or all in one folder.
+        folder: folder of masks, in the same subfolders as the images or all in one folder.
+
+    Raises:
+        ItaclipError: no such folder.
     """
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise ItaclipError(f"{folder}: no such folder of masks. Make them with tools/make_masks.py.")
+            raise ItaclipError(f"{folder}: no such folder of masks. Create them with tools/make_masks.py.")
         self.folder = folder
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """The folder, for messages."""
         return str(self.folder)
 
     @property
     def fingerprint(self) -> str:
-        """Where there is `masks.json`, its content; else names, sizes and dates of the files."""
+        """Hash of `masks.json` if it exists, otherwise of the names, sizes and dates of the files."""
         settings = self.folder / "masks.json"
         if settings.is_file():
             return f"masks {hashlib.sha256(settings.read_bytes()).hexdigest()[:16]}"
         found = hashlib.sha256()
         for path in sorted(p for p in self.folder.rglob("*") if p.suffix in (".npz", ".png")):
-            seen = path.stat()
-            found.update(f"{path.relative_to(self.folder)} {seen.st_size} {seen.st_mtime_ns}\n".encode())
+            status = path.stat()
+            found.update(f"{path.relative_to(self.folder)} {status.st_size} {status.st_mtime_ns}\n".encode())
         return f"masks {found.hexdigest()[:16]}"
 
     def __call__(self, image: NDArray[np.uint8], name: str | None = None) -> NDArray[np.int32]:
-        """The map of an image, by its name; see `RegionSource`.
+        """The map of an image, found by its name; see `RegionSource`.
 
         Raises:
             ItaclipError: no name, no file, a damaged file, or one of another size.
         """
         if not name:
-            raise ItaclipError(f"{self.folder}: masks are found by the image's name, and this image has none.")
+            raise ItaclipError(f"{self.folder}: masks are looked up by image name, but this image has no name.")
         path = self.find(name)
         regions = read_region_map(path)
         if regions.shape != image.shape[:2]:
             (height, width), (own_height, own_width) = regions.shape, image.shape[:2]
             raise ItaclipError(
                 f"{path}: {width} x {height} pixels, but the image has {own_width} x {own_height}. "
-                "Masks have to be made from the same files at their full size."
+                "Create the masks from the same image files at full size."
             )
         return regions
 
     def find(self, name: str) -> Path:
-        """The file of an image.
+        """The mask file of an image.
 
         Raises:
-            ItaclipError: there is none; names what was looked for.
+            ItaclipError: there is none; the message lists the paths that were tried.
         """
         given = Path(name)
         given = given.with_suffix("") if given.suffix.lower() in IMAGE_SUFFIXES else given
@@ -133,23 +139,23 @@ class MaskFolder:
         for path in candidates:
             if path.is_file():
                 return path
-        raise ItaclipError(f"{name}: no mask for this image; looked for {', '.join(map(str, candidates))}.")
+        raise ItaclipError(f"{name}: no mask for this image; tried {', '.join(map(str, candidates))}.")
 
 
 def _read_npz(path: Path) -> tuple[NDArray[Any], int | None]:
-    """The array of a published file, and its value for unsegmented where it names one."""
+    """The array of a published file, and its value for unsegmented if it has one."""
     try:
         with np.load(path, allow_pickle=False) as content:
             if KEY not in content:
-                raise ItaclipError(f"{path}: has no {KEY}, but {', '.join(content.files) or 'nothing'}.")
+                raise ItaclipError(f"{path}: has no array {KEY}; arrays: {', '.join(content.files) or 'none'}.")
             return content[KEY], int(content["unsegmented"]) if "unsegmented" in content else None
     except ItaclipError:
         raise
     except FileNotFoundError:
         raise ItaclipError(f"{path}: no such file.") from None
-    except Exception as error:  # over damaged content, zip, zlib and NumPy raise nearly anything
+    except Exception as error:  # zip, zlib and NumPy raise many types for damaged content
         raise ItaclipError(
-            f"{path}: damaged, or no .npz of plain arrays ({type(error).__name__}: {error}); make it again."
+            f"{path}: damaged, or not an .npz of plain arrays ({type(error).__name__}: {error}); create it again."
         ) from error
 
 
@@ -158,8 +164,8 @@ def _read_png(path: Path) -> NDArray[Any]:
         with Image.open(path) as image:
             if image.format != "PNG" or image.mode not in _GREY:
                 raise ItaclipError(
-                    f"{path}: is a {image.format} of mode {image.mode}; a region map is a PNG of one channel "
-                    "that holds ids, not colours."
+                    f"{path}: {image.format} image of mode {image.mode}; a region map is a PNG with one channel of "
+                    "ids, not colours."
                 )
             return np.array(image)
     except ItaclipError:
@@ -167,7 +173,7 @@ def _read_png(path: Path) -> NDArray[Any]:
     except FileNotFoundError:
         raise ItaclipError(f"{path}: no such file.") from None
     except UnidentifiedImageError:
-        raise ItaclipError(f"{path}: not a picture; make it again.") from None
-    # Pillow reports a damaged PNG in any of these ways, depending on where it trips
+        raise ItaclipError(f"{path}: not an image; create it again.") from None
+    # Pillow raises any of these for a damaged PNG
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ItaclipError(f"{path}: cannot be decoded ({error}); make it again.") from error
+        raise ItaclipError(f"{path}: cannot be decoded ({error}); create it again.") from error

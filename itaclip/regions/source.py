@@ -1,4 +1,4 @@
-"""Where region maps come from."""
+"""Sources of region maps."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ RegionMap: TypeAlias = NDArray[np.int32]
 
 
 class RegionSource(Protocol):
-    """Makes or finds the region map of an image."""
+    """Computes or finds the region map of an image."""
 
     @property
     def name(self) -> str:
-        """What it is, for messages."""
+        """Name of the source, for messages."""
 
     @property
     def fingerprint(self) -> str:
-        """Differs where region maps may differ; for caches and kept results."""
+        """Changes whenever region maps may change; used for caches and stored results."""
 
     def __call__(self, image: NDArray[np.uint8], name: str | None = None) -> RegionMap:
         """The region map of an image.
 
         Args:
             image: H x W x 3 uint8 RGB.
-            name: the image's file name, or its path below the folder of images, with or without
-                ending. Only masks from files need it.
+            name: the image's file name, or its path relative to the image folder, with or without
+                extension. Only masks from files need it.
 
         Returns:
-            H x W int32, 0 = unsegmented, regions from 1.
+            H x W int32: 0 is unsegmented, regions are numbered from 1.
 
         Raises:
-            ItaclipError: no map for this image; the message tells why.
+            ItaclipError: there is no map for this image; the message says why.
         """
 
 
 def region_source(spec: str, *, device: str = "cpu") -> RegionSource:
-    """A source by its name.
+    """Get a source by name.
 
     Args:
         spec: ``"felzenszwalb"`` or ``"slic"`` (no weights), ``"sam2"``, ``"sam2:NAME"`` or
             ``"sam2:FOLDER"``, or a folder of masks (`MaskFolder`).
-        device: where SAM 2 runs.
+        device: device for SAM 2.
 
     Raises:
-        ItaclipError: unknown, a folder that is not there, or weights that are not on this machine.
+        ItaclipError: an unknown source, a missing folder, or weights that are not on this machine.
     """
     if spec == "felzenszwalb":
         return Felzenszwalb()
@@ -66,6 +66,6 @@ def region_source(spec: str, *, device: str = "cpu") -> RegionSource:
         return MaskFolder(Path(spec).expanduser())
     known = ("felzenszwalb", "slic", "sam2")
     raise ItaclipError(
-        f"regions {spec!r}: expected {', '.join(known)}, sam2:NAME, sam2:FOLDER, or a folder of masks that exists."
+        f"regions {spec!r}: expected {', '.join(known)}, sam2:NAME, sam2:FOLDER, or an existing folder of masks."
         + did_you_mean(spec, known)
     )

@@ -1,4 +1,4 @@
-"""Regions without weights, by scikit-image: of a graph of pixels, or superpixels."""
+"""Regions without weights, from scikit-image: graph-based segmentation and superpixels."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from itaclip.errors import ItaclipError
 
 @dataclass(frozen=True)
 class Felzenszwalb:
-    """Graph-based segmentation (Felzenszwalb and Huttenlocher, IJCV 2004): regions follow edges, of any size.
+    """Graph-based segmentation (Felzenszwalb and Huttenlocher, IJCV 2004): regions of any size that follow edges.
 
     Attributes:
-        scale: larger makes larger regions. A region over a border takes the label of one side, one
-            too small changes nothing. On six scenes of the bundled demo (about 200 x 190 pixels),
-            giving every region its most frequent true label gets 99.5 % of the pixels right with
-            15 regions at 300 (100: 98.9 % with 23; 600: 98.7 % with 11).
-        sigma: blur before, in pixels; 0.8 is the authors' and scikit-image's.
-        min_size: smaller regions join a neighbour. 300 pixels are about a patch of CLIP
-            (16 x 16); what is smaller has no label of its own. At 100, five times as many regions
+        scale: larger values give larger regions. A region across a class border takes the label of
+            one side; a very small region has no effect. On six scenes of the bundled demo (about
+            200 x 190 pixels), assigning every region its most frequent true label gets 99.5 % of
+            the pixels right at 300, with 15 regions (100: 98.9 % with 23; 600: 98.7 % with 11).
+        sigma: blur before segmentation, in pixels; 0.8 is the default of the authors and of scikit-image.
+        min_size: smaller regions merge into a neighbour. 300 pixels are about one CLIP patch
+            (16 x 16), the smallest area with a label of its own. At 100, five times as many regions
             get no more pixels right.
     """
 
@@ -32,16 +32,16 @@ class Felzenszwalb:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name of the source."""
         return "felzenszwalb"
 
     @property
     def fingerprint(self) -> str:
-        """Parameters and scikit-image's version."""
+        """Parameters and version of scikit-image."""
         return _fingerprint(self.name, asdict(self))
 
     def __call__(self, image: NDArray[np.uint8], name: str | None = None) -> NDArray[np.int32]:
-        """H x W int32, regions from 1, every pixel in one; see `RegionSource`."""
+        """H x W int32, regions numbered from 1, covering every pixel; see `RegionSource`."""
         from skimage.segmentation import felzenszwalb
 
         require_rgb(image, name)
@@ -51,12 +51,12 @@ class Felzenszwalb:
 
 @dataclass(frozen=True)
 class Slic:
-    """Superpixels (Achanta et al., PAMI 2012): compact regions of about the same size.
+    """Superpixels (Achanta et al., PAMI 2012): compact regions of similar size.
 
     Attributes:
-        segments: about how many in an image. On the same six scenes, 200 get 98.4 % of the pixels
+        segments: approximate number per image. On the same six scenes, 200 get 98.4 % of the pixels
             right (100: 97.5 %, 400: 99.1 %).
-        compactness: weight of nearness beside colour; scikit-image's 10.
+        compactness: weight of proximity relative to colour; 10 is scikit-image's default.
     """
 
     segments: int = 200
@@ -64,16 +64,16 @@ class Slic:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name of the source."""
         return "slic"
 
     @property
     def fingerprint(self) -> str:
-        """Parameters and scikit-image's version."""
+        """Parameters and version of scikit-image."""
         return _fingerprint(self.name, asdict(self))
 
     def __call__(self, image: NDArray[np.uint8], name: str | None = None) -> NDArray[np.int32]:
-        """H x W int32, regions from 1, every pixel in one; see `RegionSource`."""
+        """H x W int32, regions numbered from 1, covering every pixel; see `RegionSource`."""
         from skimage.segmentation import slic
 
         require_rgb(image, name)
@@ -82,18 +82,18 @@ class Slic:
 
 
 def require_rgb(image: NDArray[np.uint8], name: str | None) -> None:
-    """Refuse what is no H x W x 3 uint8 image.
+    """Check that an image is H x W x 3 uint8.
 
     Raises:
-        ItaclipError: names the image, its shape and dtype.
+        ItaclipError: it is not; the message names the image, its shape and dtype.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise ItaclipError(
-            f"{name or 'image'}: of shape {image.shape} and dtype {image.dtype}; "
+            f"{name or 'image'}: has shape {image.shape} and dtype {image.dtype}; "
             "expected height x width x 3, uint8, RGB."
         )
 
 
 def _fingerprint(name: str, parameters: dict[str, float]) -> str:
-    told = ",".join(f"{key}={value}" for key, value in parameters.items())
-    return f"{name}({told}) of scikit-image {version('scikit-image')}"
+    values = ",".join(f"{key}={value}" for key, value in parameters.items())
+    return f"{name}({values}) of scikit-image {version('scikit-image')}"

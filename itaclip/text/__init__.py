@@ -1,4 +1,4 @@
-"""From class names and auxiliary texts to the text bank."""
+"""Text processing: class names and auxiliary texts become a text bank."""
 
 from itaclip.text.auxiliary import read_auxiliary_texts, read_texts
 from itaclip.text.bank import TextBank, build_text_bank

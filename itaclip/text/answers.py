@@ -1,4 +1,4 @@
-"""What an auxiliary text must be like: for answers of language models, and for finished files."""
+"""Requirements for auxiliary texts, for the answers of language models and for finished files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 MAX_WORDS = 50
 
-# How chat models begin when they speak to the user instead of answering.
+# How chat models begin when they address the user instead of answering.
 _PREAMBLE = re.compile(
     r"(sure|certainly|absolutely|of course|ok|okay|great|yes|no problem|alright)\s*[,.!:]"
     r"|here('s|\s+is|\s+are|\s+you)\b"
@@ -22,12 +22,12 @@ _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 
 @dataclass(frozen=True)
 class Task:
-    """What a language model is asked for every class.
+    """The question to a language model for every class.
 
     Attributes:
         name: "definition" or "synonym"; part of file names.
-        prompt: with ``{name}`` in place of the class.
-        one_word: the answer must be a single word.
+        prompt: prompt with ``{name}`` for the class.
+        one_word: whether the answer must be a single word.
     """
 
     name: str
@@ -51,7 +51,7 @@ TASKS = (DEFINITION, SYNONYM)
 
 
 def tidy(answer: str, task: Task) -> str:
-    """Drop what surrounds an answer: blanks, a pair of quotes, thoughts of a reasoning model, a word's full stop."""
+    """Strip whitespace, enclosing quotes, the thoughts of a reasoning model, and the full stop after a single word."""
     text = _THOUGHTS.sub("", answer).translate(_BLANKS).strip()
     if task.one_word:
         text = text.rstrip(".!")
@@ -61,16 +61,16 @@ def tidy(answer: str, task: Task) -> str:
 
 
 def fault(text: str, name: str, task: Task) -> str | None:
-    """What is wrong with a text for the class `name`, as a phrase after "the answer"; None if nothing is."""
+    """The problem with a text for the class `name`, as a phrase after "the answer"; None if there is none."""
     words = text.split()
     if not words:
         return "is empty"
     if len(text.splitlines()) > 1:
         return "has more than one line"
     if not text.isprintable():
-        return "holds characters that do not print"
+        return "contains non-printable characters"
     if ">=" in text:
-        return "holds '>=', which separates names from texts"
+        return "contains '>=', which separates names from texts"
     if _plain(text) == _plain(name):
         return "only repeats the name"
     if _PREAMBLE.match(text) or text.endswith(":"):
@@ -78,9 +78,9 @@ def fault(text: str, name: str, task: Task) -> str | None:
     if task.one_word:
         if len(words) > 1:
             return f"has {len(words)} words instead of one"
-        return None if re.fullmatch(r"[^\W\d_]+(['\u2019-][^\W\d_]+)*", text) else "is no word"
+        return None if re.fullmatch(r"[^\W\d_]+(['\u2019-][^\W\d_]+)*", text) else "is not a word"
     if re.match(rf"\W*{re.escape(name)}\W*\s*[:=\u2013\u2014-]\s", text, re.IGNORECASE):
-        return "repeats the name in front"
+        return "starts by repeating the name"
     if len(words) > MAX_WORDS:
         return f"has {len(words)} words; the limit is {MAX_WORDS}"
     return None

@@ -1,7 +1,7 @@
 """Auxiliary texts: a definition or a synonym for every class, one line each.
 
-The line format is that of the published LLaMA texts: ``name >=text``, in the order of
-the class file, with no line for the background.
+Lines have the format of the published LLaMA texts: ``name >=text``, in the order of the class
+file, without a line for the background.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LOG = logging.getLogger(__name__)
 def read_texts(
     name_path: str | Path, auxiliary_text_path: str | Path | None, background: bool
 ) -> tuple[ClassNames, tuple[str, ...] | None]:
-    """Read a class file and, where one is named, the file of its auxiliary texts, for `build_text_bank`.
+    """Read a class file and, if given, the file of its auxiliary texts, for `build_text_bank`.
 
     Raises:
         ItaclipError: see `read_class_names` and `read_auxiliary_texts`.
@@ -32,18 +32,19 @@ def read_texts(
 def read_auxiliary_texts(path: str | Path, classes: ClassNames, background: bool) -> tuple[str, ...]:
     """Read and check the auxiliary texts of a class list.
 
+    A name that belongs to no class may be another wording, so it only causes a warning.
+
     Args:
         path: the text file.
-        classes: the classes that it must describe.
+        classes: the classes to describe.
         background: whether class 0 is the background, which has no line.
 
     Returns:
-        One text per described class, taken verbatim after ``>=``.
+        One text per described class, verbatim after ``>=``.
 
     Raises:
-        ItaclipError: a line too few or too many, without ``>=``, with an empty text, or
-            that stands where another class is expected; names file and line. A name
-            that no class has (other wordings exist) is only reported by a warning.
+        ItaclipError: a missing or surplus line, or one without ``>=``, with an empty text, or at
+            the position of another class; the message names file and line.
     """
     lines = read_lines(path)
     while lines and not lines[-1].strip():
@@ -60,22 +61,22 @@ def read_auxiliary_texts(path: str | Path, classes: ClassNames, background: bool
             raise ItaclipError(f"{where}: the text of {name!r} is empty.")
         if number > len(expected):
             raise ItaclipError(
-                f"{where}: {name!r} is one line too many; {classes.source} has {len(expected)} classes"
+                f"{where}: {name!r} is surplus; {classes.source} has only {len(expected)} classes"
                 f"{' besides the background' if background else ''}."
             )
         words = expected[number - 1]
         if plain_name(name) not in {plain_name(word) for word in words}:
-            message = f"{where}: describes {name.strip()!r} where {words[0]!r} of {classes.source} is expected"
+            message = f"{where}: describes {name.strip()!r}, but {words[0]!r} of {classes.source} is expected here"
             if plain_name(name) in owner:
                 raise ItaclipError(
-                    f"{message}; lines follow the order of the class file"
+                    f"{message}; lines must follow the order of the class file"
                     f"{', without the background' if background else ''}."
                 )
-            _LOG.warning("%s; taken as another wording of it.", message)
+            _LOG.warning("%s; assuming that this is another wording.", message)
         texts.append(text)
     if len(texts) < len(expected):
         raise ItaclipError(
-            f"{path}: ends after {len(texts)} of {len(expected)} lines; {expected[len(texts)][0]!r} is the first "
+            f"{path}: has {len(texts)} of {len(expected)} lines; {expected[len(texts)][0]!r} is the first "
             f"class of {classes.source} without a text."
         )
     return tuple(texts)

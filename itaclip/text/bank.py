@@ -16,16 +16,16 @@ from itaclip.text.class_names import ClassNames
 from itaclip.text.encoder import TextEncoder
 
 TEMPLATES = tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
-"""OpenAI's 80 sentences, with ``{}`` in the class's place."""
+"""OpenAI's 80 prompt templates, with ``{}`` for the class."""
 
 
 @dataclass(frozen=True)
 class TextBank:
-    """What the image features are compared with.
+    """The text features that image features are compared with.
 
     Attributes:
-        features: Q x E float32; unit norm without auxiliary texts, shorter with.
-        class_names: the words behind it, Q in all.
+        features: Q x E float32; unit norm, or less when mixed with auxiliary texts.
+        class_names: the classes with their Q query words.
     """
 
     features: Tensor
@@ -33,19 +33,19 @@ class TextBank:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes K."""
+        """Number of classes, K."""
         return len(self.class_names)
 
 
 def ensemble(encoder: TextEncoder, texts: Sequence[str], templates: Sequence[str] = TEMPLATES) -> Tensor:
-    """Encode texts in templates, by default the 80 of OpenAI's ImageNet evaluation.
+    """Encode texts with prompt templates, by default the 80 of OpenAI's ImageNet evaluation.
 
-    Each prompt's feature is normalised, the mean over templates is normalised again.
-    Texts that the encoder's cache knows are not encoded again.
+    The features of the prompts are normalised and averaged, and the mean is normalised again.
+    Texts in the encoder's cache are not encoded again.
 
     Args:
         encoder: CLIP's text tower.
-        texts: what to say in the place of ``{}``.
+        texts: texts to insert for ``{}``.
         templates: sentences with ``{}``.
 
     Returns:
@@ -78,12 +78,12 @@ def build_text_bank(
     Args:
         encoder: the text tower.
         classes: classes with their synonyms.
-        auxiliary: one text per class, without the background's; None leaves a class unmixed.
+        auxiliary: one text per class except the background; None for a class without a text.
         coefficient: weight of the auxiliary texts, in [0, 1].
-        background: class 0 is the background; its queries are left unmixed.
+        background: whether class 0 is the background, whose queries stay unmixed.
 
     Raises:
-        ItaclipError: the number of auxiliary texts does not fit the classes.
+        ItaclipError: the number of auxiliary texts does not match the classes.
     """
     features = ensemble(encoder, classes.queries)
     if auxiliary is not None:

@@ -1,4 +1,4 @@
-"""Text features kept on disk: a second start with the same words takes milliseconds."""
+"""A disk cache for text features: starting again with the same words takes milliseconds."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from itaclip.files import atomic_path, cache_folder
 
 _LOG = logging.getLogger(__name__)
 
-_MOST_IN_MEMORY = 20_000
-"""Features; 40 MB for ViT-B. A server whose visitors invent words all day stays within it."""
+_MAX_IN_MEMORY = 20_000
+"""Features in memory (40 MB for ViT-B), so that a server with ever new words does not grow without bound."""
 
 
 class TextCache:
-    """Features of single texts: in memory, and in one small file each.
+    """Features of single texts, in memory and in one small file each.
 
-    A file is named by a hash of all that its feature depends on: the weights of the text
-    tower, the templates, the kind of device, and the text. It also holds that key and a
-    checksum, so a damaged file, or one under a wrong name, is noticed and made again.
-    Files are written whole or not at all; any number of processes may share a folder.
+    The file name is a hash of everything the feature depends on: the weights of the text tower,
+    the templates, the device type, and the text. The file also contains this key and a checksum,
+    so a damaged or misnamed file is noticed and replaced. Writes are atomic; any number of
+    processes may share a folder.
 
     Args:
-        folder: where files lie; None keeps features in memory only.
+        folder: folder of the files; None keeps features in memory only.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self.folder = Path(folder) if folder is not None else None
-        self._features: OrderedDict[str, Tensor] = OrderedDict()  # the least used come first
+        self._features: OrderedDict[str, Tensor] = OrderedDict()  # least recently used first
         self._writable = True
 
     def get(self, keys: Sequence[str]) -> dict[str, Tensor]:
-        """The features known, by key; E float32 on the CPU."""
+        """The cached features by key, E float32 each, on the CPU."""
         found = {}
         for key in keys:
             feature = self._features.get(key)
@@ -53,7 +53,7 @@ class TextCache:
         return found
 
     def put(self, features: dict[str, Tensor]) -> None:
-        """Keep features, E float32 each. A folder that cannot be written is reported once."""
+        """Store features, E float32 each. Warns once if the folder cannot be written."""
         for key, feature in features.items():
             feature = self._remember(key, feature.cpu().clone())
             path = self._path(key)
@@ -64,12 +64,12 @@ class TextCache:
                     save_file({"feature": feature}, partial, metadata={"key": key, "crc32": checksum(feature)})
             except (ItaclipError, SafetensorError) as error:
                 self._writable = False
-                _LOG.warning("Text features are not kept for the next start: %s", error)
+                _LOG.warning("Text features cannot be cached on disk: %s", error)
 
     def _remember(self, key: str, feature: Tensor) -> Tensor:
         self._features[key] = feature
         self._features.move_to_end(key)
-        if len(self._features) > _MOST_IN_MEMORY:
+        if len(self._features) > _MAX_IN_MEMORY:
             self._features.popitem(last=False)
         return feature
 
@@ -93,11 +93,11 @@ class TextCache:
 
 
 def default_folder() -> Path:
-    """Where text features are kept."""
+    """The folder ``text`` in the cache folder."""
     return cache_folder() / "text"
 
 
 def text_key(fingerprint: str, templates: Sequence[str], device: torch.device, text: str) -> str:
-    """All that the feature of a text depends on, as one line."""
+    """Everything the feature of a text depends on, as one line of JSON."""
     digest = hashlib.sha256("\n".join(templates).encode()).hexdigest()[:16]
     return json.dumps([fingerprint, digest, device.type, text], ensure_ascii=False)

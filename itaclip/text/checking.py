@@ -1,4 +1,4 @@
-"""Checking text files against their class files."""
+"""Check text files against their class files."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def check_texts(names: Path, texts: Path, background: bool, task: Task | None) -
     Args:
         names: the class file.
         texts: its text file.
-        background: class 0 is the background.
-        task: what the texts are, for remarks on their wording; None makes none.
+        background: whether class 0 is the background.
+        task: kind of the texts, for remarks on their wording; None for no remarks.
 
     Returns:
-        Remarks: usable, but not as texts of this kind should be.
+        Remarks on texts that are usable but not as they should be.
 
     Raises:
-        ItaclipError: the file cannot be used; names file and line.
+        ItaclipError: the file cannot be used; the message names file and line.
     """
     classes = read_class_names(names, background)
     found = read_auxiliary_texts(texts, classes, background)
@@ -49,7 +49,7 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> int:
 
     Args:
         root: the checkout, with ``configs`` and ``llm_texts``.
-        arguments: of the command line; None: the process's.
+        arguments: command-line arguments; None uses those of the process.
     """
     options = argparse.ArgumentParser(
         prog="check_texts.py", description="Check text files against class files; without options, all shipped ones."
@@ -78,15 +78,15 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> int:
 
 
 def shipped(root: Path) -> list[tuple[Path, Path, bool]]:
-    """Class file, text file and background of everything in ``llm_texts``.
+    """Class file, text file and background flag of every file in ``llm_texts``.
 
     Raises:
-        ItaclipError: there is nothing.
+        ItaclipError: the folder has no text files.
     """
     files = []
     for texts in sorted((root / "llm_texts").glob("*.txt")):
         name = texts.stem.rpartition("_")[0]
         files.append((root / "configs" / f"cls_{name}.txt", texts, name in WITH_BACKGROUND))
     if not files:
-        raise ItaclipError(f"{root / 'llm_texts'}: holds no text file.")
+        raise ItaclipError(f"{root / 'llm_texts'}: contains no text files.")
     return files

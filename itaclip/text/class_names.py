@@ -11,11 +11,11 @@ from itaclip.errors import ItaclipError
 
 @dataclass(frozen=True)
 class ClassNames:
-    """The classes of a data set and the words that stand for each.
+    """The classes of a data set and the query words of each.
 
     Attributes:
-        synonyms: per class, in label order, its query words; the first one names it.
-        source: where they come from, for messages.
+        synonyms: the query words of each class, in label order; the first names the class.
+        source: where the classes come from, for messages.
     """
 
     synonyms: tuple[tuple[str, ...], ...]
@@ -38,7 +38,7 @@ class ClassNames:
 
     @property
     def queries_per_class(self) -> tuple[int, ...]:
-        """How many queries every class has."""
+        """Number of queries of every class."""
         return tuple(len(words) for words in self.synonyms)
 
     def __len__(self) -> int:
@@ -46,34 +46,33 @@ class ClassNames:
 
 
 def parse_class_names(lines: Sequence[str], source: str = "class list", background: bool = False) -> ClassNames:
-    """Check and split class lines; line number (from 0) is the class id.
+    """Check and split class lines; the line number, from 0, is the class id.
 
     Args:
-        lines: one class each, synonyms separated by ", ".
+        lines: one class per line, synonyms separated by ", ".
         source: where the lines come from, for messages.
-        background: class 0 is the background. Its words may recur in other classes, as
-            "bed" does in the published list of COCO-Object.
+        background: whether class 0 is the background, whose words may recur in other classes,
+            as "bed" does in the published list of COCO-Object.
 
     Raises:
-        ItaclipError: no class, a blank line, an empty synonym, or a word that two
-            classes share (or one class repeats).
+        ItaclipError: no class, a blank line, an empty synonym, or a word that occurs twice.
     """
     if not lines:
-        raise ItaclipError(f"{source}: holds no class; write one class per line, synonyms separated by ', '.")
+        raise ItaclipError(f"{source}: contains no class; write one class per line, synonyms separated by ', '.")
     classes: list[tuple[str, ...]] = []
     seen: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         words = tuple(word.strip() for word in line.split(", "))
         if not line.strip():
-            raise ItaclipError(f"{source}, line {number}: blank. Every line is a class; delete the line or name it.")
+            raise ItaclipError(f"{source}, line {number}: blank. Every line is a class; fill in or delete this line.")
         if not all(words):
             raise ItaclipError(f"{source}, line {number}: {line!r} has an empty synonym.")
         for word in words:
-            lower = word.lower()  # as CLIP's tokenizer reads it
+            lower = word.lower()  # like CLIP's tokenizer
             if lower in seen and not (background and seen[lower] == 1 != number):
                 raise ItaclipError(
-                    f"{source}, line {number}: {word!r} already stands on line {seen[lower]}; "
-                    "a word can name only one class."
+                    f"{source}, line {number}: {word!r} already occurs on line {seen[lower]}; "
+                    "a word can belong to only one class."
                 )
             seen[lower] = number
         classes.append(words)
@@ -84,18 +83,18 @@ def read_class_names(path: str | Path, background: bool = False) -> ClassNames:
     """Read a class file (UTF-8); see `parse_class_names`.
 
     Raises:
-        ItaclipError: file missing or unreadable, or bad content; names file and line.
+        ItaclipError: a missing or unreadable file, or bad content; the message names file and line.
     """
     return parse_class_names(read_lines(path), str(path), background)
 
 
 def plain_name(name: str) -> str:
-    """A name without case, blanks and hyphens, for comparing: 'Traffic light' = 'trafficlight'."""
+    """Normalise a name for comparison: 'Traffic light' and 'traffic-light' become 'trafficlight'."""
     return "".join(ch for ch in name.lower() if ch not in " -_")
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The lines of a UTF-8 text file, without a byte-order mark and line ends."""
+    """The lines of a UTF-8 text file, without byte-order mark and line endings."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:

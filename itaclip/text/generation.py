@@ -1,8 +1,8 @@
-"""Auxiliary texts from a chat model: one checked answer per class, or no file at all.
+"""Generate auxiliary texts with a chat model: one checked answer per class, or no file at all.
 
-Accepted answers go to a journal at once, under the name of their class, so a bad answer
-shifts nothing and an interrupted run is taken up where it ended. The text file appears
-only when every class has its answer; beside it, a JSON file tells where the texts are from.
+Accepted answers go straight to a journal under the name of their class, so a bad answer never
+shifts the others and an interrupted run can resume. The text file is written only when every
+class has an answer, together with a JSON file about the origin of the texts.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ WITH_BACKGROUND = frozenset({"coco_object", "context60", "demo", "voc21"})
 """Shipped class files whose class 0 is the background."""
 
 INCOMPLETE = 1
-"""Exit status when some class got no acceptable answer."""
+"""Exit status when a class has no acceptable answer."""
 
-_FAILED = "failed"  # begins the reason where the model gave no answer at all
+_FAILED = "failed"  # prefix of the reason when the model gave no answer at all
 
 
 class Journal:
-    """Answers by class, one JSON object per line, the first line telling who gave them.
+    """Answers by class, one JSON object per line; the first line holds model, task and settings.
 
     Args:
-        path: the file; taken up when it exists.
-        asked: model, task and settings; a journal of others is not mixed in.
-        force: drop a journal of others, instead of refusing it.
+        path: the file; an existing one is resumed.
+        asked: model, task and settings; a journal with different ones is rejected.
+        force: whether to replace a journal with different settings instead.
 
     Attributes:
-        texts: accepted answers.
-        faults: what was wrong with the last answer, for classes without an accepted one.
-        asks: how often each class was asked, in all runs.
+        texts: accepted answers by class.
+        faults: the problem with the last answer, for classes without an accepted one.
+        asks: number of requests per class, over all runs.
 
     Raises:
-        ItaclipError: it was begun with other settings, or cannot be read or written.
+        ItaclipError: the journal has different settings, or cannot be read or written.
     """
 
     def __init__(self, path: Path, asked: dict[str, Any], force: bool = False) -> None:
@@ -66,20 +66,20 @@ class Journal:
             entries = []
         if entries and entries[0] != asked:
             raise ItaclipError(
-                f"{path}: was begun with {json.dumps(entries[0])}. Run with the same settings to take it up, or with "
-                "--force to begin anew."
+                f"{path}: was started with {json.dumps(entries[0])}. Run with the same settings to resume, or with "
+                "--force to start over."
             )
         for entry in entries[1:]:
-            self._take(entry)
-        # written anew, so that a line torn by a kill does not run into the next one
+            self._apply(entry)
+        # rewritten, so that an incomplete last line does not run into the next one
         write_text(path, "".join(f"{json.dumps(entry)}\n" for entry in entries or [asked]))
 
     def _entries(self) -> Iterator[dict[str, Any]]:
         for line in read_lines(self._path):
-            with suppress(ValueError):  # torn by a kill: its class is asked again
+            with suppress(ValueError):  # incomplete after a kill: its class is asked again
                 yield json.loads(line)
 
-    def _take(self, entry: dict[str, Any]) -> None:
+    def _apply(self, entry: dict[str, Any]) -> None:
         name = entry["name"]
         self.asks[name] += 1
         if "text" in entry:
@@ -89,15 +89,15 @@ class Journal:
             self.faults[name] = entry["refused"]
 
     def accept(self, name: str, text: str) -> None:
-        """Keep an answer, on disk at once.
+        """Store an answer, on disk immediately.
 
         Raises:
             ItaclipError: the file cannot be written.
         """
         self._add({"name": name, "text": text})
 
-    def refuse(self, name: str, wrong: str) -> None:
-        """Note what was wrong with an answer.
+    def reject(self, name: str, wrong: str) -> None:
+        """Record the problem with an answer.
 
         Raises:
             ItaclipError: the file cannot be written.
@@ -110,7 +110,7 @@ class Journal:
                 file.write(json.dumps(entry) + "\n")
         except OSError as error:
             raise ItaclipError(f"{self._path}: cannot be written ({error.strerror or error}).") from error
-        self._take(entry)
+        self._apply(entry)
 
 
 def ask_all(
@@ -121,18 +121,18 @@ def ask_all(
 
     Args:
         chat: the model.
-        task: what to ask.
-        names: the classes to be described.
-        journal: takes the answers.
+        task: the question.
+        names: the classes to describe.
+        journal: receives the answers.
         console: shows the progress.
-        attempts: times that a class is asked in this run.
-        batch_size: prompts under way at once.
+        attempts: maximum number of requests per class in this run.
+        batch_size: concurrent prompts.
 
     Returns:
-        What was wrong with the last answer, for every class still without one.
+        The problem with the last answer, for every class that still has none.
 
     Raises:
-        ItaclipError: the model fails, or fails on every class of a round.
+        ItaclipError: the model fails, or every request of a round fails.
     """
     with make_progress(console) as bar:
         bar_task = bar.add_task(f"{task.name}s", total=len(names))
@@ -151,14 +151,14 @@ def ask_all(
                         journal.accept(name, text)
                         bar.advance(bar_task)
                     else:
-                        journal.refuse(name, wrong if reply.failure or not text else f"{wrong}: {_short(text)}")
+                        journal.reject(name, wrong if reply.failure or not text else f"{wrong}: {_short(text)}")
             if failures and failures == len(pending) == len(names):
                 raise ItaclipError(f"every request failed; the last one: {journal.faults[names[-1]]}.")
     return {name: journal.faults[name] for name in names if name not in journal.texts}
 
 
 def _prompt(task: Task, name: str, wrong: str | None) -> str:
-    """The prompt for a class; when asked again, with what was wrong (or the likeliest answer would recur)."""
+    """The prompt for a class; a repeated prompt states the problem, otherwise the likeliest answer would recur."""
     prompt = task.prompt.format(name=name)
     if wrong is None or wrong.startswith(_FAILED):
         return prompt
@@ -180,26 +180,26 @@ def _short(text: str) -> str:
 
 def parser(task: Task) -> argparse.ArgumentParser:
     """The options of ``tools/llama3_*_generation.py``."""
-    options = argparse.ArgumentParser(description=f"One {task.name} per class, from a chat model.")
+    options = argparse.ArgumentParser(description=f"Generate one {task.name} per class with a chat model.")
     source = options.add_mutually_exclusive_group(required=True)
     source.add_argument("--dataset", help="name of a shipped class file, configs/cls_<name>.txt")
     source.add_argument("--names", type=Path, help="class file of your own")
     options.add_argument("--background", action="store_true",
-                         help="class 0 is the background and gets no text (known of shipped class files)")  # fmt: skip
+                         help="class 0 is the background and gets no text (automatic with --dataset)")  # fmt: skip
     options.add_argument("--out", type=Path, required=True, help="text file to write")
     options.add_argument("--model", default=DEFAULT_MODEL,
-                         help="chat model: a name on the Hugging Face hub, a folder, or a server's name for it "
+                         help="chat model: a name on the Hugging Face hub, a folder, or the server's name for it "
                          "(default: %(default)s)")  # fmt: skip
     options.add_argument("--revision", help="branch, tag or commit of the model on the hub")
-    options.add_argument("--device", default="auto", help="torch device (default: a GPU when there is one)")
+    options.add_argument("--device", default="auto", help="torch device (default: a GPU if there is one)")
     options.add_argument("--base-url", help="ask an OpenAI-compatible server, such as http://localhost:11434/v1")
     options.add_argument("--temperature", type=float, default=Sampling.temperature, help="default: %(default)s")
     options.add_argument("--top-p", type=float, default=Sampling.top_p, help="default: %(default)s")
     options.add_argument("--max-new-tokens", type=int, default=Sampling.max_new_tokens, help="default: %(default)s")
     options.add_argument("--seed", type=int, default=Sampling.seed, help="default: %(default)s")
-    options.add_argument("--attempts", type=int, default=5, help="times a class is asked (default: %(default)s)")
-    options.add_argument("--batch-size", type=int, default=8, help="prompts at once (default: %(default)s)")
-    options.add_argument("--force", action="store_true", help="replace a file, or a journal of other settings")
+    options.add_argument("--attempts", type=int, default=5, help="requests per class (default: %(default)s)")
+    options.add_argument("--batch-size", type=int, default=8, help="concurrent prompts (default: %(default)s)")
+    options.add_argument("--force", action="store_true", help="replace a file or a journal with other settings")
     return options
 
 
@@ -207,9 +207,9 @@ def main(task: Task, configs: Path, arguments: Sequence[str] | None = None) -> i
     """Generate a text file; returns the exit status.
 
     Args:
-        task: what to ask for every class.
+        task: the question for every class.
         configs: folder of the shipped class files.
-        arguments: of the command line; None: the process's.
+        arguments: command-line arguments; None uses those of the process.
 
     Raises:
         ItaclipError: bad input, with its message.
@@ -223,13 +223,13 @@ def main(task: Task, configs: Path, arguments: Sequence[str] | None = None) -> i
     names = _names_to_describe(classes, background)
     console = make_console()
     journal_path = args.out.with_name(f"{args.out.name}.journal.jsonl")
-    # with a journal, a forced run was interrupted, and the file is the one to be replaced
+    # a journal next to the file means that a forced run was interrupted, so the file must be replaced
     if args.out.exists() and not args.force and not journal_path.exists():
         try:
             read_auxiliary_texts(args.out, classes, background)
         except ItaclipError as error:
             raise ItaclipError(f"{error} --force replaces the file.") from error
-        console.print(f"{args.out}: complete already; --force generates it anew.")
+        console.print(f"{args.out}: already complete; --force generates it again.")
         return 0
     sampling = Sampling(args.temperature, args.top_p, args.max_new_tokens, args.seed)
     asked = {
@@ -245,7 +245,7 @@ def main(task: Task, configs: Path, arguments: Sequence[str] | None = None) -> i
     faults = ask_all(chat, task, names, journal, console, attempts=args.attempts, batch_size=args.batch_size)
     if faults:
         console.print(_report(faults, f"{len(faults)} of {len(names)} classes without a {task.name}"))
-        console.print(f"{args.out} was not written. Run again to ask for these classes only; what was accepted is "
+        console.print(f"{args.out} was not written. Run again to ask only for these classes; accepted answers are "
                       f"kept in {journal_path}.")  # fmt: skip
         return INCOMPLETE
     write_json(args.out.with_name(f"{args.out.name}.provenance.json"), {
@@ -261,7 +261,7 @@ def main(task: Task, configs: Path, arguments: Sequence[str] | None = None) -> i
 def _shipped(configs: Path, name: str) -> Path:
     known = sorted(path.stem.removeprefix("cls_") for path in configs.glob("cls_*.txt"))
     if name not in known:
-        raise ItaclipError(f"--dataset {name!r}: known are {', '.join(known)}.{did_you_mean(name, known)}")
+        raise ItaclipError(f"--dataset {name!r}: expected one of {', '.join(known)}.{did_you_mean(name, known)}")
     return configs / f"cls_{name}.txt"
 
 
@@ -270,7 +270,7 @@ def _names_to_describe(classes: ClassNames, background: bool) -> tuple[str, ...]
     for name in names:
         if SEPARATOR in name:
             raise ItaclipError(
-                f"{classes.source}: the name {name!r} holds '{SEPARATOR}', which separates names from texts."
+                f"{classes.source}: the name {name!r} contains '{SEPARATOR}', which separates names from texts."
             )
     if not names:
         raise ItaclipError(f"{classes.source}: has no class besides the background.")
@@ -280,7 +280,7 @@ def _names_to_describe(classes: ClassNames, background: bool) -> tuple[str, ...]
 def _report(faults: dict[str, str], title: str) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("class")
-    table.add_column("the last answer", overflow="fold")
+    table.add_column("last answer", overflow="fold")
     for name, wrong in faults.items():
         table.add_row(name, wrong)
     return table

@@ -2,10 +2,10 @@
 
 Cascade-CLIP (Li et al., ICML 2024) and CLIP-RC (Zhang et al., CVPR 2024) descend from ZegCLIP
 (Zhou et al., CVPR 2023): a frozen CLIP with deep visual prompts, text embeddings as class
-queries, and the products of queries and patches as masks. They are trained with masks of the
-seen classes and segment the unseen ones too. What is computed here is what the published code
-computes, where it differs from the papers.
+queries, and the products of queries and patches as masks. They train with masks of the seen
+classes and also segment the unseen ones. Where the papers and the published code differ, this
+package follows the code.
 
-The mathematics stands in this package; `itaclip.zero_shot.openmmlab` makes MMSegmentation
-models of it, and `itaclip.zero_shot.commands` the programs.
+The mathematics is in this package; `itaclip.zero_shot.openmmlab` wraps it for MMSegmentation, and
+`itaclip.zero_shot.commands` contains the programs.
 """

@@ -1,4 +1,4 @@
-"""Cascade-CLIP's head: three decoders, from middle blocks to the last."""
+"""Cascade-CLIP's head: three decoders, from the middle blocks to the last."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class CascadeHead(nn.Module):
     """Cascade-CLIP (Li et al., ICML 2024): cascaded decoders on weighted groups of levels.
 
     Args:
-        width: E of the joint space.
+        width: width E of the joint space.
         settings: sizes of the decoders.
     """
 
@@ -25,7 +25,7 @@ class CascadeHead(nn.Module):
         decoders = _GROUP  # two groups of middle levels and the last block
         self.q_projs = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(decoders))
         self.cascade_decoders = nn.ModuleList(MaskDecoder(width, settings) for _ in range(decoders))
-        # a Gaussian over the distance to the group's deepest level, which weighs most
+        # a Gaussian of the distance to the group's deepest level, which has the largest weight
         start = torch.exp(-0.5 * torch.arange(_GROUP - 1, -1, -1.0) ** 2)
         self.weights_s1, self.weights_s2 = nn.Parameter(start.clone()), nn.Parameter(start.clone())
 
@@ -54,10 +54,10 @@ class CascadeHead(nn.Module):
         """Mask logits on the token grid.
 
         Args:
-            features: of a `CascadeEncoder`.
+            features: output of a `CascadeEncoder`.
             text: K x E class embeddings.
 
         Returns:
-            B x K x h x w logits, and no further losses.
+            B x K x h x w logits, and an empty dictionary, because there are no additional losses.
         """
         return torch.stack(self.decode(features, text)).sum(0).unflatten(-1, features.grid), {}

@@ -1,4 +1,4 @@
-"""Seen and unseen classes, and what becomes of their labels."""
+"""Seen and unseen classes, and the mapping of their labels."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ IGNORED = 255
 
 @dataclass(frozen=True)
 class ClassSplit:
-    """The classes of a data set, divided into those with masks and those without.
+    """The classes of a data set, divided into those with training masks (seen) and those without (unseen).
 
     Attributes:
         classes: names in label order.
-        seen: label numbers of the classes that training has masks of, ascending.
-        unseen: those of the others, ascending.
+        seen: ascending class ids of the seen classes.
+        unseen: ascending class ids of the unseen classes.
     """
 
     classes: tuple[str, ...]
@@ -33,68 +33,68 @@ class ClassSplit:
     def of(
         cls, classes: Sequence[str], unseen: Sequence[str | int], seen: Sequence[str | int] | None = None
     ) -> ClassSplit:
-        """Divide classes, each given by its name or its label number.
+        """Divide classes, each given by name or class id.
 
         Args:
             classes: names in label order.
-            unseen: the classes without masks; none for full supervision.
-            seen: the classes with masks; None takes all others.
+            unseen: the unseen classes; empty for full supervision.
+            seen: the seen classes; None for all others.
 
         Raises:
-            ItaclipError: an unknown class, one named twice, on both sides or on neither,
-                or no seen class at all.
+            ItaclipError: an unknown class, a class named twice, in both groups or in neither, or
+                no seen class.
         """
-        hidden = _numbers(classes, unseen, "unseen")
+        unseen_ids = _class_ids(classes, unseen, "unseen")
         if seen is None:
-            shown = [k for k in range(len(classes)) if k not in hidden]
+            seen_ids = [k for k in range(len(classes)) if k not in unseen_ids]
         else:
-            shown = _numbers(classes, seen, "seen")
-            if both := sorted(set(shown) & set(hidden)):
-                raise ItaclipError(f"{classes[both[0]]!r} is both seen and unseen; a class is one or the other.")
-            if missed := sorted(set(range(len(classes))) - set(shown) - set(hidden)):
+            seen_ids = _class_ids(classes, seen, "seen")
+            if both := sorted(set(seen_ids) & set(unseen_ids)):
+                raise ItaclipError(f"{classes[both[0]]!r} is both seen and unseen; remove it from one list.")
+            if missing := sorted(set(range(len(classes))) - set(seen_ids) - set(unseen_ids)):
                 raise ItaclipError(
-                    f"{classes[missed[0]]!r} is neither seen nor unseen ({len(missed)} of {len(classes)} classes are "
-                    "missed); name it on one side."
+                    f"{classes[missing[0]]!r} is neither seen nor unseen ({len(missing)} of {len(classes)} classes are "
+                    "missing); add it to one list."
                 )
-        if not shown:
-            raise ItaclipError("no class is seen, so there is nothing to train with.")
-        return cls(tuple(classes), tuple(sorted(shown)), tuple(sorted(hidden)))
+        if not seen_ids:
+            raise ItaclipError("there are no seen classes to train with.")
+        return cls(tuple(classes), tuple(sorted(seen_ids)), tuple(sorted(unseen_ids)))
 
     def for_training(self, mode: Mode) -> ClassSplit:
-        """The split that a mode trains with: full supervision sees every class.
+        """The split for training in a mode: with full supervision, every class is seen.
 
         Raises:
-            ItaclipError: an unknown mode, or one that needs unseen classes without any.
+            ItaclipError: an unknown mode, or no unseen classes although the mode needs them.
         """
         if mode not in MODES:
             raise ItaclipError(f"mode = {mode!r}: expected one of {', '.join(MODES)}.{did_you_mean(mode, MODES)}")
         if mode == "fully":
             return ClassSplit(self.classes, tuple(range(len(self.classes))), ())
         if not self.unseen:
-            raise ItaclipError(f"mode = {mode!r} needs unseen classes; name some, or set mode = 'fully'.")
+            raise ItaclipError(f"mode = {mode!r} needs unseen classes; list them, or set mode = 'fully'.")
         return self
 
 
-def _numbers(classes: Sequence[str], given: Sequence[str | int], side: str) -> list[int]:
-    place = {name: k for k, name in enumerate(classes)}
-    numbers: list[int] = []
+def _class_ids(classes: Sequence[str], given: Sequence[str | int], group: str) -> list[int]:
+    id_of = {name: k for k, name in enumerate(classes)}
+    ids: list[int] = []
     for entry in given:
-        number = place.get(entry, -1) if isinstance(entry, str) else entry
-        if not 0 <= number < len(classes):
+        k = id_of.get(entry, -1) if isinstance(entry, str) else entry
+        if not 0 <= k < len(classes):
             hint = did_you_mean(entry, classes) if isinstance(entry, str) else f" Labels are 0..{len(classes) - 1}."
-            raise ItaclipError(f"{side} class {entry!r} is none of the {len(classes)} classes.{hint}")
-        if number in numbers:
-            raise ItaclipError(f"{side} class {entry!r} is named twice.")
-        numbers.append(number)
-    return numbers
+            raise ItaclipError(f"{group} class {entry!r} is not one of the {len(classes)} classes.{hint}")
+        if k in ids:
+            raise ItaclipError(f"{group} class {entry!r} is listed twice.")
+        ids.append(k)
+    return ids
 
 
 def label_table(split: ClassSplit, mode: Mode) -> Tensor:
-    """What becomes of every raw label in training: 256 int64, by raw label.
+    """Table of 256 int64 that maps raw labels to training labels.
 
-    In inductive mode the head is given the seen classes alone, so a seen label becomes its
-    rank among them; in the other modes the head is given all classes and labels keep their
-    numbers. Unseen labels, numbers beyond the classes and 255 become 255.
+    In inductive mode the head gets only the seen classes, so a seen label becomes its rank among
+    them; in the other modes it gets all classes, and labels stay the same. Unseen labels, invalid
+    labels and 255 become 255.
     """
     table = torch.full((256,), IGNORED)
     for rank, k in enumerate(split.seen):
@@ -103,5 +103,5 @@ def label_table(split: ClassSplit, mode: Mode) -> Tensor:
 
 
 def is_unseen(labels: Tensor, split: ClassSplit) -> Tensor:
-    """Where raw labels (any shape) are of an unseen class: bool."""
+    """Mask (bool) of the raw labels (any shape) that belong to an unseen class."""
     return torch.isin(labels, labels.new_tensor(split.unseen))

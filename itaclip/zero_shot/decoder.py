@@ -15,7 +15,7 @@ from itaclip.zero_shot.settings import HeadSettings
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """B x Q x E to B x m x Q x d."""
+    """Reshape B x Q x E to B x m x Q x d."""
     batch, tokens, _ = x.shape
     return x.view(batch, tokens, heads, -1).transpose(1, 2)
 
@@ -23,7 +23,7 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 def mean_logits(query: Tensor, key: Tensor, heads: int) -> Tensor:
     """``mean over heads of q k' / sqrt(d)``: B x Q x J, from B x Q x E and B x J x E.
 
-    The heads' products add up to the product of the whole width, so no map per head is made.
+    The products of the heads add up to the product over the full width, so no map per head is needed.
     """
     width = query.shape[-1]
     return (query @ key.transpose(1, 2)) / (heads * (width / heads) ** 0.5)
@@ -33,22 +33,22 @@ class CrossAttention(nn.Module):
     """Multi-head attention of tokens to a memory, with separate linear projections.
 
     Args:
-        width: E.
+        width: width E.
         settings: heads and dropout.
 
     Raises:
-        ItaclipError: heads that do not divide the width.
+        ItaclipError: the width is not a multiple of the number of heads.
     """
 
     def __init__(self, width: int, settings: HeadSettings) -> None:
         super().__init__()
         if width % settings.heads:
-            raise ItaclipError(f"heads = {settings.heads}: they do not divide the joint width {width}.")
+            raise ItaclipError(f"heads = {settings.heads}: expected a divisor of the joint width {width}.")
         self.heads, self.dropout = settings.heads, settings.dropout
         self.q, self.k, self.v, self.proj = (nn.Linear(width, width) for _ in range(4))
 
     def forward(self, tokens: Tensor, memory: Tensor) -> Tensor:
-        """B x Q x E and B x J x E to B x Q x E."""
+        """Map tokens B x Q x E and memory B x J x E to B x Q x E."""
         q, k, v = (split_heads(x, self.heads) for x in (self.q(tokens), self.k(memory), self.v(memory)))
         dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
@@ -56,7 +56,7 @@ class CrossAttention(nn.Module):
 
 
 class AttentionLogits(nn.Module):
-    """The projections of an attention whose logits alone are wanted."""
+    """The query and key projections of an attention of which only the logits are needed."""
 
     def __init__(self, attention: CrossAttention) -> None:
         super().__init__()
@@ -69,12 +69,12 @@ class AttentionLogits(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Cross-attention and feed-forward network, each with a residual and a norm behind it.
+    """Cross-attention and feed-forward network, each followed by a residual connection and a norm.
 
-    The published layer has self-attention and a ``norm1`` that nothing calls; they are left out.
+    Omits the self-attention and the ``norm1`` of the published layer, which are never called.
 
     Args:
-        width: E.
+        width: width E.
         settings: heads, hidden width, dropout.
     """
 
@@ -87,18 +87,18 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, tokens: Tensor, memory: Tensor) -> Tensor:
-        """B x Q x E and B x J x E to B x Q x E."""
+        """Map tokens B x Q x E and memory B x J x E to B x Q x E."""
         tokens = self.norm2(tokens + self.dropout(self.multihead_attn(tokens, memory)))
         hidden = self.dropout(F.relu(self.linear1(tokens)))
         return self.norm3(tokens + self.dropout(self.linear2(hidden)))
 
 
 class Decoder(nn.Module):
-    """Layers that start equal: the published ones are deep copies of the first.
+    """Layers with equal initial values: as published, they are deep copies of the first.
 
     Args:
-        width: E.
-        settings: how many layers, and their sizes.
+        width: width E.
+        settings: number and sizes of the layers.
     """
 
     def __init__(self, width: int, settings: HeadSettings) -> None:
@@ -108,14 +108,14 @@ class Decoder(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """Layers whose last one gives its attention logits as masks.
+    """Layers of which the last returns its attention logits as masks.
 
-    What a whole last layer would do behind its logits reaches no loss, so it has no more
-    than the two projections that make them.
+    The rest of the last layer would not affect any loss, so it consists only of the two
+    projections for its logits.
 
     Args:
-        width: E.
-        settings: how many layers, and their sizes.
+        width: width E.
+        settings: number and sizes of the layers.
     """
 
     def __init__(self, width: int, settings: HeadSettings) -> None:
@@ -126,7 +126,7 @@ class MaskDecoder(nn.Module):
         self.layers = nn.ModuleList([*layers, last])
 
     def forward(self, tokens: Tensor, memory: Tensor) -> Tensor:
-        """Queries B x Q x E and a memory B x J x E to logits B x Q x J."""
+        """Map queries B x Q x E and memory B x J x E to logits B x Q x J."""
         *layers, last = self.layers
         for layer in layers:
             tokens = layer(tokens, memory)

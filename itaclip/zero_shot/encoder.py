@@ -1,7 +1,7 @@
-"""CLIP's image tower with deep visual prompts, common to both methods.
+"""CLIP's image tower with deep visual prompts, shared by both methods.
 
 Shapes: B images, N = h w patches, n prompts per block, D width of the tower, E width of the
-joint space. Tokens are [class, n prompts, N patches, what a method appends].
+joint space. The order of tokens is [class, n prompts, N patches, tokens of the method].
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _PROMPT_NORM_EPS = 1e-6  # published; every other LayerNorm has 1e-5
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What an encoder hands to its head; every vector has unit norm.
+    """Output of an encoder; every vector has unit norm.
 
     Attributes:
-        levels: maps of some blocks in order, each B x N x E, patches row by row.
+        levels: features of some blocks in order, each B x N x E, patches row by row.
         whole: the class token, B x E.
-        grid: rows and columns of patches, h and w.
-        regions: CLIP-RC's region tokens, B x R x E, row by row; else None.
+        grid: number of rows and columns of patches, h and w.
+        regions: CLIP-RC's region tokens, B x R x E, row by row; None for Cascade-CLIP.
     """
 
     levels: tuple[Tensor, ...]
@@ -39,17 +39,17 @@ class ImageFeatures:
 
 
 class PromptedEncoder(nn.Module):
-    """A frozen ViT whose blocks each see learned prompt tokens (VPT-deep; Jia et al., ECCV 2022).
+    """A frozen ViT with learned prompt tokens in each block (VPT-deep; Jia et al., ECCV 2022).
 
-    Only parameters whose names hold "prompt" are trained. Parameter names are those of the
+    Only parameters with "prompt" in their name are trained. Parameter names are those of the
     published checkpoints.
 
     Args:
-        visual: open_clip's image tower of OpenAI's layout; its modules are taken over.
-        settings: sizes; the table of positions is resized to `image_size`.
+        visual: open_clip's image tower in OpenAI's layout; its modules are reused, not copied.
+        settings: sizes of the encoder; the position table is resized to `image_size`.
 
     Raises:
-        ItaclipError: `image_size` is no multiple of the patch size.
+        ItaclipError: `image_size` is not a multiple of the patch size.
     """
 
     def __init__(self, visual: Any, settings: EncoderSettings) -> None:
@@ -75,7 +75,7 @@ class PromptedEncoder(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Published start values; PyTorch's own where none is set here."""
+        """Set the published initial values; other parameters keep PyTorch's defaults."""
         bound = (6 / (3 * self.patch_size**2 + self.positional_embedding.shape[1])) ** 0.5
         nn.init.uniform_(self.prompt_embeddings, -bound, bound)
         nn.init.uniform_(self.deep_prompt_embeddings, -bound, bound)
@@ -106,11 +106,11 @@ class PromptedEncoder(nn.Module):
         """Encode images.
 
         Args:
-            pixels: B x 3 x H x W float, RGB, normalised with ImageNet's statistics (not
-                CLIP's: the published models were trained so); square, of whole patches.
+            pixels: B x 3 x H x W float RGB, normalised with ImageNet's statistics, as in the
+                published training (not CLIP's); H = W is a multiple of the patch size.
 
         Raises:
-            ItaclipError: sides that the method cannot take.
+            ItaclipError: sides that the method does not support.
         """
         raise NotImplementedError
 
@@ -119,11 +119,11 @@ class PromptedEncoder(nn.Module):
 
         Args:
             tokens: B x (1 + N ...) x D after ``ln_pre``, without prompts.
-            taps: blocks, from 0, whose output is wanted besides the last one's.
-            mask: T x T bool, True where a query may look at a key; None for everywhere.
+            taps: blocks, counted from 0, whose output to return in addition to the last one's.
+            mask: T x T bool, True where a query may attend to a key; None for everywhere.
 
         Returns:
-            Tokens with prompts after every tapped block and after the last.
+            Tokens with prompts after every tapped block and after the last one.
         """
         n, found = self.settings.prompts, []
         embeddings = torch.cat([self.prompt_embeddings, self.deep_prompt_embeddings])
@@ -132,7 +132,7 @@ class PromptedEncoder(nn.Module):
         x = tokens
         for i, block in enumerate(self.blocks):
             own = prompts[i].expand(len(x), -1, -1)
-            # what the block before made of its prompts is discarded
+            # the previous block's output for its prompts is discarded
             x = torch.cat([x[:, :1], F.dropout(own, self.settings.prompt_dropout, self.training), after], dim=1)
             if self.settings.gradient_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(_run_block, block, x, mask, use_reentrant=False)
@@ -144,19 +144,19 @@ class PromptedEncoder(nn.Module):
         return found
 
     def embed(self, pixels: Tensor, appended: Tensor | None = None) -> tuple[Tensor, tuple[int, int]]:
-        """Class token, patches with positions, and appended tokens without, after ``ln_pre``.
+        """Embed images: class token, patches with positions, and appended tokens without, after ``ln_pre``.
 
         The class token is ``2 c + P_0``: the published models add the class embedding twice.
 
         Args:
-            pixels: as for `forward`.
-            appended: R x D tokens put behind the patches.
+            pixels: see `forward`.
+            appended: R x D tokens to append after the patches.
 
         Returns:
             B x (1 + N + R) x D, and the grid.
 
         Raises:
-            ItaclipError: sides that are unequal or no multiple of the patch size.
+            ItaclipError: sides that are unequal or not multiples of the patch size.
         """
         height, width = pixels.shape[-2:]
         if height != width or height % self.patch_size or not height:
@@ -171,26 +171,26 @@ class PromptedEncoder(nn.Module):
         parts = [first, x] if appended is None else [first, x, appended.to(x.dtype).expand(len(x), -1, -1)]
         return self.ln_pre(torch.cat(parts, dim=1)), grid
 
-    def read_out(self, normed: Tensor) -> Tensor:
-        """Normalised tokens (... x D) to unit vectors of the joint space (... x E)."""
+    def to_joint_space(self, normed: Tensor) -> Tensor:
+        """Map normalised tokens (... x D) to unit vectors of the joint space (... x E)."""
         return unit(self.ln_post(normed) @ self.proj)
 
 
 def _run_block(block: Block, x: Tensor, mask: Tensor | None) -> Tensor:
-    """CLIP's block; attention looks only where the mask says so."""
+    """Run CLIP's block with masked attention."""
     p = project(block, x)
     x = x + merge_heads(block, attend(p.query, p.key, p.value, bias=mask))
     return x + feed_forward(block, x)
 
 
 def unit(x: Tensor) -> Tensor:
-    """Vectors of norm 1 along the last axis, in float32, without an epsilon."""
+    """Normalise vectors along the last axis, in float32, without an epsilon."""
     x = x.float()
     return x / x.norm(dim=-1, keepdim=True)
 
 
 def resize_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Positional embeddings (1 + side * side) x D for another grid, bilinear; the first row stays."""
+    """Resize positional embeddings, (1 + side * side) x D, to another grid bilinearly; the first row stays."""
     side = round((table.shape[0] - 1) ** 0.5)
     if grid == (side, side):
         return table

@@ -1,4 +1,4 @@
-"""From grid logits to class probabilities of whole images."""
+"""Inference: from grid logits to class probabilities of whole images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def window_scores(grid_logits: Tensor, image_size: int, size: tuple[int, int]) -
 
     Args:
         grid_logits: B x K x h x w.
-        image_size: side that masks are resized to before the sigmoid, whatever the window.
+        image_size: side to which masks are resized before the sigmoid, for any window size.
         size: height and width of the windows in pixels.
 
     Returns:
@@ -29,7 +29,7 @@ def window_scores(grid_logits: Tensor, image_size: int, size: tuple[int, int]) -
 
 
 def seen_shift(classes: int, seen: tuple[int, ...], shift: float) -> Tensor:
-    """What is taken from every class's probability: K float32, `shift` for the seen ones."""
+    """The value to subtract from the probability of each class: K float32, `shift` for seen classes, otherwise 0."""
     shifts = torch.zeros(classes)
     shifts[list(seen)] = shift
     return shifts
@@ -45,20 +45,20 @@ def segment(
     settings: WindowSettings,
     shifts: Tensor,
 ) -> Tensor:
-    """Class scores of a whole image by sliding windows, the mean where they overlap.
+    """Class scores of a whole image with sliding windows, averaged where they overlap.
 
     Args:
         image: 3 x H x W, normalised RGB.
         size: height and width of the result in pixels.
-        logits_of: windows n x 3 x S x S to grid logits n x K x h x w.
-        image_size: side S of windows.
-        patch_size: side of a patch.
-        settings: how windows are laid.
-        shifts: K, taken from the probabilities at the end, which changes nothing against
-            taking it from every window's.
+        logits_of: maps windows n x 3 x S x S to grid logits n x K x h x w.
+        image_size: side S of the windows in pixels.
+        patch_size: side of a patch in pixels.
+        settings: stride and number of windows per pass.
+        shifts: K values to subtract from the averaged probabilities, which equals subtracting
+            them in every window.
 
     Returns:
-        K x height x width float32 scores; slightly negative ones occur and are meant.
+        K x height x width float32 scores; they may be slightly negative because of `shifts`.
     """
     plan = WindowPlan.of((image.shape[1], image.shape[2]), image_size, settings.stride, patch_size)
     total = image.new_zeros(len(shifts), *image.shape[1:])

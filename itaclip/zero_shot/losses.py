@@ -1,8 +1,8 @@
-"""Focal and dice loss on masks, without the masks.
+"""Focal and dice loss on masks, without storing the masks.
 
-Logits live on the token grid (say 32 x 32) and labels on pixels (512 x 512). Resizing and
-both losses are followed backwards by hand, a few masks at a time, so no B x K x H x W
-tensor is ever stored; only B x K x h x w gradients are.
+Logits are on the token grid (such as 32 x 32), labels on pixels (512 x 512). The gradients of the
+resizing and of both losses are hand-written and computed a few masks at a time, so only
+B x K x h x w gradients are stored, never a B x K x H x W tensor.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from torch.autograd.function import once_differentiable
 from itaclip.zero_shot.classes import IGNORED
 
 FOCAL_ALPHA = 0.25
-"""Weight of positives against negatives (Lin et al., ICCV 2017, and the published code)."""
+"""Weight of positives relative to negatives (Lin et al., ICCV 2017, and the published code)."""
 
-# Focal loss's gamma is 2 throughout: the formulas below hold for that value only.
+# The formulas below assume that the gamma of the focal loss is 2.
 
 _PIXELS_PER_STEP = {"cpu": 2**20, "cuda": 2**25}
-"""Mask pixels worked on at once: 4 MiB a tensor fit a CPU's caches; a GPU wants large kernels."""
+"""Mask pixels per step: tensors of 4 MiB fit into a CPU's caches; a GPU needs large kernels."""
 
 
 @dataclass(frozen=True)
 class MaskLosses:
-    """Losses of a batch and how right its masks are.
+    """Losses of a batch and the accuracy of its masks.
 
     Attributes:
-        focal: scalar, not weighted.
-        dice: scalar, not weighted.
-        accuracy: percentage of labelled pixels whose highest logit is of their class.
+        focal: scalar, unweighted.
+        dice: scalar, unweighted.
+        accuracy: percentage of labelled pixels whose highest logit belongs to their class.
     """
 
     focal: Tensor
@@ -46,14 +46,14 @@ class MaskLosses:
 def mask_losses(grid_logits: Tensor, labels: Tensor, image_size: int) -> MaskLosses:
     """Focal and dice loss as published (CLIP-RC and Cascade-CLIP share them).
 
-    Pixels of label 255 are not left out: they are negatives of every class. The focal term
-    takes all B K masks, the dice term those of the M (image, class) pairs that are present;
-    both are divided by M, its mean over processes, at least 1.
+    Pixels with label 255 are not ignored: they are negatives of every class. The focal term covers
+    all B K masks, the dice term those of the M (image, class) pairs that occur; both are divided by
+    M, averaged over processes and at least 1.
 
     Args:
         grid_logits: B x K x h x w.
         labels: B x H x W int64, ranks among the K classes or 255.
-        image_size: side that logits are resized to first, bilinearly; then to the labels'.
+        image_size: side to which logits are first resized bilinearly, before the size of the labels.
     """
     classes, (height, width) = grid_logits.shape[1], labels.shape[-2:]
     present = _present(labels, classes)
@@ -67,14 +67,14 @@ def mask_losses(grid_logits: Tensor, labels: Tensor, image_size: int) -> MaskLos
 
 
 def resizing(grid: Tensor, image_size: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Matrices for `resize`: maps (... x h x w) to squares of `image_size`, then to `size`."""
+    """Matrices for `resize`, from (... x h x w) to a square of side `image_size` and then to `size`."""
     rows, columns = (_axis(n, image_size, m) for n, m in zip(grid.shape[-2:], size, strict=True))
     return rows.to(grid.device), columns.to(grid.device)
 
 
 @lru_cache(maxsize=16)
 def _axis(source: int, between: int, target: int) -> Tensor:
-    """Bilinear resizing along one axis, in two steps, as a target x source matrix."""
+    """The target x source matrix of linear resizing along one axis in two steps."""
     matrix = torch.eye(source)
     for size in (between, target):
         matrix = F.interpolate(matrix[None], size=size, mode="linear", align_corners=False)[0]
@@ -82,7 +82,7 @@ def _axis(source: int, between: int, target: int) -> Tensor:
 
 
 def resize(grid: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """``R x C'`` of maps (... x h x w): ... x H x W."""
+    """Resize maps (... x h x w) to ... x H x W: ``R x C'``."""
     return rows @ (grid @ columns.T)
 
 
@@ -94,7 +94,7 @@ def _present(labels: Tensor, classes: int) -> Tensor:
 
 
 class _FocalDice(torch.autograd.Function):
-    """Both losses and their gradients by the grid logits, in one pass over the masks."""
+    """Both losses and their gradients with respect to the grid logits, in one pass over the masks."""
 
     @staticmethod
     def forward(
@@ -139,18 +139,18 @@ class _FocalDice(torch.autograd.Function):
 
 
 def _better(best: tuple[Tensor, Tensor] | None, found: Any, first: int) -> tuple[Tensor, Tensor]:
-    """Highest logit and its class so far, H x W each; the lower class wins a tie."""
-    values, places = found.values, found.indices + first
+    """Highest logit and its class so far, H x W each; ties go to the lower class."""
+    values, classes = found.values, found.indices + first
     if best is None:
-        return values, places
+        return values, classes
     higher = values > best[0]
-    return torch.where(higher, values, best[0]), torch.where(higher, places, best[1])
+    return torch.where(higher, values, best[0]), torch.where(higher, classes, best[1])
 
 
 def _focal(x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Focal loss summed over masks, its gradient by the logits, and every pixel's error.
+    """Focal loss summed over masks, its gradient with respect to the logits, and the error of every pixel.
 
-    With z = -x where the pixel is of the class and x elsewhere, and e = sigmoid(z) its error,
+    With z = -x where the pixel belongs to the class and z = x elsewhere, and the error e = sigmoid(z),
     the loss is ``a e^2 softplus(z)`` with the derivative ``a e^2 (2 (1 - e) softplus(z) + e)``.
 
     Args:
@@ -167,15 +167,15 @@ def _focal(x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _dice(error: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Dice loss ``1 - (2 sum(s Y) + 1) / (sum(s) + sum(Y) + 1)`` summed over masks, and its gradient by the logits.
+    """Dice loss ``1 - (2 sum(s Y) + 1) / (sum(s) + sum(Y) + 1)``, summed over masks, and its gradient.
 
     Args:
-        error: C x H x W, 1 - s where the pixel is of the class and s elsewhere.
+        error: C x H x W, 1 - s where the pixel belongs to the class and s elsewhere.
         truth: C x H x W bool.
     """
     score = torch.where(truth, 1 - error, error)
     numerator = 2 * (score * truth).sum((1, 2), keepdim=True) + 1
     denominator = score.sum((1, 2), keepdim=True) + truth.sum((1, 2), keepdim=True) + 1
-    slope = error * (1 - error)  # of the sigmoid, the same for s and 1 - s
+    slope = error * (1 - error)  # of the sigmoid; equal for s and 1 - s
     gradient = slope * (numerator / denominator**2 - 2 / denominator * truth)
     return (1 - numerator / denominator).sum(dtype=torch.float64), gradient

@@ -1,4 +1,4 @@
-"""The two methods: which encoder goes with which head."""
+"""The two methods, with their encoders and heads."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class ZeroShotMethod:
     """A trained method.
 
     Attributes:
-        title: its name in messages.
-        encoder: class of its image encoder.
-        head: class of its decode head.
-        signature: a parameter of its checkpoints that no other method has.
+        title: name in messages.
+        encoder: class of the image encoder.
+        head: class of the decode head.
+        signature: a parameter in its checkpoints that the other method does not have.
     """
 
     title: str

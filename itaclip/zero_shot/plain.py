@@ -1,4 +1,4 @@
-"""The losses written plainly: whole masks, automatic gradients. For tests and benchmarks."""
+"""A straightforward implementation of the losses, with full masks and autograd, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from itaclip.zero_shot.losses import FOCAL_ALPHA, MaskLosses
 
 
 def plain_mask_losses(grid_logits: Tensor, labels: Tensor, image_size: int) -> MaskLosses:
-    """What `itaclip.zero_shot.losses.mask_losses` computes, formula by formula, for one process.
+    """Compute `itaclip.zero_shot.losses.mask_losses` from its formulas, in one process.
 
-    Holds about ten B x K x H x W tensors at once.
+    Stores about ten B x K x H x W tensors at a time.
     """
     square = (image_size, image_size)
     masks = F.interpolate(grid_logits.float(), size=square, mode="bilinear", align_corners=False)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from itaclip.errors import ItaclipError
 from itaclip.zero_shot.cascade_head import CascadeHead
-from itaclip.zero_shot.checkpoints import adopt
+from itaclip.zero_shot.checkpoints import load_parameters
 from itaclip.zero_shot.classes import IGNORED, ClassSplit, label_table
 from itaclip.zero_shot.inference import seen_shift, segment, window_scores
 from itaclip.zero_shot.losses import mask_losses
@@ -28,7 +28,7 @@ Row: TypeAlias = tuple[str, float, float]
 """Name of a quantity, largest difference, tolerance."""
 
 FEATURES, LOSSES, GRADIENTS = 1e-4, 1e-5, 1e-4
-"""Tolerances: absolute, relative, relative to the largest entry."""
+"""Tolerances: absolute; relative; relative to the largest entry."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Recording:
     """A recorded file, and the network that it was recorded with.
 
     Attributes:
-        arrays: what the file holds.
-        method: which of the two.
-        network: `backbone` and `decode_head`, with the recorded parameters, in eval mode.
+        arrays: content of the file.
+        method: the method.
+        network: `backbone` and `decode_head` with the recorded parameters, in eval mode.
         split: seen and unseen classes.
-        losses: weights.
-        windows: inference.
+        losses: weights of the losses.
+        windows: settings of the inference.
     """
 
     arrays: Mapping[str, Any]
@@ -63,7 +63,7 @@ class Recording:
 
 
 def make_state(arrays: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The parameters of a recording: drawn again from the seed, name by name."""
+    """Regenerate the parameters of a recording from its seed, by name."""
     state = {}
     for key, shape, std, mean in json.loads(str(arrays["params_json"])):
         if std is None:
@@ -79,7 +79,7 @@ def rebuild(arrays: Mapping[str, Any]) -> Recording:
     """Build the recorded network.
 
     Raises:
-        ItaclipError: a recording of another method, or parameters that do not fit.
+        ItaclipError: a recording of another method, or parameters that do not match.
     """
     config = json.loads(str(arrays["config_json"]))
     state = make_state(arrays)
@@ -98,7 +98,7 @@ def rebuild(arrays: Mapping[str, Any]) -> Recording:
     ))  # fmt: skip
     decoders = HeadSettings(layers=head["num_layers"], heads=head["num_heads"], dropout=0.0)
     network = nn.ModuleDict({"backbone": encoder, "decode_head": method.head(encoder.joint_width, decoders)})
-    adopt(network, state, method, "params_json")
+    load_parameters(network, state, method, "params_json")
     return Recording(
         arrays, method, network.eval(),
         ClassSplit.of(config["class_names"], config["novel_class"], config["base_class"]),
@@ -108,10 +108,10 @@ def rebuild(arrays: Mapping[str, Any]) -> Recording:
 
 
 def compare(arrays: Mapping[str, Any]) -> list[Row]:
-    """Every recorded quantity against this code's.
+    """Compare every recorded quantity with this code's.
 
     Raises:
-        ItaclipError: as `rebuild`.
+        ItaclipError: see `rebuild`.
     """
     recording = rebuild(arrays)
     with torch.no_grad():
@@ -143,7 +143,7 @@ def _features(r: Recording) -> Iterator[Row]:
             yield _absolute(r, f"head/{name}", value)
     logits = head(features, text)[0]
     yield _absolute(r, "head/grid_logits", logits)
-    # masks before the sigmoid, through it and back, would lose digits where it saturates
+    # compare masks before the sigmoid: where it saturates, its inverse would lose digits
     size = (r.image_size, r.image_size)
     yield _absolute(r, "head/pred_masks", nn.functional.interpolate(logits, size=size, mode="bilinear"))
 
@@ -197,7 +197,7 @@ def _training(r: Recording, mode: Mode) -> Iterator[Row]:
         found = dict(r.network.named_parameters())
         for key in [key for key in r.arrays if key.startswith("grad/")]:
             yield _relative(r, key, found[key.removeprefix("grad/")].grad, GRADIENTS)
-        # trained, and reached, are exactly the parameters that the published loss reaches
+        # the trained parameters, and those with gradients, must be exactly those that the published loss reaches
         theirs = set(json.loads(str(r.arrays["trainable_json"]))) - set(json.loads(str(r.arrays["no_grad_json"])))
         for name, ours in (
             ("trained parameters", {key for key, parameter in found.items() if parameter.requires_grad}),
@@ -208,7 +208,7 @@ def _training(r: Recording, mode: Mode) -> Iterator[Row]:
 
 def _loss_case(r: Recording) -> Iterator[Row]:
     logits, labels = r.tensor("loss_case/logits").clone().requires_grad_(), r.tensor("loss_case/label").long()
-    # the criterion's two terms carry their published weights
+    # the recorded terms include their published weights
     for prefix, truth in (("", labels), ("all_ignored_", torch.full_like(labels, IGNORED))):
         found = mask_losses(logits, truth, logits.shape[-1])
         focal, dice = LossSettings.mask * found.focal, LossSettings.dice * found.dice
@@ -242,4 +242,4 @@ def _labels(r: Recording, name: str, ours: Tensor) -> Row:
 
 def _same_shape(name: str, ours: Tensor, theirs: Tensor) -> None:
     if ours.shape != theirs.shape:
-        raise ItaclipError(f"{name}: shape {tuple(ours.shape)}, recorded {tuple(theirs.shape)}.")
+        raise ItaclipError(f"{name}: shape {tuple(ours.shape)}, but {tuple(theirs.shape)} was recorded.")

@@ -1,4 +1,4 @@
-"""CLIP-RC's image encoder: region tokens between the image and its patches."""
+"""CLIP-RC's image encoder, with region tokens as an intermediate level between image and patches."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from itaclip.zero_shot.settings import EncoderSettings
 class RegionEncoder(PromptedEncoder):
     """CLIP-RC (Zhang et al., CVPR 2024): the region-level bridge.
 
-    R tokens stand behind the patches; an attention mask, the same in all blocks, lets each
-    see only the patches of its own tile of the image, and only those patches see it. The
-    tokens start equal and stay frozen, as published: the mask alone tells them apart.
+    R region tokens follow the patches. An attention mask, the same in all blocks, lets each of them
+    attend only to the patches of its own tile, and only those patches attend to it. The tokens have
+    equal initial values and stay frozen, as published: only the mask distinguishes them.
 
     Args:
         visual: open_clip's image tower.
-        settings: sizes.
+        settings: sizes of the encoder.
 
     Raises:
-        ItaclipError: regions that do not tile the token grid evenly.
+        ItaclipError: the regions do not divide the token grid evenly.
     """
 
     attention_mask: Tensor
@@ -34,7 +34,8 @@ class RegionEncoder(PromptedEncoder):
         side, across = settings.image_size // self.patch_size, round(settings.regions**0.5)
         if side % across:
             raise ItaclipError(
-                f"regions = {settings.regions}: {across} x {across} regions do not tile {side} x {side} patches evenly."
+                f"regions = {settings.regions}: {across} x {across} regions do not divide {side} x {side} patches "
+                "evenly."
             )
         start = self.class_embedding + self.positional_embedding[0]
         self.region_level_bridge = nn.Parameter(start.detach().repeat(settings.regions, 1))
@@ -45,29 +46,29 @@ class RegionEncoder(PromptedEncoder):
         """Encode B x 3 x S x S images, see `PromptedEncoder.forward`.
 
         Raises:
-            ItaclipError: sides other than `image_size`, which the mask is made for.
+            ItaclipError: sides other than `image_size`, for which the mask is computed.
         """
         size = self.settings.image_size
         if pixels.shape[-2:] != (size, size):
             raise ItaclipError(
-                f"input of {pixels.shape[-2]} x {pixels.shape[-1]} pixels: CLIP-RC takes {size} x {size} only; "
+                f"input of {pixels.shape[-2]} x {pixels.shape[-1]} pixels: CLIP-RC requires {size} x {size}; "
                 f"resize the short side of images to {size} or more."
             )
         tokens, grid = self.embed(pixels, self.region_level_bridge)
         (x,) = self.run(tokens, mask=self.attention_mask)
         first, regions = 1 + self.settings.prompts, self.settings.regions
         normed = self.prompt_norm(x[:, :-regions])
-        patches, whole = self.read_out(normed[:, first:]), self.read_out(normed[:, 0])
-        return ImageFeatures((patches,), whole, grid, self.read_out(x[:, -regions:]))
+        patches, whole = self.to_joint_space(normed[:, first:]), self.to_joint_space(normed[:, 0])
+        return ImageFeatures((patches,), whole, grid, self.to_joint_space(x[:, -regions:]))
 
 
 def region_mask(side: int, across: int, first: int) -> Tensor:
-    """Where a query (row) may look at a key (column), for side x side patches and across x across regions.
+    """Attention mask for side x side patches and across x across regions: rows are queries, columns keys.
 
     Args:
         side: patches along an edge of the image.
-        across: regions along an edge; they divide `side`.
-        first: tokens before the patches (class and prompts).
+        across: regions along an edge; a divisor of `side`.
+        first: number of tokens before the patches (class and prompts).
 
     Returns:
         T x T bool with T = first + side^2 + across^2.

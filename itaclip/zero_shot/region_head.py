@@ -1,4 +1,4 @@
-"""CLIP-RC's head: queries per region and class, two-way decoding, recovery."""
+"""CLIP-RC's head: queries per region and class, two-way decoding and recovery."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from itaclip.zero_shot.decoder import Decoder, DecoderLayer
 from itaclip.zero_shot.encoder import ImageFeatures
 from itaclip.zero_shot.settings import HeadSettings
 
-_RECOVERY_STD = 0.02  # published start of the recovery decoder's linear layers
+_RECOVERY_STD = 0.02  # published initialisation of the recovery decoder's linear layers
 
 
 class RecoveryDecoder(nn.Module):
-    """Recovers CLIP's queries and patches from decoded ones, so that decoding forgets less.
+    """Recovers CLIP's queries and patches from the decoded ones, so that decoding forgets less.
 
-    Used in training alone.
+    Used only in training.
 
     Args:
-        width: E.
+        width: width E.
         settings: sizes of the two decoder layers.
     """
 
@@ -35,7 +35,7 @@ class RecoveryDecoder(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, query: Tensor, lateral: Tensor) -> tuple[Tensor, Tensor]:
-        """Decoded queries B x RK x E and patches B x N x E to B x RK x 2E and B x N x E."""
+        """Map decoded queries B x RK x E and patches B x N x E to B x RK x 2E and B x N x E."""
         q, v = self.linear_q_in(query), self.linear_k_in(lateral)
         q, v = self.decouple_q[0](q, v), self.decouple_v[0](v, q)
         return self.linear_q_out(q), self.linear_k_out(v)
@@ -44,10 +44,10 @@ class RecoveryDecoder(nn.Module):
 class RegionHead(nn.Module):
     """CLIP-RC (Zhang et al., CVPR 2024): region alignment module and two-way decoder.
 
-    Queries are ordered region by region, classes within: l K + k.
+    The query of region l and class k has index l K + k.
 
     Args:
-        width: E of the joint space.
+        width: width E of the joint space.
         settings: sizes of the decoders.
     """
 
@@ -77,7 +77,7 @@ class RegionHead(nn.Module):
         )
 
     def decode(self, query: Tensor, lateral: Tensor) -> tuple[Tensor, Tensor]:
-        """Two-way steps between queries B x RK x E and patches B x N x E; both read the old pair."""
+        """Decode queries B x RK x E and patches B x N x E jointly; each layer updates both from the old pair."""
         for layer_q, layer_v in zip(self.decoder_q.layers, self.decoder_v.layers, strict=True):
             query, lateral = layer_q(query, lateral), layer_v(lateral, query)
         return query, lateral
@@ -86,16 +86,16 @@ class RegionHead(nn.Module):
         """Mask logits on the token grid.
 
         Args:
-            features: of a `RegionEncoder`.
+            features: output of a `RegionEncoder`.
             text: K x E class embeddings.
 
         Returns:
-            B x K x h x w logits (inner products, mean over regions), and in training the two
-            recovery losses, not weighted.
+            B x K x h x w logits (inner products, averaged over regions), and in training the two
+            unweighted recovery losses.
         """
         raw = self.raw_queries(features, text)
         query, lateral = self.decode(self.q_proj(raw), self.lateral_proj(self.raw_laterals(features)))
-        # the mean over regions of the products is the product with the mean query
+        # the mean of the products over regions equals the product with the mean query
         mean_query = query.unflatten(1, (-1, len(text))).mean(1)
         logits = (mean_query @ lateral.transpose(1, 2)).unflatten(-1, features.grid)
         if not self.training:

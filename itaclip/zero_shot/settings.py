@@ -1,4 +1,4 @@
-"""Every setting of the trained methods, declared once, with why it has its value."""
+"""The settings of the trained methods, with reasons for their defaults."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class EncoderSettings:
     """
 
     image_size: int = 512
-    """Side in pixels of crops and windows; positional embeddings are resized to it once."""
+    """Side of crops and windows in pixels; positional embeddings are resized to it once."""
     prompts: int = 10
     """Prompt tokens per block. Published: 10 (VOC), 35 (Context), 50 or 100 (COCO)."""
     prompt_dropout: float = 0.1
     """Dropout on projected prompts in training, as published."""
     regions: int = 16
-    """Region tokens of CLIP-RC, a square number; they tile the token grid evenly."""
+    """Region tokens of CLIP-RC: a square number that divides the token grid evenly."""
     gradient_checkpointing: bool = False
-    """Compute the blocks again in the backward pass instead of keeping their activations."""
+    """Recompute the blocks in the backward pass instead of storing their activations."""
 
     def __post_init__(self) -> None:
         _require(self.image_size > 0, "image_size", self.image_size, "a positive number of pixels")
@@ -48,11 +48,11 @@ class HeadSettings:
     layers: int = 3
     """Layers per decoder, as published."""
     heads: int = 8
-    """Attention heads, as published; they divide the width of CLIP's joint space."""
+    """Attention heads, as published; a divisor of the width of CLIP's joint space."""
     hidden_ratio: int = 4
-    """Width of the feed-forward network over the decoder's, as published."""
+    """Hidden width of the feed-forward network relative to the decoder's width, as published."""
     dropout: float = 0.1
-    """On attention maps, attention outputs and in feed-forward networks, as published."""
+    """Dropout on attention maps and attention outputs and in feed-forward networks, as published."""
 
     def __post_init__(self) -> None:
         _require(self.layers > 0, "layers", self.layers, "one or more")
@@ -70,11 +70,11 @@ class LossSettings:
     """
 
     mask: float = 100.0
-    """Focal loss. Large, because the mean over all pixels of all classes makes it small."""
+    """Focal loss. The weight is large because averaging over all pixels of all classes makes the loss small."""
     dice: float = 1.0
-    """Dice loss over the classes that are present."""
+    """Dice loss over the classes that occur."""
     recovery: float = 2.0
-    """CLIP-RC's two recovery losses; 0 keeps the branch and takes it out of the total."""
+    """CLIP-RC's two recovery losses; with 0 they are computed but do not count."""
 
     def __post_init__(self) -> None:
         for name in ("mask", "dice", "recovery"):
@@ -92,8 +92,8 @@ class WindowSettings:
     stride: int = 426
     """Pixels between windows of `image_size`, as published: windows overlap by a sixth."""
     seen_shift: float = 0.1
-    """Taken from every seen class's probability, because training favours those; models
-    trained with pseudo labels are judged without (published values)."""
+    """Subtracted from the probability of every seen class, because training favours those; not
+    applied to models trained with pseudo labels (as published)."""
     per_pass: int = 4
     """Windows per encoder pass; affects speed and memory, never the result."""
 

@@ -1,4 +1,4 @@
-"""Class embeddings: one prompt or fifteen per class, encoded once and kept on disk."""
+"""Class embeddings: one or fifteen prompts per class, encoded once and cached on disk."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 def class_embeddings(
     encoder: TextEncoder, classes: Sequence[str], templates: str, words: Mapping[str, str] | None = None
 ) -> Tensor:
-    """The mean over templates of unit text features, made unit again.
+    """Normalised text features, averaged over the templates and normalised again.
 
-    Classes that the encoder's cache knows are not encoded again.
+    Classes in the encoder's cache are not encoded again.
 
     Args:
         encoder: CLIP's text tower.
-        classes: names as the data set spells them.
+        classes: class names as spelled in the data set.
         templates: a key of `TEMPLATES`.
-        words: what to say for some classes instead of their names.
+        words: words to use for some classes instead of their names.
 
     Returns:
         K x E float32, unit norm.
 
     Raises:
-        ItaclipError: unknown templates, or words for a class that is not there.
+        ItaclipError: unknown templates, or words for an unknown class.
     """
     if templates not in TEMPLATES:
         raise ItaclipError(f"templates = {templates!r}: expected one of {', '.join(TEMPLATES)}.")
     words = words or {}
-    if strange := [name for name in words if name not in classes]:
-        raise ItaclipError(f"words for {strange[0]!r}: no such class.")
+    if unknown := [name for name in words if name not in classes]:
+        raise ItaclipError(f"words for {unknown[0]!r}: no such class.")
     return ensemble(encoder, [words.get(name, name) for name in classes], TEMPLATES[templates])

@@ -1,4 +1,4 @@
-"""One training step's labels and losses."""
+"""Labels and losses of a training step."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def training_losses(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The weighted losses of a batch.
 
-    In transductive mode unseen pixels get pseudo labels from the same forward pass.
+    In transductive mode, unseen pixels get pseudo labels from the same forward pass.
 
     Args:
-        grid_logits: B x K x h x w, K the classes given to the head.
-        recovery: CLIP-RC's recovery losses, not weighted; empty for Cascade-CLIP.
-        raw_labels: B x H x W int64 of the data set.
-        table: of `itaclip.zero_shot.classes.label_table`, on the labels' device.
+        grid_logits: B x K x h x w for the K classes given to the head.
+        recovery: CLIP-RC's unweighted recovery losses; empty for Cascade-CLIP.
+        raw_labels: B x H x W int64 labels of the data set.
+        table: result of `itaclip.zero_shot.classes.label_table`, on the labels' device.
         split: seen and unseen classes.
-        mode: of training.
-        image_size: side that masks are resized to.
-        weights: of the losses.
+        mode: training mode.
+        image_size: side to which masks are resized, in pixels.
+        weights: weights of the losses.
 
     Returns:
-        ``loss_mask``, ``loss_dice``, recovery losses, and ``acc_seg`` (percentage, for the
-        log alone); and the labels trained with, B x H x W.
+        ``loss_mask``, ``loss_dice``, recovery losses, and ``acc_seg`` (percentage, only for the
+        log); and the labels used for training, B x H x W.
     """
     labels = table[raw_labels]
     if mode == "transductive":
@@ -50,7 +50,7 @@ def training_losses(
 
 @torch.no_grad()
 def pseudo_labels(grid_logits: Tensor, split: ClassSplit, image_size: int, size: tuple[int, int]) -> Tensor:
-    """The likeliest unseen class of every pixel, with no threshold: B x H x W int64."""
+    """The most likely unseen class of every pixel, without a threshold: B x H x W int64."""
     unseen = torch.tensor(split.unseen, device=grid_logits.device)
     rows, columns = losses.resizing(grid_logits, image_size, size)
     with torch.autocast(grid_logits.device.type, enabled=False):

@@ -33,13 +33,13 @@ def main(description: str, arguments: Sequence[str] | None = None) -> int:
     """
     parser = options(description)
     parser.add_argument("--size", type=int, nargs=2, default=(512, 683), metavar=("HEIGHT", "WIDTH"),
-                        help="pixels of the resized image that inference is timed on")  # fmt: skip
+                        help="size in pixels of the resized image for timing inference")  # fmt: skip
     parser.add_argument("--batch", type=int, default=1, help="images per training step")
-    parser.add_argument("--repeats", type=int, default=3, help="the fastest of so many runs counts")
+    parser.add_argument("--repeats", type=int, default=3, help="number of runs, of which the fastest counts")
     parser.add_argument("--baseline", action="store_true",
-                        help="also with attention maps stored and losses on whole masks")  # fmt: skip
-    parser.add_argument("--gradient-checkpointing", action="store_true", help="in training steps")
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+                        help="also measure with stored attention maps and losses on full masks")  # fmt: skip
+    parser.add_argument("--gradient-checkpointing", action="store_true", help="use it in training steps")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
     args = parser.parse_args(arguments)
     config = configure(args)
     if args.gradient_checkpointing:
@@ -55,7 +55,7 @@ def main(description: str, arguments: Sequence[str] | None = None) -> int:
         **parameters(model), "gflops_window": window_gflops(model), "measured": measure(model, args),
     }  # fmt: skip
     if args.baseline:
-        with plainly():
+        with unoptimised():
             figures["baseline"] = measure(model, args)
     figures |= {"versions": versions(), "machine": machine()}
     show(figures)
@@ -65,24 +65,24 @@ def main(description: str, arguments: Sequence[str] | None = None) -> int:
 
 
 def parameters(model: ZeroShotSegmentor) -> dict[str, int]:
-    """How many there are, and how many are trained."""
+    """The number of parameters, and of trained ones."""
     counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return {"parameters": sum(n for n, _ in counts), "trained_parameters": sum(n for n, trained in counts if trained)}
 
 
 def window_gflops(model: ZeroShotSegmentor) -> float:
-    """GFLOPs (multiply-adds times two) of one window, all classes."""
+    """GFLOPs (two per multiply-add) of one window with all classes."""
     pixels = torch.zeros(1, 3, model.image_size, model.image_size, device=model.text_features.device)
-    # the counter sees the products of explicit attention on every device
+    # on every device, the counter sees only the products of explicit attention
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model.eval().grid_logits(pixels)
     return float(counter.get_total_flops()) / 1e9
 
 
 def measure(model: ZeroShotSegmentor, args: Any) -> dict[str, Any]:
-    """Seconds of a training step and of an image, and the peak of memory.
+    """Seconds per training step and per image, and peak memory.
 
-    On a CPU the peak is that of the process so far, so the leaner version is measured first.
+    On a CPU the peak is that of the process so far, so the leaner version must be measured first.
     """
     device = model.text_features.device
     if device.type == "cuda":
@@ -93,7 +93,7 @@ def measure(model: ZeroShotSegmentor, args: Any) -> dict[str, Any]:
 
 
 def training_step(model: ZeroShotSegmentor, batch: int, device: torch.device) -> Callable[[], None]:
-    """Forward and backward on random images with four classes each, in blocks of a quarter."""
+    """Forward and backward pass on random images with four classes each, one per quadrant."""
     generator, size = torch.Generator().manual_seed(0), model.image_size
     pixels = torch.randn(batch, 3, size, size, generator=generator).to(device)
     seen = torch.tensor(model.training_split.seen)
@@ -120,8 +120,8 @@ def prediction(model: ZeroShotSegmentor, size: Sequence[int], device: torch.devi
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
-    """Attention maps stored and losses on whole masks, as a straightforward version has them."""
+def unoptimised() -> Iterator[None]:
+    """Use stored attention maps and losses on full masks, like a straightforward implementation."""
     fast = losses.mask_losses
     losses.mask_losses = plain_mask_losses
     try:

@@ -1,4 +1,4 @@
-"""What the programs share: options, configuration, checks before a long run."""
+"""Shared by the programs: options, configuration, checks before a long run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from itaclip.evaluation.setup import check_labels, load_config
 
 
 def options(description: str) -> argparse.ArgumentParser:
-    """The options of every program."""
+    """The options that all programs share."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", type=Path, help="such as configs/zero_shot/clip_rc_voc_inductive.py")
-    parser.add_argument("--weights", help="CLIP's name or a weight file; replaces the configuration's")
+    parser.add_argument("config", type=Path, help="configuration, such as configs/zero_shot/clip_rc_voc_inductive.py")
+    parser.add_argument("--weights", help="CLIP model or weight file; replaces the configuration's")
     parser.add_argument("--data-root", help="folder of the data set; replaces the configuration's everywhere")
-    parser.add_argument("--work-dir", type=Path, help="folder for what is written (default: work_dirs/<config>)")
+    parser.add_argument("--work-dir", type=Path, help="output folder (default: work_dirs/<config>)")
     parser.add_argument("--amp", action="store_true", help="compute in bfloat16 where that is safe")
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none",
                         help="how the processes of a distributed run were started")  # fmt: skip
@@ -30,7 +30,7 @@ def options(description: str) -> argparse.ArgumentParser:
 
 
 def configure(args: argparse.Namespace) -> Config:
-    """The configuration that the options describe; `--cfg-options` have the last word.
+    """The configuration that the options describe; `--cfg-options` override the other options.
 
     Raises:
         ItaclipError: bad input.
@@ -63,21 +63,21 @@ def build_checked(config: Any, classes: Sequence[str]) -> Any:
     """Build a data set and check its classes and first masks.
 
     Args:
-        config: of the data set, wrapped or not.
-        classes: the model's.
+        config: configuration of the data set, wrapped or not.
+        classes: the model's classes.
 
     Raises:
-        ItaclipError: a folder or list that is missing, no image, other classes or another
-            order of them, or masks with labels that are no class.
+        ItaclipError: a missing folder or list, no images, different classes or another order, or
+            masks with invalid labels.
     """
     for plain in _plain_datasets(config):
         root = Path(plain.get("data_root") or "")
         for key in (*plain.get("data_prefix", {}).values(), plain.get("ann_file") or ""):
-            # the demo's scenes are drawn when they are not there
+            # missing demo scenes are drawn later
             if not plain.type.startswith("Demo") and not (root / key).exists():
                 raise ItaclipError(
-                    f"{root / key}: does not exist (data set {plain.type}). Name the folder with --data-root; "
-                    "docs/datasets.md shows the tree."
+                    f"{root / key}: does not exist (data set {plain.type}). Pass the folder with --data-root; "
+                    "docs/datasets.md shows the layout."
                 )
     dataset = DATASETS.build(config)
     found = tuple(dataset.metainfo["classes"])
@@ -85,12 +85,12 @@ def build_checked(config: Any, classes: Sequence[str]) -> Any:
         shorter = min(len(found), len(classes))
         k = next((k for k in range(shorter) if found[k] != classes[k]), shorter)
         raise ItaclipError(
-            f"model.classes: {len(classes)} classes, the data set has {len(found)}; they part at label {k}: "
+            f"model.classes: {len(classes)} classes, but the data set has {len(found)}; they differ at label {k}: "
             f"{classes[k] if k < len(classes) else 'nothing'!r} in the model, "
             f"{found[k] if k < len(found) else 'nothing'!r} in the data set. Names and order must be the same."
         )
     if not len(dataset):
-        raise ItaclipError(f"{_plain_datasets(config)[0].get('data_root')}: no image was found in it.")
+        raise ItaclipError(f"{_plain_datasets(config)[0].get('data_root')}: contains no images.")
     inner = getattr(dataset, "inner", dataset)
     for plain in getattr(inner, "datasets", [inner]):
         check_labels(plain)

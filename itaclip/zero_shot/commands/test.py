@@ -31,14 +31,14 @@ def main(description: str, arguments: Sequence[str] | None = None) -> int:
         ItaclipError: bad input, with its message.
     """
     parser = options(description)
-    parser.add_argument("checkpoint", type=Path, help="published, or of tools/train.py")
+    parser.add_argument("checkpoint", type=Path, help="a published checkpoint, or one of tools/train.py")
     args = parser.parse_args(arguments)
     config = configure(args)
     meta = read_checkpoint(args.checkpoint).content["meta"]
     mode = config.model.get("mode", "inductive")
     if meta.get("mode", mode) != mode and "fully" not in (mode, meta["mode"]):
-        _LOG.warning("%s was trained in mode %r, but the configuration's is %r, which shifts the scores of seen "
-                     "classes in another way than published.", args.checkpoint, meta["mode"], mode)  # fmt: skip
+        _LOG.warning("%s was trained in mode %r, but the configuration has mode %r, which shifts the scores of seen "
+                     "classes differently.", args.checkpoint, meta["mode"], mode)  # fmt: skip
     config.load_from = str(args.checkpoint)
     for part in ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler"):
         config.pop(part, None)
@@ -75,5 +75,5 @@ def main(description: str, arguments: Sequence[str] | None = None) -> int:
     console.print(table)
     console.print(f"{images} images, {seconds / images:.2f} s each; written: {path}")
     if unreadable:
-        console.print(f"{unreadable} images could not be read and were left out, see above")
+        console.print(f"{unreadable} images could not be read and were skipped, see above")
     return SOME_SKIPPED if unreadable else 0

@@ -1,9 +1,9 @@
-"""Cascade-CLIP and CLIP-RC as citizens of MMSegmentation: models, metric, data and runner.
+"""Cascade-CLIP and CLIP-RC in MMSegmentation: models, metric, data and runner.
 
-Configurations import this package by name; it registers what they use.
+Configurations import this package by name; it registers the classes that they use.
 """
 
-import itaclip.openmmlab  # noqa: F401 - first: it makes mmseg importable beside mmcv-lite
+import itaclip.openmmlab  # noqa: F401 - first, because it makes mmseg importable with mmcv-lite
 from itaclip.zero_shot.openmmlab.metric import ZeroShotIoU
 from itaclip.zero_shot.openmmlab.runner import SaveCheckpoint, SeedStep, ZeroShotRunner
 from itaclip.zero_shot.openmmlab.scenes import DemoTrainingDataset

@@ -1,4 +1,4 @@
-"""Seen, unseen and harmonic mean IoU and pixel accuracy, as a metric of MMSegmentation."""
+"""Seen, unseen and harmonic mean IoU and pixel accuracy, as an MMSegmentation metric."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class ZeroShotIoU(IoUMetric):
     """Generalised zero-shot scores: predictions range over all classes.
 
     Args:
-        unseen: classes counted as unseen, by name or label; with none, U and hIoU are NaN.
-        options: of MMSegmentation's `IoUMetric`.
+        unseen: unseen classes, by name or class id; without any, U and hIoU are NaN.
+        options: arguments of MMSegmentation's `IoUMetric`.
     """
 
     def __init__(self, unseen: Sequence[str | int] = (), **options: Any) -> None:
@@ -29,24 +29,24 @@ class ZeroShotIoU(IoUMetric):
         self.unseen = unseen
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Count the pixels of a batch, and note which images are stand-ins."""
+        """Count the pixels of a batch, and mark substitutes for unreadable images."""
         super().process(data_batch, data_samples)
-        for place, sample in zip(range(-len(data_samples), 0), data_samples, strict=True):
-            self.results[place] = (*self.results[place], bool(sample.get("unreadable", False)))
+        for i, sample in zip(range(-len(data_samples), 0), data_samples, strict=True):
+            self.results[i] = (*self.results[i], bool(sample.get("unreadable", False)))
 
     def compute_metrics(self, results: list[tuple[Any, ...]]) -> dict[str, float]:
         """The scores in percent, from areas summed over the data set.
 
         Returns:
-            ``mIoU(S)``, ``mIoU(U)``, ``hIoU``, ``pAcc``, ``mIoU`` over all classes, and how
-            many images were ``unreadable``.
+            ``mIoU(S)``, ``mIoU(U)``, ``hIoU``, ``pAcc``, ``mIoU`` over all classes, and the number
+            of ``unreadable`` images.
 
         Raises:
-            ItaclipError: unseen classes that the data set does not have.
+            ItaclipError: an unseen class is not in the data set.
         """
         names = self.dataset_meta["classes"]
         split = ClassSplit.of(names, self.unseen)
-        # float64: float32 sums of pixels lose whole images beyond 2^24
+        # float64, because float32 sums are inexact beyond 2^24 pixels
         *areas, unreadable = zip(*results, strict=True)
         intersect, union, _, labelled = (sum(area.double().numpy() for area in column) for column in areas)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -66,11 +66,11 @@ class ZeroShotIoU(IoUMetric):
 
 
 def harmonic_mean(seen: float, unseen: float) -> float:
-    """``2 S U / (S + U)``; 0 where both are."""
+    """``2 S U / (S + U)``, or 0 if both are 0."""
     return 2 * seen * unseen / (seen + unseen) if seen + unseen != 0 else 0.0
 
 
 def _mean(iou: NDArray[np.float64]) -> float:
-    """Mean without the classes that neither occur nor are predicted; NaN of nothing."""
+    """Mean over the classes that occur or are predicted; NaN if there are none."""
     known = iou[~np.isnan(iou)]
     return float(known.mean()) if len(known) else float("nan")

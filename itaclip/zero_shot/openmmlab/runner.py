@@ -1,4 +1,4 @@
-"""MMEngine's runner with checkpoints that a kill cannot harm and steps that can be repeated."""
+"""MMEngine's runner with atomic checkpoints and reproducible steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FORMAT = 1
 
 @RUNNERS.register_module()
 class ZeroShotRunner(Runner):
-    """Reads and writes this project's checkpoints: plain data, loaded with ``weights_only``."""
+    """A runner that reads and writes this project's checkpoints: plain data, loaded with ``weights_only``."""
 
     @property
     def segmentor(self) -> ZeroShotSegmentor:
@@ -32,13 +32,13 @@ class ZeroShotRunner(Runner):
         return self.model.module if is_model_wrapper(self.model) else self.model
 
     def wrap_model(self, model_wrapper_cfg: Mapping[str, Any] | None, model: nn.Module) -> nn.Module:
-        """Wrap for several processes; MMEngine's own wrapper would ask for a GPU."""
+        """Wrap the model for several processes; MMEngine's own wrapper would require a GPU."""
         if self.distributed and not torch.cuda.is_available() and not is_model_wrapper(model):
             return MMDistributedDataParallel(module=model, broadcast_buffers=False)
         return super().wrap_model(model_wrapper_cfg, model)
 
     def save_checkpoint(self, out_dir: str, filename: str, **_: Any) -> None:
-        """Write parameters, optimiser, schedules and iteration, whole or not at all; by the first process."""
+        """Write parameters, optimiser, schedules and iteration atomically, in the first process."""
         if dist.get_rank():
             return
         model = self.segmentor
@@ -56,29 +56,29 @@ class ZeroShotRunner(Runner):
         write_checkpoint(content, Path(out_dir) / filename)
 
     def load_checkpoint(self, filename: str, *_: Any, **__: Any) -> dict[str, Any]:
-        """Read parameters; training goes on with the same classes only."""
+        """Load parameters; for training, the classes must be the same."""
         checkpoint = read_checkpoint(filename)
         unused = self.segmentor.load(checkpoint, same_classes=self._train_loop is not None)
         self._has_loaded = True
         self.logger.info(f"{filename}: {len(checkpoint.state) - len(unused)} tensors loaded"
-                         + (f", {len(unused)} that nothing reads left out" if unused else ""))  # fmt: skip
+                         + (f", {len(unused)} unused ones skipped" if unused else ""))  # fmt: skip
         return checkpoint.content
 
     def resume(self, filename: str, *_: Any, **__: Any) -> None:
-        """Go on where a checkpoint of this project was written.
+        """Resume training from a checkpoint of this project.
 
         Raises:
-            ItaclipError: a checkpoint without the state of a run, or of another seed or mode.
+            ItaclipError: a checkpoint without training state, or with another seed or mode.
         """
         content = self.load_checkpoint(filename)
         meta = content["meta"]
         if "optimizer" not in content or meta.get("format") != _FORMAT:
             raise ItaclipError(
-                f"{filename}: holds parameters, but no state of a run to resume; start from it with --load-from."
+                f"{filename}: has no training state to resume from; start from its parameters with --load-from."
             )
         for name, own in (("seed", self.seed), ("mode", self.segmentor.mode)):
             if meta[name] != own:
-                raise ItaclipError(f"{filename}: was trained with {name} {meta[name]!r}, this run has {own!r}.")
+                raise ItaclipError(f"{filename}: was trained with {name} {meta[name]!r}, but this run has {own!r}.")
         self.train_loop._iter = meta["iter"]
         self.optim_wrapper.load_state_dict(content["optimizer"])
         for schedule, state in zip(self.param_schedulers, content["param_schedulers"], strict=True):
@@ -88,24 +88,27 @@ class ZeroShotRunner(Runner):
 
 @HOOKS.register_module()
 class SaveCheckpoint(Hook):
-    """Writes ``iter_N.pth`` every so often, and removes old ones only afterwards.
+    """Writes ``iter_N.pth`` at intervals, and only then removes old ones.
 
     Args:
         interval: iterations between checkpoints.
-        keep: how many of the newest stay; 0 keeps all.
-        keep_also: iterations whose checkpoints always stay, such as the half-way one that
-            transductive training starts from.
+        keep: number of newest checkpoints to keep; 0 keeps all.
+        keep_also: iterations whose checkpoints are always kept, such as the half-way one from which
+            transductive training starts.
+
+    Raises:
+        ItaclipError: an invalid interval or number.
     """
 
     priority = "VERY_LOW"
 
     def __init__(self, interval: int, keep: int = 0, keep_also: tuple[int, ...] = ()) -> None:
         if interval < 1 or keep < 0:
-            raise ItaclipError(f"interval = {interval}, keep = {keep}: expected 1 or more, and 0 or more.")
+            raise ItaclipError(f"interval = {interval}, keep = {keep}: expected interval >= 1 and keep >= 0.")
         self._interval, self._keep, self._keep_also = interval, keep, keep_also
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Save where it is due, and after the last iteration."""
+        """Save if it is due, and after the last iteration."""
         done = runner.iter + 1
         if done % self._interval and done != runner.max_iters and done not in self._keep_also:
             return
@@ -121,7 +124,7 @@ class SaveCheckpoint(Hook):
 
 @HOOKS.register_module()
 class SeedStep(Hook):
-    """Seeds dropout from the run's seed, the iteration and the process, so that any step can be repeated."""
+    """Seeds dropout with the run's seed, the iteration and the rank, so that every step is reproducible."""
 
     priority = "VERY_HIGH"
 

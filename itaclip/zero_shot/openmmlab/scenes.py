@@ -20,21 +20,21 @@ from itaclip.zero_shot.classes import IGNORED, ClassSplit
 
 SCENES = 320
 TRAINING_SEED = 20260408
-"""No held-out scene (`itaclip.demo.dataset.HELD_OUT_SEED`) is drawn from it."""
+"""Differs from the seed of the held-out scenes (`itaclip.demo.dataset.HELD_OUT_SEED`)."""
 
 
 @DATASETS.register_module()
 class DemoTrainingDataset(DemoDataset):
     """Scenes of the demo's world, drawn on first use.
 
-    ``SegmentationClass`` holds whole masks; ``SegmentationSeen`` those in which every pixel
-    of an unseen class is 255, so that an inductive run cannot know them.
+    ``SegmentationClass`` contains complete masks; in ``SegmentationSeen`` every pixel of an unseen
+    class is 255, so that an inductive run cannot see it.
 
     Args:
-        data_root: folder, made when missing.
-        unseen: the classes that are hidden.
-        scenes: how many are drawn.
-        options: of `DemoDataset`.
+        data_root: folder; created if missing.
+        unseen: the classes to hide.
+        scenes: number of scenes to draw.
+        options: arguments of `DemoDataset`.
     """
 
     def __init__(self, data_root: str, unseen: tuple[str, ...], scenes: int = SCENES, **options: Any) -> None:
@@ -43,23 +43,23 @@ class DemoTrainingDataset(DemoDataset):
 
 
 def ensure_training_scenes(root: str | Path, unseen: tuple[str, ...], scenes: int = SCENES) -> Path:
-    """Draw the training scenes below `root` unless they are there; the folder appears whole or not at all.
+    """Draw the training scenes below `root` if they do not exist yet; the folder is written atomically.
 
     Raises:
-        ItaclipError: `root` holds something else or another selection, or cannot be written.
+        ItaclipError: `root` contains other files or other scenes, or cannot be written.
     """
     root, wanted = Path(root), f"{scenes} scenes without masks of {', '.join(unseen)}\n"
     note = root / "contents.txt"
     if not note.is_file():
         if root.exists() and any(root.iterdir()):
-            raise ItaclipError(f"{root}: exists, but holds no training scenes; name another folder or remove it.")
-        _draw_whole(root, unseen, scenes, wanted)
+            raise ItaclipError(f"{root}: exists but contains no training scenes; choose another folder or remove it.")
+        _draw_atomically(root, unseen, scenes, wanted)
     if (found := note.read_text()) != wanted:
-        raise ItaclipError(f"{root}: holds {found.strip()}, but {wanted.strip()} are wanted; remove the folder.")
+        raise ItaclipError(f"{root}: contains {found.strip()}, but {wanted.strip()} are needed; remove the folder.")
     return root
 
 
-def _draw_whole(root: Path, unseen: tuple[str, ...], scenes: int, note: str) -> None:
+def _draw_atomically(root: Path, unseen: tuple[str, ...], scenes: int, note: str) -> None:
     try:
         with atomic_folder(root, "contents.txt") as partial:
             _draw(partial, unseen, scenes)

@@ -1,4 +1,4 @@
-"""`ZeroShotSegmentor`: both trained methods as a model of MMSegmentation."""
+"""`ZeroShotSegmentor`: both trained methods as an MMSegmentation model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from itaclip.clip.loading import load_openai_clip
 from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.figures.palette import palette
 from itaclip.text import TextCache, TextEncoder, default_folder
-from itaclip.zero_shot.checkpoints import Checkpoint, adopt, check_class_order
+from itaclip.zero_shot.checkpoints import Checkpoint, check_class_order, load_parameters
 from itaclip.zero_shot.classes import IGNORED, ClassSplit, label_table
 from itaclip.zero_shot.encoder import ImageFeatures
 from itaclip.zero_shot.inference import seen_shift, segment, window_scores
@@ -28,7 +28,7 @@ from itaclip.zero_shot.training import training_losses
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
-"""Channel statistics of 0..255 RGB values. The published models take ImageNet's, not CLIP's."""
+"""Channel statistics for RGB values in 0..255. The published models use ImageNet's, not CLIP's."""
 
 
 @MODELS.register_module()
@@ -38,21 +38,22 @@ class ZeroShotSegmentor(BaseSegmentor):
     Args:
         method: a key of `itaclip.zero_shot.network.METHODS`.
         classes: the name of a registered data set, or class names in label order.
-        unseen: classes without masks, by name or label; none in mode "fully".
-        seen: those with masks; None takes all others.
+        unseen: unseen classes, by name or class id; none in mode "fully".
+        seen: seen classes; None for all others.
         mode: "inductive", "transductive" (unseen pixels get pseudo labels) or "fully".
-        model_name: CLIP's name or a path to its weights, see `itaclip.clip.load_clip`.
-        pretrained: open_clip's tag, or a path, for a named model; None takes OpenAI's, or the only one.
+        model_name: CLIP model or weight file, see `itaclip.clip.load_clip`.
+        pretrained: open_clip tag or weight path for a named model; None selects OpenAI's weights,
+            or the only ones there are.
         templates: prompts of the classes, a key of `itaclip.zero_shot.texts.TEMPLATES`.
-        words: what to say for some classes instead of their names.
-        text_cache: keep class embeddings on disk for the next start, see `itaclip.text.TextCache`.
+        words: words to use for some classes instead of their names.
+        text_cache: whether to keep class embeddings on disk, see `itaclip.text.TextCache`.
         precision: "fp32", or "bf16" to compute in bfloat16 where that is safe (autocast).
         encoder: fields of `EncoderSettings`.
         head: fields of `HeadSettings`.
         loss: fields of `LossSettings`.
         windows: fields of `WindowSettings`.
-        data_preprocessor: None normalises with ImageNet's statistics and pads training
-            crops to `image_size`, images with zeros after normalisation, labels with 255.
+        data_preprocessor: None normalises with ImageNet's statistics and pads training crops to
+            `image_size`: images with zeros after normalisation, labels with 255.
 
     Raises:
         ItaclipError: bad weights, classes or settings.
@@ -89,7 +90,7 @@ class ZeroShotSegmentor(BaseSegmentor):
         if precision not in ("fp32", "bf16"):
             raise ItaclipError(f"precision = {precision!r}: expected fp32 or bf16.")
         sizes = _settings(EncoderSettings, encoder, "encoder")
-        # built here, because BaseModel would look for it outside MMSegmentation's scope
+        # built here because BaseModel would look it up outside MMSegmentation's scope
         preprocessor = MODELS.build(data_preprocessor) if data_preprocessor else SegDataPreProcessor(
             mean=IMAGENET_MEAN, std=IMAGENET_STD, bgr_to_rgb=True, size=(sizes.image_size, sizes.image_size),
             pad_val=0, seg_pad_val=IGNORED,
@@ -103,7 +104,7 @@ class ZeroShotSegmentor(BaseSegmentor):
         self.losses = _settings(LossSettings, loss, "loss")
         self.windows = _settings(WindowSettings, windows, "windows")
         if self.windows.stride > sizes.image_size:
-            raise ItaclipError(f"stride = {self.windows.stride}: more than image_size ({sizes.image_size}).")
+            raise ItaclipError(f"stride = {self.windows.stride}: expected at most image_size ({sizes.image_size}).")
 
         clip = load_openai_clip(model_name, pretrained)
         texts = TextEncoder(clip, TextCache(default_folder()) if text_cache else None)
@@ -122,20 +123,20 @@ class ZeroShotSegmentor(BaseSegmentor):
         return self.backbone.settings.image_size
 
     def load(self, checkpoint: Checkpoint, same_classes: bool = False) -> list[str]:
-        """Take over a checkpoint's parameters.
+        """Load the parameters of a checkpoint.
 
         Args:
-            checkpoint: published, or this project's.
-            same_classes: other classes are an error too.
+            checkpoint: a published checkpoint, or one of this project.
+            same_classes: whether other classes are an error too.
 
         Returns:
-            Names in the file that no computation reads.
+            Names of unused parameters in the file.
 
         Raises:
-            ItaclipError: another method, other parameters, or classes out of order.
+            ItaclipError: another method, other parameters, or another order of classes.
         """
         check_class_order(checkpoint, self.split.classes, same_classes)
-        return adopt(self, checkpoint.state, self.method, checkpoint.path)
+        return load_parameters(self, checkpoint.state, self.method, checkpoint.path)
 
     # --- training ---
 
@@ -144,7 +145,7 @@ class ZeroShotSegmentor(BaseSegmentor):
 
         Args:
             inputs: B x 3 x S x S, normalised RGB.
-            data_samples: with raw labels, 1 x S x S each.
+            data_samples: samples with raw labels, 1 x S x S each.
         """
         raw = torch.stack([sample.gt_sem_seg.data[0] for sample in data_samples]).long()
         rows = list(self.training_split.seen) if self.mode == "inductive" else slice(None)
@@ -158,12 +159,12 @@ class ZeroShotSegmentor(BaseSegmentor):
     # --- inference ---
 
     def predict(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> list[SegDataSample]:
-        """Segment images by sliding windows.
+        """Segment images with sliding windows.
 
         Args:
             inputs: B x 3 x H x W, normalised RGB.
-            data_samples: each tells the `ori_shape` that its result gets; without them
-                results have the size of the inputs.
+            data_samples: their `ori_shape` sets the size of each result; without them, results
+                have the size of the inputs.
 
         Returns:
             Per image a data sample with ``seg_logits`` (K x H x W class scores) and
@@ -185,12 +186,12 @@ class ZeroShotSegmentor(BaseSegmentor):
         return logits.float()
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
-        """Class scores of single windows, B x K x S x S, without sliding."""
+        """Class scores of single windows: B x K x S x S."""
         scores = window_scores(self.grid_logits(inputs), self.image_size, (inputs.shape[-2], inputs.shape[-1]))
         return scores - self.shifts[:, None, None]
 
     def extract_feat(self, inputs: Tensor) -> ImageFeatures:
-        """What the encoder reads from B x 3 x S x S images."""
+        """The encoder's features of B x 3 x S x S images."""
         features: ImageFeatures = self.backbone(inputs)
         return features
 
@@ -202,7 +203,7 @@ class ZeroShotSegmentor(BaseSegmentor):
 
 
 def _settings(kind: Any, given: Mapping[str, Any] | None, name: str) -> Any:
-    """A dataclass of settings from a configuration's entries."""
+    """Build a settings dataclass from entries of a configuration."""
     known = kind.__dataclass_fields__
     for key in given or {}:
         if key not in known:
@@ -213,10 +214,10 @@ def _settings(kind: Any, given: Mapping[str, Any] | None, name: str) -> Any:
 
 
 def _class_names(classes: str | Sequence[str]) -> tuple[str, ...]:
-    """Names in label order, of a list or of a registered data set."""
+    """Class names in label order, from a list or a registered data set."""
     if not isinstance(classes, str):
         return tuple(classes)
     kind = DATASETS.get(classes)
     if kind is None or not kind.METAINFO.get("classes"):
-        raise ItaclipError(f"classes = {classes!r}: no registered data set that names its classes.")
+        raise ItaclipError(f"classes = {classes!r}: expected a list, or a registered data set with class names.")
     return tuple(kind.METAINFO["classes"])

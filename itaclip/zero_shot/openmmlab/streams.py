@@ -1,7 +1,7 @@
-"""Training data as a stream: what comes at a position depends on the seed and the position alone.
+"""Training data as a stream: the sample at a position depends only on the seed and the position.
 
-So neither a kill, nor another number of loading processes, nor another division among
-training processes changes what is trained on.
+Hence interruptions, the number of loading processes and the number of training processes do not
+change the training data.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from itaclip.errors import ItaclipError
 from itaclip.zero_shot.openmmlab.unreadable import DatasetWrapper
 
 _ATTEMPTS = 10
-"""Images tried for one ticket before a run gives up."""
+"""Images to try for one sample before giving up."""
 
-Ticket = tuple[int, int, int]
-"""Index of an image, and seed and position that its augmentation is drawn from."""
+SampleKey = tuple[int, int, int]
+"""Index of an image, and the seed and position that determine its augmentation."""
 
 
 @DATA_SAMPLERS.register_module()
-class StreamSampler(Sampler[Ticket]):
-    """An endless stream over reshuffled epochs, dealt to processes in turn.
+class StreamSampler(Sampler[SampleKey]):
+    """An endless stream over reshuffled epochs, distributed to the processes in turn.
 
     Args:
-        dataset: what is sampled; only its length matters.
-        seed: of order and augmentations; None is 0.
+        dataset: the data set; only its length matters.
+        seed: seed of order and augmentations; None means 0.
 
     Attributes:
-        start: how many images this process has had already.
+        start: number of images that this process has already used.
     """
 
     def __init__(self, dataset: Any, seed: int | None = None) -> None:
         self._length, self._seed = len(dataset), seed or 0
         self.start = 0
 
-    def __iter__(self) -> Iterator[Ticket]:
+    def __iter__(self) -> Iterator[SampleKey]:
         rank, world = dist.get_rank(), dist.get_world_size()
         epoch, order = -1, np.empty(0, dtype=np.int64)
         position = self.start * world + rank
@@ -60,29 +60,29 @@ class StreamSampler(Sampler[Ticket]):
 
 @DATASETS.register_module()
 class ReplayableDataset(DatasetWrapper):
-    """A data set whose augmentation is drawn from the ticket that asks for an image.
+    """A data set whose augmentation is seeded by the key of each sample.
 
-    An image that cannot be read is reported and another one, drawn likewise, takes its place.
+    An image that cannot be read is reported and replaced by another one, chosen with the same seed.
 
     Args:
         dataset: configuration of the data set.
     """
 
-    def __getitem__(self, ticket: Ticket) -> Any:
-        index, seed, position = ticket
+    def __getitem__(self, key: SampleKey) -> Any:
+        index, seed, position = key
         with seeded(seed, position):
             for _ in range(_ATTEMPTS):
                 try:
                     return self.inner[index]
-                except Exception as error:  # decoders and transforms raise whatever they like
+                except Exception as error:  # decoders and transforms raise all kinds of exceptions
                     path, reason = self.report(index, error, "training")
                     index = int(np.random.randint(len(self.inner)))
-        raise ItaclipError(f"{path}: {_ATTEMPTS} images one after the other cannot be read; the last: {reason}.")
+        raise ItaclipError(f"{path}: {_ATTEMPTS} consecutive images cannot be read; the last: {reason}.")
 
 
 @contextmanager
 def seeded(*parts: int) -> Iterator[None]:
-    """NumPy's and Python's global generators, which transforms draw from, seeded for a while."""
+    """Temporarily seed the global generators of NumPy and Python, which transforms use."""
     before = random.getstate(), np.random.get_state()
     seed = int(np.random.SeedSequence(parts).generate_state(1)[0])
     random.seed(seed)
@@ -96,7 +96,7 @@ def seeded(*parts: int) -> Iterator[None]:
 
 @LOOPS.register_module()
 class StreamLoop(IterBasedTrainLoop):
-    """MMEngine's loop, which goes on where a stream stood instead of replaying its data."""
+    """MMEngine's loop, resuming the stream at its position instead of replaying the data."""
 
     def run(self) -> Any:
         """Train to the last iteration.
@@ -105,10 +105,10 @@ class StreamLoop(IterBasedTrainLoop):
             ItaclipError: a loader without a `StreamSampler`.
         """
         if not isinstance(self.dataloader.sampler, StreamSampler):
-            raise ItaclipError("train_dataloader.sampler: StreamLoop needs type='StreamSampler'.")
+            raise ItaclipError("train_dataloader.sampler: StreamLoop requires type='StreamSampler'.")
         self.runner.call_hook("before_train")
         self.runner.call_hook("before_train_epoch")
-        self.dataloader_iterator = None  # MMEngine's, which began at the first image
+        self.dataloader_iterator = None  # MMEngine's iterator starts at the first image
         self.dataloader.sampler.start = self._iter * self.dataloader.batch_size
         batches = iter(self.dataloader)
         while self._iter < self._max_iters and not self.stop_training:

@@ -1,4 +1,4 @@
-"""Images that cannot be read: named, counted, and no end of a run."""
+"""Handling of images that cannot be read: report and count them without stopping the run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class DatasetWrapper(Dataset[Any]):
-    """A data set around another one that may hold images nobody can read.
+    """A wrapper for a data set that may contain unreadable images.
 
     Args:
         dataset: configuration of the data set.
@@ -36,22 +36,22 @@ class DatasetWrapper(Dataset[Any]):
         return len(self.inner)
 
     def report(self, index: int, error: Exception, use: str) -> tuple[str, str]:
-        """Warn that an image is left out of a use; returns its path, and in one line why."""
+        """Warn that an image is skipped in `use`; return its path and the reason in one line."""
         path = str(self.inner.get_data_info(index).get("img_path", f"image {index}"))
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        _LOG.warning("%s: left out of %s (%s).", path, use, reason)
+        _LOG.warning("%s: skipped in %s (%s).", path, use, reason)
         return path, reason
 
 
 @DATASETS.register_module()
 class SkippingDataset(DatasetWrapper):
-    """A data set whose broken images come as black ones without a labelled pixel, which count for nothing.
+    """A data set that replaces broken images by black ones without labelled pixels, which do not count.
 
-    So every process of a distributed test keeps its number of results.
+    This way every process of a distributed test has the expected number of results.
 
     Args:
         dataset: configuration of the data set.
-        image_size: side of the stand-in in pixels.
+        image_size: side of the substitute in pixels.
     """
 
     def __init__(self, dataset: dict[str, Any], image_size: int) -> None:
@@ -61,7 +61,7 @@ class SkippingDataset(DatasetWrapper):
     def __getitem__(self, index: int) -> Any:
         try:
             return self.inner[index]
-        except Exception as error:  # decoders and transforms raise whatever they like
+        except Exception as error:  # decoders and transforms raise all kinds of exceptions
             path, _ = self.report(index, error, "the test")
             size = self._size
             sample = SegDataSample(gt_sem_seg=PixelData(data=torch.full((1, *size), IGNORED)))

@@ -1,4 +1,4 @@
-"""Files anywhere, by fsspec: read, listed, written whole or not at all; and addresses without their secrets."""
+"""Files in any fsspec storage: read, list, write atomically; and addresses without their secrets."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from itaclip.errors import ItaclipError
 from itaclip.files import atomic_path
 
 Storage = Mapping[str, Mapping[str, Any]]
-"""Options of fsspec by protocol, such as ``{"s3": {"endpoint_url": "http://minio:9000"}}``."""
+"""fsspec options by protocol, such as ``{"s3": {"endpoint_url": "http://minio:9000"}}``."""
 
 ATTEMPTS = 3
-"""At reading a file from a network before its image counts as failed."""
+"""Attempts to read a file from a network before its image counts as failed."""
 
 T = TypeVar("T")
 
@@ -33,95 +33,94 @@ class MissingError(ItaclipError):
     """There is no such file or folder."""
 
 
-def scrubbed(text: str) -> str:
-    """A text whose addresses have lost user, password, query and fragment."""
+def redacted(text: str) -> str:
+    """Remove user, password, query and fragment from the addresses in a text."""
     return _ADDRESS.sub(r"\1\2", text)
 
 
 def checked_address(text: str | os.PathLike[str], what: str) -> str:
-    """A source or destination as it may be written down: local paths become absolute.
+    """Validate a source or destination and make local paths absolute.
 
     Raises:
-        ItaclipError: it holds a user, a password or a query. Command lines and results are no
-            place for secrets.
+        ItaclipError: the address contains a user, a password or a query; command lines and
+            results must not contain secrets.
     """
     address = os.fspath(text)
     if not address:
         raise ItaclipError(f"{what} is empty: name a folder, a file or a pattern.")
     if "://" not in address:
         return os.path.abspath(address)  # noqa: PTH100 - patterns and links stay as they are
-    if scrubbed(address) != address:
+    if redacted(address) != address:
         raise ItaclipError(
-            f"{what} {scrubbed(address)}: has a user, a password or a query in its address. Give credentials by the "
-            "environment (AWS_ACCESS_KEY_ID, ...), fsspec's configuration, or `storage` in Python."
+            f"{what} {redacted(address)}: the address contains a user, a password or a query. Pass credentials in the "
+            "environment (AWS_ACCESS_KEY_ID, ...), in fsspec's configuration, or as `storage` in Python."
         )
     return address.removeprefix("file://").rstrip("/")
 
 
-class Place:
-    """A file or folder, local or at any address that fsspec knows.
+class Location:
+    """A file or folder, local or in any storage that fsspec supports.
 
     Args:
         address: a path, or an address such as ``s3://bucket/photos``.
-        storage: options of fsspec by protocol.
+        storage: fsspec options by protocol.
     """
 
     def __init__(self, address: str, storage: Storage | None = None) -> None:
         self.address, self.storage = address, storage or {}
         self.local = "://" not in address
 
-    def __truediv__(self, name: str) -> Place:
-        return Place(f"{self.address.rstrip('/')}/{name}", self.storage)
+    def __truediv__(self, name: str) -> Location:
+        return Location(f"{self.address.rstrip('/')}/{name}", self.storage)
 
     def __str__(self) -> str:
-        return scrubbed(self.address)
+        return redacted(self.address)
 
     def read(self) -> bytes:
-        """All of a file; a network gets `ATTEMPTS`.
+        """The content of a file; retries network reads up to `ATTEMPTS` times.
 
         Raises:
-            ItaclipError: it cannot be read; without secrets.
+            ItaclipError: the file cannot be read; the message contains no secrets.
         """
         content: bytes = self._attempt(lambda system, path: system.cat_file(path))
         return content
 
     def slice(self, start: int, stop: int) -> bytes:
-        """Bytes of a file from `start` to `stop`.
+        """The bytes of a file from `start` to `stop`.
 
         Raises:
-            ItaclipError: as `read`.
+            ItaclipError: see `read`.
         """
         content: bytes = self._attempt(lambda system, path: system.cat_file(path, start=start, end=stop))
         return content
 
     @contextmanager
     def opened(self) -> Iterator[BinaryIO]:
-        """A file to read from the front.
+        """Open a file for sequential reading.
 
         Raises:
-            ItaclipError: as `read`.
+            ItaclipError: see `read`.
         """
         file = self._attempt(lambda system, path: system.open(path, "rb"))
         with file:
             yield file
 
     def kind(self) -> str | None:
-        """What lies here: "file", "directory", or None.
+        """Kind of the entry at this address: "file", "directory", or None if it does not exist.
 
         Raises:
-            ItaclipError: the storage does not answer, or refuses.
+            ItaclipError: the storage does not respond or denies access.
         """
-
         try:
             return self._attempt(lambda system, path: str(system.info(path)["type"]))
         except MissingError:
             return None
 
     def names(self) -> list[str]:
-        """Names of the files right here; none where there is no such folder.
+        """Sorted names of the files directly in this folder; empty if the folder does not exist.
 
         Raises:
-            ItaclipError: the storage does not answer, or refuses.
+            ItaclipError: the storage does not respond or denies access.
         """
 
         def ask(system: Any, path: str) -> list[str]:
@@ -134,12 +133,12 @@ class Place:
             return []
 
     def walk(self) -> Iterator[tuple[str, list[str]]]:
-        """Folders below, "" first, each with the names of its files; both in the order of names.
+        """Yield the subfolders, "" first, each with the names of its files; both sorted.
 
-        One folder's names are held at a time.
+        Keeps the names of one folder in memory at a time.
 
         Raises:
-            ItaclipError: the storage does not answer, or refuses.
+            ItaclipError: the storage does not respond or denies access.
         """
         if self.local:
             for folder, inner, files in os.walk(self.address, followlinks=False):
@@ -152,15 +151,15 @@ class Place:
             for folder, inner, files in system.walk(root):
                 inner.sort()
                 yield folder[len(root) :].strip("/"), sorted(files)
-                system.invalidate_cache()  # or all listings stay in memory
+                system.invalidate_cache()  # otherwise all listings stay in memory
         except OSError as error:
-            raise self._told(error) from None
+            raise self._as_error(error) from None
 
     def matches(self, pattern: str) -> list[str]:
-        """Names below this folder that fit a pattern (``*``, ``?``, ``[abc]``, ``**``), sorted.
+        """Sorted names below this folder that match a pattern (``*``, ``?``, ``[abc]``, ``**``).
 
         Raises:
-            ItaclipError: the storage does not answer, or refuses.
+            ItaclipError: the storage does not respond or denies access.
         """
 
         def ask(system: Any, path: str) -> list[str]:
@@ -170,11 +169,11 @@ class Place:
 
         return self._attempt(ask)
 
-    def write(self, content: bytes, root: Place) -> None:
-        """Write a file whole or not at all; `root` is the folder that holds what is half done.
+    def write(self, content: bytes, root: Location) -> None:
+        """Write a file atomically; `root` is the folder for partial files.
 
         Raises:
-            ItaclipError: it cannot be written (disk full, no right); without secrets.
+            ItaclipError: the file cannot be written (disk full, no permission); the message contains no secrets.
         """
         if self.local:
             with atomic_path(self.address, within=Path(root.address) / _PARTIAL) as partial, partial.open("wb") as file:
@@ -182,11 +181,11 @@ class Place:
                 file.flush()
                 os.fsync(file.fileno())
             return
-        # An object appears when all of it has arrived.
+        # Object stores show an object only when its upload is complete.
         self._attempt(lambda system, path: system.pipe_file(path, content), "written")
 
     def clear(self, name: str) -> None:
-        """Remove what lies below this folder under a name, if anything does.
+        """Remove the file or folder `name` in this folder, if it exists.
 
         Raises:
             ItaclipError: it cannot be removed.
@@ -196,7 +195,7 @@ class Place:
             target._attempt(lambda system, path: system.rm(path, recursive=True), "removed")
 
     def clear_partial(self) -> None:
-        """Remove what killed writers left half done."""
+        """Remove the partial files of killed writers."""
         if self.local:
             shutil.rmtree(Path(self.address) / _PARTIAL, ignore_errors=True)
 
@@ -204,25 +203,25 @@ class Place:
         protocol = "file" if self.local else urlsplit(self.address).scheme
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                # Not fsspec's url_to_fs, which takes "::" in a name for a chain of addresses.
+                # Not fsspec's url_to_fs, which reads "::" in a name as a chain of addresses.
                 kind = fsspec.get_filesystem_class(protocol)
                 options = kind._get_kwargs_from_urls(self.address) | dict(self.storage.get(protocol, {}))
                 system, path = fsspec.filesystem(protocol, **options), kind._strip_protocol(self.address)
-                system.invalidate_cache()  # what another process wrote is there
+                system.invalidate_cache()  # see what other processes wrote
                 return action(system, path)
-            except Exception as error:  # storages raise whatever they like
+            except Exception as error:  # storages raise all kinds of exceptions
                 lasting = isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError))
                 if self.local or lasting or attempt == ATTEMPTS or not isinstance(error, (OSError, TimeoutError)):
-                    raise self._told(error, verb) from None  # the cause may hold secrets
+                    raise self._as_error(error, verb) from None  # the cause may contain secrets
                 time.sleep(0.2 * 4**attempt)
         raise AssertionError("unreachable")
 
-    def _told(self, error: Exception, verb: str = "read") -> ItaclipError:
+    def _as_error(self, error: Exception, verb: str = "read") -> ItaclipError:
         if isinstance(error, ItaclipError):
             return error
         if isinstance(error, (FileNotFoundError, NotADirectoryError)):
             return MissingError(f"{self}: no such file or folder.")
         if isinstance(error, ImportError):
-            return ItaclipError(f"{self}: {scrubbed(str(error))}.")
+            return ItaclipError(f"{self}: {redacted(str(error))}.")
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        return ItaclipError(f"{self}: cannot be {verb} ({scrubbed(str(reason))}).")
+        return ItaclipError(f"{self}: cannot be {verb} ({redacted(str(reason))}).")
