@@ -49,8 +49,8 @@ def test_a_wrong_word_is_told_in_a_line() -> None:
     [
         (("--classes", " ; "), "class list is empty"),
         (("--classes", "cat; cat"), "'cat' already stands on line 1"),
-        (("--classes", "cat", "--classes-file", "f"), "give one of them"),
-        ((), "name the classes"),
+        (("--classes", "cat", "--classes-file", "f"), "give only one of them"),
+        ((), "no classes: give --classes"),
         (("--classes-file", "missing.txt"), "missing.txt: no such file"),
         (("--classes", "cat", "--batch", "0"), "--batch 0: expected 1 or more"),
         (("--classes", "cat", "--set", "pamr"), "--set 'pamr': expected KEY=VALUE"),
@@ -58,8 +58,8 @@ def test_a_wrong_word_is_told_in_a_line() -> None:
         (("--classes", "cat", "--set", "prob_thd=7"), r"prob_thd = 7: expected in \[0, 1\]"),
         (("--classes", "cat", "--definitions", "defs.txt"), "line 1: 'a cat' has no ' >='"),
         (("--classes", "cat", "--model", "no.pt"), "no.pt"),
-        (("--config", "CONFIG", "--quality", "fast"), "--quality: the configuration tells"),
-        (("--config", "CONFIG", "--background", "no"), "name --classes too"),
+        (("--config", "CONFIG", "--quality", "fast"), "--quality: the configuration sets"),
+        (("--config", "CONFIG", "--background", "no"), "give --classes too"),
         (("--classes", "cat", "--device", "tpu9"), "device 'tpu9' is not available"),
     ],
 )

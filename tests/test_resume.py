@@ -254,7 +254,7 @@ def test_mended_images_are_all_that_is_evaluated_again(config: Path, capsys: pyt
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])  # OpenCV would paint the rest grey
     assert evaluate(config) == SOME_SKIPPED
-    assert "Mend these and run the same command again" in capsys.readouterr().out
+    assert "Repair these files and run the same command again" in capsys.readouterr().out
     path.write_bytes(content)
     assert resumed(config) == 4
     assert read_metrics(config.parent / "out")["images"] == 5
