@@ -144,7 +144,7 @@ def test_the_api_takes_it(demo_root: object, quick: Segmenter) -> None:
 
 
 def test_where_it_is_refused(tiny_clip: CLIP, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ItaclipError, match="'int8' runs on CPUs alone, and device is 'cuda'"):
+    with pytest.raises(ItaclipError, match="'int8' runs on CPUs only, but device is 'cuda'"):
         choose_device("cuda", "int8")
     assert choose_device("auto", "int8") == torch.device("cpu")
     with pytest.raises(ItaclipError, match="compile = True: expected False with int8"):

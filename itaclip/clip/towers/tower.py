@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from itaclip.clip.blocks import Projections, attend
+from itaclip.devices import kernel_device
 from itaclip.errors import ItaclipError
 
 Grid: TypeAlias = tuple[int, int]
@@ -222,7 +223,10 @@ def resample(table: Tensor, side: int, grid: Grid, rule: Positions) -> Tensor:
         factors = [(n + 0.1) / side for n in grid]
         found = F.interpolate(square, scale_factor=factors, mode="bicubic", recompute_scale_factor=False)
     else:
-        found = F.interpolate(square, size=grid, mode="bicubic", antialias=rule == "antialias")
+        smooth = rule == "antialias"
+        place = kernel_device("_upsample_bicubic2d_aa", square.device) if smooth else square.device
+        # MPS has the smoothing kernel since PyTorch 2.9
+        found = F.interpolate(square.to(place), size=grid, mode="bicubic", antialias=smooth).to(table.device)
     return torch.cat([first, found.flatten(2)[0].T])
 
 
