@@ -42,8 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise ItaclipError(
             f"no command {args.command!r}.{did_you_mean(args.command, COMMANDS)} Commands: {', '.join(COMMANDS)}."
         )
-    module = "itaclip.evaluation.command" if args.command == "eval" else f"itaclip.command.{args.command}"
-    status: int = import_module(module).main(args.rest)
+    status: int = import_module(f"itaclip.command.{args.command}").main(args.rest)
     return status
 
 
@@ -73,8 +72,7 @@ def complete() -> None:
     for name, text in COMMANDS.items():
         own: dict[str, Any] = {}
         if name in line:
-            module = "itaclip.evaluation.options" if name == "eval" else f"itaclip.command.{name}"
-            own = dict(parents=[import_module(module).parser()], add_help=False)
+            own = dict(parents=[import_module(f"itaclip.command.{name}").parser()], add_help=False)
         commands.add_parser(name, help=text, **own)
     argcomplete.autocomplete(options)
 

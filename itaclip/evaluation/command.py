@@ -40,7 +40,15 @@ SOME_SKIPPED = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the evaluation that a command line describes, see `run`."""
+    return run(parser().parse_args(arguments))
+
+
+def run(args: argparse.Namespace) -> int:
     """Run an evaluation.
+
+    Args:
+        args: parsed by `itaclip.evaluation.options.parser`.
 
     Returns:
         The exit status: 0, or `SOME_SKIPPED`.
@@ -48,17 +56,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         ItaclipError: bad input.
     """
-    args = parser().parse_args(arguments)
     args.config = find_configuration(args.config)
     if args.limit is not None and args.limit < 1:
         raise ItaclipError(f"--limit {args.limit}: expected 1 or more.")
     folder = args.work_dir or Path("work_dirs") / args.config.stem
     config, source = configure(args, folder)
     with joined(args.launcher) as meet:
-        return _run(args, config, folder, source, meet)
+        return _evaluate(args, config, folder, source, meet)
 
 
-def _run(args: argparse.Namespace, config: Config, folder: Path, source: str | None, meet: Callable[[], None]) -> int:
+def _evaluate(
+    args: argparse.Namespace, config: Config, folder: Path, source: str | None, meet: Callable[[], None]
+) -> int:
     first = dist.get_rank() == 0
     console = make_console() if first else Console(file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
 
