@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-SHIPPED = ("configs", "llm_texts")
-
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -53,17 +51,22 @@ def itaclip(program: Path, folder: Path, *arguments: str) -> str:
     return found.stdout
 
 
-def test_configurations_and_texts_are_in_wheel_and_sdist(built: Path) -> None:
+def files_of(folder: str) -> set[str]:
+    """All files below a folder of the checkout, by their paths in it."""
+    found = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*") if path.is_file()}
+    return {name for name in found if "__pycache__" not in name}
+
+
+def test_package_configurations_and_texts_are_in_wheel_and_sdist(built: Path) -> None:
     (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as opened:
         in_wheel = set(opened.namelist())
     with tarfile.open(sdist) as archive:
         in_sdist = {name.partition("/")[2] for name in archive.getnames()}
-    files = {path.relative_to(ROOT).as_posix() for folder in SHIPPED for path in (ROOT / folder).rglob("*.*")}
-    files = {name for name in files if "__pycache__" not in name}
-    assert files <= in_sdist
-    assert {f"itaclip/_data/{name}" for name in files} <= in_wheel
-    assert {"itaclip/py.typed", "itaclip/demo/demo_clip.safetensors"} <= in_wheel
+    package, *shipped = (files_of(folder) for folder in ("itaclip", "configs", "llm_texts"))
+    assert package <= in_wheel
+    assert {f"itaclip/_data/{name}" for name in set[str]().union(*shipped)} <= in_wheel
+    assert package.union(*shipped) <= in_sdist
     assert {"tests/test_build.py", "Makefile", "LICENSE"} <= in_sdist
     assert not [name for name in in_wheel if name.startswith(("tests/", "tools/", "configs/"))]
 
