@@ -109,7 +109,8 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--masks", action="store_true", help="also write PNG masks, in tar archives")
     group.add_argument("--overwrite", action="store_true", help="replace results made with other settings in --out")
     group = options.add_argument_group("run")
-    group.add_argument("--address", help="of a Ray cluster; auto on one of its machines (default: start Ray here)")
+    group.add_argument("--address", help="address of a Ray cluster, or auto on one of its machines (default: start "
+                       "Ray here)")  # fmt: skip
     group.add_argument("--workers", type=int, metavar="N", help="segmenters (default: one per GPU, or as many as the "
                        "cores allow)")  # fmt: skip
     group.add_argument("--threads", type=int, metavar="N", help="threads of each worker (default: up to 4)")

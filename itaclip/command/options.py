@@ -48,8 +48,8 @@ def add_class_options(options: argparse.ArgumentParser) -> None:
     group.add_argument("--classes", help='"cat; sofa, couch": semicolons between classes, commas between synonyms')
     group.add_argument("--classes-file", type=Path, help="one class per line, commas between synonyms")
     group.add_argument("--background",
-                       help='what else there is: "yes" (general contrast words), "no" (nothing: every pixel gets a '
-                            'class), or words of your own, such as "wall, floor" (default: yes)')  # fmt: skip
+                       help='the background: "yes" (general contrast words), "no" (none: every pixel gets a class), '
+                            'or words of your own, such as "wall, floor" (default: yes)')  # fmt: skip
     group.add_argument("--definitions", type=Path, help="one `name >=text` per line, for some or all classes")
 
 

@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--work-dir", type=Path, help="folder for metrics.json (default: work_dirs/<config>)")
     options.add_argument("--show-dir", type=Path, help="write the image, truth, result and legend of every image here")
     options.add_argument("--out", type=Path, help="write label maps here, as PNG files named after the images")
-    options.add_argument("--limit", type=int, help="evaluate only the first N images")
+    options.add_argument("--limit", type=int, metavar="N", help="evaluate only the first N images")
     options.add_argument("--no-text-cache", action="store_true", help="encode all texts again and store none")
     options.add_argument("--no-resume", action="store_true", help="start over instead of continuing an unfinished run")
     options.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none",
