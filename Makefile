@@ -1,12 +1,15 @@
-# make demo   install everything into .venv, evaluate the bundled demo, save overlays
-# make docs   build the documentation site into work_dirs/site
-# make test   install, then run the tests, one worker per core (TESTS=... picks some)
+# make demo        install everything into .venv, evaluate the bundled demo, save overlays
+# make test        run the tests, one worker per core (TESTS="tests/test_text.py" picks some)
+# make test-full   run what is too slow for every change: before a release
+# make lint        check style and types;  make format repairs style
+# make docs        build the documentation site into work_dirs/site
+# make build       sdist and wheel in dist
 PYTHON ?= python3
 TESTS ?= -m "not vit_b_16 and not cluster"
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
-BIN := .venv/bin
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
-.PHONY: demo docs test test-full lint format audit clean
+.PHONY: demo docs test test-full lint format build audit clean
 
 demo: .venv/.installed
 	$(BIN)/python eval.py --config configs/cfg_demo.py --show-dir work_dirs/cfg_demo/overlays
@@ -31,6 +34,9 @@ format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+build: .venv/.dev
+	$(BIN)/python -m build --no-isolation
+
 # Known vulnerabilities of the pinned packages; asks the index's advisory service, so it needs a network.
 audit: requirements.txt
 	$(PYTHON) -m venv .venv/audit
@@ -53,4 +59,4 @@ audit: requirements.txt
 	touch $@
 
 clean:
-	rm -rf .venv work_dirs data/demo
+	rm -rf .venv work_dirs data/demo dist

@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from itaclip.core.settings import Settings, checked_names, implied_background
 from itaclip.errors import ItaclipError
+from itaclip.shipped import find_configuration
 from itaclip.text import TextEncoder, build_text_bank, read_texts
 from itaclip.vocabulary import Vocabulary
 
@@ -18,19 +19,19 @@ _NO_SETTINGS = frozenset(
     ("type", "name_path", "model_name", "pretrained", "quick_gelu", "auxiliary_text_path", "text_cache",
      "data_preprocessor", "init_cfg", "dataset_name", "width_chunk_size", "train_cfg", "test_cfg")
 )  # fmt: skip
-"""Keywords of `ITACLIPSegmentor` that are no field of `Settings`."""
+"""Keywords of `ITACLIPSegmentor` that are not fields of `Settings`."""
 
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """What a configuration says of its model.
+    """What a configuration says about its model.
 
     Attributes:
-        weights: name or file, tag, activation, as `itaclip.clip.load_clip` takes them.
-        settings: of the pipeline.
-        short_side: pixels that the short side of an image is resized to.
+        weights: name or file, tag and activation, as `itaclip.clip.load_clip` takes them.
+        settings: settings of the pipeline.
+        short_side: short side in pixels that images are resized to.
         name_path: class file.
-        auxiliary_text_path: definitions or synonyms, or None.
+        auxiliary_text_path: file of definitions or synonyms, or None.
     """
 
     weights: tuple[str, str | None, bool | None]
@@ -40,7 +41,7 @@ class ModelDescription:
     auxiliary_text_path: str | None
 
     def vocabulary(self, encoder: TextEncoder) -> Vocabulary:
-        """Its classes, encoded.
+        """The classes, encoded.
 
         Raises:
             ItaclipError: a bad class file or bad texts.
@@ -54,11 +55,14 @@ class ModelDescription:
 def read_config(path: str | Path, import_custom_modules: bool = True) -> Config:
     """Read an MMEngine configuration (Python: only run files that you trust).
 
+    Args:
+        path: a file, or the name of a shipped configuration, such as ``voc``.
+        import_custom_modules: import the modules that it names in ``custom_imports``.
+
     Raises:
         ItaclipError: no such file, or an error inside it.
     """
-    if not Path(path).is_file():
-        raise ItaclipError(f"{path}: no such configuration file.")
+    path = find_configuration(path)
     try:
         return Config.fromfile(path, import_custom_modules=import_custom_modules)
     except Exception as error:  # a configuration is code, so anything can go wrong in it
@@ -68,10 +72,10 @@ def read_config(path: str | Path, import_custom_modules: bool = True) -> Config:
 def read_model(
     path: str | Path, model: str | None = None, changes: Mapping[str, Any] | None = None
 ) -> ModelDescription:
-    """Read a configuration (Python: only files that you trust).
+    """Read the model part of a configuration (Python: only run files that you trust).
 
     Args:
-        path: such as ``configs/cfg_voc.py``.
+        path: a file, or the name of a shipped configuration, such as ``voc``.
         model: CLIP's name or weights; None takes the configuration's.
         changes: settings that replace the configuration's.
 
@@ -96,7 +100,7 @@ def read_model(
 def weights_and_settings(
     options: Mapping[str, Any], changes: Mapping[str, Any] | None = None
 ) -> tuple[tuple[str, str | None, bool | None], Settings]:
-    """What a configuration's model says of weights and settings; `changes` replace settings.
+    """Weights and settings of a configuration's model; `changes` replace settings.
 
     Raises:
         ItaclipError: an unknown setting, or a bad value.

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -89,6 +90,9 @@ class Advance:
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a program; bad input prints only its message and exits with status 2."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a Windows code page may lack the letters of a class name
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = main() or 0
     except ItaclipError as error:

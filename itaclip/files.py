@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,8 @@ def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
     try:
         yield partial
         partial.chmod(0o755)
+        with suppress(OSError):
+            path.rmdir()  # Windows replaces no folder, not even an empty one
         os.replace(partial, path)
     except OSError:
         if not (path / marker).is_file():

@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT
 
 from itaclip.command.main import COMMANDS, main
+from itaclip.configuration import read_model
 from itaclip.errors import ItaclipError
 
 QUICK = ("--model", "demo", "--quality", "fast", "--set", "pamr_steps=0")
@@ -49,8 +50,8 @@ def test_a_wrong_word_is_told_in_a_line() -> None:
     [
         (("--classes", " ; "), "class list is empty"),
         (("--classes", "cat; cat"), "'cat' already occurs on line 1"),
-        (("--classes", "cat", "--classes-file", "f"), "give one of them"),
-        ((), "name the classes"),
+        (("--classes", "cat", "--classes-file", "f"), "give only one of them"),
+        ((), "no classes: give --classes"),
         (("--classes-file", "missing.txt"), "missing.txt: no such file"),
         (("--classes", "cat", "--batch", "0"), "--batch 0: expected 1 or more"),
         (("--classes", "cat", "--set", "pamr"), "--set 'pamr': expected KEY=VALUE"),
@@ -58,8 +59,8 @@ def test_a_wrong_word_is_told_in_a_line() -> None:
         (("--classes", "cat", "--set", "prob_thd=7"), r"prob_thd = 7: expected in \[0, 1\]"),
         (("--classes", "cat", "--definitions", "defs.txt"), "line 1: 'a cat' has no ' >='"),
         (("--classes", "cat", "--model", "no.pt"), "no.pt"),
-        (("--config", "CONFIG", "--quality", "fast"), "--quality: the configuration tells"),
-        (("--config", "CONFIG", "--background", "no"), "name --classes too"),
+        (("--config", "CONFIG", "--quality", "fast"), "--quality: the configuration sets"),
+        (("--config", "CONFIG", "--background", "no"), "give --classes too"),
         (("--classes", "cat", "--device", "tpu9"), "device 'tpu9' is not available"),
     ],
 )
@@ -73,6 +74,22 @@ def test_bad_options(
     with pytest.raises(ItaclipError, match=message):
         main(["segment", str(demo_root / "JPEGImages"), "--out", "out", *model, *options])
     assert not Path("out").exists()
+
+
+def test_configurations_are_listed_and_read_by_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(["eval", "--list"])
+    assert stopped.value.code == 0
+    *shown, files = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in shown} == {p.stem.removeprefix("cfg_") for p in ROOT.glob("configs/cfg_*.py")}
+    assert "voc          ITACLIP on Pascal VOC 2012 with background (VOC21): 1,449 images, 21 classes." in shown
+    assert files == f"Files: {ROOT / 'configs'}"
+    assert read_model("coco_stuff").short_side == 448
+    with pytest.raises(ItaclipError, match=r"cfg_voc.py: no such configuration file\. Did you mean 'voc'\?"):
+        read_model("configs/cfg_voc.py")  # there is none in this folder
 
 
 def test_segment_reports_and_sets_its_status(demo_root: Path, tmp_path: Path) -> None:

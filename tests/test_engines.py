@@ -231,6 +231,6 @@ def test_what_does_not_go_together() -> None:
     ):
         with pytest.raises(ItaclipError, match=message):
             Settings(**values)  # type: ignore[arg-type]
-    with pytest.raises(ItaclipError, match=r"runs on CPUs only, and device is 'cuda'"):
+    with pytest.raises(ItaclipError, match=r"runs on CPUs only, but device is 'cuda'"):
         choose_device("cuda", "fp32", "openvino")
     assert choose_device("auto", "int8", "auto") == torch.device("cpu")

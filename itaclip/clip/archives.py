@@ -137,7 +137,7 @@ def _read_hugging_face(folder: Path) -> WeightFile:
     if not config_path.is_file():
         raise ItaclipError(f"{folder}: a Hugging Face CLIP folder needs config.json, which is missing.")
     try:
-        config = json.loads(config_path.read_text())
+        config = json.loads(config_path.read_text(encoding="utf-8"))
         vision, text = config["vision_config"], config["text_config"]
     except (json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
         raise ItaclipError(f"{config_path}: not the configuration of a CLIP model ({error!r}).") from error

@@ -265,7 +265,7 @@ def _from_folder(folder: Path, quick_gelu: bool | None) -> Any:
     """A model as the hub holds open_clip's: configuration, weights, tokenizer."""
     path = folder / "open_clip_config.json"
     try:
-        described = json.loads(path.read_text())
+        described = json.loads(path.read_text(encoding="utf-8"))
         config, preprocessing = described["model_cfg"], described.get("preprocess_cfg", {})
         stated = bool(config.get("quick_gelu", False))
         model = _build(config, stated if quick_gelu is None else quick_gelu, str(folder), folder)

@@ -359,8 +359,10 @@ def _cluster(address: str | None) -> Iterator[None]:
         return
     own: dict[str, Any] = {}
     if address is None:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        own = {"include_dashboard": False, "object_store_memory": min(_OBJECT_STORE, memory // 4)}
+        own = {"include_dashboard": False}
+        if hasattr(os, "sysconf"):  # Windows has none, and leaves the share to Ray
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+            own["object_store_memory"] = min(_OBJECT_STORE, memory // 4)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
     try:
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)

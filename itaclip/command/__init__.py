@@ -1,1 +1,4 @@
-"""The command line: `itaclip segment`, `eval`, `demo`, `serve`, `env`."""
+"""The command line.
+
+Modules load PyTorch only inside `main`: `parser` is all that help and shell completion need.
+"""

@@ -12,29 +12,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from itaclip.clip.catalogue import models
-from itaclip.clip.finding import weight_folders
-from itaclip.clip.loading import DEMO
 from itaclip.console import make_console
-from itaclip.core.images import read_image
-from itaclip.demo.dataset import class_lines, ensure_demo_dataset
-from itaclip.evaluation.report import PACKAGES, versions
-from itaclip.segmenter import Segmenter
-from itaclip.text import default_folder
 
 LOWEST_SHARE_RIGHT = 0.9
-"""Of the self-check's pixels. The bundled CLIP gets 97 % of that scene right."""
+"""Smallest share of correct pixels that passes the self-check. The bundled CLIP reaches 97 % on that scene."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the report; the status is 1 when the self-check fails."""
-    options = argparse.ArgumentParser(prog="itaclip env", description=__doc__)
-    options.add_argument("--no-check", action="store_true", help="report only, do not segment a scene")
-    options.add_argument("--json", action="store_true", help="as JSON")
-    args = options.parse_args(arguments)
+    """Print the report.
+
+    Returns:
+        The exit status: 1 when the self-check fails.
+    """
+    args = parser().parse_args(arguments)
+    from itaclip.evaluation.report import PACKAGES, versions
+
     installed = dict.fromkeys(("python", "system", *PACKAGES), "not installed") | versions()
     installed["system"] = platform.platform()
     report = {"versions": installed, "device": devices(), "text_cache": text_cache(), "weights": weights()}
@@ -51,26 +43,48 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if args.no_check or report["self_check"]["passed"] else 1
 
 
+def parser() -> argparse.ArgumentParser:
+    """The options of `itaclip env`."""
+    options = argparse.ArgumentParser(
+        prog="itaclip env", description="Show what is installed and found, and segment a bundled scene as a check."
+    )
+    options.add_argument("--no-check", action="store_true", help="report only, do not segment a scene")
+    options.add_argument("--json", action="store_true", help="print JSON")
+    return options
+
+
 def devices() -> dict[str, Any]:
-    """Processor and GPUs."""
+    """Processor, GPUs, and the device that "auto" takes."""
+    import torch
+
+    from itaclip.devices import choose_device
+
     gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     return {
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.version.cuda or "torch is built without CUDA",
         "gpus": [f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB" for gpu in gpus] or "none found",
+        "mps": "available" if torch.backends.mps.is_available() else "not available",
+        "auto": str(choose_device("auto")),
     }
 
 
 def text_cache() -> dict[str, Any]:
-    """Where text features are kept, and how much."""
+    """Folder and size of the cache of text features."""
+    from itaclip.text import default_folder
+
     folder = default_folder()
     files = list(folder.rglob("*.safetensors")) if folder.is_dir() else []
     return {"folder": str(folder), "texts": len(files), "kilobytes": sum(p.stat().st_size for p in files) // 1000}
 
 
 def weights() -> dict[str, Any]:
-    """Weight files in the folders that are searched, and models found by name, the hub's cache included."""
+    """Weight files in the folders that are searched, and models found by name, including the hub's cache."""
+    from itaclip.clip.catalogue import models
+    from itaclip.clip.finding import weight_folders
+    from itaclip.clip.loading import DEMO
+
     found: dict[str, Any] = {DEMO: "bundled"}
     for folder in weight_folders():
         files = sorted(p for p in folder.glob("*") if p.suffix in (".pt", ".pth", ".bin", ".safetensors"))
@@ -80,12 +94,19 @@ def weights() -> dict[str, Any]:
 
 
 def self_check() -> dict[str, Any]:
-    """Segment a bundled scene with the bundled CLIP and compare it with the truth."""
+    """Segment a bundled scene with the bundled CLIP and compare the result with the truth."""
+    import numpy as np
+
+    from itaclip.clip.loading import DEMO
+    from itaclip.core.images import read_image
+    from itaclip.demo.dataset import class_lines, ensure_demo_dataset
+    from itaclip.segmenter import Segmenter
+
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         root = ensure_demo_dataset(Path(folder) / "demo", scenes=1)
         image = read_image(root / "JPEGImages/scene_000.jpg")
-        truth = read_image(root / "SegmentationClass/scene_000.png")  # in the classes' colours
+        truth = read_image(root / "SegmentationClass/scene_000.png")  # in the colours of the classes
         segmenter = Segmenter(DEMO, text_cache=False)
         background, *classes = class_lines()
         segmenter.set_classes(classes, background.split(", "))

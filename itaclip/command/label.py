@@ -21,18 +21,21 @@ if TYPE_CHECKING:
     from itaclip.collection.label import LabelReport
 
 SOME_FAILED = 1
-"""Exit status when the run finished but images could not be labelled."""
+"""Exit status of a run that finished although some images could not be labelled."""
 
 _SECONDS_BETWEEN_LINES = 15.0
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Label what the options name; returns the exit status.
+    """Label the collection that the options name.
+
+    Returns:
+        The exit status: 0, or `SOME_FAILED`.
 
     Raises:
-        ItaclipError: Ray is missing, or bad input, with its message.
+        ItaclipError: Ray is missing, or bad input.
     """
-    args = _parser().parse_args(arguments)
+    args = parser().parse_args(arguments)
     from itaclip.collection.label import LabelOptions, label_with  # needs the extra
 
     named = {field.name for field in fields(LabelOptions)}
@@ -57,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def told(report: LabelReport) -> str:
-    """A report in a line."""
+    """A report as one line."""
     total = f"/{report.images}" if report.images is not None and not report.kept else ""
     left = f", {report.left:.0f} s left" if report.left is not None else ""
     return (
@@ -68,7 +71,7 @@ def told(report: LabelReport) -> str:
 
 @contextmanager
 def _display(console: Console) -> Iterator[Callable[[LabelReport], None]]:
-    """A bar on a terminal, a line now and then elsewhere."""
+    """A bar on a terminal, elsewhere a line now and then."""
     columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     said = time.perf_counter()
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
@@ -84,33 +87,37 @@ def _display(console: Console) -> Iterator[Callable[[LabelReport], None]]:
         yield watch
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The options of `itaclip label`."""
     options = argparse.ArgumentParser(
         prog="itaclip label",
         description="Label a collection of images on this machine or on a Ray cluster; results are Parquet.",
         epilog='example: itaclip label s3://bucket/photos --classes "cat; sofa, couch" --out s3://bucket/labels\n'
-        "Run it again after an interruption: it goes on where it was. Needs pip install 'itaclip[ray]'.",
+        "After an interruption, run the same command again: it continues where it stopped.\n"
+        "Needs pip install 'itaclip[ray]'.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    options.add_argument("source", metavar="SOURCE", help="folder or pattern of images, .txt with paths or addresses, "
-                         ".parquet, .tar; local or s3://, gs://, https://, ...")  # fmt: skip
-    options.add_argument("--out", required=True, metavar="DEST", help="folder of the results, local or s3://, ...")
+    options.add_argument("source", metavar="SOURCE", help="folder or pattern of images, .txt file of paths or URLs, "
+                         ".parquet or .tar; local or s3://, gs://, https://, ...")  # fmt: skip
+    options.add_argument("--out", required=True, metavar="DEST", help="folder for the results, local or s3://, ...")
     add_class_options(options)
     add_model_options(options)
     group = options.add_argument_group("source and results")
-    group.add_argument("--column", help="of a table, the images' bytes or addresses; of archives, images' ending")
-    group.add_argument("--key", help="of a table, the column that names the images (default: file and row)")
-    group.add_argument("--part-size", type=int, default=128, metavar="N", help="images per file (default: 128)")
+    group.add_argument("--column", help="table column with image bytes or URLs; for archives, the suffix of the images")
+    group.add_argument("--key", help="table column that names the images (default: file and row)")
+    group.add_argument("--part-size", type=int, default=128, metavar="N", help="images per result file (default: 128)")
     group.add_argument("--masks", action="store_true", help="also write PNG masks, in tar archives")
-    group.add_argument("--overwrite", action="store_true", help="replace results of other settings in --out")
+    group.add_argument("--overwrite", action="store_true", help="replace results made with other settings in --out")
     group = options.add_argument_group("run")
-    group.add_argument("--address", help="of a Ray cluster, or auto on one of its machines (default: start Ray here)")
-    group.add_argument("--workers", type=int, metavar="N", help="segmenters at work (default: one per GPU, or what "
-                       "the cores allow)")  # fmt: skip
-    group.add_argument("--threads", type=int, metavar="N", help="of each worker (default: up to 4)")
+    group.add_argument("--address", help="address of a Ray cluster, or auto on one of its machines (default: start "
+                       "Ray here)")  # fmt: skip
+    group.add_argument("--workers", type=int, metavar="N", help="segmenters (default: one per GPU, or as many as the "
+                       "cores allow)")  # fmt: skip
+    group.add_argument("--threads", type=int, metavar="N", help="threads of each worker (default: up to 4)")
     group.add_argument("--batch", type=int, default=4, help="images per step (default: 4)")
-    group.add_argument("--limit-rate", type=float, metavar="R", help="at most so many images per second in all")
-    group.add_argument("--max-errors", type=int, metavar="N", help="stop when more images have failed")
-    group.add_argument("--retry-errors", action="store_true", help="label again where an earlier run had failures")
-    group.add_argument("--json", action="store_true", help="a summary as JSON on standard output, all else on error")
+    group.add_argument("--limit-rate", type=float, metavar="R", help="label at most R images per second in total")
+    group.add_argument("--max-errors", type=int, metavar="N", help="stop when more than N images have failed")
+    group.add_argument("--retry-errors", action="store_true", help="retry images that failed in an earlier run")
+    group.add_argument("--json", action="store_true", help="print a JSON summary to standard output, the rest to "
+                       "standard error")  # fmt: skip
     return options

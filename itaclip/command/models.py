@@ -1,4 +1,4 @@
-"""`itaclip models`: CLIPs that load by name, with what was tested and published of each."""
+"""`itaclip models`: the CLIP models that load by name, and what was tested and published about each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from itaclip.clip.catalogue import SOURCE, models
 from itaclip.console import make_console
 from itaclip.errors import ItaclipError
 
@@ -16,14 +15,15 @@ from itaclip.errors import ItaclipError
 def main(arguments: Sequence[str]) -> int:
     """Print the list.
 
+    Returns:
+        The exit status.
+
     Raises:
-        ItaclipError: no model has all the words.
+        ItaclipError: no model matches all words.
     """
-    options = argparse.ArgumentParser(prog="itaclip models", description=__doc__)
-    options.add_argument("words", nargs="*", metavar="WORD", help="only names, tags and families with all these words")
-    options.add_argument("--here", action="store_true", help="only those whose weights lie on this machine")
-    options.add_argument("--json", action="store_true", help="as JSON")
-    args = options.parse_args(arguments)
+    args = parser().parse_args(arguments)
+    from itaclip.clip.catalogue import SOURCE, models
+
     words = [word.lower() for word in args.words]
     found = [m for m in models() if all(word in f"{m.name}:{m.tag} {m.family}".lower() for word in words)]
     found = [m for m in found if m.weights or not args.here]
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     console = make_console()
     if not found:
-        console.print("No weights of a named model lie on this machine.")
+        console.print("This machine has no weights of a named model.")
         return 0
     table = [("name:tag", "family", "image/patch", "channels", "tested", "ImageNet", "weights")]
     table += [
@@ -47,7 +47,18 @@ def main(arguments: Sequence[str]) -> int:
     for row in table:
         console.print("  ".join(f"{text:{w}}" for text, w in zip(row, widths, strict=True)).rstrip(), markup=False)
     console.print(
-        "tested: with random weights, at the true size or as a reduced model of the family; published weights were "
-        f"not at hand. ImageNet: published zero-shot accuracy in percent, {SOURCE}."
+        "tested: with random weights, at full size or as a reduced model of the family; published weights were not "
+        f"available. ImageNet: published zero-shot accuracy in percent, {SOURCE}."
     )
     return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of `itaclip models`."""
+    options = argparse.ArgumentParser(
+        prog="itaclip models", description="List the CLIP models that load by name, and what is known about each."
+    )
+    options.add_argument("words", nargs="*", metavar="WORD", help="only models whose name, tag or family has all words")
+    options.add_argument("--here", action="store_true", help="only models whose weights are on this machine")
+    options.add_argument("--json", action="store_true", help="print JSON")
+    return options

@@ -12,22 +12,26 @@ from pathlib import Path
 from itaclip.command.options import add_class_options, add_model_options, choose_vocabulary, make_segmenter
 from itaclip.console import make_console, progress
 from itaclip.errors import ItaclipError
-from itaclip.labelling.folder import find_items, segment_folder
 
 SOME_FAILED = 1
-"""Exit status when the run finished but files could not be segmented."""
+"""Exit status of a run that finished although some files could not be segmented."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Segment what the options name; returns the exit status.
+    """Segment the files that the options name.
+
+    Returns:
+        The exit status: 0, or `SOME_FAILED`.
 
     Raises:
-        ItaclipError: bad input, with its message.
+        ItaclipError: bad input.
     """
-    args = _parser().parse_args(arguments)
+    args = parser().parse_args(arguments)
     for name in ("batch", "every"):
         if getattr(args, name) < 1:
             raise ItaclipError(f"--{name} {getattr(args, name)}: expected 1 or more.")
+    from itaclip.labelling.folder import find_items, segment_folder
+
     items = find_items(args.inputs)
     console = make_console(stderr=args.json)
     began = time.perf_counter()
@@ -53,22 +57,24 @@ def main(arguments: Sequence[str]) -> int:
     return SOME_FAILED if report.failed else 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The options of `itaclip segment`."""
     options = argparse.ArgumentParser(
         prog="itaclip segment",
         description="Label every pixel of images, folders or videos with classes of your own.",
         epilog='example: itaclip segment photos --classes "cat; sofa, couch; plant" --out labelled\n'
-        "Run it again after an interruption: it goes on where it was.",
+        "After an interruption, run the same command again: it continues where it stopped.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    options.add_argument("inputs", nargs="+", metavar="INPUT", help="image, video, folder (to any depth) or pattern")
+    options.add_argument("inputs", nargs="+", metavar="INPUT", help="image, video, pattern or folder (to any depth)")
     options.add_argument("--out", type=Path, required=True, help="folder for masks/, overlays/ and results.jsonl")
     add_class_options(options)
     add_model_options(options)
     group = options.add_argument_group("run")
     group.add_argument("--batch", type=int, default=4, help="images per step (default: 4)")
-    group.add_argument("--every", type=int, default=1, help="of a video, one frame in so many (default: 1)")
+    group.add_argument("--every", type=int, default=1, help="segment every Nth frame of a video (default: 1)")
     group.add_argument("--no-overlays", action="store_true", help="write masks and results only")
-    group.add_argument("--overwrite", action="store_true", help="replace results of other settings in --out")
-    group.add_argument("--json", action="store_true", help="a summary as JSON on standard output, all else on error")
+    group.add_argument("--overwrite", action="store_true", help="replace results made with other settings in --out")
+    group.add_argument("--json", action="store_true", help="print a JSON summary to standard output, the rest to "
+                       "standard error")  # fmt: skip
     return options

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from itaclip.command.options import add_model_options, make_segmenter
 from itaclip.console import make_console
 from itaclip.errors import ItaclipError
-from itaclip.segmenter import Segmenter
 from itaclip.web.address import check_address
 from itaclip.web.limits import Limits
 from itaclip.web.line import Line
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
+
+    from itaclip.segmenter import Segmenter
 
 TOKEN = "ITACLIP_API_TOKEN"
 """Environment variable with the token that clients of the API must send."""
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         ItaclipError: a package is missing, or bad input, with its message.
     """
-    args = _parser().parse_args(arguments)
+    args = parser().parse_args(arguments)
     limits = Limits(
         megapixels=args.max_megapixels, upload_mb=args.max_upload_mb, words=args.max_words, seconds=args.time_limit,
         upload_seconds=args.upload_time, queue=args.queue_size,
@@ -92,7 +93,8 @@ def _token() -> str | None:
     return token
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The options of `itaclip serve`."""
     options = argparse.ArgumentParser(
         prog="itaclip serve",
         description="A web page and an HTTP API: send an image, name classes, get the result.",

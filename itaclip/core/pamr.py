@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from itaclip.devices import kernel_device
+
 # Masks refined together: as many as 128 MiB hold. On CPUs at most 32, the fastest of 4 to 80: enough
 # to fill the vectors, few enough for the caches.
 _VALUES = 1 << 25
@@ -35,6 +37,9 @@ def pamr(masks: Tensor, guide: Tensor, steps: int = 10, dilations: Sequence[int]
     """
     if steps < 1:
         return masks
+    place = kernel_device("_embedding_bag_forward_only", masks.device)  # MPS has it since PyTorch 2.10
+    if place != masks.device:
+        return pamr(masks.to(place), guide.to(place), steps, dilations).to(masks.device)
     near = neighbours(masks.shape[1], masks.shape[2], tuple(dilations), masks.device)
     weights = affinity(guide, dilations).to(masks.dtype).flatten(1).T.contiguous()
     refined = torch.empty_like(masks)

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from itaclip.devices import float64_device
+
 Padding: TypeAlias = Literal["end", "centre"]
 
 
@@ -157,13 +159,13 @@ def stitching_matrix(axis: Axis, size: int, device: torch.device, dtype: torch.d
     the whole; padding is dropped. Rows sum to 1. Computed in float64, for a GPU on it: a
     copy from the host would wait for all that the GPU still has to do.
     """
-    place = device if device.type == "cuda" else torch.device("cpu")
+    place = float64_device(device)
     windows = torch.arange(axis.count, device=place)
     upsample = _resample(axis.patches, axis.padded, place)[axis.before : axis.before + axis.window]
     canvas = torch.zeros(axis.size, axis.count, axis.patches, dtype=torch.float64, device=place)
     canvas[_pixels(axis, windows), windows[:, None]] = upsample.expand(axis.count, -1, -1)
     mean = canvas / canvas.sum((1, 2), keepdim=True)  # a window's weights sum to 1, so this counts the windows
-    return (_resample(axis.size, size, place) @ mean.flatten(1)).to(device, dtype)
+    return (_resample(axis.size, size, place) @ mean.flatten(1)).to(dtype).to(device)
 
 
 def merge_patches(maps: Tensor, plan: WindowPlan, grid: tuple[int, int], patch: int) -> Tensor:
@@ -192,7 +194,7 @@ def merge_patches(maps: Tensor, plan: WindowPlan, grid: tuple[int, int], patch: 
 @lru_cache(maxsize=16)
 def merging_matrix(axis: Axis, count: int, patch: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Patches of all windows along an axis to `count` patches of the image: count x (windows * patches)."""
-    place = device if device.type == "cuda" else torch.device("cpu")
+    place = float64_device(device)
     centres = ((torch.arange(count, device=place).double() + 0.5) * patch).clamp(max=axis.size - 0.5)
     starts = (torch.arange(axis.count, device=place) * axis.stride).clamp(max=axis.size - axis.window).double()
     inside = centres[:, None] - starts  # pixels from the window's first
@@ -200,7 +202,7 @@ def merging_matrix(axis: Axis, count: int, patch: int, device: torch.device, dty
     at = ((inside + axis.before) / patch - 0.5).clamp(0, axis.patches - 1)[..., None]
     patches = torch.arange(axis.patches, device=place).double()
     weights = (1 - (at - patches).abs()).clamp(min=0) * seen[..., None]
-    return (weights / weights.sum((1, 2), keepdim=True)).flatten(1).to(device, dtype)
+    return (weights / weights.sum((1, 2), keepdim=True)).flatten(1).to(dtype).to(device)
 
 
 def _resample(source: int, target: int, device: torch.device) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset
 
+import itaclip.openmmlab  # noqa: F401 - a loading process started afresh cannot import mmseg without it
 from itaclip.core.images import LARGEST
 from itaclip.errors import ItaclipError
 

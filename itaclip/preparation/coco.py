@@ -149,7 +149,8 @@ def _link(source: Path, target: Path) -> None:
     except FileExistsError:
         raise ItaclipError(f"{target}: exists and is not a link to {source}; remove it or use --images copy.") from None
     except OSError as error:
-        raise ItaclipError(f"{target}: cannot be linked ({error.strerror or error}).") from error
+        reason = error.strerror or error  # Windows wants a privilege for links
+        raise ItaclipError(f"{target}: cannot be linked ({reason}); use --images copy.") from error
 
 
 def _copy(pair: tuple[Path, Path]) -> None:

@@ -17,6 +17,7 @@ from mmengine import dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from itaclip.devices import widest_float
 from itaclip.zero_shot.classes import IGNORED
 
 FOCAL_ALPHA = 0.25
@@ -101,7 +102,9 @@ class _FocalDice(torch.autograd.Function):
         ctx: Any, logits: Tensor, labels: Tensor, present: Tensor, rows: Tensor, columns: Tensor, pairs: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         gradients = torch.zeros(2, *logits.shape, device=logits.device) if ctx.needs_input_grad[0] else None
-        focal, dice, right = (torch.zeros((), dtype=torch.float64, device=logits.device) for _ in range(3))
+        focal, dice, right = (
+            torch.zeros((), dtype=widest_float(logits.device), device=logits.device) for _ in range(3)
+        )
         batch, classes = present.shape
         pixels = labels[0].numel()
         step = max(1, _PIXELS_PER_STEP.get(logits.device.type, 2**20) // pixels)
@@ -161,7 +164,7 @@ def _focal(x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     z = torch.where(truth, -x, x)
     error, cost = z.sigmoid(), F.softplus(z)
     weighted = error.square() * torch.where(truth, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
-    value = (weighted * cost).sum(dtype=torch.float64) / pixels
+    value = (weighted * cost).sum(dtype=widest_float(x.device)) / pixels
     gradient = weighted * (2 * (1 - error) * cost + error) / pixels
     return value, torch.where(truth, -gradient, gradient), error
 
@@ -178,4 +181,4 @@ def _dice(error: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     denominator = score.sum((1, 2), keepdim=True) + truth.sum((1, 2), keepdim=True) + 1
     slope = error * (1 - error)  # of the sigmoid; equal for s and 1 - s
     gradient = slope * (numerator / denominator**2 - 2 / denominator * truth)
-    return (1 - numerator / denominator).sum(dtype=torch.float64), gradient
+    return (1 - numerator / denominator).sum(dtype=widest_float(error.device)), gradient

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from itaclip.clip.blocks import Projections, attend
+from itaclip.devices import kernel_device
 from itaclip.errors import ItaclipError
 
 Grid: TypeAlias = tuple[int, int]
@@ -213,8 +214,11 @@ def resample(table: Tensor, side: int, grid: Grid, rule: Positions) -> Tensor:
     if rule == "scale":
         factors = [(n + 0.1) / side for n in grid]
         found = F.interpolate(square, scale_factor=factors, mode="bicubic", recompute_scale_factor=False)
+    elif rule == "antialias":
+        place = kernel_device("_upsample_bicubic2d_aa", square.device)  # MPS has it since PyTorch 2.8
+        found = F.interpolate(square.to(place), size=grid, mode="bicubic", antialias=True).to(square.device)
     else:
-        found = F.interpolate(square, size=grid, mode="bicubic", antialias=rule == "antialias")
+        found = F.interpolate(square, size=grid, mode="bicubic")
     return torch.cat([first, found.flatten(2)[0].T])
 
 

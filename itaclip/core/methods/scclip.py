@@ -16,6 +16,7 @@ from itaclip.clip.blocks import attend
 from itaclip.clip.towers import Grid, TowerBlock
 from itaclip.clip.trunk import Needs, Trunk
 from itaclip.core.methods.method import PUBLISHED_BLOCKS, Method, Window, scaled_layers
+from itaclip.devices import float64_device
 
 _WEAK = 0.4
 """Similarities below this are dropped before features are averaged by them."""
@@ -73,7 +74,8 @@ class SCCLIP(Method):
     def outliers(self, patches: Tensor) -> Tensor:
         """Which patches stand out: B x N bool, for B x N x D patches of block L - 1."""
         factor = outlier_factor(patches, self.neighbours)
-        return factor > factor.quantile(self.outlier_quantile, dim=1, keepdim=True)
+        place = float64_device(factor.device)  # PyTorch ranks in 64-bit floats
+        return factor > factor.to(place).quantile(self.outlier_quantile, dim=1, keepdim=True).to(factor.device)
 
     def for_depth(self, depth: int) -> SCCLIP:
         if depth == PUBLISHED_BLOCKS:
