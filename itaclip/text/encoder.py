@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from itaclip.clip.blocks import run_block
 from itaclip.clip.tokenizer import TokenizerSource
+from itaclip.progress import report
 from itaclip.text.cache import TextCache, fingerprint
 
 _LOG = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ class TextEncoder(nn.Module):
             encoded = self.encode(tokens[part, :width].to(self.device), ends[part].to(self.device))
             for i, feature in zip(part, F.normalize(encoded.float(), dim=-1), strict=True):
                 features[i] = feature
+            report("texts", len(unique) - len(order), len(unique))
         place = {prompt: i for i, prompt in enumerate(unique)}
         return torch.stack([features[place[prompt]] for prompt in prompts])
 
