@@ -30,7 +30,7 @@ from itaclip.progress import listening
 from itaclip.segmenter import Segmenter
 from itaclip.web.address import HEADERS
 from itaclip.web.answer import Form, offered_methods, segment_and_warn
-from itaclip.web.api_answer import JSON, rendered
+from itaclip.web.api_answer import rendered
 from itaclip.web.api_docs import describe, docs_page
 from itaclip.web.api_request import BadRequestError, defaults, offered_outputs, own_classes, read_form
 from itaclip.web.limits import Limits, StoppedError, TimeOverError
@@ -124,7 +124,7 @@ def make_api(
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     app.router.routes.extend(page)
-    for kind in (BadRequestError, ItaclipError, HTTPException, ClientDisconnect):
+    for kind in (BadRequestError, ItaclipError, HTTPException, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _refused)
     return Gate(app, limits, token, metrics, [getattr(route, "path", "") for route in page])
 
@@ -166,7 +166,7 @@ class Job:
             return rendered(result, output, form.image, warnings, seconds)
 
         self._future = line.submit(work)
-        self._answer: asyncio.Future[tuple[bytes, str]] = asyncio.wrap_future(self._future)
+        self._answer: asyncio.Future[Any] = asyncio.wrap_future(self._future)
 
     async def result(
         self, receive: Receive, report: Callable[[dict[str, Any]], Any] | None = None
@@ -182,7 +182,7 @@ class Job:
             LineClosedError: the server is stopping.
             ItaclipError: as `segment`.
         """
-        gone = asyncio.ensure_future(_gone(receive))
+        gone: asyncio.Future[Any] = asyncio.ensure_future(_gone(receive))
         told: dict[str, Any] = {}
         try:
             while not self._answer.done():
@@ -193,7 +193,8 @@ class Job:
                 await asyncio.wait({self._answer, gone}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
                 if gone.done() and not self._answer.done():
                     raise ClientDisconnect
-            return self._answer.result()
+            body, media_type = self._answer.result()
+            return body, media_type
         except (CancelledError, asyncio.CancelledError):
             raise LineClosedError from None
         finally:
@@ -240,6 +241,8 @@ class Reporting(Response):
             raise
         except Exception as error:
             status, message = _told(error)
+            if status == 500:
+                _LOG.exception("Request %s failed.", self._job.fields["id"])
             self._job.fields["status"] = status
             last = json.dumps({"state": "failed", "status": status, "detail": message}).encode()
             if status == CLIENT_GONE:
@@ -254,7 +257,7 @@ async def _gone(receive: Receive) -> None:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """The answer to an error that the client or the load caused."""
+    """The answer to an error."""
     status, message = _told(error)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if isinstance(error, LineFullError):
@@ -265,7 +268,7 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 def _told(error: Exception) -> tuple[int, str]:
-    """Status and message of an error; errors of the server itself are logged, and clients get no details."""
+    """Status and message of an error; of a fault of the server, clients get no details."""
     if isinstance(error, LineFullError):
         return 429, str(error)
     if isinstance(error, LineClosedError):
@@ -282,7 +285,6 @@ def _told(error: Exception) -> tuple[int, str]:
         return 504, str(error)
     if isinstance(error, ItaclipError):
         return 422, str(error)
-    _LOG.error("A request failed.", exc_info=error)
     return 500, "Something went wrong; the server's log says what."
 
 
@@ -340,11 +342,8 @@ class Gate:
             await (refusal or self._app)(scope, receive, send_on)
         except asyncio.TimeoutError:
             fields["status"] = CLIENT_GONE
-        except Exception:
+        except Exception:  # the client has its answer already
             _LOG.exception("Request %s failed.", name)
-            if not fields["bytes"]:
-                problem = _problem(500, f"Something went wrong; the server's log says what, under {name}.")
-                await problem(scope, receive, send_on)
         finally:
             self._at_once -= 1
             seconds = time.perf_counter() - began

@@ -38,18 +38,18 @@ def describe(limits: Limits, token: bool) -> dict[str, Any]:
         },
         "background": {
             "type": "string",
-            "description": '"general" (default): pixels of no class become class 0. "none": every pixel gets one of your '
-            "classes. Anything else: words for the background. In JSON also true, false or a list.",
+            "description": '"general" (default): pixels of no class become class 0. "none": every pixel gets a class. '
+            "Anything else: words for the background. In JSON also true, false or a list.",
         },
         "definitions": {"type": "string", "description": "Lines `name >=text`; in JSON also an object."},
         "method": {"type": "string", "description": "One of the methods listed by /v1/info."},
         "refine": {"type": "boolean", "description": "Refine along edges (PAMR)."},
         "correct": {"type": "boolean", "description": "One label per image region (map correction)."},
         "views": {"type": "boolean", "description": "Read five views of every window."},
-        "threshold": {"type": "number", "minimum": 0, "maximum": 1, "description": "Pixels with a lower best score become background."},
+        "threshold": {"type": "number", "minimum": 0, "maximum": 1, "description": "Lower scores become background."},
         "output": {
             "type": "string", "enum": offered_outputs(), "default": "json",
-            "description": '"mask" and "overlay" are PNG images; the others are JSON. "view" adds what the web page draws.',
+            "description": '"mask" and "overlay" are PNG images; the others are JSON. "view" is for the web page.',
         },
     }  # fmt: skip
     anything = {

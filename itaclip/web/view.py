@@ -90,9 +90,9 @@ def _quantised(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
     return quantised
 
 
-def _packed(array: NDArray[np.uint8] | NDArray[np.uint16]) -> dict[str, Any]:
+def _packed(array: NDArray[Any]) -> dict[str, Any]:
     """Height, width and bytes per value; the values row by row, little-endian, as zlib in base64."""
-    content = zlib.compress(np.ascontiguousarray(array, array.dtype.newbyteorder("<")), 4)
+    content = zlib.compress(array.astype(array.dtype.newbyteorder("<")).tobytes(), 4)
     height, width = array.shape
     return {
         "height": height, "width": width, "bytes": array.dtype.itemsize,
