@@ -107,6 +107,7 @@ function add(files) {
 }
 
 function showChosen() {
+  $("clear").hidden = chosen.length < 2;
   $("chosen").replaceChildren(...chosen.map((entry) => {
     const button = make("button", { type: "button", title: `Remove ${entry.name}` }, thumbnail(entry),
       make("span", { textContent: entry.name }));
@@ -287,6 +288,11 @@ document.addEventListener("paste", (event) => {
 document.querySelectorAll("[name=background]").forEach((radio) => radio.addEventListener("change", () => {
   $("own").hidden = radio.value !== "own";
 }));
+$("clear").addEventListener("click", () => {
+  chosen = [];
+  showChosen();
+  $("files").focus();
+});
 $("compare").addEventListener("change", () => {
   $("settings-b").hidden = !$("compare").checked;
   $("settings-a").firstElementChild.textContent = $("compare").checked ? "Setting A" : "How to segment";
