@@ -220,7 +220,7 @@ class Reporting(Response):
     media_type = LINES
 
     def __init__(self, job: Job) -> None:
-        super().__init__()
+        super().__init__(headers={"X-Accel-Buffering": "no"})  # or nginx keeps the lines back
         del self.headers["content-length"]
         self._job = job
 
