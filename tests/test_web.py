@@ -338,6 +338,38 @@ def test_mistakes_are_explained_and_the_result_stays(visitor: Visitor, scene: Pa
     assert visitor.alert.count() == 0
 
 
+def test_images_can_be_dropped_and_pasted(chromium: Any, server: Server, scene: Path) -> None:
+    visitor = Visitor(chromium, server, "desktop")
+    content = list(scene.read_bytes())
+    for target, event, data in [("#drop", "drop", "dataTransfer"), ("body", "paste", "clipboardData")]:
+        visitor.page.evaluate(
+            """([target, event, data, content]) => {
+                const files = new DataTransfer();
+                files.items.add(new File([new Uint8Array(content)], `${event}.jpg`));
+                const made = event === "drop" ? new DragEvent(event, { [data]: files, bubbles: true, cancelable: true })
+                    : new ClipboardEvent(event, { [data]: files, bubbles: true });
+                document.querySelector(target).dispatchEvent(made);
+            }""",
+            [target, event, data, content],
+        )
+    assert visitor.page.locator("#chosen button").all_inner_texts() == ["drop.jpg", "paste.jpg"]
+    visitor.page.get_by_role("button", name="Remove drop.jpg").click()
+    assert visitor.page.locator("#chosen button").all_inner_texts() == ["paste.jpg"]
+    visitor.leave()
+
+
+def test_many_failures_are_summed_up(chromium: Any, server: Server, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(5)]
+    for path in paths:
+        path.write_text("no image")
+    visitor = Visitor(chromium, server, "desktop")
+    visitor.segment(*paths)
+    messages = visitor.alert.all_inner_texts()
+    assert [message.split(":")[0] for message in messages] == ["0.png", "1.png", "2.png", "2 more images failed."]
+    assert visitor.page.locator("#viewer").is_hidden()
+    visitor.leave()
+
+
 def metric(server: Server, name: str) -> float:
     text = httpx.get(f"{server.address}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
     return float(re.search(rf"^{name} (.*)$", text, re.MULTILINE)[1])

@@ -6,6 +6,7 @@ import { Viewer, clone, make, thumbnail } from "./viewer.js";
 const $ = (id) => document.getElementById(id);
 const STEPS = { "": "starting", texts: "reading the class names", image: "reading the image", edges: "refining edges" };
 const MOST_IMAGES = 100;
+const MOST_ERRORS = 3;  // shown one by one
 const SECONDS_TO_RETRY = 60;
 
 let limits = null;
@@ -185,8 +186,8 @@ async function run() {
         if (error.name === "AbortError") throw error;
         item.error = error.message.startsWith(item.name) ? error.message : `${item.name}: ${error.message}`;
         if (error.status === 401) $("token").hidden = false;
-        say(items.length > 1 ? item.error : error.message);
-        if ([0, 401, 503].includes(error.status)) break;  // the next image would fail in the same way
+        if (items.filter((other) => other.error).length <= MOST_ERRORS) say(items.length > 1 ? item.error : error.message);
+        if ([0, 401, 429, 503].includes(error.status)) break;  // the next image would fail in the same way
       }
       if (item.answers.length && !shown) {
         $("empty").hidden = true;
@@ -194,6 +195,8 @@ async function run() {
         shown = true;
       } else if (shown) viewer.refresh();
     }
+    const failed = items.filter(({ error }) => error).length;
+    if (failed > MOST_ERRORS) say(`${failed - MOST_ERRORS} more images failed.${shown ? " errors.txt in the ZIP file names them." : ""}`);
     const warnings = new Set(items.flatMap(({ answers }) => answers.flatMap((answer) => answer.warnings)));
     for (const warning of warnings) say(warning, "note");
     const done = items.filter(({ answers }) => answers.length).length;

@@ -26,7 +26,7 @@ class Layer {
     layer.answer = answer;
     const [labels, score, runnerUp, runnerUpScore, image] = await Promise.all([
       unpack(answer.labels), unpack(answer.score), unpack(answer.runner_up), unpack(answer.runner_up_score),
-      createImageBitmap(answer.picture ? new Blob([decodeBase64(answer.picture)]) : item.file),
+      createImageBitmap(answer.picture ? new Blob([decodeBase64(answer.picture)]) : item.file).catch(() => null),
     ]);
     Object.assign(layer, { labels: labels.values, score, runnerUp, runnerUpScore, image });
     layer.maps = new Map();
@@ -61,7 +61,7 @@ class Pane {
     find("figcaption").textContent = title;
     const { width, height, classes } = layer.answer;
     for (const canvas of [this.base, this.paint]) Object.assign(canvas, { width, height });
-    this.base.getContext("2d").drawImage(layer.image, 0, 0, width, height);
+    if (layer.image) this.base.getContext("2d").drawImage(layer.image, 0, 0, width, height);
     this.pixels = new ImageData(width, height);
     this.stage.style.setProperty("--aspect", width / height);
     const shares = classes.filter(({ area }) => area).sort((a, b) => b.area - a.area).map(
@@ -206,7 +206,7 @@ export class Viewer {
     const strip = this.find(".strip");
     strip.hidden = this.items.length < 2;
     strip.replaceChildren(...this.items.map((item) => {
-      const state = item.error ?? `${item.name}: ${item.answers.length ? "done" : "waiting"}`;
+      const state = item.error ?? `${item.name}: ${item.answers.length ? "done" : "not done"}`;
       const button = make("button", { type: "button", title: state, disabled: !item.answers.length },
         thumbnail(item), make("span", { textContent: item.error ? `${item.name}: failed` : item.name }));
       button.classList.toggle("failed", Boolean(item.error));
