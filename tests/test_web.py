@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import re
+import sys
 import time
 import zipfile
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 from itaclip import Result, Segmenter
@@ -239,6 +242,7 @@ def test_views_opacity_and_classes_change_the_picture(visitor: Visitor, expected
     stage = visitor.page.locator(".stage")
     assert stage.evaluate("s => s.scrollWidth") == pytest.approx(4 * scores.shape[1], abs=2)
     assert stage.bounding_box()["width"] < visitor.width
+    assert stage.evaluate("s => s.scrollLeft + s.clientWidth / 2") == pytest.approx(2 * scores.shape[1], abs=2)
 
 
 def test_downloads_are_the_segmenter_s(visitor: Visitor, expected: Result, scene: Path) -> None:
@@ -494,3 +498,25 @@ def test_dark_mode_follows_the_system_and_can_be_switched(chromium: Any, server:
         visitor.page.reload()  # remembered
         assert (brightness(visitor) < 60) == (scheme == "dark")
         visitor.leave()
+
+
+def test_the_screenshots_of_the_guide_can_be_made(chromium: Any, server: Server) -> None:
+    spec = importlib.util.spec_from_file_location("make_screenshots", ROOT / "tools/make_screenshots.py")
+    tool = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = tool  # dataclasses look their module up
+    spec.loader.exec_module(tool)
+
+    class Browser:
+        """Chromium with the token."""
+
+        def new_context(self, **options: Any) -> Any:
+            context = chromium.new_context(**options)
+            context.add_init_script(f"sessionStorage.setItem('itaclip-token', '{TOKEN}')")
+            return context
+
+    for shot in tool.SHOTS:
+        picture = tool.taken(Browser(), server.address, shot)
+        assert picture.size == (shot.width, shot.height)
+        dark = np.asarray(picture).mean() < 100
+        assert dark == (shot.scheme == "dark")
+        assert (ROOT / f"docs/images/{shot.name}.png").stat().st_size < 400_000

@@ -183,12 +183,12 @@ class Job:
             ItaclipError: as `segment`.
         """
         gone: asyncio.Future[Any] = asyncio.ensure_future(_gone(receive))
-        told: dict[str, Any] = {}
+        reported: dict[str, Any] = {}
         try:
             while not self._answer.done():
-                if report and (state := self._state()) != told:
+                if report and (state := self._state()) != reported:
                     await report(state)
-                    told = state
+                    reported = state
                 wait = _SECONDS_BETWEEN if report else None
                 await asyncio.wait({self._answer, gone}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
                 if gone.done() and not self._answer.done():
@@ -240,7 +240,7 @@ class Reporting(Response):
         except asyncio.TimeoutError:  # the client takes nothing
             raise
         except Exception as error:
-            status, message = _told(error)
+            status, message = _problem_of(error)
             if status == 500:
                 _LOG.exception("Request %s failed.", self._job.fields["id"])
             self._job.fields["status"] = status
@@ -258,7 +258,7 @@ async def _gone(receive: Receive) -> None:
 
 async def _refused(request: Request, error: Exception) -> Response:
     """The answer to an error."""
-    status, message = _told(error)
+    status, message = _problem_of(error)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if isinstance(error, LineFullError):
         headers["Retry-After"] = str(error.seconds)
@@ -267,7 +267,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     return _problem(status, message, headers)
 
 
-def _told(error: Exception) -> tuple[int, str]:
+def _problem_of(error: Exception) -> tuple[int, str]:
     """Status and message of an error; of a fault of the server, clients get no details."""
     if isinstance(error, LineFullError):
         return 429, str(error)

@@ -34,7 +34,7 @@ class Limits:
     """Computing time, without the time in the queue. Encoding 100 new words with ViT-B/16
     (80 templates each) takes 97 s on one CPU core."""
     queue: int = 20
-    """Requests that may wait; any more are told to come back later."""
+    """Requests that may wait; any more are refused."""
     upload_seconds: float = 30.0
     """Time for a request to arrive; slower ones are dropped."""
 

@@ -36,10 +36,13 @@ _SCENES = {"Street": 18, "Beach": 15, "Garden": 42, "Night": 22}  # numbers in t
 def routes() -> list[Route]:
     """The routes of the page. It loads nothing from other servers and keeps nothing on this one."""
     static = [_route(path, _static(name), media_type) for path, (name, media_type) in _FILES.items()]
-    scenes = [_route(f"examples/{name.lower()}.jpg", _scene(number), "image/jpeg") for name, number in _SCENES.items()]
-    background, *classes = class_lines()
-    listed = {"classes": "\n".join(classes), "background": background, "names": list(_SCENES)}
-    return [*static, *scenes, _route("examples/list.json", json.dumps(listed).encode(), "application/json")]
+    examples, listed = [], []
+    for name, number in _SCENES.items():
+        path = f"examples/{name.lower()}.jpg"
+        image, classes = _example(number)
+        examples.append(_route(path, image, "image/jpeg"))
+        listed.append({"name": name, "image": path, "classes": "\n".join(classes), "background": class_lines()[0]})
+    return [*static, *examples, _route("examples/list.json", json.dumps(listed).encode(), "application/json")]
 
 
 def _route(path: str, content: bytes, media_type: str) -> Route:
@@ -54,9 +57,11 @@ def _static(name: str) -> bytes:
 
 
 @lru_cache
-def _scene(number: int) -> bytes:
-    """A scene of the demo data set as JPEG."""
+def _example(number: int) -> tuple[bytes, list[str]]:
+    """A scene of the demo data set as JPEG, and lines with the classes in it."""
     rng = np.random.default_rng([HELD_OUT_SEED, number])
+    scene = draw_scene(random_shape(rng), rng)
     buffer = io.BytesIO()
-    Image.fromarray(draw_scene(random_shape(rng), rng).image).save(buffer, "JPEG", quality=95, subsampling=0)
-    return buffer.getvalue()
+    Image.fromarray(scene.image).save(buffer, "JPEG", quality=95, subsampling=0)
+    lines = class_lines()
+    return buffer.getvalue(), [lines[label] for label in scene.classes() if label]

@@ -122,12 +122,11 @@ function showChosen() {
   }));
 }
 
-function showExamples({ classes, background, names }) {
-  $("examples").replaceChildren(...names.map((name) => {
-    const url = `examples/${name.toLowerCase()}.jpg`;
-    const button = make("button", { type: "button" }, make("img", { src: url, alt: "" }), make("span", { textContent: name }));
+function showExamples(examples) {
+  $("examples").replaceChildren(...examples.map(({ name, image, classes, background }) => {
+    const button = make("button", { type: "button" }, make("img", { src: image, alt: "" }), make("span", { textContent: name }));
     button.addEventListener("click", async () => {
-      const content = await (await fetch(url)).blob();
+      const content = await (await fetch(image)).blob();
       chosen = [];
       add([new File([content], `${name.toLowerCase()}.jpg`, { type: "image/jpeg" })]);
       $("classes").value = classes;

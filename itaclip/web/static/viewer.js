@@ -155,11 +155,14 @@ class Pane {
     return found.label;
   }
 
-  /** The size on the screen; 0 fits the picture into the page. */
+  /** The size on the screen, around the place that was pointed at last; 0 fits the picture into the page. */
   zoom(factor) {
     this.stage.classList.toggle("zoomed", factor > 0);
     this.sheet.style.width = factor ? `${(this.layer.answer.width * factor) / devicePixelRatio}px` : "";
     this.stage.style.setProperty("--width", this.sheet.style.width);
+    const [x, y] = this.viewer.lastPlace;
+    const { scrollWidth, scrollHeight, clientWidth, clientHeight } = this.stage;
+    this.stage.scrollTo(x * scrollWidth - clientWidth / 2, y * scrollHeight - clientHeight / 2);
   }
 }
 
@@ -174,6 +177,7 @@ export class Viewer {
     this.hidden = new Set();
     this.lit = null;
     this.pointer = null;
+    this.lastPlace = [0.5, 0.5];
     this.scoreClass = 0;
     this.turn = 0;
     root.querySelectorAll("[name=mode]").forEach((radio) => radio.addEventListener("change", () => this.redraw()));
@@ -224,6 +228,7 @@ export class Viewer {
     if (turn !== this.turn) return;  // another image was chosen meanwhile
     this.item = item;
     this.pointer = null;
+    this.lastPlace = [0.5, 0.5];
     this.lit = null;
     this.panes = layers.map((layer, i) => new Pane(this, layer, layers.length > 1 ? this.titles[i] : item.name));
     const box = this.find(".panes");
@@ -254,6 +259,7 @@ export class Viewer {
   /** Read the same place in all panes; null ends it. */
   point(x, y) {
     this.pointer = x === null ? null : [x, y];
+    if (this.pointer) this.lastPlace = this.pointer;
     const found = this.panes.map((pane) => pane.read(this.pointer));
     this.find(".legend ul").querySelectorAll("button").forEach((button) =>
       button.classList.toggle("here", found.includes(Number(button.value))));
