@@ -26,6 +26,7 @@ from itaclip.progress import listening
 from itaclip.vocabulary import split_definitions
 from itaclip.web.answer import Form, collected_warnings, segment, words_of
 from itaclip.web.api_answer import rendered
+from itaclip.web.api_request import own_classes
 from itaclip.web.limits import Limits, TimeLimit
 from itaclip.web.progress import Progress
 from itaclip.web.view import runner_up, score_maps
@@ -67,15 +68,10 @@ def test_the_form_of_a_configuration_gives_its_labels(scene: Path) -> None:
     )
     classes, background, own_words, definitions = words_of(segmenter.vocabulary)
     assert (classes.splitlines()[1], background) == ("night sky, starry sky", "own")
-    form = Form(
-        scene.read_bytes(),
-        "mine.jpg",
-        classes,
-        background,
-        own_words,
-        definitions,
-        threshold=segmenter.settings.prob_thd,
-    )
+    own = own_classes(segmenter.vocabulary)
+    assert own == {"classes": classes, "background": own_words, "definitions": definitions}
+    form = Form(scene.read_bytes(), "mine.jpg", classes, background, own_words, definitions)
+    form = replace(form, threshold=segmenter.settings.prob_thd)
     result = segment(segmenter, replace(form, **PLAIN), Limits())
     np.testing.assert_array_equal(result.labels, segmenter(scene).labels)
     assert len(result.areas) > 3

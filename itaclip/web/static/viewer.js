@@ -208,6 +208,7 @@ export class Viewer {
   /** Update the strip, and the ZIP button, while a run goes on. */
   refresh() {
     const strip = this.find(".strip");
+    const focused = [...strip.querySelectorAll("button")].indexOf(document.activeElement);
     strip.hidden = this.items.length < 2;
     strip.replaceChildren(...this.items.map((item) => {
       const state = item.error ?? `${item.name}: ${item.answers.length ? "done" : "not done"}`;
@@ -215,10 +216,10 @@ export class Viewer {
         thumbnail(item), make("span", { textContent: item.error ? `${item.name}: failed` : item.name }));
       button.classList.toggle("failed", Boolean(item.error));
       if (item === this.item) button.setAttribute("aria-current", "true");
-      button.addEventListener("click", () => this.select(item).then(() =>
-        strip.querySelector("[aria-current]")?.focus()));
+      button.addEventListener("click", () => this.select(item));
       return make("li", {}, button);
     }));
+    strip.querySelectorAll("button")[focused]?.focus();
     this.drawDownloads();
   }
 
