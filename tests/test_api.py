@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,14 +21,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("fastapi", reason="the API needs pip install 'itaclip[api]'")
-pytest.importorskip("prometheus_client", reason="the API needs pip install 'itaclip[api]'")
+pytest.importorskip("fastapi", reason="the server needs pip install 'itaclip[web]'")
+pytest.importorskip("prometheus_client", reason="the server needs pip install 'itaclip[web]'")
 
 import httpx
 from web_helpers import Server, running_server, write_bomb
 
 from itaclip import ItaclipError, Segmenter
 from itaclip.command import serve as serve_command
+from itaclip.core.settings import Settings
 from itaclip.web.api import make_api
 from itaclip.web.limits import Limits
 from itaclip.web.line import Line, LineClosedError, LineFullError
@@ -266,7 +268,7 @@ def test_bad_images_and_bodies(server: Server, client: httpx.Client, scene: Path
         (upload(client, b""), 422, "image: send a file"),
         (upload(client, write_bomb(tmp_path / "bomb.png")), 413, "mine.jpg: too large"),
         (upload(client, large.getvalue()), 413, "1100 x 1000 pixels; at most 1,000,000"),
-        (upload(client, bytes(3_100_000)), 413, "Too large: at most 2 MB"),
+        (upload(client, bytes(3_100_000)), 413, "Too large: at most 2 MB are accepted"),
         (client.post("/v1/segment", data={"classes": "cat"}), 415, "multipart/form-data or application/json"),
         (client.post("/v1/segment", content=b"x"), 415, "multipart/form-data or application/json"),
         (client.post("/v1/segment", content=iter([b"x"])), 411, "length"),
@@ -291,12 +293,12 @@ def test_bad_images_and_bodies(server: Server, client: httpx.Client, scene: Path
     assert upload(client, scene).status_code == 200
 
 
-def raw(server: Server, body: bytes, length: int) -> socket.socket:
+def raw(server: Server, body: bytes, length: int, accept: str = "*/*") -> socket.socket:
     """A connection that has sent the head of a request and a part of its body."""
     parts = urlsplit(server.address)
     connection = socket.create_connection((parts.hostname, parts.port), timeout=30)
     head = (f"POST /v1/segment HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {TOKEN}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n")  # fmt: skip
+            f"Accept: {accept}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n")  # fmt: skip
     connection.sendall(head.encode() + body)
     return connection
 
@@ -310,7 +312,8 @@ def test_a_slow_client_is_given_up(server: Server, client: httpx.Client, scene: 
     assert upload(client, scene).status_code == 200
 
 
-def test_a_client_that_leaves_frees_the_worker(server: Server, client: httpx.Client, scene: Path) -> None:
+@pytest.mark.parametrize("accept", ["*/*", "application/x-ndjson"])
+def test_a_client_that_leaves_frees_the_worker(server: Server, client: httpx.Client, scene: Path, accept: str) -> None:
     raw(server, b'{"image"', 1000).close()  # in the middle of its request
     big = io.BytesIO()
     Image.open(scene).resize((1000, 900)).save(big, "PNG")
@@ -319,7 +322,8 @@ def test_a_client_that_leaves_frees_the_worker(server: Server, client: httpx.Cli
     began = time.monotonic()
     assert client.post("/v1/segment", content=body, headers={"Content-Type": "application/json"}).status_code == 200
     whole = time.monotonic() - began
-    connection = raw(server, body, len(body))
+    gone = len(gone_clients(server))
+    connection = raw(server, body, len(body), accept)
     wait_for(lambda: metric(client, "itaclip_running") == 1)
     computed = metric(client, "itaclip_segment_seconds_count")
     connection.close()  # while its image is computed
@@ -328,8 +332,12 @@ def test_a_client_that_leaves_frees_the_worker(server: Server, client: httpx.Cli
     assert time.monotonic() - began < max(1.0, 0.8 * whole)
     assert metric(client, "itaclip_segment_seconds_count") == computed  # it was not finished
     assert metric(client, "itaclip_waiting") == 0
-    assert wait_for(lambda: [line for line in log_lines(server) if line.get("status") == 499])
+    wait_for(lambda: len(gone_clients(server)) > gone)
     assert upload(client, scene).status_code == 200
+
+
+def gone_clients(server: Server) -> list[dict[str, Any]]:
+    return [line for line in log_lines(server) if line.get("status") == 499]
 
 
 def metric(client: httpx.Client, name: str) -> float:
@@ -361,7 +369,7 @@ def test_a_full_queue_says_when_to_come_back(client: httpx.Client, quick: Segmen
     with ThreadPoolExecutor(7) as pool:
         for labels in pool.map(visit, range(7)):
             np.testing.assert_array_equal(labels, expected)
-    assert any("Queue is full" in text for text in refused)
+    assert any("The queue is full" in text for text in refused)
 
 
 def test_log_and_metrics_tell_requests_but_no_content(server: Server, client: httpx.Client, scene: Path) -> None:
@@ -426,31 +434,65 @@ def test_computing_too_long_is_status_504(quick: Segmenter, scene: Path) -> None
     assert "stopped after 0.02 s, the limit of this server" in answer.json()["detail"]
 
 
-# --- beside the page ---------------------------------------------------------
+# --- progress ----------------------------------------------------------------
+
+LINES = {"Accept": "application/x-ndjson"}
 
 
-def test_api_and_page_share_address_and_line(tmp_path: Path, quick: Segmenter, scene: Path) -> None:
-    pytest.importorskip("gradio")
-    from gradio_client import Client
-    from web_helpers import form
+def test_progress_comes_line_by_line_and_ends_with_the_answer(
+    client: httpx.Client, quick: Segmenter, scene: Path
+) -> None:
+    body = {"image": base64.b64encode(scene.read_bytes()).decode(), "classes": CLASSES, "views": True, "refine": True}
+    with client.stream("POST", "/v1/segment", json=body, headers=LINES) as answer:
+        assert answer.headers["content-type"] == "application/x-ndjson"
+        lines = [json.loads(line) for line in answer.iter_lines()]
+    assert {line["state"] for line in lines[:-1]} <= {"waiting", "running"}
+    shares = [line["share"] for line in lines[:-1] if line["state"] == "running"]
+    assert shares == sorted(shares)
+    assert max(shares) > 0
+    assert lines[-1]["state"] == "done"
+    expected = quick(scene, quick.prepare(CLASSES), img_engineering=True, pamr_steps=10)
+    np.testing.assert_array_equal(labels_of(base64.b64decode(lines[-1]["answer"]["mask"])), expected.labels)
 
-    with running_server(tmp_path, "--api", *QUICK) as server:
-        assert "/v1" in server.log.read_text()
-        with httpx.Client(base_url=server.address, timeout=60) as client:
-            np.testing.assert_array_equal(
-                labels_of(upload(client, scene, output="mask").content), quick(scene, quick.prepare(CLASSES)).labels
-            )
-            assert "ITACLIP" in client.get("/").text
-            assert client.get("/v1/nowhere").json() == {"detail": "Not Found."}
-            page = Client(server.address, verbose=False)
-            visits = [page.submit(**form(scene, TEXT, views=True, refine=True), api_name="/segment") for _ in range(2)]
-            seen = []
-            while not all(visit.done() for visit in visits):
-                seen.append((metric(client, "itaclip_running"), metric(client, "itaclip_waiting")))
-            assert max(running for running, _ in seen) == 1  # the page's images pass through the API's line
-            assert max(waiting for _, waiting in seen) >= 1
-            assert all(visit.exception() is None for visit in visits)
-            page.close()
+
+def test_errors_keep_their_status_when_progress_is_asked_for(client: httpx.Client, scene: Path) -> None:
+    early = client.post("/v1/segment", json={"image": "???"}, headers=LINES)
+    assert (early.status_code, early.json()["detail"]) == (422, "image: not base64.")
+    late = upload_lines(client, b"no image")
+    assert (late["state"], late["status"]) == ("failed", 422)
+    assert "mine.jpg: not an image" in late["detail"]
+    pictures = client.post(
+        "/v1/segment", files={"image": scene.read_bytes()}, data={"classes": "cat", "output": "mask"}, headers=LINES
+    )
+    assert (pictures.status_code, "only with outputs that are JSON" in pictures.text) == (422, True)
+
+
+def upload_lines(client: httpx.Client, photo: bytes) -> dict[str, Any]:
+    """The last line."""
+    answer = client.post("/v1/segment", files={"image": ("mine.jpg", photo)}, data={"classes": TEXT}, headers=LINES)
+    assert answer.status_code == 200
+    return json.loads(answer.text.splitlines()[-1])
+
+
+def test_faults_of_the_server_are_logged_not_shown(scene: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def ask(headers: dict[str, str]) -> httpx.Response:
+        # a segmenter that is none fails only once the image is segmented
+        broken = SimpleNamespace(settings=Settings(), vocabulary=None, names=())
+        transport = httpx.ASGITransport(make_api(broken, "", Limits(), Line(1)))  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            files = {"image": ("mine.jpg", scene.read_bytes())}
+            return await client.post("/v1/segment", files=files, data={"classes": TEXT}, headers=headers)
+
+    plain = asyncio.run(ask({}))
+    detail = {"detail": "Something went wrong; the server's log says what."}
+    assert (plain.status_code, plain.json()) == (500, detail)
+    assert f"Request {plain.headers['x-request-id']} failed" in caplog.text
+    assert "AttributeError" in caplog.text
+    caplog.clear()
+    reported = asyncio.run(ask(LINES))
+    assert json.loads(reported.text.splitlines()[-1]) == {"state": "failed", "status": 500} | detail
+    assert f"Request {reported.headers['x-request-id']} failed" in caplog.text
+    assert "AttributeError" in caplog.text
 
 
 # --- the line and the command ------------------------------------------------
@@ -459,16 +501,15 @@ def test_api_and_page_share_address_and_line(tmp_path: Path, quick: Segmenter, s
 def test_a_line_serves_in_order_and_refuses_beyond_its_places() -> None:
     line, go, done = Line(2), threading.Event(), []
     futures = [line.submit(lambda n=n: (go.wait(10), done.append(n))) for n in range(3)]
-    with pytest.raises(LineFullError, match=r"Queue is full\. Try again in about 1 s"):
+    with pytest.raises(LineFullError, match=r"The queue is full\. Try again in about 1 s"):
         line.submit(lambda: None)
-    admitted = line.submit(lambda: done.append("admitted"), admitted=True)
-    assert futures[1].cancel()  # whoever leaves the line frees a place
-    assert futures[2].cancel()
+    assert [line.ahead(future) for future in futures] == [0, 1, 2]
+    assert futures[1].cancel()  # whoever leaves the queue frees a place
+    assert line.ahead(futures[2]) == 1
     last = line.submit(lambda: done.append("last"))
     go.set()
     last.result(10)
-    assert admitted.done()
-    assert done == [0, "admitted", "last"]
+    assert done == [0, 2, "last"]
     wait_for(lambda: line.waiting == line.running == 0)
 
     blocked = threading.Event()
@@ -480,8 +521,6 @@ def test_a_line_serves_in_order_and_refuses_beyond_its_places() -> None:
     assert waiting.cancelled()
     with pytest.raises(LineClosedError):
         line.submit(lambda: None)
-    with pytest.raises(LineFullError):
-        Line(2, others=lambda: 3).check()
 
 
 @pytest.mark.parametrize("token", ["", "short", "with a blank in it", "täglich-neu-täglich-neu"])
@@ -492,15 +531,10 @@ def test_tokens_that_protect_nothing_are_refused(monkeypatch: pytest.MonkeyPatch
     assert not token or token not in str(refusal.value)
 
 
-@pytest.mark.parametrize(("missing", "arguments", "message"), [
-    ("fastapi", ["--api", "alone"], r"the API needs fastapi: pip install 'itaclip\[api\]'"),
-    ("prometheus_client", ["--api", "alone"], r"the API needs prometheus-client: pip install 'itaclip\[api\]'"),
-    ("gradio", ["--api"], r"the web page needs gradio: pip install 'itaclip\[web\]'; --api alone needs no page"),
-])  # fmt: skip
-def test_missing_packages_are_named(
-    monkeypatch: pytest.MonkeyPatch, missing: str, arguments: list[str], message: str
-) -> None:
+@pytest.mark.parametrize("missing", ["fastapi", "prometheus_client"])
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     real = serve_command.find_spec
     monkeypatch.setattr(serve_command, "find_spec", lambda name: None if name == missing else real(name))
-    with pytest.raises(ItaclipError, match=message):
-        serve_command.main(arguments)
+    name = missing.replace("_", "-")
+    with pytest.raises(ItaclipError, match=rf"the server needs {name}: pip install 'itaclip\[web\]'"):
+        serve_command.main(["--model", "demo"])

@@ -21,7 +21,7 @@ from itaclip.files import atomic_folder, atomic_path, write_text
 from itaclip.text.class_names import read_lines
 
 PROGRAM = """
-import builtins, importlib, importlib.util, pkgutil, sys
+import builtins, importlib, pkgutil, sys
 lacking = set(sys.argv[1].split(","))
 real = builtins.__import__
 
@@ -32,9 +32,8 @@ def without(name, scope=None, *arguments, **named):
 
 builtins.__import__ = without
 import itaclip
-optional = {"itaclip.web.page", "itaclip.web.server"} if importlib.util.find_spec("gradio") is None else set()
 for module in pkgutil.walk_packages(itaclip.__path__, "itaclip."):
-    if module.name not in {"itaclip.__main__", *optional}:
+    if module.name != "itaclip.__main__":
         importlib.import_module(module.name)
 print("imported")
 """

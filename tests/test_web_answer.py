@@ -1,12 +1,15 @@
-"""The web page's form, limits and answer, without a server."""
+"""Requests, limits, and what the page gets to draw, without a server."""
 
 from __future__ import annotations
 
+import base64
+import io
+import itertools
 import json
 import logging
 import socket
-import sys
 import time
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,20 +19,17 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-from itaclip import Segmenter
+from itaclip import Result, Segmenter
 from itaclip.command import serve as serve_command
 from itaclip.errors import ItaclipError
+from itaclip.progress import listening
 from itaclip.vocabulary import split_definitions
-from itaclip.web.answer import (
-    Form,
-    collected_warnings,
-    legend_table,
-    score_maps,
-    segment,
-    words_of,
-    write_downloads,
-)
+from itaclip.web.answer import Form, collected_warnings, segment, words_of
+from itaclip.web.api_answer import rendered
+from itaclip.web.api_request import own_classes
 from itaclip.web.limits import Limits, TimeLimit
+from itaclip.web.progress import Progress
+from itaclip.web.view import runner_up, score_maps
 
 CLASSES = "bus, city bus; fence\nhouse"
 LIST = ["bus, city bus", "fence", "house"]
@@ -55,7 +55,7 @@ def scene(demo_root: Path) -> Path:
 def test_labels_are_those_of_the_python_interface(
     quick: Segmenter, scene: Path, changes: dict, background: bool | list[str], settings: dict
 ) -> None:
-    result = segment(quick, Form(scene, "mine.jpg", CLASSES, **(PLAIN | changes)), Limits())
+    result = segment(quick, Form(scene.read_bytes(), "mine.jpg", CLASSES, **(PLAIN | changes)), Limits())
     expected = quick(scene, quick.prepare(LIST, background), **settings)
     np.testing.assert_array_equal(result.labels, expected.labels)
     assert result.names == expected.names
@@ -68,23 +68,25 @@ def test_the_form_of_a_configuration_gives_its_labels(scene: Path) -> None:
     )
     classes, background, own_words, definitions = words_of(segmenter.vocabulary)
     assert (classes.splitlines()[1], background) == ("night sky, starry sky", "own")
-    form = Form(scene, "mine.jpg", classes, background, own_words, definitions, threshold=segmenter.settings.prob_thd)
+    own = own_classes(segmenter.vocabulary)
+    assert own == {"classes": classes, "background": own_words, "definitions": definitions}
+    form = Form(scene.read_bytes(), "mine.jpg", classes, background, own_words, definitions)
+    form = replace(form, threshold=segmenter.settings.prob_thd)
     result = segment(segmenter, replace(form, **PLAIN), Limits())
     np.testing.assert_array_equal(result.labels, segmenter(scene).labels)
     assert len(result.areas) > 3
 
 
 def test_a_configuration_with_too_many_words_is_told_at_once() -> None:
-    pytest.importorskip("gradio")
     from web_helpers import free_port
 
     options = ["--config", str(ROOT / "configs/cfg_demo.py"), "--port", str(free_port())]
-    with pytest.raises(ItaclipError, match=r"--max-words 5: the configuration's classes have \d+; raise it"):
+    with pytest.raises(ItaclipError, match=r"--max-words 5: the configuration's classes have \d+ words; raise it"):
         serve_command.main([*options, "--max-words", "5"])
 
 
 def test_definitions_change_the_scores(quick: Segmenter, scene: Path) -> None:
-    form = Form(scene, "mine.jpg", CLASSES, **PLAIN)
+    form = Form(scene.read_bytes(), "mine.jpg", CLASSES, **PLAIN)
     told = replace(form, definitions="\nfence >=pointed pales\ncity bus >=a long vehicle\n")
     assert split_definitions(told.definitions.splitlines(), "definitions") == {
         "fence": "pointed pales",
@@ -111,55 +113,47 @@ def test_definitions_change_the_scores(quick: Segmenter, scene: Path) -> None:
     ],
 )
 def test_refuses_with_a_reason(quick: Segmenter, scene: Path, changes: dict, message: str) -> None:
-    form = Form(scene, "mine.jpg", **({"classes": "grass; stripes"} | PLAIN | changes))
+    form = Form(scene.read_bytes(), "mine.jpg", **({"classes": "grass; stripes"} | PLAIN | changes))
     with pytest.raises(ItaclipError, match=message):
         segment(quick, form, Limits(words=3))
 
 
-@pytest.mark.parametrize("kind", ["text", "truncated", "eps", "large", "missing"])
-def test_a_bad_image_is_named_as_its_owner_does(quick: Segmenter, tmp_path: Path, scene: Path, kind: str) -> None:
-    path = tmp_path / "server_folder" / "stored.png"
-    path.parent.mkdir()
+@pytest.mark.parametrize("kind", ["text", "empty", "truncated", "eps", "large"])
+def test_a_bad_image_is_named_as_its_owner_does(quick: Segmenter, scene: Path, kind: str) -> None:
+    buffer = io.BytesIO()
     if kind == "text":
-        path.write_text("no image at all")
+        buffer.write(b"no image at all")
     elif kind == "truncated":
-        path.write_bytes(scene.read_bytes()[:2000])
+        buffer.write(scene.read_bytes()[:2000])
     elif kind == "eps":  # PIL would start Ghostscript
-        Image.new("RGB", (20, 20)).save(path, "EPS")
+        Image.new("RGB", (20, 20)).save(buffer, "EPS")
     elif kind == "large":
-        Image.new("RGB", (1001, 1000)).save(path)
+        Image.new("RGB", (1001, 1000)).save(buffer, "PNG")
     with pytest.raises(ItaclipError) as refusal:
-        segment(quick, Form(path, "holiday.png", "grass"), Limits(megapixels=1))
+        segment(quick, Form(buffer.getvalue(), "holiday.png", "grass"), Limits(megapixels=1))
     assert str(refusal.value).startswith("holiday.png: ")
-    assert "server_folder" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
-    ("image", "values", "message"),
+    ("values", "message"),
     [
-        (None, {}, "no image"),
-        ({"path": None, "url": "data:image/png;base64,AAAA"}, {}, "no image"),
-        ({"path": "a.png"}, {"classes": 5}, "classes = '5': expected a str"),
-        ({"path": "a.png"}, {"classes": "cat", "views": "yes"}, "views = 'yes': expected a bool"),
-        ({"path": "a.png"}, {"classes": "cat", "threshold": []}, "expected a float"),
-        ({"path": "a.png"}, {"classes": "cat", "background": "maybe"}, "expected general, own or none"),
-        ({"path": "a.png"}, {"classes": "x" * 11}, "11 characters of text; at most 10"),
+        ({"classes": 5}, "classes = '5': expected a str"),
+        ({"classes": "cat", "views": "yes"}, "views = 'yes': expected a bool"),
+        ({"classes": "cat", "threshold": []}, "expected a float"),
+        ({"classes": "cat", "background": "maybe"}, "expected general, own or none"),
+        ({"classes": "x" * 11}, "11 characters of text; at most 10"),
     ],
 )
-def test_a_form_of_the_wrong_kind_is_refused(image: object, values: dict, message: str) -> None:
+def test_a_form_of_the_wrong_type_is_refused(values: dict, message: str) -> None:
     with pytest.raises(ItaclipError, match=message):
-        Form.of(image, Limits(characters=10), **values)
-
-
-def test_a_file_keeps_its_name_but_not_its_folders() -> None:
-    assert Form.of({"path": "/srv/x.png", "orig_name": "../../etc/y.png"}, Limits(), classes="cat").name == "y.png"
+        Form.checked(b"", "a.png", Limits(characters=10), **values)
 
 
 # --- limits ------------------------------------------------------------------
 
 
 def test_time_limit_ends_a_computation_and_frees_the_segmenter(quick: Segmenter, scene: Path) -> None:
-    form = Form(scene, "mine.jpg", CLASSES, **PLAIN)
+    form = Form(scene.read_bytes(), "mine.jpg", CLASSES, **PLAIN)
     with pytest.raises(ItaclipError, match="stopped after 1e-06 s"):
         segment(quick, form, Limits(seconds=1e-6))
     assert segment(quick, form, Limits()).labels.shape == (281, 326)
@@ -188,36 +182,88 @@ def test_limits_are_positive(name: str) -> None:
         Limits(**{name: float("nan")})
 
 
-# --- what is shown and taken away --------------------------------------------
+# --- what the page draws -----------------------------------------------------
 
 
-def test_downloads_hold_the_result(quick: Segmenter, scene: Path, tmp_path: Path) -> None:
-    result = segment(quick, Form(scene, "../my: scene?.jpg", CLASSES, **PLAIN), Limits())
-    paths = write_downloads(result, tmp_path)
-    assert paths["mask"].name == "my_scene.png"
-    with Image.open(paths["mask"]) as mask:
-        np.testing.assert_array_equal(np.asarray(mask), result.labels)
-        assert mask.getpalette()[:6] == [*result.colors[0], *result.colors[1]]
-    assert json.loads(paths["json"].read_text()) == result.summary()
-    assert json.loads(paths["coco"].read_text()) == result.coco()
+def unpacked(array: dict) -> np.ndarray:
+    kind = {1: np.uint8, 2: np.dtype("<u2")}[array["bytes"]]
+    values = np.frombuffer(zlib.decompress(base64.b64decode(array["data"])), kind)
+    return values.reshape(array["height"], array["width"])
 
 
-def test_class_names_are_text_not_html(quick: Segmenter, scene: Path) -> None:
-    names = "<b>grass</b>; <script>stripes</script>"
-    legend = legend_table(segment(quick, Form(scene, "mine.jpg", names, background="none", **PLAIN), Limits()))
-    assert "&lt;b&gt;grass" in legend
-    assert "&lt;script&gt;stripes" in legend
-    assert "<script" not in legend
+def test_the_view_holds_labels_scores_and_runners_up(quick: Segmenter, scene: Path) -> None:
+    result = segment(quick, Form(scene.read_bytes(), "mine.jpg", CLASSES, **PLAIN), Limits())
+    view = json.loads(rendered(result, "view", scene.read_bytes(), [], 0.5)[0])
+    np.testing.assert_array_equal(unpacked(view["labels"]), result.labels)
+    ordered = np.sort(result.scores, axis=0)
+    own = np.take_along_axis(result.scores, result.labels[None], axis=0)[0]
+    wins = own == ordered[-1]  # elsewhere the threshold decided
+    assert wins.mean() > 0.5
+    rounding = 0.5 / 255 + 1e-6
+    np.testing.assert_allclose(unpacked(view["score"]) / 255, own, atol=rounding)
+    np.testing.assert_allclose(unpacked(view["runner_up_score"])[wins] / 255, ordered[-2][wins], atol=rounding)
+    np.testing.assert_array_equal(unpacked(view["runner_up"])[wins], result.scores.argsort(axis=0)[-2][wins])
+    highest = next(iter(view["score_maps"]))
+    assert result.scores[int(highest)].max() == result.scores.max()
+    assert len(view["score_maps"]) == len(result.names)
+    assert view["summary"] == result.summary()
+    assert view["coco"] == result.to_coco()
+    assert view["picture"] is None  # the browser has the image
 
 
-def test_score_maps_start_with_the_highest_score(quick: Segmenter, scene: Path) -> None:
-    result = segment(quick, Form(scene, "mine.jpg", CLASSES, **PLAIN), Limits())
-    maps = score_maps(result)
-    order = sorted(result.names, key=lambda name: -result.score_map(name).max())
-    assert [caption.split(":")[0] for _, caption in maps] == order
-    assert all(picture.shape == result.image.shape for picture, _ in maps)
-    peak = np.unravel_index(result.score_map(order[0]).argmax(), result.labels.shape)
-    assert maps[0][0][peak].mean() > maps[-1][0][peak].mean()  # bright where the score is high
+def test_the_runner_up_is_another_class_also_where_the_image_is_larger_than_its_scores() -> None:
+    scores = np.random.default_rng(0).random((3, 30, 41), np.float32)
+    small = scores.argmin(axis=0).astype(np.int32)  # the worst class: both others are better
+    rows, columns = np.arange(77) * 30 // 77, np.arange(100) * 41 // 100
+    labels = small[rows[:, None], columns]
+    result = Result(np.zeros((77, 100, 3), np.uint8), labels, ("a", "b", "c"), scores, [[0, 0, 0]] * 3)
+    own, second, second_score = runner_up(result)
+    np.testing.assert_array_equal(own, scores.min(axis=0))
+    np.testing.assert_array_equal(second, scores.argmax(axis=0))
+    np.testing.assert_array_equal(second_score, scores.max(axis=0))
+    assert {found.shape for found in score_maps(result).values()} == {(30, 41)}
+
+
+def test_browsers_get_a_picture_of_what_they_cannot_decode(quick: Segmenter, scene: Path) -> None:
+    buffer = io.BytesIO()
+    Image.open(scene).save(buffer, "TIFF")
+    result = segment(quick, Form(buffer.getvalue(), "mine.tif", CLASSES, **PLAIN), Limits())
+    view = json.loads(rendered(result, "view", buffer.getvalue(), [], 0.5)[0])
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(view["picture"]))))
+    assert np.abs(picture.astype(int) - result.image).mean() < 5
+
+
+def test_more_than_256_classes_keep_their_numbers() -> None:
+    labels = np.arange(300, dtype=np.int32).reshape(15, 20)
+    names = tuple(f"class {i}" for i in range(300))
+    scores = np.zeros((300, 15, 20), np.float32)
+    result = Result(np.zeros((15, 20, 3), np.uint8), labels, names, scores, [[0, 0, 0]] * 300)
+    view = json.loads(rendered(result, "view", b"", [], 0)[0])
+    np.testing.assert_array_equal(unpacked(view["labels"]), labels)
+
+
+# --- progress and warnings ---------------------------------------------------
+
+
+def test_progress_rises_through_all_steps(quick: Segmenter, scene: Path) -> None:
+    told: list[tuple[str, float]] = []
+    progress = Progress(refine=True)
+
+    def listen(step: str, share: float) -> None:
+        progress(step, share)
+        told.append((progress.step, progress.share))
+
+    form = Form(scene.read_bytes(), "mine.jpg", "pavilion; gazebo", views=True, refine=True)
+    with listening(listen):
+        segment(quick, form, Limits())
+    assert [step for step, _ in itertools.groupby(told, lambda entry: entry[0])] == ["texts", "image", "edges"]
+    shares = [share for _, share in told]
+    assert shares == sorted(shares)
+    assert len(set(shares)) > 5
+    assert shares[-1] == 1
+    heard = len(told)
+    segment(quick, form, Limits())  # nobody listens any more
+    assert len(told) == heard
 
 
 def test_warnings_reach_the_visitor(quick: Segmenter, caplog: pytest.LogCaptureFixture) -> None:
@@ -232,31 +278,22 @@ def test_warnings_reach_the_visitor(quick: Segmenter, caplog: pytest.LogCaptureF
 # --- the command -------------------------------------------------------------
 
 
-def test_says_how_to_get_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(ItaclipError, match=r"pip install 'itaclip\[web\]'"):
-        serve_command.main(["--model", "demo"])
-
-
 def test_a_port_in_use_is_told_before_weights_are_loaded() -> None:
-    pytest.importorskip("gradio")
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(ItaclipError, match=rf"--port {port}: cannot be listened at \(Address already in use\)"):
+        with pytest.raises(ItaclipError, match=rf"--port {port}: cannot listen there \(Address already in use\)"):
             serve_command.main(["--model", "no-such-model", "--port", str(port)])
 
 
 @pytest.mark.parametrize("arguments", [["--port", "0"], ["--port", "70000"], ["--host", "no.such.host.invalid"]])
 def test_an_address_that_cannot_be(arguments: list[str]) -> None:
-    pytest.importorskip("gradio")
     with pytest.raises(ItaclipError, match=arguments[1]):
         serve_command.main(["--model", "no-such-model", *arguments])
 
 
-def test_listening_elsewhere_is_warned_of(quick: Segmenter, caplog: pytest.LogCaptureFixture) -> None:
-    pytest.importorskip("gradio")
+def test_listening_elsewhere_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     from itaclip.web.address import is_loopback
     from itaclip.web.server import serve
 
@@ -267,5 +304,9 @@ def test_listening_elsewhere_is_warned_of(quick: Segmenter, caplog: pytest.LogCa
         other.bind(("0.0.0.0", 0))
         other.listen()
         with pytest.raises(ItaclipError, match="in use"):
-            serve(quick, "", Limits(), "0.0.0.0", other.getsockname()[1])
-    assert "0.0.0.0: whoever reaches this machine can use the page" in caplog.text
+            serve(lambda line: None, Limits(), "0.0.0.0", other.getsockname()[1])  # type: ignore[arg-type]
+        assert "0.0.0.0: anyone who can reach this machine can use the server" in caplog.text
+        caplog.clear()
+        with pytest.raises(ItaclipError, match="in use"):
+            serve(lambda line: None, Limits(), "0.0.0.0", other.getsockname()[1], guarded=True)  # type: ignore[arg-type]
+    assert caplog.text == ""

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -54,7 +53,7 @@ def running_server(folder: Path, *options: str, **environment: str) -> Iterator[
         yield Server(log.read_text().split("serving at ")[1].split()[0], temporary, log, process)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
-        assert list(temporary.glob("itaclip-web-*")) == []
+        assert list(temporary.iterdir()) == []
         assert not (folder / "cache").exists()  # nothing that visitors typed was kept
     finally:
         process.kill()
@@ -65,17 +64,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def form(image: Path | None, classes: str, /, **changes: Any) -> dict[str, Any]:
-    """The values of the form, for gradio_client."""
-    from gradio_client import handle_file
-
-    values = {
-        "image": image and handle_file(image), "classes": classes, "background": "general", "own_words": "",
-        "method": "itaclip", "refine": False, "correct": False, "views": False, "threshold": 0.1, "definitions": "",
-    }  # fmt: skip
-    return values | changes
 
 
 def write_bomb(path: Path) -> Path:

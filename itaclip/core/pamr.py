@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from itaclip.devices import kernel_device
+from itaclip.progress import report
 
 # Masks refined together: as many as 128 MiB hold. On CPUs at most 32, the fastest of 4 to 80: enough
 # to fill the vectors, few enough for the caches.
@@ -47,8 +48,9 @@ def pamr(masks: Tensor, guide: Tensor, steps: int = 10, dilations: Sequence[int]
     together = together if masks.is_cuda else min(together, _MASKS_ON_A_CPU)
     for first in range(0, len(masks), together):
         table = masks[first : first + together].flatten(1).T.contiguous()
-        for _ in range(steps):
+        for step in range(steps):
             table = F.embedding_bag(near, table, mode="sum", per_sample_weights=weights)
+            report("edges", first * steps + (step + 1) * table.shape[1], len(masks) * steps)
         refined[first : first + together] = table.T.unflatten(1, masks.shape[1:])
     return refined
 

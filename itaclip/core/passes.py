@@ -30,6 +30,7 @@ from itaclip.core.views import VIEWS, make_view, make_views, mix_views, turned, 
 from itaclip.core.windows import WindowPlan, cut_windows
 from itaclip.encoders import SecondEncoder
 from itaclip.errors import ItaclipError
+from itaclip.progress import report
 
 _LOG = logging.getLogger(__name__)
 
@@ -281,11 +282,13 @@ class _Shared:
         Raises:
             ItaclipError: not even one unit fits.
         """
-        encoder, waiting = self.encoder, deque(passes)
+        encoder, waiting, done = self.encoder, deque(passes), 0
         while waiting:
             units = waiting.popleft()
             try:
                 read(units)
+                done += len(units)
+                report("image", done, done + sum(map(len, waiting)))
             except torch.OutOfMemoryError as error:
                 if len(units) == 1:
                     raise ItaclipError(

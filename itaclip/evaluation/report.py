@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # `itaclip env` reports versions where MMSegmentation may be 
     from itaclip.evaluation.loop import Outcome
 
 PACKAGES = ("itaclip", "torch", "torchvision", "open_clip_torch", "mmsegmentation", "mmengine", "mmcv-lite", "mmcv",
-            "transformers", "gradio", "pycocotools", "numpy", "opencv-python", "pillow")  # fmt: skip
+            "transformers", "fastapi", "pycocotools", "numpy", "opencv-python", "pillow")  # fmt: skip
 
 
 def class_table(metrics: Metrics, names: tuple[str, ...]) -> Table:

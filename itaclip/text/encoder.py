@@ -17,6 +17,7 @@ from itaclip.clip.blocks import run_block
 from itaclip.clip.fingerprint import fingerprint
 from itaclip.clip.tokenizer import TokenizerSource
 from itaclip.engines import OpenVINOText
+from itaclip.progress import report
 from itaclip.text.cache import TextCache
 
 _LOG = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class TextEncoder(nn.Module):
             encoded = self.encode(tokens[part, :width].to(self.device), ends[part].to(self.device))
             for i, feature in zip(part, F.normalize(encoded.float(), dim=-1), strict=True):
                 features[i] = feature
+            report("texts", len(unique) - len(order), len(unique))
         place = {prompt: i for i, prompt in enumerate(unique)}
         return torch.stack([features[place[prompt]] for prompt in prompts])
 

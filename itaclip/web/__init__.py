@@ -1,5 +1,4 @@
-"""What `itaclip serve` serves: a page with a form (`page`, `server`) and an HTTP API (`api`, `alone`).
+"""What `itaclip serve` serves: an HTTP API (`api`) and a web page (`page`), which is a client of that API.
 
-Both pass images through one line (`line`) under the same limits. The page needs gradio, the API
-fastapi, uvicorn, python-multipart and prometheus-client: optional extras.
+All requests pass through one queue (`line`) under the same limits. Needs the optional extra ``web``.
 """

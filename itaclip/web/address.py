@@ -1,4 +1,4 @@
-"""Where a server listens, and what all its answers carry."""
+"""The address a server listens on, and the headers of its answers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import threading
 from itaclip.errors import ItaclipError
 
 HEADERS = {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer"}
-"""Of every answer: no guessing of types, no frames elsewhere."""
+"""Sent with every answer: browsers guess no content types and show the page in no frame."""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens there."""
+    """Whether only this machine can reach a server on this host."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -22,10 +22,10 @@ def is_loopback(host: str) -> bool:
 
 
 def check_address(host: str, port: int) -> None:
-    """Refuse what cannot be listened at; servers would say it of every cause in the same words.
+    """Check that a server can listen on an address, before anything slow is loaded.
 
     Raises:
-        ItaclipError: no such address, another program listens there, or no right to.
+        ItaclipError: the address does not exist, is in use, or may not be used.
     """
     if not 1 <= port <= 65535:
         raise ItaclipError(f"--port {port}: expected 1 to 65535.")
@@ -36,8 +36,8 @@ def check_address(host: str, port: int) -> None:
             probe.bind(address)
     except OSError as error:
         raise ItaclipError(
-            f"--host {host} --port {port}: cannot be listened at ({error.strerror or error}). "
-            "Take another port, or stop the program that uses it."
+            f"--host {host} --port {port}: cannot listen there ({error.strerror or error}). "
+            "Choose another port, or stop the program that uses this one."
         ) from None
 
 
@@ -55,6 +55,6 @@ def stop_signal() -> threading.Event:
 
 
 def wait_until(stopped: threading.Event) -> None:
-    """Wait for an event; on Windows a wait without end would not see Ctrl-C."""
+    """Wait for an event; in short steps, because an endless wait ignores Ctrl-C on Windows."""
     while not stopped.wait(1.0):
         pass

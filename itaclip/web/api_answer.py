@@ -1,4 +1,4 @@
-"""From a result to the API's answer."""
+"""From a result to the body of an answer."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ import numpy as np
 
 from itaclip import figures
 from itaclip.result import Result
+from itaclip.web.view import view
 
 JSON, PNG = "application/json", "image/png"
 
 
-def rendered(result: Result, output: str, warnings: list[str], seconds: float) -> tuple[bytes, str]:
+def rendered(result: Result, output: str, upload: bytes, warnings: list[str], seconds: float) -> tuple[bytes, str]:
     """The body of an answer and its content type.
 
     Args:
-        result: what was found.
+        result: what to render.
         output: a name of `itaclip.web.api_request.OUTPUTS`.
-        warnings: for the client; in the answer of "json" alone.
-        seconds: that it took.
+        upload: content of the image file that the client sent.
+        warnings: for the client; only "json" and "view" carry them.
+        seconds: of computing.
     """
     if output == "mask":
         return mask_png(result), PNG
@@ -39,6 +41,8 @@ def rendered(result: Result, output: str, warnings: list[str], seconds: float) -
         content = result.to_coco()
     else:
         content = described(result) | {"warnings": warnings, "seconds": round(seconds, 3)}
+        if output == "view":
+            content |= view(result, upload)
     return json.dumps(content, ensure_ascii=False).encode(), JSON
 
 
@@ -58,7 +62,7 @@ def described(result: Result) -> dict[str, Any]:
 
 
 def mask_png(result: Result) -> bytes:
-    """Class numbers as a PNG with a palette, 16-bit grey above 256 classes."""
+    """Class ids as a PNG with a palette, 16-bit grey above 256 classes."""
     buffer = io.BytesIO()
     figures.save_mask(np.ascontiguousarray(result.labels), result.colors, buffer)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""How the API describes itself: its part of the OpenAPI schema, and a page that needs nothing from elsewhere."""
+"""The API's own documentation: its part of the OpenAPI schema, and a page without external resources."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ curl -F image=@photo.jpg --form-string 'classes=cat; sofa, couch' -F output=over
 
 
 def describe(limits: Limits, token: bool) -> dict[str, Any]:
-    """Keywords of the route that segments.
+    """Keyword arguments of the route that segments.
 
     Args:
-        limits: told to readers.
+        limits: shown to readers.
         token: whether clients must send one.
     """
     texts: dict[str, Any] = {
-        "name": {"type": "string", "description": "The image's name, for messages and COCO."},
+        "name": {"type": "string", "description": "Name of the image, for messages and COCO."},
         "classes": {
             "description": "Classes separated by semicolons or lines, synonyms by commas; in JSON also a list. "
-            "May be left out where the server has classes of its own.",
+            "Optional if the server has classes of its own.",
             "example": "cat, kitten; sofa, couch", "type": "string",
         },
         "background": {
             "type": "string",
-            "description": '"general" (default) makes what is none of the classes class 0, "none" gives every '
-            "pixel to a class; anything else is words of the background's own. In JSON also true, false, a list.",
+            "description": '"general" (default): pixels of no class become class 0. "none": every pixel gets a class. '
+            "Anything else: words for the background. In JSON also true, false or a list.",
         },
         "definitions": {"type": "string", "description": "Lines `name >=text`; in JSON also an object."},
-        "method": {"type": "string", "description": "One of the methods that /v1/info lists."},
-        "refine": {"type": "boolean", "description": "PAMR."},
-        "correct": {"type": "boolean", "description": "One label per region."},
-        "views": {"type": "boolean", "description": "Five views of every window."},
-        "threshold": {"type": "number", "minimum": 0, "maximum": 1, "description": "Less becomes background."},
+        "method": {"type": "string", "description": "One of the methods listed by /v1/info."},
+        "refine": {"type": "boolean", "description": "Refine along edges (PAMR)."},
+        "correct": {"type": "boolean", "description": "One label per image region (map correction)."},
+        "views": {"type": "boolean", "description": "Read five views of every window."},
+        "threshold": {"type": "number", "minimum": 0, "maximum": 1, "description": "Lower scores become background."},
         "output": {
             "type": "string", "enum": offered_outputs(), "default": "json",
-            "description": '"mask" and "overlay" are PNG images, all else is JSON.',
+            "description": '"mask" and "overlay" are PNG images; the others are JSON. "view" is for the web page.',
         },
     }  # fmt: skip
     anything = {
@@ -62,10 +62,10 @@ def describe(limits: Limits, token: bool) -> dict[str, Any]:
     encoded = {"type": "string", "format": "byte", "description": f"Base64; at most {limits.upload_mb:g} MB."}
     problem = {"application/json": {"schema": {"type": "object", "properties": {"detail": {"type": "string"}}}}}
     statuses = {
-        400: "Not multipart or JSON", 408: "Sent too slowly", 411: "No Content-Length", 413: "Too large",
-        415: "Another content type", 422: "An image, a class list or a setting that is refused",
+        400: "Malformed multipart or JSON", 408: "The request arrived too slowly", 411: "No Content-Length",
+        413: "Too large", 415: "Unsupported content type", 422: "A bad image, class list or setting",
         429: "The queue is full; see Retry-After", 503: "The server is stopping", 504: "Computing took too long",
-    } | ({401: "No token, or a wrong one"} if token else {})  # fmt: skip
+    } | ({401: "Missing or wrong token"} if token else {})  # fmt: skip
     label = {"label": {"type": "integer"}, "name": {"type": "string"},
              "color": {"type": "array", "items": {"type": "integer"}}, "area": {"type": "number"},
              "score": {"type": ["number", "null"]}}  # fmt: skip
@@ -79,9 +79,10 @@ def describe(limits: Limits, token: bool) -> dict[str, Any]:
         },
     }  # fmt: skip
     responses: dict[int, Any] = {status: {"description": text, "content": problem} for status, text in statuses.items()}
+    lines = {"type": "string", "description": "With Accept: application/x-ndjson: progress, line by line."}
     responses[200] = {
         "description": "The segmentation",
-        "content": {"application/json": {"schema": found}, "image/png": {}},
+        "content": {"application/json": {"schema": found}, "image/png": {}, "application/x-ndjson": {"schema": lines}},
     }
     extra: dict[str, Any] = {
         "requestBody": {
@@ -100,7 +101,7 @@ def describe(limits: Limits, token: bool) -> dict[str, Any]:
 
 
 def docs_page(schema: Mapping[str, Any]) -> str:
-    """The schema as a page to read, without scripts."""
+    """The schema as a readable page without scripts."""
     parts = []
     for path, methods in schema["paths"].items():
         for method, route in methods.items():

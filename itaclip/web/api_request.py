@@ -1,4 +1,4 @@
-"""From a request to the API to a form: multipart or JSON, checked field by field."""
+"""From a request to a form: multipart or JSON, checked field by field."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from itaclip.core.settings import Settings
 from itaclip.errors import did_you_mean
 from itaclip.segmenter import Segmenter
 from itaclip.text.auxiliary import SEPARATOR
+from itaclip.vocabulary import Vocabulary
 from itaclip.web.answer import GENERAL, NONE, OWN, Form, has_coco, words_of
 from itaclip.web.limits import Limits
 
-OUTPUTS = ("json", "mask", "overlay", "geojson", "label_studio", "coco")
-"""What an answer can be: JSON with the mask, a PNG, or a format of `itaclip.Result`."""
+OUTPUTS = ("json", "mask", "overlay", "geojson", "label_studio", "coco", "view")
+"""Kinds of answers: JSON with the mask, a PNG, a format of `itaclip.Result`, or what the page draws."""
 
 FIELDS = ("image", "name", "classes", "background", "definitions", "method", "refine", "correct", "views",
           "threshold", "output")  # fmt: skip
@@ -30,10 +31,10 @@ _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 
 class BadRequestError(Exception):
-    """A request that cannot be answered.
+    """A request that is refused.
 
     Args:
-        status: of the answer.
+        status: HTTP status of the answer.
         message: for the client.
     """
 
@@ -43,12 +44,12 @@ class BadRequestError(Exception):
 
 
 def offered_outputs() -> list[str]:
-    """`OUTPUTS`, without those whose package is not installed."""
+    """`OUTPUTS`, without those that need a package that is not installed."""
     return [name for name in OUTPUTS if name != "coco" or has_coco()]
 
 
 def defaults(settings: Settings) -> dict[str, Any]:
-    """What a request that leaves fields out gets."""
+    """Values of the fields that a request leaves out."""
     return {
         "background": GENERAL, "method": settings.method, "refine": settings.pamr_steps > 0,
         "correct": settings.map_correction, "views": settings.img_engineering, "threshold": settings.prob_thd,
@@ -56,13 +57,21 @@ def defaults(settings: Settings) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def own_classes(vocabulary: Vocabulary | None) -> dict[str, str] | None:
+    """The server's own classes, background and definitions as a request would send them; None without any."""
+    if vocabulary is None:
+        return None
+    classes, background, own_words, definitions = words_of(vocabulary)
+    return {"classes": classes, "background": own_words or background, "definitions": definitions}
+
+
 async def read_form(request: Request, segmenter: Segmenter, limits: Limits) -> tuple[Form, str]:
-    """The form that a request holds, and the output that it asks for.
+    """The form in a request, and the output that it asks for.
 
     Raises:
-        BadRequestError: a content type that is not taken, content that cannot be parsed,
-            or a field that is missing, unknown or of another kind.
-        ItaclipError: values that are refused.
+        BadRequestError: an unknown content type, content that cannot be parsed, or a field that
+            is missing, unknown or of the wrong type.
+        ItaclipError: a bad value.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
@@ -88,13 +97,13 @@ async def read_form(request: Request, segmenter: Segmenter, limits: Limits) -> t
 
 
 def _as_form(values: Mapping[str, Any], segmenter: Segmenter) -> dict[str, Any]:
-    """A request's values as those of `Form`; a server with classes of its own fills them in."""
+    """A request's values as fields of `Form`; a server with classes of its own fills them in."""
     known = defaults(segmenter.settings)
     fields = {name: values.get(name, known[name]) for name in ("method", "refine", "correct", "views", "threshold")}
     if "classes" not in values and segmenter.vocabulary is not None:
         for name in ("background", "definitions"):
             if name in values:
-                raise BadRequestError(422, f"{name}: the server's classes have their own; send classes, too.")
+                raise BadRequestError(422, f"{name}: the server's classes have their own; send classes too.")
         classes, background, own_words, definitions = words_of(segmenter.vocabulary)
         return fields | dict(classes=classes, background=background, own_words=own_words, definitions=definitions)
     if "classes" not in values:
@@ -107,7 +116,7 @@ def _as_form(values: Mapping[str, Any], segmenter: Segmenter) -> dict[str, Any]:
 
 
 def _joined(value: Any, name: str) -> str:
-    """A text, or a list of texts or of lists of synonyms, as one text."""
+    """A text, a list of texts, or a list of lists of synonyms, as one text."""
     if isinstance(value, str):
         return value
     if isinstance(value, list) and all(isinstance(entry, (str, list)) for entry in value):
@@ -172,7 +181,7 @@ async def _read_multipart(request: Request, limits: Limits) -> dict[str, Any]:
 
 
 def _read_text(name: str, text: str) -> Any:
-    """Forms know texts alone."""
+    """Multipart forms hold only texts."""
     if name in ("refine", "correct", "views"):
         if text.lower() not in _WORDS:
             raise BadRequestError(422, f"{name} = {text[:60]!r}: expected true or false.")

@@ -1,4 +1,4 @@
-"""What one visitor may ask for, so that the next one is served too."""
+"""Limits on what one visitor may ask for, so that the next one gets an answer too."""
 
 from __future__ import annotations
 
@@ -22,23 +22,21 @@ class Limits:
     """
 
     megapixels: float = 16.0
-    """Of an image, told from its header: small files can claim far more. Photographs have 12."""
+    """Per image, read from its header: a small file can claim far more. Photographs have about 12."""
     upload_mb: float = 20.0
-    """Of an image file."""
+    """Per image file."""
     words: int = 100
-    """Class words, synonyms and words of the background. Every word is a map of scores in
+    """Class words, synonyms and background words together. Every word is a score map in
     memory: 100 take 1.3 GB at 2048 x 1536, the largest working size of a photograph."""
     characters: int = 50_000
-    """Of the form's text: 100 words with a definition of 400 and more each."""
+    """Text per request: enough for 100 words with definitions of more than 400 characters each."""
     seconds: float = 120.0
-    """Of computing; waiting in the queue does not count. One CPU core takes 97 for the texts of
-    100 new words of ViT-B/16 (80 templates each)."""
+    """Computing time, without the time in the queue. Encoding 100 new words with ViT-B/16
+    (80 templates each) takes 97 s on one CPU core."""
     queue: int = 20
-    """Requests that wait; the next one is told to come back."""
+    """Requests that may wait; any more are refused."""
     upload_seconds: float = 30.0
-    """For a request to the API to arrive; slower ones are given up."""
-    minutes_kept: float = 30.0
-    """How long uploads and downloads lie on the disk when a visitor never leaves."""
+    """Time for a request to arrive; slower ones are dropped."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -48,17 +46,17 @@ class Limits:
 
     @property
     def pixels(self) -> int:
-        """Of an image at most."""
+        """Largest number of pixels of an image."""
         return int(self.megapixels * 1e6)
 
     @property
     def upload_bytes(self) -> int:
-        """Of an image file at most."""
+        """Largest number of bytes of an image file."""
         return int(self.upload_mb * 1e6)
 
 
 class TimeOverError(ItaclipError):
-    """Computing took longer than is allowed."""
+    """Computing took longer than the limit."""
 
 
 class StoppedError(ItaclipError):
@@ -66,14 +64,14 @@ class StoppedError(ItaclipError):
 
 
 class TimeLimit(TorchFunctionMode):
-    """Ends a block after so many seconds, or when asked to, at its next torch operation, in its thread alone.
+    """Ends a block after a number of seconds, or on demand: at the next torch operation of its thread.
 
-    A thread cannot be ended from outside; this one looks at the clock by itself. Locks are
-    given back and memory freed as after any other error.
+    A thread cannot be ended from outside, so this one checks the clock itself. Locks are
+    released and memory is freed as after any other error.
 
     Args:
         seconds: that the block may take.
-        stopped: ends the block once it is set; None leaves that out.
+        stopped: ends the block once it is set; None for no such event.
 
     Raises:
         TimeOverError: from within the block, once the time is over.
@@ -91,7 +89,7 @@ class TimeLimit(TorchFunctionMode):
     ) -> Any:
         if time.monotonic() > self._end:
             raise TimeOverError(
-                f"stopped after {self._seconds:g} s, the limit of this server. Take a smaller image or fewer words, "
+                f"stopped after {self._seconds:g} s, the limit of this server. Use a smaller image or fewer words, "
                 "or switch off five views or the refinement."
             )
         if self._stopped is not None and self._stopped.is_set():

@@ -1,4 +1,4 @@
-"""One image at a time, whoever asks: the worker that page and API share, and the line before it."""
+"""The queue before the one worker that segments images: first come, first served."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from itaclip.errors import ItaclipError
 
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 class LineFullError(ItaclipError):
-    """No place is free; `seconds` is a guess at when one will be."""
+    """The queue is full; `seconds` estimates when a place will be free."""
 
     def __init__(self, seconds: int) -> None:
-        super().__init__(f"Queue is full. Try again in about {seconds} s.")
+        super().__init__(f"The queue is full. Try again in about {seconds} s.")
         self.seconds = seconds
 
 
@@ -30,39 +30,43 @@ class LineClosedError(ItaclipError):
 
 
 class Line:
-    """Runs work one after the other, first come, first served, in a thread of its own.
+    """Runs jobs one after the other, in order, in a thread of its own.
 
     Args:
-        places: how much work may wait; more is refused.
-        others: how many others wait elsewhere for this worker; they take places, too.
+        places: how many jobs may wait; any more are refused.
     """
 
-    def __init__(self, places: int, others: Callable[[], int] = lambda: 0) -> None:
-        self.places, self.others = places, others
+    def __init__(self, places: int) -> None:
+        self.places = places
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="itaclip-line")
         self._lock = threading.Lock()
-        self._pending = 0
+        self._jobs: list[Future[Any]] = []  # unfinished, in order
         self._running = 0
         self._closed = False
-        self._usual = 1.0  # seconds per piece of work, a running mean
+        self._usual = 1.0  # seconds per job, a running mean
 
     @property
     def running(self) -> int:
-        """1 while work is done, else 0."""
+        """1 while a job runs, else 0."""
         return self._running
 
     @property
     def waiting(self) -> int:
-        """How much work waits, here and elsewhere."""
-        return max(0, self._pending - self._running) + self.others()
+        """How many jobs wait."""
+        return max(0, len(self._jobs) - self._running)
 
     @property
     def closed(self) -> bool:
         """Whether the server is stopping."""
         return self._closed
 
+    def ahead(self, job: Future[Any]) -> int:
+        """How many jobs come before this one, the running one included."""
+        with self._lock:
+            return self._jobs.index(job) if job in self._jobs else 0
+
     def check(self) -> None:
-        """Refuse where `submit` would.
+        """Refuse if `submit` would.
 
         Raises:
             LineFullError: no place is free.
@@ -70,33 +74,26 @@ class Line:
         """
         if self._closed:
             raise LineClosedError
-        pending = self._pending + self.others()
+        pending = len(self._jobs)
         if pending > self.places:  # one of them runs, or is about to
             raise LineFullError(max(1, math.ceil(self._usual * (pending - self.places))))
 
-    def submit(self, work: Callable[[], T], admitted: bool = False) -> Future[T]:
-        """Add work at the end of the line; cancelling its future while it waits takes it out again.
-
-        Args:
-            work: what to do.
-            admitted: it waited elsewhere, so it needs no free place.
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        """Add a job at the end of the queue; cancelling its future before it runs removes it.
 
         Raises:
             LineFullError: no place is free.
             LineClosedError: the server is stopping.
         """
         with self._lock:
-            if self._closed:
-                raise LineClosedError
-            if not admitted:
-                self.check()
-            future = self._pool.submit(self._run, work)
-            self._pending += 1
-        future.add_done_callback(self._leave)
-        return future
+            self.check()
+            job = self._pool.submit(self._run, work)
+            self._jobs.append(job)
+        job.add_done_callback(self._leave)
+        return job
 
     def close(self) -> None:
-        """Take no more work, drop what waits, and wait until what runs is done."""
+        """Take no more jobs, drop those that wait, and wait until the running one is done."""
         with self._lock:
             self._closed = True
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -110,6 +107,6 @@ class Line:
             self._running = 0
             self._usual += 0.2 * (time.perf_counter() - began - self._usual)
 
-    def _leave(self, _: Future[T]) -> None:
+    def _leave(self, job: Future[Any]) -> None:
         with self._lock:
-            self._pending -= 1
+            self._jobs.remove(job)

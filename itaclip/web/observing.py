@@ -1,4 +1,4 @@
-"""What the operator of an API sees: a line of JSON per request, and metrics. Never what clients sent."""
+"""What the operator of a server sees: a log line per request, and metrics. Never the contents of requests."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from itaclip.web.line import Line
 
 REQUESTS = logging.getLogger("itaclip.requests")
-"""A record per request; its attribute ``fields`` holds what is logged."""
+"""One record per request; its attribute ``fields`` holds the values to log."""
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120)
 
 
 class JsonLines(logging.Formatter):
-    """Records as one line of JSON each: time, level, logger, message, fields, traceback."""
+    """One line of JSON per record: time, level, logger, message, fields, traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """The line for a record."""
         content: dict[str, Any] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{record.msecs:03.0f}Z",
             "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage(),
@@ -34,7 +34,7 @@ class JsonLines(logging.Formatter):
 
 
 def log_json() -> None:
-    """Let the whole program log lines of JSON to standard error, requests among them."""
+    """Make the whole program log to standard error as lines of JSON, one per request among them."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
@@ -42,10 +42,10 @@ def log_json() -> None:
 
 
 class Metrics:
-    """Counters of one server, in a registry of their own.
+    """The counters of one server, in their own registry.
 
     Args:
-        line: whose length is told.
+        line: the queue to report on.
     """
 
     def __init__(self, line: Line) -> None:
@@ -54,11 +54,11 @@ class Metrics:
             "itaclip_requests", "Requests by path and status.", ["path", "status"], registry=self._registry
         )
         self._seconds = Histogram(
-            "itaclip_request_seconds", "From the first byte of a request to the last of its answer.", ["path"],
+            "itaclip_request_seconds", "From the first byte of a request to the last byte of its answer.", ["path"],
             buckets=_SECONDS, registry=self._registry,
         )  # fmt: skip
         self._computing = Histogram(
-            "itaclip_segment_seconds", "Computing alone, without waiting.", buckets=_SECONDS, registry=self._registry
+            "itaclip_segment_seconds", "Computing time, without waiting.", buckets=_SECONDS, registry=self._registry
         )
         self._pixels = Counter("itaclip_pixels", "Pixels segmented.", registry=self._registry)
         Gauge("itaclip_waiting", "Requests that wait.", registry=self._registry).set_function(lambda: line.waiting)
@@ -76,6 +76,6 @@ class Metrics:
         self._pixels.inc(pixels)
 
     def text(self) -> bytes:
-        """All of it, in Prometheus's text format."""
+        """All metrics, in Prometheus's text format."""
         content: bytes = generate_latest(self._registry)
         return content
