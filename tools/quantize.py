@@ -11,10 +11,12 @@ with the same weights and the printed settings loads it.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from itaclip.benchmark.machine import timed
 from itaclip.command.options import add_class_options, add_model_options, choose_vocabulary, segmenter_maker
@@ -23,6 +25,8 @@ from itaclip.core.engine import calibration_files
 from itaclip.errors import ItaclipError
 from itaclip.evaluation.report import machine, versions
 from itaclip.files import IMAGE_SUFFIXES, write_json
+from itaclip.segmenter import Segmenter
+from itaclip.vocabulary import Vocabulary
 
 WAYS: dict[str, dict[str, str]] = {
     "float32": {"engine": "torch", "dtype": "fp32"},
@@ -30,6 +34,11 @@ WAYS: dict[str, dict[str, str]] = {
     "OpenVINO, bfloat16": {"engine": "openvino", "dtype": "bf16"},
     "OpenVINO, int8": {"engine": "openvino", "dtype": "int8"},
 }
+
+
+def labels(segmenter: Segmenter, vocabulary: Vocabulary, paths: Sequence[Path]) -> list[NDArray[np.int32]]:
+    """Label maps of some images."""
+    return [segmenter(path, vocabulary).labels for path in paths]
 
 
 def main() -> int:
@@ -51,13 +60,13 @@ def main() -> int:
             f"{args.images}: all {len(files)} images are used to calibrate; add more, or set --calibrate-on."
         )
     make, device = segmenter_maker(args)
-    expected: list[Any] = []
+    expected: list[NDArray[np.int32]] = []
     rows = []
     for name, way in WAYS.items():
         segmenter = make(device=device, calibration=calibration, **way)
         vocabulary = choose_vocabulary(args, segmenter)
         segmenter(compared[0], vocabulary)  # converts, and warms up
-        seconds, results = timed(lambda one=segmenter, words=vocabulary: [one(path, words).labels for path in compared])
+        seconds, results = timed(partial(labels, segmenter, vocabulary, compared))
         expected = expected or results
         same = np.concatenate([(a == b).ravel() for a, b in zip(results, expected, strict=True)])
         rows.append(

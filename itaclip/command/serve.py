@@ -14,8 +14,6 @@ from itaclip.errors import ItaclipError
 from itaclip.web.address import check_address
 from itaclip.web.limits import Limits
 
-    from itaclip.segmenter import Segmenter
-
 TOKEN = "ITACLIP_API_TOKEN"
 """Environment variable with the token that the page asks for and clients of the API must send."""
 
