@@ -52,6 +52,7 @@ from itaclip.core.pamr import pamr
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import PRECISIONS, Settings
 from itaclip.devices import choose_device
+from itaclip.engines import ENGINES
 from itaclip.evaluation.report import machine, versions
 from itaclip.files import write_json
 from itaclip.text import TextBank, TextCache, TextEncoder, read_class_names
@@ -66,7 +67,9 @@ def texts(
     """The text bank, and the seconds to build it: without a cache, with one, and with the plain implementation."""
     seconds = {}
     with tempfile.TemporaryDirectory() as folder:
-        encoder = TextEncoder(clip, TextCache(folder)).to(device)
+        engine = "openvino" if description.settings.engine == "openvino" else "torch"
+        encoder = TextEncoder(clip, TextCache(folder), engine).to(device)
+        encoder(["warm-up"])
         seconds["anew"], vocabulary = timed(lambda: description.vocabulary(encoder))
         again = TextEncoder(clip, TextCache(folder)).to(device)
         seconds["from the disk"], _ = timed(lambda: description.vocabulary(again))
@@ -102,6 +105,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="default: typical of the data set")
     parser.add_argument("--batch", type=int, default=1, help="images per batch, with several configurations")
     parser.add_argument("--dtype", choices=PRECISIONS, help="replaces the configuration's")
+    parser.add_argument("--engine", choices=ENGINES, help="replaces the configuration's")
     parser.add_argument("--compile", action="store_true", help="use torch.compile")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings, such as batch_crops=5")
     parser.add_argument("--queries", type=int, help="use this many random text features instead of the class list")
@@ -126,8 +130,7 @@ def main() -> int:
     if args.gpu_memory and args.dtype == "int8":
         parser.error("--gpu-memory: int8 runs only on CPUs.")
     changes = dict(parse_setting(pair) for pair in args.set)
-    if args.dtype:
-        changes["dtype"] = args.dtype
+    changes |= {name: value for name in ("dtype", "engine") if (value := getattr(args, name))}
     if args.compile:
         changes["compile"] = True
     console = make_console()
@@ -178,7 +181,7 @@ def rates(args: argparse.Namespace, descriptions: Sequence[ModelDescription]) ->
             found = {"size": f"{size[0]} x {size[1]}", "dtype": settings.dtype, "queries": queries,
                      "MiB": gpu_peak_mib(pipeline, image, size, queries)}  # fmt: skip
         else:
-            device = choose_device(settings.device, settings.dtype)
+            device = choose_device(settings.device, settings.dtype, settings.engine)
             bank = random_bank(queries, clip.text_projection.shape[1], device)
             found = throughput(pipeline.to(device), size, short_side, bank, args.batch)
         rows.append({"settings": config.stem} | found)
@@ -188,7 +191,7 @@ def rates(args: argparse.Namespace, descriptions: Sequence[ModelDescription]) ->
 def measure(args: argparse.Namespace, description: ModelDescription, size: tuple[int, int]) -> dict[str, Any]:
     """Measure texts, stages and ratios, or growth; returns tables and lines."""
     settings = description.settings
-    device = choose_device(settings.device, settings.dtype)
+    device = choose_device(settings.device, settings.dtype, settings.engine)
     clip = load_openai_clip(*description.weights).to(device)
     width = clip.text_projection.shape[1]
     text_seconds: dict[str, float] = {}
@@ -216,14 +219,15 @@ def measure(args: argparse.Namespace, description: ModelDescription, size: tuple
     peak = max(peaks)
     passes, flops = encoder_work(pipeline, ours.image)
     achieved = flops / ours.seconds["encoder"] / 1e9
-    lines.append(f"{passes} encoder passes, {len(bank.features)} queries, {settings.dtype}: {achieved:.0f} GFLOP/s, "
-                 f"{achieved / peak:.1%} of the matrix peak of {peak:.0f} GFLOP/s measured in this run")  # fmt: skip
+    lines.append(f"{passes} encoder passes, {len(bank.features)} queries, {pipeline.engine}, {settings.dtype}: "
+                 f"{achieved:.0f} GFLOP/s, {achieved / peak:.1%} of the matrix peak of {peak:.0f} GFLOP/s measured in this run")  # fmt: skip
     stages: list[dict[str, Any]] = [
         {"stage": name, "seconds": value, "peak MiB": ours.peak_mib.get(name, "")}
         for name, value in ours.seconds.items()
     ]
     found = {"gflops_encoder": achieved, "gflops_matrix_peak": peak, "share_of_peak": achieved / peak,
-             "passes": passes, "queries": len(bank.features), "dtype": settings.dtype}  # fmt: skip
+             "passes": ours.passes, "passes of the whole sweep": passes, "queries": len(bank.features),
+             "dtype": settings.dtype, "engine": pipeline.engine}  # fmt: skip
     if plain_clip is not None:
         if device.type == "cuda":
             plainly(plain_clip, settings, middle_layers(encoder.method), bank, jpeg, description.short_side)  # warm-up

@@ -1,6 +1,6 @@
 """Measure speed and accuracy of the qualities and precisions of `itaclip.Segmenter`, on a data set.
 
-    python tools/measure_qualities.py --config configs/cfg_demo.py --dtypes fp32 bf16 int8 \\
+    python tools/measure_qualities.py --config configs/cfg_demo.py --engine openvino --dtypes fp32 bf16 int8 \\
         --out docs/results/qualities_demo.json
 
 For every quality, from exact (published windows and views) to fast, and every precision: seconds,
@@ -21,6 +21,7 @@ from itaclip import Segmenter
 from itaclip.console import make_console, progress, run, table_of
 from itaclip.core.quality import QUALITIES, quality_settings
 from itaclip.core.settings import PRECISIONS
+from itaclip.engines import ENGINES
 from itaclip.evaluation.counts import IoUCounts
 from itaclip.evaluation.report import machine, versions
 from itaclip.evaluation.setup import build_dataset, load_config
@@ -32,6 +33,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--data-root", help="replaces the configuration's")
     parser.add_argument("--weights", help="replaces the configuration's")
+    parser.add_argument("--engine", choices=ENGINES, default="torch", help="what runs CLIP (%(default)s)")
     parser.add_argument("--dtypes", nargs="+", choices=PRECISIONS, default=["fp32"], help="precisions (%(default)s)")
     parser.add_argument("--limit", type=int, help="only the first N images")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
@@ -41,7 +43,10 @@ def main() -> int:
         config.test_dataloader.dataset.data_root = args.data_root
     dataset = build_dataset(config)
     classes, images = len(dataset.metainfo["classes"]), range(min(args.limit or len(dataset), len(dataset)))
-    segmenters = {dtype: Segmenter.from_config(args.config, model=args.weights, dtype=dtype) for dtype in args.dtypes}
+    segmenters = {
+        dtype: Segmenter.from_config(args.config, model=args.weights, dtype=dtype, engine=args.engine)
+        for dtype in args.dtypes
+    }
     crop = segmenters[args.dtypes[0]].settings.slide_crop
     variants = [(name, dtype) for name in QUALITIES for dtype in args.dtypes]
     counts = {variant: IoUCounts(classes) for variant in variants}

@@ -42,6 +42,7 @@ class Stages:
         logits: Q x H x W before refinement.
         guide: 3 x H x W image for the refinement.
         image: 3 x h x w as it is encoded.
+        passes: windows times views that were read.
     """
 
     device: torch.device
@@ -51,6 +52,7 @@ class Stages:
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
     guide: Tensor = field(default_factory=lambda: torch.empty(0))
     image: Tensor = field(default_factory=lambda: torch.empty(0))
+    passes: int = 0
 
     def clock(self, stage: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function and add its cost to a stage."""
@@ -108,7 +110,8 @@ def fast(pipeline: Pipeline, bank: TextBank, jpeg: bytes, short_side: int) -> St
     truth = torch.zeros_like(found.labels)
     found.clock("metric", confusion_matrix, found.labels, truth, bank.num_classes)
     found.seconds["sum of stages"] = sum(found.seconds.values())
-    found.clock("whole image", pipeline, [image], [size], bank)
+    (whole,) = found.clock("whole image", pipeline, [image], [size], bank)
+    found.labels, found.passes = whole.labels, whole.passes  # of an adaptive sweep, where the settings say so
     return found
 
 

@@ -25,11 +25,17 @@ def main(arguments: Sequence[str]) -> int:
         The exit status: 1 when the self-check fails.
     """
     args = parser().parse_args(arguments)
+    if args.clear_cache:
+        from itaclip.engines import clear_engines, engine_folder
+
+        make_console().print(f"{engine_folder()}: {clear_engines() / 1e6:.0f} MB freed", markup=False)
+        return 0
     from itaclip.evaluation.report import PACKAGES, versions
 
     installed = dict.fromkeys(("python", "system", *PACKAGES), "not installed") | versions()
     installed["system"] = platform.platform()
-    report = {"versions": installed, "device": devices(), "text_cache": text_cache(), "weights": weights()}
+    report = {"versions": installed, "device": devices(), "text_cache": text_cache(), "engines": engines(),
+              "weights": weights()}  # fmt: skip
     if not args.no_check:
         report["self_check"] = self_check()
     if args.json:
@@ -50,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--no-check", action="store_true", help="report only, do not segment a scene")
     options.add_argument("--json", action="store_true", help="print JSON")
+    options.add_argument("--clear-cache", action="store_true", help="delete models converted for OpenVINO, and stop")
     return options
 
 
@@ -77,6 +84,17 @@ def text_cache() -> dict[str, Any]:
     folder = default_folder()
     files = list(folder.rglob("*.safetensors")) if folder.is_dir() else []
     return {"folder": str(folder), "texts": len(files), "kilobytes": sum(p.stat().st_size for p in files) // 1000}
+
+
+def engines() -> dict[str, Any]:
+    """What can run CLIP, and the models converted for it."""
+    from itaclip.engines import engine_folder, has_openvino
+
+    folder = engine_folder()
+    files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+    able = ["torch", *(f"openvino ({kind})" for kind in ("fp32, bf16", "int8") if has_openvino(kind))]
+    return {"available": ", ".join(able), "folder": str(folder), "models": sum(p.name == "model.xml" for p in files),
+            "megabytes": sum(p.stat().st_size for p in files) // 1_000_000}  # fmt: skip
 
 
 def weights() -> dict[str, Any]:
