@@ -39,6 +39,7 @@ from itaclip.clip.towers import MEAN, STD, as_tower
 from itaclip.clip.towers.tower import resample
 from itaclip.clip.trunk import Needs
 from itaclip.core.encoder import DenseEncoder
+from itaclip.core.engine import calibration_windows, on_engine
 from itaclip.core.images import normalise
 from itaclip.core.methods import METHODS, get_method
 from itaclip.core.methods.corrclip import region_tokens
@@ -528,3 +529,21 @@ def test_true_image_towers_are_open_clips(name: str, tmp_path: Path) -> None:
     expected = theirs.encode_image(pixels)
     torch.testing.assert_close(F.normalize(found, dim=-1), F.normalize(expected, dim=-1), atol=1e-5, rtol=0)
     assert encoder(pixels).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "int8"])
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=() if name == "eva02" else pytest.mark.vit_b_16) for name in FAMILIES]
+)
+def test_openvino_runs_every_family(family: str, dtype: str, loaded: Callable[[str], Any]) -> None:
+    method = method_of("itaclip")
+    plain = DenseEncoder(loaded(family).visual, method)
+    other = DenseEncoder(loaded(family).visual, method)
+    on_engine(other, Settings(engine="openvino", dtype=dtype))
+    for side in (SIDE, SIDE + PATCH):
+        pixels = calibration_windows("demo", (SIDE, side), Settings())[:3]
+        found, expected = other(pixels), plain(pixels)
+        if dtype == "fp32":
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        else:
+            assert F.cosine_similarity(found, expected, dim=-1).mean() > 0.98

@@ -233,6 +233,7 @@ def _write(
     _LOG.info("Converting the model for OpenVINO; this happens once.")
     with torch.no_grad(), _quiet():
         two = tuple(tensor[:1].expand(2, *tensor.shape[1:]) for tensor in example)  # one would be taken for a constant
+        module.eval()(*two)  # so that nothing that is made once and kept is made while the graph is recorded
         model = openvino.convert_model(module.eval(), example_input=two if len(two) > 1 else two[0])
     model.reshape({given: openvino.PartialShape(shape) for given, shape in zip(model.inputs, shapes, strict=True)})
     for output, name in zip(model.outputs, names, strict=True):
