@@ -5,7 +5,7 @@
 FROM python:3.12-slim-bookworm AS build
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 ARG DEVICE=cpu
-ARG EXTRAS=web,api
+ARG EXTRAS=web
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/itaclip
 WORKDIR /src

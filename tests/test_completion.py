@@ -48,6 +48,7 @@ def completed(line: str, answer: Path) -> tuple[set[str], str]:
         ("itaclip eval --config coco_", {"coco_object", "coco_stuff"}),
         ("itaclip eval --config voc --method na", {"naclip"}),
         ("itaclip demo --im", {"--images"}),
+        ("itaclip serve --up", {"--upload-time"}),
         ("itaclip models --h", {"--help", "--here"}),
         ("itaclip env --no", {"--no-check"}),
     ],

@@ -27,8 +27,9 @@ from itaclip.vocabulary import split_definitions
 from itaclip.web.answer import Form, collected_warnings, segment, words_of
 from itaclip.web.api_answer import rendered
 from itaclip.web.api_request import own_classes
-from itaclip.web.limits import Limits, TimeLimit
+from itaclip.web.limits import Limits
 from itaclip.web.progress import Progress
+from itaclip.web.time_limit import TimeLimit
 from itaclip.web.view import runner_up, score_maps
 
 CLASSES = "bus, city bus; fence\nhouse"

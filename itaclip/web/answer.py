@@ -21,7 +21,8 @@ from itaclip.result import Result
 from itaclip.segmenter import Segmenter
 from itaclip.text.auxiliary import SEPARATOR
 from itaclip.vocabulary import Vocabulary, split_classes, split_definitions
-from itaclip.web.limits import Limits, TimeLimit
+from itaclip.web.limits import Limits
+from itaclip.web.time_limit import TimeLimit
 
 GENERAL, OWN, NONE = "general", "own", "none"
 """Backgrounds: general contrast words, the visitor's own words, or a class for every pixel."""
