@@ -254,6 +254,10 @@ def _write_int8(exact: Path, windows: Sequence[Tensor], folder: Path) -> None:
             subset_size=len(windows),
             model_type=nncf.ModelType.TRANSFORMER,
             preset=nncf.QuantizationPreset.PERFORMANCE,
+            # without SmoothQuant, which brought tokens farther from float32's (docs/benchmarks.md)
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=-1)
+            ),
         )
     openvino.save_model(rounded, folder / MODEL, compress_to_fp16=False)
 
