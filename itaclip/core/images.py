@@ -119,5 +119,5 @@ def _check_size(size: tuple[int, int], name: str, largest: int) -> None:
     width, height = size
     if width * height > largest:
         raise ImageTooLargeError(
-            f"{name}: {width} x {height} pixels; the limit is {largest:,}. Reduce the image, or raise the limit."
+            f"{name}: {width} x {height} pixels; at most {largest:,} are accepted. Reduce it, or raise the limit."
         )
