@@ -316,7 +316,7 @@ def test_wrong_settings() -> None:
         encoder(torch.zeros(1, 3, 64, 64), wants=["values"])
     with pytest.raises(ItaclipError, match="int8"):
         SecondEncoder(dino(), "dino", dtype="int8")
-    with pytest.raises(ItaclipError, match="ResNet is no plain vision transformer"):
+    with pytest.raises(ItaclipError, match="ResNet is not a plain vision transformer"):
         SecondEncoder(timm.create_model("resnet18", num_classes=0), "resnet")
 
 

@@ -152,7 +152,7 @@ def test_labels_outside_the_classes_stop_the_run(config: Path, voc_like: Callabl
     mask = np.asarray(Image.open(root / "SegmentationClass/image_1.png")).copy()
     mask[3, 4] = 77
     Image.fromarray(mask).save(root / "SegmentationClass/image_1.png")
-    with pytest.raises(ItaclipError, match=r"image_1\.png: holds label 77, but DemoDataset has labels 0\.\.28"):
+    with pytest.raises(ItaclipError, match=r"image_1\.png: contains label 77, but DemoDataset has labels 0\.\.28"):
         run(config, root)
     mask[3, 4] = 255  # ignored, which is fine
     Image.fromarray(mask).save(root / "SegmentationClass/image_1.png")
@@ -213,7 +213,7 @@ def test_classes_in_another_order_are_rejected() -> None:
     dataset = type("PascalVOC20Dataset", (), {"metainfo": kind.METAINFO})()
     names = list(kind.METAINFO["classes"])
     names[7], names[11] = names[11], names[7]
-    with pytest.raises(ItaclipError, match=r"line 12: 'cat' is class 7 .* belongs on line 8, where 'dog' stands"):
+    with pytest.raises(ItaclipError, match=r"line 12: 'cat' is class 7 .* belongs on line 8, which has 'dog'"):
         check_classes(parse_class_names(names, "names.txt"), dataset)
 
 

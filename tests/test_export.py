@@ -294,5 +294,5 @@ def test_a_missing_package_is_named_with_its_extra(
         return real(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ItaclipError, match=rf"needs {package}: pip install 'itaclip\[{extra}\]'"):
+    with pytest.raises(ItaclipError, match=rf"requires {package}: pip install 'itaclip\[{extra}\]'"):
         export(result)

@@ -120,7 +120,7 @@ def test_the_gallery_counts_labels_beyond_the_classes_as_evaluations_do(image: n
     gallery = Gallery(tmp_path, ["sky", "sea"], palette(2))
     assert gallery.add("one.jpg", image, predicted, truth) == pytest.approx(100 * expected["IoU"].mean())
     page = gallery.write("run").read_text()
-    assert f"mIoU {100 * expected['IoU'].mean():.2f}, {expected['aAcc']:.2%} of the pixels right" in page
+    assert f"mIoU {100 * expected['IoU'].mean():.2f}, {expected['aAcc']:.2%} of the pixels correct" in page
 
 
 def test_the_gallery_shows_the_worst_first_and_escapes_names(image: np.ndarray, tmp_path: Path) -> None:

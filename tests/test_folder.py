@@ -58,7 +58,7 @@ def test_every_file_gets_a_unique_name(photos: Path) -> None:
 
 @pytest.mark.parametrize(
     ("entry", "message"),
-    [("nowhere", "no such file"), ("*.gif", "no such file"), ("empty", "no image or video")],
+    [("nowhere", "no file or folder matches"), ("*.gif", "no file or folder matches"), ("empty", "no image or video")],
 )
 def test_inputs_that_match_nothing(tmp_path: Path, entry: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
@@ -122,7 +122,7 @@ def test_different_settings_never_mix(quick: Segmenter, words: Vocabulary, photo
     items = find_items([photos])
     segment_folder(quick, words, items, tmp_path / "out")
     other = quick.prepare(["car"])
-    with pytest.raises(ItaclipError, match=r"results of another run \(other classes\)"):
+    with pytest.raises(ItaclipError, match=r"results of another run \(different classes\)"):
         segment_folder(quick, other, items, tmp_path / "out")
     assert segment_folder(quick, other, items, tmp_path / "out", overwrite=True).done == 7
     assert set(read_lines(tmp_path / "out")["a.jpg"]["areas"]) <= {"background", "car"}

@@ -439,7 +439,7 @@ def test_tables(crops: Path, tmp_path: Path) -> None:
     (tmp_path / "e.parquet").write_text("nothing")
     with pytest.raises(ItaclipError, match=r"e\.parquet: not a Parquet table"):
         entries(tmp_path / "e.parquet")
-    with pytest.raises(ItaclipError, match="only tables"):
+    with pytest.raises(ItaclipError, match="only for tables"):
         open_source(str(crops), key="id")
 
 
@@ -598,7 +598,7 @@ def test_the_command_starts_ray_itself(crops: Path, tmp_path: Path) -> None:
         (("--part-size", "0"), "part_size = 0: expected 1 or more"),
         (("--limit-rate", "0"), "limit_rate = 0.0: expected more than 0"),
         (("--max-errors", "-1"), "max_errors = -1: expected 0 or more"),
-        (("--column", "image"), "only tables"),
+        (("--column", "image"), "only for tables"),
         (("--address", "ray://head:10001"), "ray job submit"),
         (("--device", "cuda:1"), "expected auto, cpu or cuda"),
     ],

@@ -152,7 +152,7 @@ def test_named_recipes_equal_sums_of_stored_maps(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "qq+", "kq", "qq kk"])
 def test_unknown_pairs_are_refused(name: str) -> None:
-    with pytest.raises(ItaclipError, match="is none of qk, qq, kk, vv"):
+    with pytest.raises(ItaclipError, match="is not one of qk, qq, kk, vv"):
         Settings(attention=name)
 
 

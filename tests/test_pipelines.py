@@ -107,11 +107,11 @@ def test_classes_and_settings_of_one_call(quick: Segmenter, photo: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"task": "object-detection"}, "knows 'image-segmentation' alone"),
+        ({"task": "object-detection"}, "only 'image-segmentation' is supported"),
         ({"candidate_labels": "cat, dog"}, "expected a list"),
         ({"candidate_labels": []}, "class list is empty"),
         ({"batch_size": 0}, "batch_size = 0"),
-        ({"pamr_steps": 3}, "pamr_steps: a segmenter has its own"),
+        ({"pamr_steps": 3}, "pamr_steps: a Segmenter is already configured"),
     ],
 )
 def test_bad_pipelines(quick: Segmenter, arguments: dict[str, Any], message: str) -> None:
@@ -128,7 +128,7 @@ def test_bad_pipelines(quick: Segmenter, arguments: dict[str, Any], message: str
         ("data:image/png;base64,AAAA", {}, "not an image"),
         (7, {}, "inputs of type int"),
         ([7], {}, "image of type int"),
-        ("missing.jpg", {"subtask": "panoptic"}, "knows 'semantic' alone"),
+        ("missing.jpg", {"subtask": "panoptic"}, "only 'semantic' is supported"),
         ("missing.jpg", {"threshold": 0.5}, "unknown setting 'threshold'"),
         ("missing.jpg", {"batch_size": 0}, "batch_size = 0"),
     ],
@@ -169,7 +169,7 @@ def test_urls_are_fetched_if_allowed(quick: Segmenter, photo: Path, website: str
     )
     assert same(segment(f"{website}/photo.jpg"), segment(photo))
     for name, message in {
-        "missing": "status 404", "page": "not an image", "large": "more than 150,000 bytes", "away": "status 302",
+        "missing": "status 404", "page": "not an image", "large": "larger than 150,000 bytes", "away": "status 302",
     }.items():  # fmt: skip
         with pytest.raises(ItaclipError, match=message):
             segment(f"{website}/{name}")
@@ -317,9 +317,9 @@ def other_weights(folder: Path) -> None:
     ("damage", "message"),
     [
         (lambda folder: (folder / "itaclip.json").unlink(), "not a saved segmenter"),
-        (lambda folder: (folder / "itaclip.json").write_text("{"), "itaclip.json: damaged"),
-        (lambda folder: (folder / "itaclip.json").write_bytes(b"\xff\xfe"), "itaclip.json: damaged"),
-        (lambda folder: (folder / "itaclip.json").write_text("[" * 100_000), "itaclip.json: damaged"),
+        (lambda folder: (folder / "itaclip.json").write_text("{"), "itaclip.json: not valid JSON"),
+        (lambda folder: (folder / "itaclip.json").write_bytes(b"\xff\xfe"), "itaclip.json: not valid JSON"),
+        (lambda folder: (folder / "itaclip.json").write_text("[" * 100_000), "itaclip.json: not valid JSON"),
         (lambda folder: (folder / "itaclip.json").write_text("[]"), "this version reads format 1"),
         (edited(lambda content: content.update(format=2)), "format '2'; this version reads format 1"),
         (edited(lambda content: content.update(short_side="x")), "short_side = 'x'"),

@@ -212,7 +212,7 @@ def test_bad_images_are_reported_by_name(quick: Segmenter, photo: Path, tmp_path
         assert str(tmp_path / name) in str(caught.value)
     small = Segmenter("demo", "fast", largest=1000)
     small.set_classes(CLASSES)
-    with pytest.raises(ItaclipError, match="at most 1,000 are taken"):
+    with pytest.raises(ItaclipError, match="at most 1,000 are accepted"):
         small(photo)
 
 

@@ -82,7 +82,7 @@ def test_benchmark_of_growth_and_pamr(tmp_path: Path) -> None:
 def test_check_weights_detects_other_weights() -> None:
     done = run_tool("check_weights.py", "--weights", "demo", "--recorded")
     assert done.returncode == 2
-    assert "features of 64 channels" in done.stderr
+    assert "features with 64 channels" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -408,10 +408,10 @@ def test_a_named_architecture_with_weights_of_ones_own(folders: Path, monkeypatc
     ("name", "message"),
     [
         ("RN50", "RN50: a convolutional image tower"),
-        ("convnext_base", "convnext_base: timm's convnext_base is no plain vision transformer"),
-        ("ViTamin-S", "timm's vitamin_small_224 is no plain vision transformer"),
-        ("swin_base_patch4_window7_224", "timm's swin_base_patch4_window7_224 is no plain vision transformer"),
-        ("MobileCLIP-B", "timm's vit_base_mci_224 is no plain vision transformer"),
+        ("convnext_base", "convnext_base: timm's convnext_base is not a plain vision transformer"),
+        ("ViTamin-S", "timm's vitamin_small_224 is not a plain vision transformer"),
+        ("swin_base_patch4_window7_224", "timm's swin_base_patch4_window7_224 is not a plain vision transformer"),
+        ("MobileCLIP-B", "timm's vit_base_mci_224 is not a plain vision transformer"),
     ],
 )
 def test_convolutional_towers_are_refused_in_words(name: str, message: str, tiny_weights: Path) -> None:

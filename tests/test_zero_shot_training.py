@@ -299,7 +299,7 @@ def test_unreadable_images_stop_neither_training_nor_test(
         "", [str(small_config(tmp_path)), str(folder / "whole/iter_6.pth"), "--work-dir", str(tmp_path)]
     )
     assert status == 1
-    assert "scene_001.jpg: left out of the test" in caplog.text
+    assert "scene_001.jpg: skipped in the test" in caplog.text
     report = json.loads((tmp_path / "metrics.json").read_text())
     assert (report["images"], report["unreadable"]) == (3, 1)
 

@@ -16,7 +16,7 @@ from itaclip.clip.towers import refusal
 
 TRUE_SIZE = ("ViT-B-16", "ViT-B-16-SigLIP2", "EVA02-B-16", "PE-Core-B-16", "ViT-H-14-CLIPA", "coca_ViT-B-32")
 """Architectures whose image towers are compared with open_clip's at their own size in the full tests.
-Their weights are random, as in all tests: published ones were not at hand."""
+Their weights are random, as in all tests: published ones were not available."""
 
 SOURCE = "README of open_clip 3.3.0"
 
@@ -39,7 +39,7 @@ IMAGENET = {
     ("ViT-gopt-16-SigLIP2-384", "webli"): 85.0,
     ("PE-Core-bigG-14-448", "meta"): 85.4,
 }
-"""Published zero-shot accuracy on ImageNet in percent, from `SOURCE`. Nothing of it was measured here."""
+"""Published zero-shot accuracy on ImageNet in percent, from `SOURCE`. None of it was measured here."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,13 @@ class Model:
     Attributes:
         name: of the architecture, as open_clip spells it.
         tag: of the weights.
-        family: whose layout its image tower has, or why it cannot be read.
-        image: side in pixels of the images of training.
-        patch: side of a patch in pixels; None where the configuration does not tell.
+        family: the family of the image tower's layout, or why the tower is not supported.
+        image: side in pixels of the training images.
+        patch: side of a patch in pixels; None if the configuration does not state it.
         channels: of the joint space.
-        tested: "true size", "family" (reduced models of it), or empty where it is refused.
+        tested: "true size", "family" (reduced models of it), or empty if not supported.
         imagenet: published zero-shot accuracy in percent, or None.
-        weights: where the file lies on this machine, or None.
+        weights: the local weight file, or None.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Model:
 
 
 def models() -> Iterator[Model]:
-    """All weights that open_clip knows, by architecture."""
+    """List all weights in open_clip's registry, by architecture."""
     for name in open_clip.list_models():
         config = open_clip.get_model_config(name)
         vision = config["vision_cfg"]

@@ -21,7 +21,7 @@ from open_clip.pretrained import download_pretrained
 from itaclip.errors import ItaclipError
 
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-"""What open_clip calls a model's weights in a repository of the hub."""
+"""File names that open_clip uses for weights in a repository of the hub."""
 
 
 def weight_folders() -> list[Path]:
@@ -31,15 +31,15 @@ def weight_folders() -> list[Path]:
 
 
 def fetch(architecture: str, tag: str, config: dict[str, Any]) -> Path:
-    """The local file of a named model: found in a folder, in a cache, or downloaded."""
+    """Find the file of a named model in a folder or a cache, or download it."""
     url, hub = str(config.get("url", "")), str(config.get("hf_hub", ""))
     name, checksum = _file_name(architecture, tag, url), _checksum(url)
     found = locate(architecture, tag, config)
     if found is not None:
         if found.name == name and checksum and not _sha256(found).startswith(checksum):
             raise ItaclipError(
-                f"{found}: its sha256 is not {checksum}. The file is truncated or another one; "
-                f"delete it and fetch it again from {url}."
+                f"{found}: its sha256 is not {checksum}. The file is truncated or a different one; "
+                f"delete it and download it again from {url}."
             )
         return found
     try:
@@ -53,13 +53,13 @@ def fetch(architecture: str, tag: str, config: dict[str, Any]) -> Path:
             f"  expected file: {name}\n"
             f"  put it in:     {' or '.join(str(f) for f in weight_folders())}"
             " (or name it: --weights PATH; ITACLIP_WEIGHTS_DIR adds a folder)\n"
-            f"  address:       {url or 'https://huggingface.co/' + hub}\n"
+            f"  download from: {url or 'https://huggingface.co/' + hub}\n"
             f"  sha256:        {checksum or 'not published with the address'}"
         ) from error
 
 
 def locate(architecture: str, tag: str, config: dict[str, Any]) -> Path | None:
-    """The file of a named model where it lies on this machine: in a folder, or in the hub's cache."""
+    """Find the file of a named model on this machine: in a folder, or in the hub's cache."""
     name = _file_name(architecture, tag, str(config.get("url", "")))
     repository, _, asked = str(config.get("hf_hub", "")).rpartition("/")
     held = local_folder(repository) if repository else None
@@ -70,18 +70,18 @@ def locate(architecture: str, tag: str, config: dict[str, Any]) -> Path | None:
 
 
 def _file_name(architecture: str, tag: str, url: str) -> str:
-    """What a downloaded weight file is called in `weight_folders`."""
+    """File name of a downloaded weight file in `weight_folders`."""
     return url.rsplit("/", 1)[-1] if url else f"{architecture}-{tag}.safetensors"
 
 
 def local_folder(name: str) -> Path | None:
-    """A folder of `weight_folders` that holds a repository of the hub, under the last part of its name."""
+    """Find a local copy of a hub repository in `weight_folders`, under the last part of its name."""
     folders = (folder / name.rsplit("/", 1)[-1] for folder in weight_folders())
     return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def in_hub_cache(hub: str) -> Path | None:
-    """The file of a hub model that an earlier download left in the hub's cache."""
+    """Find the file of a hub model in the hub's cache, left there by an earlier download."""
     if not hub:
         return None
     repository, name = hub.rsplit("/", 1)
@@ -102,7 +102,7 @@ def require_network(address: str) -> None:
 
 @contextmanager
 def quiet(*loggers: str) -> Iterator[None]:
-    """Only errors from these loggers: ours says it all in one message."""
+    """Silence these loggers below errors: one message of ours says everything."""
     levels = {name: logging.getLogger(name).level for name in loggers}
     for name in loggers:
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -114,7 +114,7 @@ def quiet(*loggers: str) -> Iterator[None]:
 
 
 def _checksum(url: str) -> str:
-    """The (start of the) sha256 that OpenAI and open_clip write into an address."""
+    """The sha256, or its start, that OpenAI and open_clip put into a URL."""
     if "openaipublic" in url:
         return url.split("/")[-2]
     match = re.search(r"-([0-9a-f]{8,64})\.(pt|bin)$", url)

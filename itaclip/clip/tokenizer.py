@@ -23,7 +23,7 @@ _FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "sentencepi
 
 @dataclass(frozen=True)
 class TokenizerSource:
-    """Where a tokenizer comes from, as open_clip's configurations say it.
+    """Source of a tokenizer, as in open_clip's configurations.
 
     Attributes:
         name: a repository of the Hugging Face hub, or a folder; None for CLIP's byte pairs,
@@ -39,10 +39,10 @@ class TokenizerSource:
     options: tuple[tuple[str, Any], ...] = ()
 
     def load(self) -> Tokenizer:
-        """The tokenizer: from a folder, the hub's cache, or the hub.
+        """Load the tokenizer from a folder, the hub's cache, or the hub.
 
         Raises:
-            ItaclipError: its files are nowhere, or damaged.
+            ItaclipError: its files are missing or damaged.
         """
         options = dict(self.options)
         if self.name is None:
@@ -63,7 +63,7 @@ class TokenizerSource:
                 f"{self.name}: the tokenizer could not be loaded ({type(error).__name__}: "
                 f"{str(error).splitlines()[0] if str(error) else ''}).\n"
                 f"  expected files: tokenizer_config.json, and tokenizer.json or SentencePiece's model\n"
-                f"                  (which takes: pip install 'itaclip[sentencepiece]')\n"
+                f"                  (which requires: pip install 'itaclip[sentencepiece]')\n"
                 f"  put them in:    {' or '.join(map(str, places))}"
                 + ("" if folder else f"\n  address:        {ENDPOINT}/{self.name}")
             ) from error
@@ -71,7 +71,7 @@ class TokenizerSource:
 
 
 class Tokenizer:
-    """Texts to rows of token ids, whatever the vocabulary.
+    """Convert texts to rows of token ids, with any vocabulary.
 
     Args:
         tokenizer: open_clip's.
@@ -83,13 +83,13 @@ class Tokenizer:
         self.padding = 0 if inner is None or inner.pad_token_id is None else int(inner.pad_token_id)
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """T x context length, int64; what is too long is cut."""
+        """Tokenize T texts: T x context length, int64. Longer texts are cut."""
         found: Tensor = self._tokenizer(list(texts))
         return found
 
     @property
     def vocabulary(self) -> str:
-        """A short name of a vocabulary; empty for CLIP's byte pairs."""
+        """A short name of the vocabulary; empty for CLIP's byte pairs."""
         inner = getattr(self._tokenizer, "tokenizer", None)
         if inner is None:
             return ""
@@ -97,7 +97,7 @@ class Tokenizer:
         return hashlib.sha256(repr(described).encode()).hexdigest()[:16]
 
     def length(self, text: str) -> int:
-        """Tokens of a text before anything is cut, those at its ends included."""
+        """Number of tokens of a text before it is cut, including those at its ends."""
         if isinstance(self._tokenizer, open_clip.SimpleTokenizer):
             return len(self._tokenizer.encode(text)) + 2
         return len(self._tokenizer.tokenizer(self._tokenizer.clean_fn(text)).input_ids)

@@ -30,7 +30,7 @@ class Needs:
 
     @classmethod
     def of(cls, outputs: Iterable[int] = (), projections: Iterable[int] = ()) -> Needs:
-        """From any collections of block numbers."""
+        """Build from any collections of block numbers."""
         return cls(frozenset(outputs), frozenset(projections))
 
     def __or__(self, other: Needs) -> Needs:
@@ -38,7 +38,7 @@ class Needs:
 
 
 class Trunk:
-    """What the ordinary blocks made of a batch of windows.
+    """Outputs of the ordinary blocks for a batch of windows.
 
     Attributes:
         blocks: the tower's blocks; ``block(l)`` counts from 1.
@@ -56,7 +56,7 @@ class Trunk:
 
     @classmethod
     def run(cls, tower: Tower, x: Tensor, grid: Grid, needs: Needs) -> Trunk:
-        """Take embedded tokens, B x (P + N) x D, as far as anyone reads them."""
+        """Run embedded tokens, B x (P + N) x D, through the blocks up to the last one that is read."""
         outputs, projections = ({0: x} if 0 in needs.outputs else {}), {}
         last_output, last_projection = max(needs.outputs, default=0), max(needs.projections, default=0)
         for number, block in enumerate(tower.blocks(grid), 1):
@@ -72,7 +72,7 @@ class Trunk:
         return cls(tower, grid, outputs, projections)
 
     def read_as(self, reading: PatchReading) -> Trunk:
-        """The same trunk, with another way from a pooling head's patches into the joint space."""
+        """Copy the trunk with another way of mapping a pooling head's patches into the joint space."""
         if reading == self._reading:
             return self
         other = copy.copy(self)
@@ -94,19 +94,19 @@ class Trunk:
         return self.blocks[-1]
 
     def output(self, number: int) -> Tensor:
-        """The ordinary output ``y_l`` of a block that the method said it needs: B x (P + N) x D."""
+        """The ordinary output ``y_l`` of a block listed in the method's needs: B x (P + N) x D."""
         return self._outputs[number]
 
     def projections(self, number: int) -> Projections:
-        """Queries, keys and values of a block that the method said it needs."""
+        """Queries, keys and values of a block listed in the method's needs."""
         return self._projections[number]
 
     def patches(self, tokens: Tensor) -> Tensor:
-        """Without what precedes the patches: B x (P + N) x C to B x N x C."""
+        """Drop the tokens before the patches: B x (P + N) x C to B x N x C."""
         return tokens[:, self.prefix :]
 
     def summary(self, tokens: Tensor) -> Tensor:
-        """One token for the whole window, B x 1 x C: the class token, or without one the mean of the patches."""
+        """One token for the whole window, B x 1 x C: the class token or, without one, the mean of the patches."""
         return tokens[:, :1] if self.prefix else tokens.mean(1, keepdim=True)
 
     def norm(self, x: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class Trunk:
         return self._tower.norm(x)
 
     def joint(self, normed: Tensor) -> Tensor:
-        """Into the joint space of images and texts: ... x D to ... x E."""
+        """Map into the joint space of images and texts: ... x D to ... x E."""
         return self._tower.joint(normed, self._reading)
 
     def on_grid(self, patches: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class Trunk:
         return patches.unflatten(1, self.grid)
 
     def read_out(self, x: Tensor) -> Tensor:
-        """The usual ending: norm and projection of all tokens, of which the patches are returned.
+        """Apply the usual ending, norm and projection, to all tokens and return the patches.
 
         Args:
             x: B x (P + N) x D.

@@ -27,24 +27,24 @@ def whole_plan(plan: WindowPlan, patch: int, multiple: int) -> WindowPlan:
 
 
 def inputs_of(needs: Needs) -> Needs:
-    """The outputs from which everything that a method needs can be made again."""
+    """The outputs from which everything that a method needs can be recomputed."""
     return Needs(needs.outputs | {number - 1 for number in needs.projections})
 
 
 def stitched_trunk(
     encoder: DenseEncoder, needs: Needs, outputs: dict[int, Tensor], plan: WindowPlan, entire: WindowPlan
 ) -> Trunk:
-    """One trunk of the whole image from the outputs of its windows.
+    """Combine the outputs of the windows into one trunk of the whole image.
 
     Args:
         encoder: whose blocks are used.
-        needs: of the method.
+        needs: the blocks that the method reads.
         outputs: by block, (V * n) x (P + N) x D: V views of n windows, flipped views still flipped.
         plan: the n windows.
         entire: the whole image as one window.
 
     Returns:
-        A trunk of V images, unflipped; what precedes the patches is the windows' mean.
+        A trunk of V images, unflipped. The tokens before the patches are the windows' mean.
     """
     grid = entire.grid
     tower = encoder.tower
@@ -63,17 +63,17 @@ def read_across(
     image: Tensor,
     window: Window,
 ) -> Tensor:
-    """Features of the whole image by a method: V x rows x columns x E, unflipped.
+    """Compute a method's features of the whole image: V x rows x columns x E, unflipped.
 
     Args:
         encoder: whose blocks are used.
-        method: what reads them.
-        outputs: as for `stitched_trunk`.
+        method: the method that reads the trunk.
+        outputs: see `stitched_trunk`.
         plan: the windows.
         entire: the whole image as one window.
         image: 3 x H x W, normalised.
-        window: text bank, and the windows' features of a second encoder; its regions are the
-            whole image's.
+        window: the text bank, and a second encoder's features of the windows. Its regions are
+            those of the whole image.
     """
     patch = encoder.patch_size
     trunk = stitched_trunk(encoder, method.needs(encoder.depth), outputs, plan, entire)
@@ -100,5 +100,5 @@ def _stitched(y: Tensor, plan: WindowPlan, grid: Grid, patch: int, prefix: int) 
 
 
 def _views(maps: Tensor, count: int) -> list[Tensor]:
-    """(V * n) x r x c x D by view, the flipped ones turned back."""
+    """(V * n) x r x c x D by view, with flips undone."""
     return [turned(windows, view, 1) for view, windows in enumerate(maps.unflatten(0, (-1, count)))]

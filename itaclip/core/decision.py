@@ -12,12 +12,12 @@ from itaclip.core.settings import Settings
 
 
 def class_scores(logits: Tensor, queries_per_class: Sequence[int], settings: Settings) -> Tensor:
-    """Softmax over queries, then the best query of every class; small areas dropped.
+    """Apply the softmax over queries, keep the best query of every class, and drop small areas.
 
     Args:
         logits: Q x H x W.
-        queries_per_class: K numbers that sum to Q; the queries of a class are neighbours.
-        settings: `logit_scale` and `area_thd` are read.
+        queries_per_class: K numbers that sum to Q. The queries of a class are contiguous.
+        settings: uses `logit_scale` and `area_thd`.
 
     Returns:
         K x H x W in [0, 1]. They need not sum to 1: synonyms share the softmax.
@@ -36,7 +36,7 @@ def class_scores(logits: Tensor, queries_per_class: Sequence[int], settings: Set
 def drop_small_areas(scores: Tensor, threshold: float) -> Tensor:
     """Zero the classes, other than 0, that cover at most `threshold` of the foreground.
 
-    Their pixels fall to the next best class, not to the background.
+    Their pixels go to the next best class, not to the background.
     """
     foreground = count_values(scores.argmax(0), len(scores))[1:].to(scores.dtype)
     kept = foreground > threshold * foreground.sum()
@@ -44,18 +44,19 @@ def drop_small_areas(scores: Tensor, threshold: float) -> Tensor:
 
 
 def count_values(values: Tensor, bins: int) -> Tensor:
-    """How often 0..bins-1 occur among integers, `bins` int64: as `torch.bincount`, which on a
-    GPU would make the host wait."""
+    """Count how often each of 0..bins-1 occurs: `bins` int64.
+
+    `torch.bincount` would make the host wait for a GPU."""
     flat = values.flatten()
     return flat.new_zeros(bins).scatter_add_(0, flat, torch.ones_like(flat))
 
 
 def label_map(scores: Tensor, settings: Settings) -> Tensor:
-    """Best class of every pixel: thresholded, then closed (by ITACLIP alone).
+    """Choose the best class of every pixel, apply the threshold, then close the map (ITACLIP only).
 
     Args:
         scores: K x H x W.
-        settings: `prob_thd` and `closing` are read.
+        settings: uses `prob_thd` and `closing`.
 
     Returns:
         H x W int64 class ids.
@@ -66,10 +67,10 @@ def label_map(scores: Tensor, settings: Settings) -> Tensor:
 
 
 def close_labels(labels: Tensor) -> Tensor:
-    """Grey-scale closing of the label *numbers* with a 3 x 3 square: dilate, then erode.
+    """Apply a grey-scale closing to the label *numbers* with a 3 x 3 square: dilate, then erode.
 
-    Higher class ids win over lower ones, so the result depends on the order of classes;
-    the published numbers were made so. Pixels beyond the border do not count.
+    Higher class ids win over lower ones, so the result depends on the order of the classes,
+    as in the published numbers. Pixels beyond the border are ignored.
     """
     image = labels[None].float()
     dilated = F.max_pool2d(image, 3, stride=1, padding=1)

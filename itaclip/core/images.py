@@ -28,22 +28,22 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 class ImageTooLargeError(ItaclipError):
-    """An image of more pixels than are taken."""
+    """An image with more pixels than the limit."""
 
 
 def read_image(source: ImageSource, largest: int = LARGEST) -> NDArray[np.uint8]:
-    """An image as it is meant to be seen: H x W x 3 uint8 RGB.
+    """Read an image in its intended orientation: H x W x 3 uint8 RGB.
 
-    Files are decoded by OpenCV, as MMSegmentation does, so that results agree to the
-    pixel; the orientation that cameras note down is applied, transparency is dropped.
+    OpenCV decodes files, as in MMSegmentation, so that results agree to the pixel. The
+    orientation in the EXIF data is applied; transparency is dropped.
 
     Args:
         source: a path, a PIL image, or an array: H x W x 3 (or x 4, or H x W) uint8, RGB.
-        largest: refuse images of more pixels.
+        largest: the limit in pixels; larger images raise an error.
 
     Raises:
-        ItaclipError: no such file, not an image, damaged, too large, or an array of
-            another kind; names the file, or the shape and dtype.
+        ItaclipError: no such file, not an image, damaged, too large, or an array of another
+            shape or dtype. The message names the file, or the shape and dtype.
     """
     if isinstance(source, (str, os.PathLike)):
         return decode_image(_content(Path(source)), str(source), largest)
@@ -63,27 +63,28 @@ def read_image(source: ImageSource, largest: int = LARGEST) -> NDArray[np.uint8]
 
 
 def decode_image(content: bytes, name: str, largest: int = LARGEST) -> NDArray[np.uint8]:
-    """The image that the bytes of a file hold, as `read_image` gives it: H x W x 3 uint8 RGB.
+    """Decode the bytes of an image file like `read_image`: H x W x 3 uint8 RGB.
 
     Args:
-        content: all of the file.
-        name: what messages call it.
-        largest: refuse images of more pixels.
+        content: the bytes of the whole file.
+        name: the name used in messages.
+        largest: the limit in pixels; larger images raise an error.
 
     Raises:
-        ItaclipError: not an image, damaged, or too large (`ImageTooLargeError`); begins with the name.
+        ItaclipError: not an image, damaged, or too large (`ImageTooLargeError`). The message begins
+            with the name.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL warns of sizes that are checked here
+            warnings.simplefilter("ignore")  # sizes are checked here, so PIL need not warn
             with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
                 _check_size(opened.size, name, largest)
-                opened.load()  # OpenCV would fill what is missing of a damaged file with grey
+                opened.load()  # OpenCV would fill the missing part of a damaged file with grey
                 decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
                 if decoded is None:  # a format that only PIL knows
                     return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
     except UnidentifiedImageError:
-        raise ItaclipError(f"{name}: not an image of a kind that is taken: {', '.join(FORMATS)}.") from None
+        raise ItaclipError(f"{name}: not an image in a supported format: {', '.join(FORMATS)}.") from None
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(f"{name}: too large ({str(error).splitlines()[0]}).") from None
     except ItaclipError:
@@ -94,7 +95,7 @@ def decode_image(content: bytes, name: str, largest: int = LARGEST) -> NDArray[n
 
 
 def normalise(rgb: NDArray[np.uint8]) -> Tensor:
-    """H x W x 3 uint8 RGB to 3 x H x W float32, with CLIP's mean and standard deviation."""
+    """Convert H x W x 3 uint8 RGB to 3 x H x W float32 with CLIP's mean and standard deviation."""
     pixels = torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1)
     return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
@@ -109,7 +110,7 @@ def _content(path: Path) -> bytes:
 
 
 def denormalise(image: Tensor) -> NDArray[np.uint8]:
-    """The picture that `normalise` was given: 3 x H x W normalised to H x W x 3 uint8 RGB."""
+    """Invert `normalise`: 3 x H x W, normalised, to H x W x 3 uint8 RGB."""
     pixels = image.detach().float().cpu() * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
     return pixels.round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
@@ -118,5 +119,5 @@ def _check_size(size: tuple[int, int], name: str, largest: int) -> None:
     width, height = size
     if width * height > largest:
         raise ImageTooLargeError(
-            f"{name}: {width} x {height} pixels; at most {largest:,} are taken. Reduce it, or raise the limit."
+            f"{name}: {width} x {height} pixels; at most {largest:,} are accepted. Reduce it, or raise the limit."
         )

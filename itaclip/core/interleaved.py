@@ -40,17 +40,17 @@ def rounds(plan: WindowPlan) -> list[list[Pair]]:
 
 
 def view_weights(settings: Settings) -> tuple[float, ...]:
-    """Shares of the views in the logits, as `mix_views` weighs them."""
+    """Weights of the views in the logits, as in `mix_views`."""
     kept, turned = settings.img_eng_coefficient / 3, (1 - settings.img_eng_coefficient) / 2
     return (kept, kept, kept, turned, turned)
 
 
 @dataclass(frozen=True, eq=False)
 class Interleaved:
-    """Logits of the pairs that were read so far.
+    """Logits of the pairs encoded so far.
 
     Attributes:
-        logits: n x V x r x c x Q, flipped views turned back, zero where `seen` is not.
+        logits: n x V x r x c x Q, with flips undone; zero where `seen` is False.
         seen: n x V bool, on the host.
         plan: the windows.
         weights: of the views.
@@ -63,14 +63,14 @@ class Interleaved:
 
     @property
     def passes(self) -> int:
-        """Pairs that were read."""
+        """Number of pairs encoded so far."""
         return int(self.seen.sum())
 
     def stitched(self, size: tuple[int, int]) -> Tensor:
-        """Q x height x width: per view the mean of its windows, the views weighed.
+        """Q x height x width: the weighted mean of the views, each the mean of its windows.
 
-        Where no window of a view covers a pixel, the mean of all that was read there stands in.
-        With every pair read this is what `mix_views` and `stitch` give.
+        Where no window of a view covers a pixel, the mean of everything encoded there replaces
+        it. Once every pair is encoded, the result equals that of `mix_views` and `stitch`.
         """
         if bool(self.seen.all()):
             weights = torch.tensor(self.weights, dtype=self.logits.dtype, device=self.logits.device)

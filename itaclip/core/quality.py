@@ -13,7 +13,7 @@ the others take a seventh and a fortieth of them on an image of VOC."""
 
 
 def quality_settings(quality: str, crop: int) -> dict[str, Any]:
-    """Stride, views and tolerance of a quality for windows of `crop` pixels.
+    """Choose stride, views and tolerance of a quality for windows of `crop` pixels.
 
     Raises:
         ItaclipError: an unknown quality.
@@ -25,11 +25,12 @@ def quality_settings(quality: str, crop: int) -> dict[str, Any]:
 
 
 def free_form(quality: str, image_size: int, patch_size: int) -> tuple[int, dict[str, Any]]:
-    """Short side and settings for classes that a person makes up, for any CLIP.
+    """Choose short side and settings for free-form classes, for any CLIP.
 
-    Windows have the side that the model was trained on, images one and a half of it (336
-    for 224, as published), and pixel counts follow the patch: the published ones were
-    chosen for patches of 16. What was measured for the rest is told in docs/classes.md.
+    Windows have the side that the model was trained on. The short side of an image is one
+    and a half times that (336 for 224, as published). Lengths in pixels scale with the
+    patch, since the published ones were chosen for patches of 16. docs/classes.md has the
+    measurements behind the other values.
 
     Args:
         quality: a key of `QUALITIES`.

@@ -13,7 +13,7 @@ Ids = NDArray[np.integer]
 
 
 def resize_map(ids: Ids, size: Sequence[int]) -> Ids:
-    """H x W integers at another height and width, by the nearest neighbour."""
+    """Resize H x W integers to another height and width, by nearest neighbour."""
     if ids.shape == tuple(size):
         return ids
     rows, columns = (np.arange(want) * have // want for want, have in zip(size, ids.shape, strict=True))
@@ -21,17 +21,17 @@ def resize_map(ids: Ids, size: Sequence[int]) -> Ids:
 
 
 def window_regions(ids: Ids, plan: WindowPlan, first: int, last: int, patch: int) -> Ids:
-    """Region ids at the places of a second encoder's patches in some windows.
+    """Sample the region ids at the positions of a second encoder's patches in some windows.
 
     Args:
-        ids: H x W of the whole image, at the size that `plan` was made for.
+        ids: H x W, for the whole image, at the size that `plan` was made for.
         plan: the windows.
         first: first window.
         last: the one after the last window.
-        patch: pixels from place to place.
+        patch: pixels between neighbouring positions.
 
     Returns:
-        n x rows x columns. Padding is a region of its own, with the largest value.
+        n x rows x columns. The padding is a region of its own, with the largest value.
     """
     numbers = np.arange(first, last)
     rows, in_rows = _places(plan.rows, numbers // plan.columns.count, patch)
@@ -48,13 +48,13 @@ def _places(axis: Axis, windows: NDArray[np.int64], patch: int) -> tuple[NDArray
 
 
 def dense_ranks(ids: Ids) -> tuple[NDArray[np.int64], int]:
-    """Ids of every window renumbered from 0 in their order, without gaps.
+    """Renumber the ids of every window from 0, keeping their order, without gaps.
 
     Args:
         ids: n x rows x columns.
 
     Returns:
-        n x rows x columns, and how many different ids the window has that has most.
+        n x rows x columns, and the largest number of different ids in one window.
     """
     flat = ids.reshape(len(ids), -1)
     places = flat.argsort(axis=1, kind="stable")

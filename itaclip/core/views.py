@@ -16,10 +16,10 @@ VIEWS = 5
 
 
 def make_views(crops: Tensor, settings: Settings) -> Tensor:
-    """Crops, grey, blurred, flipped down, flipped sideways: n x 3 x h x w to 5n x 3 x h x w.
+    """Make the views: plain, grey, blurred, flipped down, flipped sideways; n x 3 x h x w to 5n x 3 x h x w.
 
-    Grey is the ITU-R 601 luma of the *normalised* RGB; the blur reflects at the borders
-    of its crop. Without image engineering the crops come back as they are.
+    Grey is the ITU-R 601 luma of the *normalised* RGB. The blur reflects at the borders
+    of its crop. Without image engineering the crops are returned unchanged.
     """
     if not settings.img_engineering:
         return crops
@@ -27,7 +27,7 @@ def make_views(crops: Tensor, settings: Settings) -> Tensor:
 
 
 def make_view(crops: Tensor, view: int, settings: Settings) -> Tensor:
-    """One view of the crops, by its place in the order of `make_views`."""
+    """Make one view of the crops, given its index in the order of `make_views`."""
     if view == 1:
         return tv.rgb_to_grayscale(crops, num_output_channels=3)
     if view == 2:
@@ -37,23 +37,23 @@ def make_view(crops: Tensor, view: int, settings: Settings) -> Tensor:
 
 
 def turned(maps: Tensor, view: int, rows: int) -> Tensor:
-    """Maps flipped as a view is, or turned back again; `rows` is the dimension of rows, columns follow it."""
+    """Flip maps like a view, or undo the flip; `rows` is the dimension of the rows, the columns follow it."""
     return maps.flip(rows + view - 3) if view >= 3 else maps
 
 
 def view_maps(maps: Tensor, settings: Settings) -> Tensor:
-    """Maps of the crops, n x h x w, for all views in the order of `make_views`: 5n x h x w."""
+    """Repeat maps of the crops, n x h x w, for all views in the order of `make_views`: 5n x h x w."""
     if not settings.img_engineering:
         return maps
     return torch.cat([turned(maps, view, 1) for view in range(VIEWS)])
 
 
 def view_features(tokens: Tensor, crops: int) -> Tensor:
-    """Unit features of every view.
+    """Normalise the features of every view.
 
     Args:
-        tokens: (V * n) x r x c x E, as `make_views` orders them.
-        crops: n.
+        tokens: (V * n) x r x c x E, in the order of `make_views`.
+        crops: number of crops, n.
 
     Returns:
         V x n x r x c x E float32, flipped views still flipped.
@@ -62,15 +62,15 @@ def view_features(tokens: Tensor, crops: int) -> Tensor:
 
 
 def mix_views(features: Tensor, text: Tensor, settings: Settings) -> Tensor:
-    """Cosine-like logits of every patch of every crop.
+    """Mix the views into cosine-like logits of every patch of every crop.
 
     ``logits = w * mean(features of plain, grey, blurred) t' + (1 - w) * mean(unflipped logits)``
 
     Args:
         features: V x n x r x c x E from `view_features`.
         text: Q x E text bank.
-        settings: `img_engineering` and `img_eng_coefficient` are read; without image
-            engineering the first view counts alone.
+        settings: uses `img_engineering` and `img_eng_coefficient`. Without image engineering
+            only the first view counts.
 
     Returns:
         n x r x c x Q in the dtype of `text`.

@@ -22,19 +22,19 @@ __all__ = ["MEAN", "STD", "Grid", "PatchReading", "Positions", "Tower", "TowerBl
 
 
 def as_tower(visual: Any) -> Tower:
-    """The adapter of an image tower of open_clip.
+    """Wrap an image tower of open_clip in its adapter.
 
     Raises:
-        ItaclipError: a tower without patch tokens in pre-norm blocks; says what it is.
+        ItaclipError: a tower without patch tokens in pre-norm blocks. The message says what it is.
     """
     if isinstance(visual, VisionTransformer):
         if visual.attn_pool is None:
             if visual.pool_type == "none":
-                raise ItaclipError("an image tower that does not pool its tokens has no place in the joint space.")
+                raise ItaclipError("an image tower that does not pool its tokens has no features in the joint space.")
             return OpenAITower(visual)
         if visual.attn_pool_contrastive is None:
             return CoCaTower(visual)
-        raise ItaclipError("attention pooling of the kinds 'parallel' and 'cascade' cannot be read densely.")
+        raise ItaclipError("attention pooling of type 'parallel' or 'cascade' does not give dense features.")
     trunk = getattr(visual, "trunk", None)
     if not isinstance(visual, TimmModel) or trunk is None:
         raise ItaclipError(f"a convolutional image tower ({type(visual).__name__}): it has no patch tokens to read.")
@@ -49,18 +49,19 @@ def as_tower(visual: Any) -> Tower:
         raise _no_plain_transformer(type(trunk).__name__)
     if not fine or trunk.global_pool not in ("token", "avg", "map"):
         raise ItaclipError(
-            f"timm's {type(trunk).__name__} in a variation that is not understood: "
+            f"timm's {type(trunk).__name__} in an unsupported variant: "
             f"{type(trunk.blocks[0]).__name__}, pooled by {trunk.global_pool!r}."
         )
     if type(trunk.patch_embed) is not PatchEmbed:
         raise ItaclipError(
-            f"its patches are made by {type(trunk.patch_embed).__name__}, a convolutional stem, and not one by one."
+            f"its patches are made by {type(trunk.patch_embed).__name__}, "
+            "a convolutional stem, not independently of each other."
         )
     return adapter(visual)
 
 
 def refusal(vision: Mapping[str, Any]) -> str:
-    """Why an image tower of open_clip's configurations is none to be read densely; empty where it may be one.
+    """Say why an image tower of open_clip's configurations gives no dense features; empty if it may.
 
     Args:
         vision: ``vision_cfg`` of the configuration.
@@ -76,14 +77,14 @@ def refusal(vision: Mapping[str, Any]) -> str:
 
 
 def _no_plain_transformer(kind: str) -> ItaclipError:
-    """The refusal of one of timm's models."""
+    """The error for one of timm's models that is not supported."""
     return ItaclipError(
-        f"timm's {kind} is no plain vision transformer, but convolutional, windowed or a mixture: "
+        f"timm's {kind} is not a plain vision transformer, but convolutional, windowed or a mixture: "
         "it has no patch tokens that attend to each other everywhere."
     )
 
 
 def _plain(attention: Any) -> bool:
-    """No gates, and a key for every query."""
+    """Whether attention has no gates and one key for every query."""
     gated = getattr(attention, "gate", None) is not None
     return not gated and getattr(attention, "num_kv_heads", attention.num_heads) == attention.num_heads

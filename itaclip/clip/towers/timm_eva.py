@@ -47,7 +47,7 @@ class EvaBlock(TimmBlock):
         return type(self)(self.module, None).project(x).query
 
     def _placed(self, heads: Tensor) -> Tensor:
-        """Heads rotated by their patches' places; what precedes the patches has none."""
+        """Rotate heads by the positions of their patches; the tokens before the patches have none."""
         if self.rotation is None:
             return heads
         first = heads.shape[2] - len(self.rotation)
@@ -66,7 +66,7 @@ class EvaBlock(TimmBlock):
 
 
 class EvaPostNormBlock(EvaBlock):
-    """timm's ``EvaBlockPostNorm`` (EVA02-E): the norms stand behind attention and feed-forward network."""
+    """timm's ``EvaBlockPostNorm`` (EVA02-E): the norms follow the attention and the feed-forward network."""
 
     def attention_input(self, x: Tensor) -> Tensor:
         return x.to(self.module.attn.proj.weight.dtype)
@@ -102,8 +102,8 @@ class EvaTower(TimmTower):
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _rotation(rope: Any, grid: Grid) -> Tensor:
-    """timm's table for a grid, in float32: a rounded one would turn far patches by wrong angles."""
-    if rope.feat_shape is not None:  # timm keeps the table of one grid; a copy takes another
+    """timm's table for a grid, in float32: a rounded one would rotate far patches by wrong angles."""
+    if rope.feat_shape is not None:  # timm's module keeps the table of one grid; a copy computes another
         rope = copy.deepcopy(rope)
         rope.update_feat_shape(list(grid))
     table: Tensor = rope.get_embed(shape=list(grid))

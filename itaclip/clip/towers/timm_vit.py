@@ -46,7 +46,7 @@ class TimmBlock(TowerBlock):
 
 
 class TimmTower(Tower):
-    """What timm's ViTs have in common: embedding, pooling, and the heads of timm and open_clip."""
+    """Common part of timm's ViTs: embedding, pooling, and the heads of timm and open_clip."""
 
     resampling = "antialias"
 
@@ -68,7 +68,7 @@ class TimmTower(Tower):
         x = trunk.patch_embed.norm(patch_rows(pixels, grid, convolution.weight, convolution.bias)).float()
         first = [token.expand(len(x), -1, -1) for token in (trunk.cls_token, trunk.reg_token) if token is not None]
         table = None if trunk.pos_embed is None else resample(trunk.pos_embed[0], self.table_side, grid, rule)
-        if table is not None and len(table) == x.shape[1]:  # it holds no places for what precedes the patches
+        if table is not None and len(table) == x.shape[1]:  # it has no positions for the tokens before the patches
             x, table = x + table, None
         x = torch.cat([*first, x], dim=1)
         x = x if table is None else x + table
@@ -80,7 +80,7 @@ class TimmTower(Tower):
 
     def norm(self, x: Tensor) -> Tensor:
         normed: Tensor = self.trunk.norm(x)
-        # with mean pooling the norm stands behind the pooling; a patch meets it as the mean does
+        # with mean pooling the norm follows the pooling; it is applied to a patch as to the mean
         return normed if self.readings else self.trunk.fc_norm(normed)
 
     def joint(self, normed: Tensor, reading: PatchReading = "values") -> Tensor:

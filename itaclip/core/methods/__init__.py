@@ -49,7 +49,7 @@ METHODS: dict[str, Method] = {
     "maskclip_bare": LastBlock(recipe=attention.value_only, residual=False, feed_forward=False),
     "sclip_bare": LastBlock(recipe=attention.self_self, residual=False, feed_forward=False),
     "gem_bare": GEM(residual=False),
-    # NACLIP's ablation without its Gaussian window.
+    # NACLIP's ablation without the Gaussian window.
     "kk": LastBlock(recipe=attention.key_key, residual=False, feed_forward=False),
     # Residual kept: the published table was made with it, although the design as first
     # described had none. `residual=False` in the settings switches it off.
@@ -73,8 +73,9 @@ def get_method(name: str, *, blocks: int = 12, **options: Any) -> Method:
 
     Args:
         name: a key of `METHODS`.
-        blocks: of the model. The method's own layers belong to 12; for another depth they are
-            scaled in proportion, which no publication has tested, unless an option sets them.
+        blocks: number of blocks of the model. The method's layers assume 12. For another depth
+            they are scaled in proportion, which no publication has tested, unless an option sets
+            them.
         options: fields of the method, such as ``residual=False`` or ``threshold=0.2``.
 
     Raises:
@@ -82,13 +83,13 @@ def get_method(name: str, *, blocks: int = 12, **options: Any) -> Method:
     """
     if name not in METHODS:
         known = ", ".join(METHODS)
-        raise ItaclipError(f"method {name!r} is unknown; there are: {known}.{did_you_mean(name, METHODS)}")
+        raise ItaclipError(f"unknown method {name!r}; available: {known}.{did_you_mean(name, METHODS)}")
     method = METHODS[name].for_depth(blocks)
     own = [field.name for field in fields(method)]
     for option in options:
         if option not in own:
             raise ItaclipError(
-                f"method {name!r} has no option {option!r}.{did_you_mean(option, own)} It has: {', '.join(own)}."
+                f"method {name!r} has no option {option!r}.{did_you_mean(option, own)} Its options: {', '.join(own)}."
             )
     try:
         return replace(method, **options)

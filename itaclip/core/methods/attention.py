@@ -39,7 +39,7 @@ def key_key(p: Projections, value: Tensor, grid: Grid) -> Tensor:
 
 
 def value_value(p: Projections, value: Tensor, grid: Grid) -> Tensor:
-    """softmax(v v' s) v, with the similarity of the projections' own values."""
+    """softmax(v v' s) v, with the similarity of the block's own values."""
     return attend(p.value, p.value, value)
 
 
@@ -56,7 +56,7 @@ def sum_of(first: Recipe, *more: Recipe) -> Recipe:
 
 
 def value_only(p: Projections, value: Tensor, grid: Grid) -> Tensor:
-    """v: every token keeps its own value, as in MaskCLIP (Zhou et al., ECCV 2022)."""
+    """v: every token keeps its value, as in MaskCLIP (Zhou et al., ECCV 2022)."""
     return value
 
 
@@ -98,18 +98,18 @@ PAIRS: dict[str, Recipe] = {"qk": query_key, "qq": query_query, "kk": key_key, "
 
 @lru_cache(maxsize=32)
 def named(sum_of_pairs: str) -> Recipe:
-    """The recipe of a name: pairs of `PAIRS` joined by "+", as in the ablation of ITACLIP's paper.
+    """Look up the recipe of a name: pairs of `PAIRS` joined by "+", as in the ablation of ITACLIP's paper.
 
-    The same name gives the same function, so that equal methods compare equal.
+    The same name always gives the same function, so that equal methods compare equal.
 
     Raises:
-        ItaclipError: a part that is no pair.
+        ItaclipError: a part that is not one of `PAIRS`.
     """
     parts = sum_of_pairs.split("+")
     unknown = [part for part in parts if part not in PAIRS]
     if unknown:
         raise ItaclipError(
-            f"attention = {sum_of_pairs!r}: {unknown[0]!r} is none of {', '.join(PAIRS)}; join several with '+'."
+            f"attention = {sum_of_pairs!r}: {unknown[0]!r} is not one of {', '.join(PAIRS)}; join several with '+'."
         )
     recipes = [PAIRS[part] for part in parts]
     return recipes[0] if len(recipes) == 1 else sum_of(*recipes)

@@ -26,10 +26,11 @@ class CorrCLIP(Method):
     """Scope, value and semantics reconstructed.
 
     Attributes:
-        merging: regions whose mean features are closer than this (of the largest cosine) become one.
+        merging: regions whose mean features are closer than this are merged. The distance is
+            measured from the largest cosine.
         scale: inverse temperature of the attention.
-        spatial_layers: first and last block of the mean that is the spatial branch.
-        semantic_weight: of the region tokens' branch.
+        spatial_layers: first and last of the blocks whose mean is the spatial branch.
+        semantic_weight: weight of the region tokens' branch.
     """
 
     merging: float = 0.2
@@ -75,10 +76,11 @@ class CorrCLIP(Method):
 
 
 def merge_regions(features: Tensor, regions: Tensor, count: int, distance: float) -> Tensor:
-    """Regions that look alike become one; 0 stays 0.
+    """Merge similar regions; 0 stays 0.
 
-    DBSCAN with one sample a cluster joins what is connected by steps of at most `distance`,
-    measured from the largest cosine; here by squaring the graph's reach, for all windows at once.
+    DBSCAN with one sample per cluster merges regions that are connected by steps of at most
+    `distance`, measured from the largest cosine. Repeated squaring of the adjacency matrix
+    finds them for all windows at once.
 
     Args:
         features: B x M x C, unit rows.
@@ -87,12 +89,12 @@ def merge_regions(features: Tensor, regions: Tensor, count: int, distance: float
         distance: largest step.
 
     Returns:
-        B x M int64; a merged region has the smallest id of its parts.
+        B x M int64. A merged region has the smallest id of its parts.
     """
     if count <= 2:
         return regions
     member = F.one_hot(regions, count).to(features.dtype)  # B x M x R
-    there = F.pad(member.amax(1)[:, 1:], (1, 0))  # the unsegmented stay apart
+    there = F.pad(member.amax(1)[:, 1:], (1, 0))  # unsegmented positions are not merged
     means = member.transpose(1, 2) @ features / member.sum(1).clamp(min=1)[..., None]
     unit_means = F.normalize(means, dim=-1)
     similarity = unit_means @ unit_means.transpose(1, 2)
@@ -106,9 +108,9 @@ def merge_regions(features: Tensor, regions: Tensor, count: int, distance: float
 
 
 def scope(similarity: Tensor, regions: Tensor) -> Tensor:
-    """Which places may attend to each other: B x M x M bool.
+    """Determine which positions may attend to each other: B x M x M bool.
 
-    Those of one region; or those that are alike, if one of the two is unsegmented.
+    These are the positions of one region or, if one of the two is unsegmented, similar ones.
     """
     unsegmented = regions == 0
     either = unsegmented[:, :, None] | unsegmented[:, None]
@@ -119,13 +121,13 @@ def scope(similarity: Tensor, regions: Tensor) -> Tensor:
 def region_tokens(
     blocks: Sequence[TowerBlock], embedded: Tensor, projections: Sequence[Projections], regions: Tensor, count: int
 ) -> Tensor:
-    """Copies of the class token that see the class token and the patches of one region each.
+    """Run copies of the class token, each attending to the class token and one region's patches.
 
-    The ordinary tokens do not see them, so the ordinary blocks need not run again. In a tower
-    without a class token, a region's token begins as the mean of the region's patches.
+    The ordinary tokens do not attend to them, so the ordinary blocks need not run again. In a
+    tower without a class token, a region's token starts as the mean of the region's patches.
 
     Args:
-        blocks: all of the tower's.
+        blocks: all blocks of the tower.
         embedded: B x (P + N) x D, before the first block.
         projections: of the ordinary tokens, block by block.
         regions: B x N int64, of the patches.
@@ -142,7 +144,7 @@ def region_tokens(
     else:
         weights = member.to(embedded.dtype)
         x = weights @ embedded / weights.sum(2, keepdim=True).clamp(min=1)
-        seen = (member | ~member.any(2, keepdim=True))[:, None]  # a region of no patches, which nobody asks for
+        seen = (member | ~member.any(2, keepdim=True))[:, None]  # a region without patches, whose result is not used
     for block, p in zip(blocks, projections, strict=True):
         heads = F.scaled_dot_product_attention(block.query_of(x), p.key, p.value, attn_mask=seen)
         x = x + block.merge_heads(heads).to(x.dtype)
@@ -151,14 +153,14 @@ def region_tokens(
 
 
 def _first(reach: Tensor) -> Tensor:
-    """The smallest id that every region reaches: B x R."""
+    """Find the smallest id that every region reaches: B x R."""
     count = reach.shape[-1]
     ids = torch.arange(count, device=reach.device).expand_as(reach)
     return torch.where(reach > 0, ids, count).amin(2)
 
 
 def _nearest(ids: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize B x H x W ids by the nearest neighbour."""
+    """Resize B x H x W ids by nearest neighbour."""
     rows, columns = (torch.arange(want, device=ids.device) * have // want
                      for want, have in zip(size, ids.shape[1:], strict=True))  # fmt: skip
     return ids[:, rows[:, None], columns]

@@ -21,7 +21,7 @@ class ProxyCLIP(Method):
     """``softmax(g (S - b mean(S)))`` on CLIP's last values, S the second encoder's cosines.
 
     Attributes:
-        shift: b; what is less similar than so many means is masked.
+        shift: b. Pairs less similar than b times the mean are masked.
         scale: g, the inverse temperature.
     """
 
@@ -43,33 +43,33 @@ class ProxyCLIP(Method):
 
 
 def required(value: Tensor | None, what: str) -> Tensor:
-    """The value, which a caller must have given.
+    """Return the value, or raise if it is missing.
 
     Raises:
-        ItaclipError: it was not.
+        ItaclipError: the value is None.
     """
     if value is None:
-        raise ItaclipError(f"the method reads {what}, and none were given.")
+        raise ItaclipError(f"the method requires {what}; none were given.")
     return value
 
 
 def cosines(features: Tensor) -> Tensor:
-    """Cosine of every pair of places: B x C x H x W, unit over C, to B x HW x HW."""
+    """Cosine of every pair of positions: B x C x H x W, unit over C, to B x HW x HW."""
     flat = features.flatten(2)
     return flat.transpose(1, 2) @ flat
 
 
 def masked_softmax(weights: Tensor, allowed: Tensor) -> Tensor:
-    """Softmax of rows where `allowed`; a place always sees itself, so that no row is empty."""
+    """Softmax of rows where `allowed`. Every position attends to itself, so that no row is empty."""
     itself = torch.eye(weights.shape[-1], dtype=torch.bool, device=weights.device)
     return weights.masked_fill(~(allowed | itself), -torch.inf).softmax(-1)
 
 
 def attended(block: TowerBlock, attention: Tensor, p: Projections, grid: Grid, target: tuple[int, ...]) -> Tensor:
-    """One map for all heads on the patches' values, resized to its grid, and the output projection.
+    """Apply one map for all heads to the patches' values, resized to its grid, then the output projection.
 
     Args:
-        block: whose output projection is applied.
+        block: the block whose output projection is applied.
         attention: B x HW x HW, rows that sum to 1.
         p: projections of all tokens of the block, the patches last.
         grid: r x c, of the patches.

@@ -36,15 +36,15 @@ class ResCLIP(Method):
     """Residual attention (RCS) and semantic feedback (SFR) on top of a base.
 
     Attributes:
-        base: whose attention is refined: "naclip", "clearclip" or "sclip".
+        base: the method whose attention is refined: "naclip", "clearclip" or "sclip".
         layers: blocks whose ordinary maps are averaged.
-        residual_scale: t_r, multiplies the map in the end.
-        residual_weight: l_r, of the middle blocks' map.
-        feedback_scale: t_f, multiplies the similarities; None goes without feedback.
-        feedback_weight: l_f, of the feedback.
+        residual_scale: t_r, multiplies the final map.
+        residual_weight: l_r, the weight of the middle blocks' map.
+        feedback_scale: t_f, multiplies the similarities; None disables the feedback.
+        feedback_weight: l_f, the weight of the feedback.
         threshold: pixels whose best query scores less count as query 0.
-        decay: patches of the same label count less the farther apart they lie, unless the
-            straight way between them keeps to the label.
+        decay: patches of the same label count less the farther apart they are, unless the
+            straight line between them stays within the label.
     """
 
     base: Base = "naclip"
@@ -90,11 +90,11 @@ class ResCLIP(Method):
         return trunk.read_out(x.float())
 
     def patch_labels(self, tokens: Tensor, window: Window) -> Tensor:
-        """The query that most pixels of a patch get from a first result: B x N int64.
+        """Find the most frequent query among the pixels of every patch in a first result: B x N int64.
 
         Args:
-            tokens: B x r x c x E, of the base without feedback.
-            window: its pixels guide the refinement.
+            tokens: B x r x c x E, from the base without feedback.
+            window: provides the pixels that guide the refinement.
         """
         text = required(window.text, "the text bank")
         grid, size = tokens.shape[1:3], window.pixels.shape[2:]
@@ -110,12 +110,12 @@ class ResCLIP(Method):
         label = label.masked_fill(best < self.threshold, 0)
         patches = label.unflatten(2, (grid[1], -1)).unflatten(1, (grid[0], -1)).transpose(2, 3).flatten(3).flatten(1, 2)
         counts = patches.new_zeros(*patches.shape[:2], len(text)).scatter_add_(2, patches, torch.ones_like(patches))
-        queries = len(text)  # counts and labels in one number: the smallest label wins a tie on every device
+        queries = len(text)  # count and label in one number: the smallest label wins a tie on every device
         order = torch.arange(queries - 1, -1, -1, device=counts.device)
         return (counts * queries + order).argmax(2)
 
     def feedback(self, labels: Tensor, grid: Grid, prefix: int) -> Tensor:
-        """Which patches belong together by a first result, in [0, 1]: B x (P + N) x (P + N) float16, as published."""
+        """How far patches belong together in a first result, in [0, 1]: B x (P + N) x (P + N) float16, as published."""
         agree = (labels[:, :, None] == labels[:, None]).float()
         if self.decay:
             agree = agree * _decay(labels, grid)
@@ -135,10 +135,10 @@ def _mean_map(middle: Sequence[Projections]) -> Tensor:
 
 
 def _decay(labels: Tensor, grid: Grid) -> Tensor:
-    """exp(-p / P) where the straight way from i to j meets another label than i's, else 1: B x N x N.
+    """exp(-p / P) where the straight line from i to j meets a label other than i's, else 1: B x N x N.
 
-    p is the Chebyshev distance in patches, P the largest of the grid. Of P + 1 samples along
-    the way the first p + 1 count, as published.
+    p is the Chebyshev distance in patches, P the largest one of the grid. Of P + 1 samples along
+    the line the first p + 1 count, as published.
     """
     distance, steps = distances(grid, labels.device)
     farthest = len(steps) - 1
@@ -159,7 +159,7 @@ def distances(grid: Grid, device: torch.device) -> tuple[Tensor, list[Tensor]]:
     farthest = max(rows, columns) - 1
     steps = []
     for t in torch.linspace(0, 1, farthest + 1, device=device):
-        # in float32 and in this order, as published: it decides on which side halves are rounded
+        # in float32 and in this order, as published: it determines how halves are rounded
         at_y, at_x = (torch.round(a[:, None] * (1 - t) + a * t) for a in (y.float(), x.float()))
         steps.append((at_y * columns + at_x).long())
     return torch.maximum(down.abs(), across.abs()), steps
@@ -167,7 +167,7 @@ def distances(grid: Grid, device: torch.device) -> tuple[Tensor, list[Tensor]]:
 
 @lru_cache(maxsize=8)
 def smoothing(places: int, device: torch.device) -> Tensor:
-    """Gaussian smoothing of a row of `places`, zeros beyond its ends, as a symmetric matrix."""
+    """Gaussian smoothing of a row of `places` values, with zeros beyond its ends, as a symmetric matrix."""
     size = min(places, _SMOOTHING_PLACES)
     reach = (size if size % 2 else size - 1) // 2
     at = torch.arange(places, device=device)
