@@ -220,7 +220,8 @@ def measure(args: argparse.Namespace, description: ModelDescription, size: tuple
     passes, flops = encoder_work(pipeline, ours.image)
     achieved = flops / ours.seconds["encoder"] / 1e9
     lines.append(f"{passes} encoder passes, {len(bank.features)} queries, {pipeline.engine}, {settings.dtype}: "
-                 f"{achieved:.0f} GFLOP/s, {achieved / peak:.1%} of the matrix peak of {peak:.0f} GFLOP/s measured in this run")  # fmt: skip
+                 f"{achieved:.0f} GFLOP/s, {achieved / peak:.1%} of the matrix peak of {peak:.0f} GFLOP/s "
+                 "measured in this run")  # fmt: skip
     stages: list[dict[str, Any]] = [
         {"stage": name, "seconds": value, "peak MiB": ours.peak_mib.get(name, "")}
         for name, value in ours.seconds.items()

@@ -36,6 +36,8 @@ MOST_GRIDS = 8
 """Token grids that a tower is converted for. Images that are not cut into windows come in any size,
 and a conversion takes as long as dozens of images."""
 
+_FORMAT = 1  # of conversions; counts up when they change within a version
+
 _PARTS = ("query", "key", "value", "normed")
 
 
@@ -221,7 +223,7 @@ def _names(needs: Needs) -> list[str]:
 def _key(weights: str, module: nn.Module) -> dict[str, Any]:
     """What every conversion depends on: weights, structure, versions."""
     versions = {name: version(name) for name in ("itaclip", "openvino", "torch")}
-    return {"weights": weights, "structure": repr(module), "versions": versions}
+    return {"weights": weights, "structure": repr(module), "versions": versions, "format": _FORMAT}
 
 
 def _write(
