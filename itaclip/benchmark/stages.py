@@ -73,7 +73,8 @@ def photo(size: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
 
 def random_bank(queries: int, width: int, device: torch.device) -> TextBank:
     """So many classes of one query each, with random features of a width."""
-    features = F.normalize(torch.randn(queries, width), dim=-1).to(device)
+    generator = torch.Generator().manual_seed(0)  # shares of equal labels depend on it
+    features = F.normalize(torch.randn(queries, width, generator=generator), dim=-1).to(device)
     return TextBank(features, parse_class_names([f"class {i}" for i in range(queries)]))
 
 

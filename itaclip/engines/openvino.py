@@ -255,10 +255,10 @@ def _write_int8(exact: Path, windows: Sequence[Tensor], folder: Path) -> None:
             nncf.Dataset([x.numpy() for x in windows]),
             subset_size=len(windows),
             model_type=nncf.ModelType.TRANSFORMER,
+            # SmoothQuant at half strength: of what was tried, the closest to float32 at this speed (docs/benchmarks.md)
             preset=nncf.QuantizationPreset.PERFORMANCE,
-            # without SmoothQuant, which brought tokens farther from float32's (docs/benchmarks.md)
             advanced_parameters=nncf.AdvancedQuantizationParameters(
-                smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=-1)
+                smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=0.5)
             ),
         )
     openvino.save_model(rounded, folder / MODEL, compress_to_fp16=False)
