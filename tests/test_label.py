@@ -439,7 +439,7 @@ def test_tables(crops: Path, tmp_path: Path) -> None:
     (tmp_path / "e.parquet").write_text("nothing")
     with pytest.raises(ItaclipError, match=r"e\.parquet: not a Parquet table"):
         entries(tmp_path / "e.parquet")
-    with pytest.raises(ItaclipError, match="only for tables"):
+    with pytest.raises(ItaclipError, match="only tables"):
         open_source(str(crops), key="id")
 
 
