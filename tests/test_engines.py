@@ -29,6 +29,8 @@ from itaclip.devices import choose_device
 from itaclip.engines import cache, clear_engines, openvino
 from itaclip.text import TextBank, TextEncoder, parse_class_names
 
+pytestmark = pytest.mark.openvino
+
 CLASSES = parse_class_names(["background, wall", "cat, kitten", "cup"])
 
 
