@@ -122,7 +122,7 @@ def test_published_ablations_match_their_data_set(config: Path) -> None:
 
 @pytest.mark.parametrize(
     ("base", "texts", "group", "message"),
-    [(Settings(), True, "pamir", r"unknown ablation 'pamir'"), (Settings(), False, "auxiliary text", "needs auxiliary texts"),
+    [(Settings(), True, "pamir", "ablation 'pamir'"), (Settings(), False, "auxiliary text", "needs auxiliary texts"),
      (Settings(), True, "area threshold", "needs a background class")],
 )  # fmt: skip
 def test_ablations_that_do_not_apply_are_rejected(base: Settings, texts: bool, group: str, message: str) -> None:
