@@ -5,7 +5,7 @@
 # make docs        build the documentation site into work_dirs/site
 # make build       sdist and wheel in dist
 PYTHON ?= python3
-TESTS ?= -m "not vit_b_16 and not cluster and not openvino"
+TESTS ?= -m "not vit_b_16 and not cluster"
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
@@ -20,12 +20,10 @@ docs: .venv/docs/.installed
 
 test: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
-	$(if $(filter file,$(origin TESTS)),OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "openvino and not vit_b_16")
 
 # The recorded outputs at ViT-B/16's real size, and more collections on Ray: minutes, and about 3 GiB.
 test-full: .venv/.dev
-	$(BIN)/python -m pytest -m "(vit_b_16 or cluster) and not openvino"
-	$(BIN)/python -m pytest -m "vit_b_16 and openvino"
+	$(BIN)/python -m pytest -m "vit_b_16 or cluster"
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

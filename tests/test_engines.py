@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -28,8 +29,6 @@ from itaclip.core.settings import Settings
 from itaclip.devices import choose_device
 from itaclip.engines import cache, clear_engines, openvino
 from itaclip.text import TextBank, TextEncoder, parse_class_names
-
-pytestmark = pytest.mark.openvino
 
 CLASSES = parse_class_names(["background, wall", "cat, kitten", "cup"])
 
@@ -142,6 +141,27 @@ def test_a_model_is_converted_once(tiny_weights: Path, own_engines: Path, monkey
     torch.testing.assert_close(encoders(load_clip(str(tiny_weights)), "fp32")[1](pixels), found)
     assert clear_engines() > 0
     assert not own_engines.exists()
+
+
+def test_signals_arrive_after_models_are_dropped_and_nothing_is_reported(tmp_path: Path) -> None:
+    """Unloading OpenVINO's plugins, the first one first, leaves the thread a stack for signals that is gone."""
+    script = (
+        "import gc, signal, subprocess, torch; from itaclip.clip import load_clip\n"
+        "from itaclip.core.encoder import DenseEncoder; from itaclip.core.engine import on_engine\n"
+        "from itaclip.core.methods import METHODS; from itaclip.core.settings import Settings\n"
+        "encoders = []\n"
+        "for dtype in ('fp32', 'int8'):\n"
+        "    encoders.append(DenseEncoder(load_clip('demo').visual, METHODS['clip']))\n"
+        "    on_engine(encoders[-1], Settings(engine='openvino', dtype=dtype))\n"
+        "    encoders[-1](torch.ones(1, 3, 64, 64))\n"
+        "encoders.clear(); gc.collect()\n"
+        "signal.signal(signal.SIGCHLD, lambda *_: None); subprocess.run(['true'], check=True)\n"
+        "import sys; print('openvino_telemetry' in sys.modules and sys.modules['openvino_telemetry'])"
+    )
+    environment = os.environ | {"ITACLIP_CACHE_DIR": str(tmp_path), "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "None"), done.stderr  # None: nothing reports its use
+    assert not (tmp_path / "intel").exists()
 
 
 def test_a_cache_that_cannot_be_written(

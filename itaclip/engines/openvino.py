@@ -8,10 +8,13 @@ the tower's own blocks (a text bank, a second encoder, regions), what it reads o
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from functools import lru_cache
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -170,9 +173,7 @@ class _Graph:
     """A compiled model: tensors in, tensors by name out."""
 
     def __init__(self, folder: Path, dtype: str) -> None:
-        import openvino
-
-        core = openvino.Core()
+        core = _core()
         options = {
             "INFERENCE_PRECISION_HINT": "f32" if dtype == "fp32" else "bf16",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -230,8 +231,7 @@ def _write(
     module: nn.Module, example: tuple[Tensor, ...], shapes: Sequence[list[int]], names: Sequence[str], folder: Path
 ) -> None:
     """Convert a module from a trace of an example; -1 stands for any size."""
-    import openvino
-
+    openvino = _without_telemetry("openvino")
     _LOG.info("Converting the model for OpenVINO; this happens once.")
     with torch.no_grad(), _quiet():
         two = tuple(tensor[:1].expand(2, *tensor.shape[1:]) for tensor in example)  # one would be taken for a constant
@@ -245,13 +245,11 @@ def _write(
 
 def _write_int8(exact: Path, windows: Sequence[Tensor], folder: Path) -> None:
     """Round the matrix products of a converted model to 8 bits, by NNCF's post-training quantisation."""
-    import nncf
-    import openvino
-
+    openvino, nncf = _without_telemetry("openvino"), _without_telemetry("nncf")
     _LOG.info("Rounding the model to 8 bits on %d batches of windows; this happens once.", len(windows))
     with _quiet():
         rounded = nncf.quantize(
-            openvino.Core().read_model(exact / MODEL),
+            _core().read_model(exact / MODEL),
             nncf.Dataset([x.numpy() for x in windows]),
             subset_size=len(windows),
             model_type=nncf.ModelType.TRANSFORMER,
@@ -264,14 +262,33 @@ def _write_int8(exact: Path, windows: Sequence[Tensor], folder: Path) -> None:
     openvino.save_model(rounded, folder / MODEL, compress_to_fp16=False)
 
 
+@lru_cache(maxsize=1)
+def _core() -> Any:
+    """OpenVINO's CPU plugin, loaded once and kept until the process ends.
+
+    Loading gives the thread a stack for signals, large enough for AMX, and unloading puts back the
+    one before. When several are unloaded, the first one first, the thread is left with a stack that
+    is gone, and the next signal, such as the end of a child process, is a segmentation fault.
+    """
+    core = _without_telemetry("openvino").Core()
+    core.get_property("CPU", "FULL_DEVICE_NAME")  # loads the plugin, before NNCF loads and unloads one of its own
+    return core
+
+
+def _without_telemetry(name: str) -> Any:
+    """OpenVINO or NNCF. Both report their use over the network unless `openvino_telemetry` cannot be imported."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    return import_module(name)
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Neither the tracer's warnings nor NNCF's progress reach the user."""
+    """The tracer's warnings and NNCF's messages are dropped; NNCF's progress goes to the standard error."""
     logger = logging.getLogger("nncf")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(sys.stderr):
             warnings.simplefilter("ignore")
             yield
     finally:
