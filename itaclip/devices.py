@@ -40,7 +40,7 @@ def choose_device(name: str, dtype: str = "fp32", engine: str = "torch") -> torc
     try:
         device = torch.device(name)
         _allocate(device, dtype)
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ItaclipError(f"device {name!r} is not available with dtype {dtype!r}: {reason}") from error
     return device

@@ -9,8 +9,6 @@ import argparse
 import itertools
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +17,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from itaclip.benchmark.server import running_server
 from itaclip.console import run
 from itaclip.demo.dataset import ensure_demo_dataset
 from itaclip.errors import ItaclipError
@@ -39,42 +38,23 @@ def main() -> int:
     options.add_argument("--note", default="", help="a remark about the machine, stored with the results")
     options.add_argument("--out", type=Path, help="JSON file for the results")
     args = options.parse_args()
-    with tempfile.TemporaryDirectory() as name, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         root = ensure_demo_dataset(folder / "demo", scenes=args.scenes)
-        report = measure(args, port, root / "JPEGImages", folder)
+        report = measure(args, root / "JPEGImages", folder / "server.log")
     if args.out:
         write_json(args.out, report)
     sys.stdout.write(json.dumps(report, indent=2) + "\n")
     return 1 if report["failures"] else 0
 
 
-def measure(args: argparse.Namespace, port: int, scenes: Path, folder: Path) -> dict[str, Any]:
+def measure(args: argparse.Namespace, scenes: Path, log: Path) -> dict[str, Any]:
     """Start the server, run the clients, and collect the statistics.
 
     Raises:
         ItaclipError: the server or the clients did not start.
     """
-    address = f"http://127.0.0.1:{port}"
-    command = [
-        sys.executable,
-        "-m",
-        "itaclip",
-        "serve",
-        *SERVER,
-        "--port",
-        str(port),
-        "--queue-size",
-        str(args.queue_size),
-    ]
-    log = folder / "server.log"
-    with log.open("w") as output:
-        server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        wait_until_ready(server, address, log)
+    with running_server(log, *SERVER, "--queue-size", str(args.queue_size)) as (address, server):
         clients = subprocess.Popen(
             [sys.executable, "-m", "locust", "-f", str(CLIENTS), "--headless", "--json", "--host", address,
              "-u", str(args.clients), "-r", str(args.clients), "-t", f"{args.seconds}s", "--stop-timeout", "120"],
@@ -90,9 +70,6 @@ def measure(args: argparse.Namespace, port: int, scenes: Path, folder: Path) -> 
         if "image" not in entries:
             raise ItaclipError(f"the clients received no result; the server's log ends:\n{log.read_text()[-2000:]}")
         seen = metrics(address)
-    finally:
-        server.send_signal(signal.SIGTERM)
-        status = server.wait(60)
     images = entries["image"]
     settled = [size for second, size in memory if second >= min(10, args.seconds / 3)]
     return {
@@ -111,24 +88,8 @@ def measure(args: argparse.Namespace, port: int, scenes: Path, folder: Path) -> 
             "after_10_s": round(settled[0] / 2**20, 1), "at_the_end": round(settled[-1] / 2**20, 1),
             "highest": round(max(settled) / 2**20, 1),
         },
-        "server_exit_status": status, "machine": machine(), "versions": versions(), "note": args.note,
+        "server_exit_status": server.returncode, "machine": machine(), "versions": versions(), "note": args.note,
     }  # fmt: skip
-
-
-def wait_until_ready(server: subprocess.Popen[Any], address: str, log: Path) -> None:
-    """Wait for the health check.
-
-    Raises:
-        ItaclipError: the server exited, or did not start within two minutes.
-    """
-    until = time.monotonic() + 120
-    while time.monotonic() < until and server.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{address}/v1/health", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise ItaclipError(f"the server did not start; its log ends:\n{log.read_text()[-2000:]}")
 
 
 def metrics(address: str) -> dict[str, float]:

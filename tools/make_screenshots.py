@@ -10,28 +10,22 @@ from __future__ import annotations
 import argparse
 import io
 import shutil
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from itaclip.benchmark.server import running_server
 from itaclip.console import run
 from itaclip.errors import ItaclipError
 from itaclip.files import atomic_path
 
-SERVER = ("-m", "itaclip", "serve", "--model", "demo")
 BOAT, CAR = (0.722, 0.353), (0.803, 0.71)
 """Places in the scenes, as shares of width and height, where two classes compete."""
-
-_SECONDS_TO_START = 120
 
 
 @dataclass(frozen=True)
@@ -66,7 +60,11 @@ def main() -> int:
         from playwright.sync_api import sync_playwright
     except ImportError:
         raise ItaclipError("screenshots need playwright: pip install playwright.") from None
-    with running_server() as address, sync_playwright() as started:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_server(Path(folder) / "server.log", "--model", "demo") as (address, _),
+        sync_playwright() as started,
+    ):
         browser = started.chromium.launch(executable_path=args.chromium, args=["--no-sandbox"])
         for shot in SHOTS:
             picture = taken(browser, address, shot)
@@ -76,39 +74,6 @@ def main() -> int:
             sys.stdout.write(f"{path}: {path.stat().st_size / 1000:.0f} kB\n")
         browser.close()
     return 0
-
-
-@contextmanager
-def running_server() -> Iterator[str]:
-    """The address of a server that runs within the block.
-
-    Raises:
-        ItaclipError: it does not start; its messages are on the standard error.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen([sys.executable, *SERVER, "--port", str(port)], stdout=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + _SECONDS_TO_START
-        while not answers(address):
-            if process.poll() is not None or time.monotonic() > until:
-                raise ItaclipError("the server did not start.")
-            time.sleep(0.2)
-        yield address
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def answers(address: str) -> bool:
-    """Whether a server answers."""
-    try:
-        with urllib.request.urlopen(f"{address}/v1/health", timeout=1):
-            return True
-    except OSError:
-        return False
 
 
 def taken(browser: Any, address: str, shot: Shot) -> Image.Image:

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from itaclip.benchmark.machine import timed
 from itaclip.command.options import add_class_options, add_model_options, choose_vocabulary, segmenter_maker
 from itaclip.console import make_console, run, table_of
-from itaclip.core.engine import calibration_files
+from itaclip.core.engine import CALIBRATION_IMAGES, images_of
 from itaclip.errors import ItaclipError
 from itaclip.evaluation.report import machine, versions
-from itaclip.files import IMAGE_SUFFIXES, write_json
+from itaclip.files import write_json
 from itaclip.segmenter import Segmenter
 from itaclip.vocabulary import Vocabulary
 
@@ -52,8 +52,8 @@ def main() -> int:
     args = parser.parse_args()
     console = make_console()
     calibration = args.calibrate_on or str(args.images)
-    used = set(calibration_files(calibration)) if calibration != "demo" else set()
-    files = [path for path in sorted(args.images.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
+    used = set(images_of(calibration)[:CALIBRATION_IMAGES]) if calibration != "demo" else set()
+    files = images_of(args.images)
     compared = [path for path in files if path not in used][: args.limit]
     if not compared:
         raise ItaclipError(

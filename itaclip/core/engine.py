@@ -7,8 +7,9 @@ import hashlib
 import json
 import logging
 import platform
-import time
+import timeit
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def calibration_windows(source: str, size: tuple[int, int], settings: Settings) 
     windows = []
     for number, image in enumerate(_images(source)):
         factor = 1.5 * max(size) / min(image.shape[:2])
-        high, wide = (max(round(side * factor), want) for side, want in zip(image.shape, size, strict=False))
+        high, wide = (max(round(side * factor), want) for side, want in zip(image.shape[:2], size, strict=True))
         pixels = normalise(mmcv.imresize(image, (wide, high)))
         top, left = (high - size[0]) // 2, (wide - size[1]) // 2
         window = pixels[None, :, top : top + size[0], left : left + size[1]]
@@ -101,11 +102,11 @@ def _images(source: str) -> list[NDArray[np.uint8]]:
 
         generators = [np.random.default_rng([_SEED, number]) for number in range(CALIBRATION_IMAGES)]
         return [draw_scene(random_shape(rng), rng).image for rng in generators]
-    return [read_image(path) for path in calibration_files(source)]
+    return [read_image(path) for path in images_of(source)[:CALIBRATION_IMAGES]]
 
 
-def calibration_files(folder: str | Path) -> list[Path]:
-    """The images of a folder that int8 is calibrated on: the first by name.
+def images_of(folder: str | Path) -> list[Path]:
+    """The images of a folder by name; int8 is calibrated on the first `CALIBRATION_IMAGES`.
 
     Raises:
         ItaclipError: no such folder, or no image in it.
@@ -116,7 +117,7 @@ def calibration_files(folder: str | Path) -> list[Path]:
     files = sorted(path for path in root.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise ItaclipError(f"{root}: no image to calibrate int8 on; expected files such as .jpg or .png.")
-    return files[:CALIBRATION_IMAGES]
+    return files
 
 
 def _content(source: str) -> str:
@@ -124,7 +125,7 @@ def _content(source: str) -> str:
     if source == "demo":
         return f"demo {_SEED} {CALIBRATION_IMAGES}"
     digest = hashlib.sha256()
-    for path in calibration_files(source):
+    for path in images_of(source)[:CALIBRATION_IMAGES]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
@@ -146,37 +147,37 @@ def _faster(encoder: DenseEncoder, settings: Settings) -> str:
     structure = hashlib.sha256(repr(encoder.visual).encode()).hexdigest()[:16]
     key = json.dumps([platform.node(), torch.get_num_threads(), settings.dtype, settings.method, structure])
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        return str(known[key]["engine"])
+        known: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+        if key in known:
+            return str(known[key]["engine"])
     except (OSError, ValueError, KeyError, TypeError):
-        pass
+        known = {}
     plain = DenseEncoder(copy.deepcopy(encoder.visual), encoder.method).lower(settings.dtype)
     converted = DenseEncoder(encoder.visual, encoder.method)
     converted.engine = _openvino(encoder, settings)
     pixels = torch.randn(_PASS, 3, encoder.image_size, encoder.image_size)
-    needs = encoder.method.needs(encoder.depth)
-    seconds = {
-        name: _seconds(lambda one=one: one.trunk(pixels, needs))  # type: ignore[misc]
-        for name, one in (("torch", plain), ("openvino", converted))
-    }
+    engines = {"torch": plain, "openvino": converted}
+    seconds = {name: _seconds(partial(_pass, one, pixels)) for name, one in engines.items()}
     best = min(seconds, key=lambda name: seconds[name])
     _LOG.info("engine = 'auto': a pass takes %.3f s in PyTorch and %.3f s in OpenVINO; %s is used from now on.",
               seconds["torch"], seconds["openvino"], best)  # fmt: skip
     try:
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         write_json(path, known | {key: {"engine": best, "seconds": seconds}})
-    except (ItaclipError, OSError, ValueError) as error:
+    except ItaclipError as error:
         _LOG.warning("The choice of the engine is not remembered: %s", error)
     return best
 
 
 @torch.no_grad()
-def _seconds(function: Callable[[], Any], repeats: int = 3) -> float:
-    """The fastest of some runs after one that does not count."""
+def _pass(encoder: DenseEncoder, pixels: Tensor) -> None:
+    """What an engine does of a pass: the whole method, or the blocks if it reads more than them."""
+    if encoder.method.reads_trunk_alone:
+        encoder(pixels)
+    else:
+        encoder.trunk(pixels, encoder.method.needs(encoder.depth), encoder.method.positions)
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+    """The fastest of three runs, after one that does not count."""
     function()
-    best = float("inf")
-    for _ in range(repeats):
-        began = time.perf_counter()
-        function()
-        best = min(best, time.perf_counter() - began)
-    return best
+    return min(timeit.repeat(function, number=1, repeat=3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import logging
@@ -61,6 +62,7 @@ def converted(key: dict[str, Any], convert: Callable[[Path], None]) -> Path:
     except OSError as error:
         _LOG.warning("The converted model is not kept for the next start: %s", error)
     folder = Path(tempfile.mkdtemp(prefix="itaclip-engine-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # OpenVINO reads from it until then
     _convert(folder, key, convert)
     return folder
 

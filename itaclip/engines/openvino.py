@@ -60,6 +60,13 @@ def has_openvino(dtype: str = "fp32") -> bool:
     return all(find_spec(name) for name in (("openvino", "nncf") if dtype == "int8" else ("openvino",)))
 
 
+def _require_openvino(dtype: str) -> None:
+    if not has_openvino(dtype):
+        raise ItaclipError(
+            f"engine = 'openvino', dtype = {dtype!r}: OpenVINO is not installed; pip install 'itaclip[openvino]'."
+        )
+
+
 class OpenVINOBlocks:
     """The blocks of an image tower, converted and compiled on first use for each token grid.
 
@@ -78,12 +85,9 @@ class OpenVINOBlocks:
     def __init__(
         self, tower: Tower, dtype: str, calibration: tuple[str, Callable[[Grid], list[Tensor]]] | None = None
     ) -> None:
-        if not has_openvino(dtype):
-            raise ItaclipError(
-                f"engine = 'openvino', dtype = {dtype!r}: OpenVINO is not installed; pip install 'itaclip[openvino]'."
-            )
+        _require_openvino(dtype)
         self.tower, self.dtype, self._calibration = tower, dtype, calibration
-        self._graphs: dict[tuple[str, Grid], _Graph] = {}
+        self._graphs: dict[tuple[ReadsTrunk | Needs, Grid], _Graph] = {}
         self._lock = threading.Lock()
         self._full = False
         self._weights = fingerprint(tower.visual.named_parameters())
@@ -112,7 +116,7 @@ class OpenVINOBlocks:
         Returns:
             B x r x c x E float32.
         """
-        graph = self._graph(described(method), grid, x, lambda: _Tokens(self.tower, grid, method), ("tokens",))
+        graph = self._graph(method, grid, x, lambda: _Tokens(self.tower, grid, method), ("tokens",))
         return graph(x)["tokens"].unflatten(1, grid)
 
     def trunk(self, x: Tensor, grid: Grid, needs: Needs) -> Trunk:
@@ -120,22 +124,27 @@ class OpenVINOBlocks:
         names = _names(needs)
         if not names:
             return Trunk.run(self.tower, x, grid, needs)
-        found = self._graph(described(needs), grid, x, lambda: _Blocks(self.tower, grid, needs), names)(x)
+        found = self._graph(needs, grid, x, lambda: _Blocks(self.tower, grid, needs), names)(x)
         outputs = {number: found[f"output{number}"] for number in needs.outputs if number}
         projections = {n: Projections(*(found[f"{part}{n}"] for part in _PARTS)) for n in needs.projections}
         return Trunk(self.tower, grid, ({0: x} if 0 in needs.outputs else {}) | outputs, projections)
 
-    def _graph(self, what: str, grid: Grid, x: Tensor, module: Callable[[], nn.Module], names: Sequence[str]) -> _Graph:
+    def _graph(
+        self, what: ReadsTrunk | Needs, grid: Grid, x: Tensor, module: Callable[[], nn.Module], names: Sequence[str]
+    ) -> _Graph:
         with self._lock:
             if (what, grid) not in self._graphs:
-                key = _key(self._weights, self.tower.visual) | {"what": what, "grid": grid}
-                path = converted(key, lambda folder: _write(module(), (x,), ([-1, *x.shape[1:]],), names, folder))
-                if self.dtype == "int8":
-                    assert self._calibration is not None
+                key = _key(self._weights, self.tower.visual) | {"what": described(what), "grid": grid}
+
+                def exact() -> Path:
+                    return converted(key, lambda folder: _write(module(), (x,), ([-1, *x.shape[1:]],), names, folder))
+
+                if self._calibration is None:
+                    path = exact()
+                else:
                     name, windows = self._calibration
-                    key |= {"int8": name, "nncf": version("nncf")}
-                    exact = path
-                    path = converted(key, lambda folder: _write_int8(exact, windows(grid), folder))
+                    rounded = key | {"int8": name, "nncf": version("nncf")}
+                    path = converted(rounded, lambda folder: _write_int8(exact(), windows(grid), folder))
                 self._graphs[what, grid] = _Graph(path, self.dtype)
             return self._graphs[what, grid]
 
@@ -151,8 +160,7 @@ class OpenVINOText:
     """
 
     def __init__(self, tower: nn.Module) -> None:
-        if not has_openvino():
-            raise ItaclipError("engine = 'openvino': OpenVINO is not installed; pip install 'itaclip[openvino]'.")
+        _require_openvino("fp32")
         self.tower = tower
         self._graph: _Graph | None = None
 
@@ -236,7 +244,7 @@ def _write(
     with torch.no_grad(), _quiet():
         two = tuple(tensor[:1].expand(2, *tensor.shape[1:]) for tensor in example)  # one would be taken for a constant
         module.eval()(*two)  # so that nothing that is made once and kept is made while the graph is recorded
-        model = openvino.convert_model(module.eval(), example_input=two if len(two) > 1 else two[0])
+        model = openvino.convert_model(module, example_input=two if len(two) > 1 else two[0])
     model.reshape({given: openvino.PartialShape(shape) for given, shape in zip(model.inputs, shapes, strict=True)})
     for output, name in zip(model.outputs, names, strict=True):
         output.get_tensor().set_names({name})

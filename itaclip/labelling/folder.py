@@ -79,9 +79,7 @@ def find_items(inputs: Sequence[str | Path]) -> list[Item]:
     for entry in map(str, inputs):
         path = Path(entry)
         if path.is_dir():
-            found = sorted(
-                p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and p.is_file()
-            )
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
             roots.append(path.resolve())
         else:
             found = [path] if path.is_file() else sorted(Path(p) for p in glob.glob(entry, recursive=True))  # noqa: PTH207
