@@ -17,13 +17,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from open_clip.model import CLIP
-from open_clip.transformer import QuickGELU
 from safetensors.torch import save_file
 
 from itaclip.clip.archives import read_safetensors
 from itaclip.clip.fingerprint import fingerprint
-from itaclip.clip.loading import DEMO
+from itaclip.clip.names import DEMO
+from itaclip.clip.openai import CLIP
 from itaclip.core.methods import METHODS
 from itaclip.core.settings import Settings, checked_names
 from itaclip.errors import ItaclipError
@@ -104,10 +103,9 @@ def write_segmenter(
     mean, std = getattr(clip.visual, "image_mean", None), getattr(clip.visual, "image_std", None)
     if mean is not None and std is not None:
         description["preprocessing"] = {"mean": list(mean), "std": list(std)}
-    quick_gelu = isinstance(clip.transformer.resblocks[0].mlp.gelu, QuickGELU)
     state = {name: value.contiguous() for name, value in clip.named_parameters()}
     with atomic_path(root / MODEL) as partial:
-        save_file(state, partial, metadata={"quick_gelu": str(quick_gelu).lower()})
+        save_file(state, partial, metadata={"quick_gelu": str(clip.quick_gelu).lower()})
     if vocabulary:
         features = vocabulary.bank.features.cpu().contiguous()
         with atomic_path(root / VOCABULARY) as partial:

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from itaclip.clip.filling import set_statistics
 from itaclip.clip.fingerprint import fingerprint
-from itaclip.clip.loading import DEMO, load_clip, load_openai_clip, set_statistics
+from itaclip.clip.loading import load_clip, load_openai_clip
+from itaclip.clip.names import DEMO
 from itaclip.clip.towers import as_tower
 from itaclip.configuration import read_model
 from itaclip.core.images import LARGEST, ImageSource, normalise, read_image

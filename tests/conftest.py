@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from make_weights import as_torchscript, make_state_dict
-from open_clip.model import CLIP
 from PIL import Image
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
@@ -18,6 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 import itaclip.openmmlab  # noqa: F401 - first: it makes mmseg importable beside mmcv-lite
 from itaclip import Segmenter
 from itaclip.clip import load_clip
+from itaclip.clip.openai import CLIP
 from itaclip.demo.dataset import ensure_demo_dataset
 from itaclip.text import TextEncoder
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from open_clip.model import CLIP
 from test_methods import bank_of, picture, regions_of
 
+from itaclip.clip.openai import CLIP
 from itaclip.core.methods import METHODS
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import Settings

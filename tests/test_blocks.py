@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from open_clip.transformer import ResidualAttentionBlock
 
 from itaclip.clip.blocks import attend, feed_forward
+from itaclip.clip.openai import Block, TransformerShape
 
 
 def by_formula(
@@ -40,10 +40,8 @@ def test_attention(dtype: torch.dtype, tolerance: float, mask: str, tokens: int)
 @pytest.mark.parametrize("quick", [True, False])
 @pytest.mark.parametrize("shape", [(7, 64), (3, 5, 64)])
 def test_feed_forward_is_the_module_s(quick: bool, shape: tuple[int, ...]) -> None:
-    from open_clip.transformer import QuickGELU
-
     torch.manual_seed(0)
-    block = ResidualAttentionBlock(64, 1, act_layer=QuickGELU if quick else torch.nn.GELU)
+    block = Block(TransformerShape(width=64, layers=1, heads=1, hidden=256), quick)
     x = torch.randn(*shape, requires_grad=True)
     expected = block.mlp(block.ln_2(x))
     found = feed_forward(block, x)

@@ -8,9 +8,9 @@ import shutil
 import pytest
 import torch
 import torch.nn.functional as F
-from open_clip.model import CLIP
 
 from itaclip import ItaclipError
+from itaclip.clip.openai import CLIP
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import Settings
 from itaclip.text import TextBank, parse_class_names

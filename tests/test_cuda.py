@@ -6,9 +6,9 @@ import copy
 
 import pytest
 import torch
-from open_clip.model import CLIP
 
 from itaclip import Segmenter
+from itaclip.clip.openai import CLIP
 from itaclip.core.methods import METHODS
 from itaclip.core.pamr import pamr
 from itaclip.core.pipeline import Pipeline

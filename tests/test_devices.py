@@ -16,12 +16,12 @@ import pytest
 import torch
 from conftest import ROOT
 from gpu_helpers import needs_pretending
-from open_clip.model import CLIP
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from itaclip import devices
 from itaclip.benchmark.pretended import on_gpu, pretended_gpu
+from itaclip.clip.openai import CLIP
 from itaclip.core import pamr, windows
 from itaclip.core.methods import METHODS, scclip
 from itaclip.core.pipeline import Pipeline

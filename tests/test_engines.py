@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from open_clip.model import CLIP
 from PIL import Image
 
 from itaclip import ItaclipError, Segmenter
 from itaclip.clip import load_clip
+from itaclip.clip.openai import CLIP
 from itaclip.core import engine as choosing
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.engine import calibration_windows, on_engine

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from open_clip.model import CLIP
 from torch import Tensor
 
 from itaclip import Segmenter
+from itaclip.clip.openai import CLIP
 from itaclip.core.interleaved import Interleaved, rounds, view_weights
 from itaclip.core.passes import interleaved_logits
 from itaclip.core.pipeline import Pipeline

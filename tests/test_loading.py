@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip
 import pytest
 import torch
-from open_clip.model import CLIP
-from open_clip.transformer import QuickGELU
 from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel
 
-from itaclip.clip import finding, load_clip
-from itaclip.clip import loading as loading_module
+from itaclip.clip import finding, load_clip, registry
+from itaclip.clip.names import OPENAI_NAMES, OPENAI_WEIGHTS
+from itaclip.clip.openai import CLIP, QuickGELU
+from itaclip.clip.registry import as_open_clip
 from itaclip.clip.trunk import Needs
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.methods import LastBlock, attention, get_method
@@ -61,7 +62,7 @@ def test_our_encoder_with_plain_settings_is_open_clips_image_tower(tiny_clip: CL
     blocks = encoder.depth
     trunk = encoder.trunk(pixels, Needs.of(outputs=[blocks]))
     pooled = trunk.joint(trunk.norm(trunk.output(blocks)[:, 0]))
-    assert torch.allclose(pooled, tiny_clip.encode_image(pixels), atol=1e-4)
+    assert torch.allclose(pooled, as_open_clip(tiny_clip).encode_image(pixels), atol=1e-4)
 
 
 @pytest.mark.parametrize("hidden_act", ["quick_gelu", "gelu"])
@@ -77,6 +78,7 @@ def test_hugging_face_folder_gives_the_same_features(tmp_path: Path, hidden_act:
     theirs = CLIPModel(config).eval()
     theirs.save_pretrained(tmp_path / "hf")
     ours = load_clip(str(tmp_path / "hf"))
+    in_open_clip = as_open_clip(ours)
     assert (activation(ours) is QuickGELU) == (hidden_act == "quick_gelu")
     pixels = torch.randn(2, 3, 64, 64)
     tokens = torch.randint(1, 4000, (2, 77))
@@ -86,8 +88,8 @@ def test_hugging_face_folder_gives_the_same_features(tmp_path: Path, hidden_act:
         image = theirs.visual_projection(theirs.vision_model(pixel_values=pixels).pooler_output)
         hidden = theirs.text_model(input_ids=tokens).last_hidden_state[:, 9]
         text = theirs.text_projection(hidden)
-    assert torch.allclose(ours.encode_image(pixels), image, atol=1e-4)
-    assert torch.allclose(ours.encode_text(tokens), text, atol=1e-4)
+    assert torch.allclose(in_open_clip.encode_image(pixels), image, atol=1e-4)
+    assert torch.allclose(in_open_clip.encode_text(tokens), text, atol=1e-4)
 
 
 def test_quick_gelu_follows_the_weights(tiny_torchscript: Path, tiny_state: State, tmp_path: Path) -> None:
@@ -100,7 +102,7 @@ def test_quick_gelu_follows_the_weights(tiny_torchscript: Path, tiny_state: Stat
     assert activation(load_clip(str(tmp_path / "quick.safetensors"), quick_gelu=False)) is torch.nn.GELU
     # and it is not only a label: features differ
     pixels = torch.randn(1, 3, 224, 224)
-    a, b = (load_clip(str(tmp_path / f"{n}.safetensors")).encode_image(pixels) for n in ("gelu", "quick"))
+    a, b = (as_open_clip(load_clip(str(tmp_path / f"{n}.safetensors"))).encode_image(pixels) for n in ("gelu", "quick"))
     assert (a - b).abs().max() > 1e-2
 
 
@@ -113,10 +115,10 @@ def test_quick_gelu_follows_the_tag_of_a_named_model(
     vision = {"image_size": 64, "layers": 1, "width": 64, "patch_size": 32}
     config = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}
     torch.manual_seed(0)
-    save_file({k: v.contiguous() for k, v in CLIP(**config).state_dict().items()}, tmp_path / "w.safetensors")
-    monkeypatch.setattr(loading_module.open_clip, "get_model_config", lambda name: config)
-    monkeypatch.setattr(loading_module, "fetch", lambda *_: tmp_path / "w.safetensors")
-    assert (activation(load_clip("ViT-B/32", tag)) is QuickGELU) == quick
+    save_file({k: v.contiguous() for k, v in open_clip.CLIP(**config).state_dict().items()}, tmp_path / "w.safetensors")
+    monkeypatch.setattr(open_clip, "get_model_config", lambda name: config)
+    monkeypatch.setattr(registry, "fetch", lambda *_: tmp_path / "w.safetensors")
+    assert (activation(load_clip("ViT-B-32", tag)) is QuickGELU) == quick
 
 
 def test_loading_draws_no_random_numbers(tiny_weights: Path) -> None:
@@ -165,13 +167,19 @@ def test_a_file_under_the_expected_name_with_another_checksum_is_refused(
 def test_a_file_with_the_right_checksum_is_used(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_torchscript: Path, tiny_clip: CLIP
 ) -> None:
-    """The real address with the checksum of a stand-in; the architecture then does not fit it."""
+    """The real address with the checksum of a stand-in."""
     content = tiny_torchscript.read_bytes()
     (tmp_path / "ViT-B-16.pt").write_bytes(content)
     monkeypatch.setenv("ITACLIP_WEIGHTS_DIR", str(tmp_path))
     monkeypatch.setattr(finding, "_checksum", lambda _: hashlib.sha256(content).hexdigest())
-    with pytest.raises(ItaclipError, match="missing: transformer"):
-        load_clip("ViT-B/16")
+    assert same_weights(tiny_clip, load_clip("ViT-B/16"))
+
+
+def test_addresses_of_openai_are_open_clips() -> None:
+    for name, known in OPENAI_WEIGHTS.items():
+        registered = open_clip.pretrained.get_pretrained_cfg(name, "openai")
+        assert known == {key: registered[key] for key in known}
+    assert set(OPENAI_WEIGHTS) == set(OPENAI_NAMES.values())
 
 
 @pytest.fixture

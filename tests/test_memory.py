@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from gpu_helpers import needs_pretending
-from open_clip.model import CLIP
 from torch import Tensor
 
 from itaclip.benchmark.pretended import gpu_peak_mib
+from itaclip.clip.openai import CLIP
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import Settings

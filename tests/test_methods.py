@@ -15,15 +15,15 @@ import oracle
 import pytest
 import torch
 import torch.nn.functional as F
-from open_clip.model import CLIP
 from safetensors.torch import save_file
 from torch import Tensor
 
 from itaclip.benchmark import plain_methods
 from itaclip.benchmark.methods import joined, random_windows
-from itaclip.clip import load_clip
-from itaclip.clip import loading as loading_module
+from itaclip.clip import load_clip, registry
 from itaclip.clip.blocks import Projections
+from itaclip.clip.names import OPENAI_NAMES
+from itaclip.clip.openai import CLIP
 from itaclip.clip.towers import MEAN, STD
 from itaclip.clip.towers.tower import resample
 from itaclip.clip.trunk import Needs
@@ -254,13 +254,15 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, pytest.
             config["text_cfg"] |= {"width": 64, "heads": 1, "layers": 1}
             return config
 
-        config = narrow(loading_module.OPENAI_NAMES.get(name, name))
+        config = narrow(OPENAI_NAMES.get(name, name))
         torch.manual_seed(0)
         path = tmp_path_factory.mktemp("narrow") / "w.safetensors"
         parts = {key: config[key] for key in ("embed_dim", "vision_cfg", "text_cfg")}
-        save_file({k: v.contiguous() for k, v in CLIP(**parts).state_dict().items() if k != "attn_mask"}, path)
-        monkeypatch.setattr(loading_module.open_clip, "get_model_config", narrow)
-        monkeypatch.setattr(loading_module, "fetch", lambda *_: path)
+        save_file(
+            {k: v.contiguous() for k, v in open_clip.CLIP(**parts).state_dict().items() if k != "attn_mask"}, path
+        )
+        monkeypatch.setattr(open_clip, "get_model_config", narrow)
+        monkeypatch.setattr(registry, "fetch", lambda *_: path)
         return load_clip(name, BACKBONES[name][0])
 
     return make
@@ -283,7 +285,7 @@ def test_backbones_of_open_clip(
         published = torch.tensor([clip.visual.image_mean, clip.visual.image_std]).view(2, 3, 1, 1)
         clips = torch.tensor([MEAN, STD]).view(2, 3, 1, 1) / 255
         theirs = (pixels * clips[1] + clips[0] - published[0]) / published[1]
-        assert torch.allclose(pooled, clip.encode_image(theirs), atol=1e-4)
+        assert torch.allclose(pooled, registry.as_open_clip(clip).encode_image(theirs), atol=1e-4)
         # LAION's ViT-L/14 was trained on pixels in [-1, 1]
         assert torch.allclose(theirs, pixels, atol=1e-3) == (name != "ViT-L-14")
     with caplog.at_level(logging.INFO):
@@ -314,7 +316,8 @@ def test_batches_of_windows_equal_plain_versions_one_by_one(name: str, tiny_clip
     given = [replace(w, pixels=picture(side, side, seed)[None]) for seed, w in enumerate(
         random_windows(3, side, encoder.channels, queries))]  # fmt: skip
     shifted = [given[0], replace(given[1], regions=given[1].regions.roll(5, 2)), given[2]]  # type: ignore[union-attr]
+    plain = registry.as_open_clip(tiny_clip).visual
     with torch.no_grad():
         fast = encoder.read(joined(shifted).pixels, [(method, joined(shifted))])[0]
-        slow = torch.stack([plain_methods.tokens(tiny_clip.visual, method, window) for window in shifted])
+        slow = torch.stack([plain_methods.tokens(plain, method, window) for window in shifted])
     torch.testing.assert_close(fast, slow, atol=1e-4, rtol=0)

@@ -11,9 +11,10 @@ import pytest
 
 from itaclip import ItaclipError
 from itaclip.clip.catalogue import IMAGENET, TRUE_SIZE, models
-from itaclip.clip.loading import _build as build
 from itaclip.clip.loading import load_clip
-from itaclip.clip.towers import as_tower, refusal
+from itaclip.clip.registry import _build as build
+from itaclip.clip.towers import as_tower
+from itaclip.clip.towers.libraries import refusal
 from itaclip.command.main import main
 
 

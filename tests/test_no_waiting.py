@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 from gpu_helpers import Copies, needs_pretending
-from open_clip.model import CLIP
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
 from itaclip.benchmark.pretended import on_gpu, pretended_gpu
+from itaclip.clip.openai import CLIP
 from itaclip.core.methods import METHODS
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import Settings

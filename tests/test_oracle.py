@@ -9,8 +9,8 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from open_clip.model import CLIP
 
+from itaclip.clip.openai import CLIP
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import Settings
 from itaclip.text import TextBank, parse_class_names

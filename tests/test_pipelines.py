@@ -24,7 +24,8 @@ from safetensors.torch import load_file, save_file
 
 import itaclip
 from itaclip import ItaclipError, Segmenter
-from itaclip.clip.loading import load_clip, set_statistics
+from itaclip.clip.filling import set_statistics
+from itaclip.clip.loading import load_clip
 from itaclip.core.pipeline import Pipeline
 from itaclip.pipelines import ImageSegmentationPipeline
 from itaclip.saved import write_segmenter

@@ -9,10 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from open_clip.model import CLIP
 from test_methods import bank_of, picture
 
 from itaclip import ItaclipError, Segmenter
+from itaclip.clip.openai import CLIP
 from itaclip.core.methods.corrclip import merge_regions, scope
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.regions import dense_ranks, resize_map, window_regions

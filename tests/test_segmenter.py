@@ -306,3 +306,18 @@ def test_split_classes() -> None:
 def test_the_package_itself_imports_nothing_heavy() -> None:
     program = "import sys, itaclip; assert 'torch' not in sys.modules; itaclip.Segmenter; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_an_image_needs_no_zoo_of_models(tiny_torchscript: Path) -> None:
+    """They take longer to import than everything else together."""
+    program = (
+        "import sys, numpy; from itaclip import Segmenter\n"
+        "segmenter = Segmenter(sys.argv[1], 'fast', text_cache=False)\n"
+        "segmenter.set_classes(['cat', 'sofa, couch'])\n"
+        "segmenter(numpy.zeros((40, 50, 3), 'uint8'))\n"
+        "heavy = {'open_clip', 'timm', 'transformers', 'torchvision', 'torch._dynamo', 'sympy', 'matplotlib'}\n"
+        "print(*heavy & set(sys.modules))"
+    )
+    for model in ("demo", str(tiny_torchscript)):
+        done = subprocess.run([sys.executable, "-c", program, model], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == []

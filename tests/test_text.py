@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import random
 from pathlib import Path
 
 import open_clip
 import pytest
 import torch
-from open_clip.model import CLIP
 
+from itaclip.clip.openai import CLIP
+from itaclip.clip.registry import as_open_clip
+from itaclip.clip.tokenizer import BytePairs
 from itaclip.errors import ItaclipError
 from itaclip.text import TextEncoder, build_text_bank, parse_class_names, read_auxiliary_texts, read_class_names
+from itaclip.text.templates import TEMPLATES
 
 ROOT = Path(__file__).parent.parent
 COUNTS = {"voc21": (21, 80), "voc20": (20, 20), "context60": (60, 75), "context59": (59, 59), "coco_stuff": (171, 183),
@@ -108,7 +112,7 @@ def test_other_wordings_are_accepted_with_a_warning(tmp_path: Path, caplog: pyte
 
 def test_text_encoder_equals_open_clips_tower(tiny_clip: CLIP, tiny_text: TextEncoder) -> None:
     prompts = ["a cat", "a photo of many very small dogs on a wall.", "x", "a cat"]
-    theirs = tiny_clip.encode_text(open_clip.tokenize(prompts), normalize=True)
+    theirs = as_open_clip(tiny_clip).encode_text(open_clip.tokenize(prompts), normalize=True)
     assert torch.allclose(tiny_text(prompts), theirs, atol=1e-5)
 
 
@@ -139,3 +143,23 @@ def test_mixing_follows_the_formula(tiny_text: TextEncoder) -> None:
     assert (mixed[1:].norm(dim=-1) < 0.9999).all()  # not normalised again
     with pytest.raises(ItaclipError, match="2 auxiliary texts for 3 classes"):
         build_text_bank(tiny_text, CLASSES, aux[:2], background=True)
+
+
+def test_byte_pairs_are_open_clips() -> None:
+    """Every character of Unicode, mixtures of them, and the shipped texts."""
+    rng = random.Random(0)
+    letters = [f"a{chr(code)}b {chr(code)}" for code in range(0x30000) if not 0xD800 <= code < 0xE000]
+    alphabet = [chr(code) for code in (*range(32, 127), *range(0xA0, 0x250), *range(0x4E00, 0x4E40), 9, 10, 0x200D)]
+    mixed = ["".join(rng.choices(alphabet, k=rng.randint(0, 60))) for _ in range(2000)]
+    files = sorted((ROOT / "llm_texts").rglob("*.txt"))
+    shipped = [line for path in files for line in path.read_text(encoding="utf-8").splitlines()]
+    special = ["a <end_of_text> b", "&<end_of_text>", "don't", "&amp;amp; \x1b[1m", "caf\u00c3\u00a9", "dog " * 90]
+    assert shipped
+    ours, theirs = BytePairs(), open_clip.SimpleTokenizer()
+    for texts in (letters, mixed, shipped, special):
+        assert torch.equal(ours(texts), theirs(texts))
+    assert [ours.length(text) for text in mixed] == [len(theirs.encode(text)) + 2 for text in mixed]
+
+
+def test_templates_are_open_clips() -> None:
+    assert tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES) == TEMPLATES

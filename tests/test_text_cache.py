@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from open_clip.model import CLIP
 
+from itaclip.clip.openai import CLIP
 from itaclip.text import TextCache, TextEncoder, build_text_bank, parse_class_names
 from itaclip.text.bank import ensemble
 

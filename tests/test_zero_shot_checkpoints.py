@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from conftest import ROOT
 from mmengine.config import Config
 from mmseg.registry import DATASETS
-from open_clip.model import CLIP
 from zero_shot_helpers import GOLDEN, METHODS, small_model
 
+from itaclip.clip.openai import CLIP
 from itaclip.errors import ItaclipError
 from itaclip.text import TextCache, TextEncoder
 from itaclip.zero_shot import recorded

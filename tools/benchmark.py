@@ -43,6 +43,7 @@ from itaclip.benchmark.stages import (
     throughput,
 )  # fmt: skip
 from itaclip.clip.loading import load_openai_clip
+from itaclip.clip.registry import as_open_clip
 from itaclip.command.options import parse_setting
 from itaclip.configuration import ModelDescription, read_config, read_model
 from itaclip.console import make_console, run, table_of
@@ -76,7 +77,8 @@ def texts(
     if baseline:
         described = sum(text is not None for text in vocabulary.definitions or ())
         words = vocabulary.bank.class_names.queries
-        taken, _ = timed(lambda: [plain.encode_text(clip, word) for word in words[:PLAIN_TEXTS]])
+        theirs = as_open_clip(clip)
+        taken, _ = timed(lambda: [plain.encode_text(theirs, word) for word in words[:PLAIN_TEXTS]])
         seconds["plainly (scaled up)"] = taken / min(PLAIN_TEXTS, len(words)) * (len(words) + described)
     return vocabulary.bank, seconds
 
@@ -143,7 +145,9 @@ def main() -> int:
         description = descriptions[0]
         encoder = Pipeline(load_openai_clip(*description.weights), description.settings).encoder
         count = args.queries or len(read_class_names(description.name_path, description.settings.background).queries)
-        rows = method_seconds(encoder, args.methods, args.batch if args.batch > 1 else 10, count)
+        plain_clip = as_open_clip(load_openai_clip(*description.weights))
+        visual = plain_clip.visual if description.settings.dtype == "fp32" else None
+        rows = method_seconds(encoder, args.methods, args.batch if args.batch > 1 else 10, count, visual)
         console.print(table_of(f"seconds per window, {count} queries, {description.settings.dtype}", rows))
         figures["rows"] = rows
     elif args.pamr:
@@ -202,7 +206,7 @@ def measure(args: argparse.Namespace, description: ModelDescription, size: tuple
     tables: dict[str, list[dict[str, Any]]] = {}
     lines: list[str] = []
     # a second model, because the pipeline may change the dtype of the first
-    plain_clip = load_openai_clip(*description.weights).to(device) if args.baseline else None
+    plain_clip = as_open_clip(load_openai_clip(*description.weights)).to(device) if args.baseline else None
     pipeline = Pipeline(clip, settings).to(device)
     encoder = pipeline.encoder
     if args.growth:

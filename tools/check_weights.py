@@ -26,6 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from itaclip.clip import load_clip
+from itaclip.clip.openai import CLIP
+from itaclip.clip.registry import as_open_clip
 from itaclip.clip.trunk import Needs
 from itaclip.console import make_console, run
 from itaclip.core.encoder import DenseEncoder
@@ -53,9 +55,10 @@ def to_open_clip(clip: Any, encoder: TextEncoder) -> Iterator[tuple[str, Tensor]
     rng, side = np.random.default_rng(0), dense.image_size
     pictures = [rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(2)]
     last = dense.trunk(torch.stack([normalise(picture) for picture in pictures]), Needs.of(outputs=[dense.depth]))
-    theirs = clip.encode_image(torch.stack([_as_trained(picture, clip.visual) for picture in pictures]))
+    model = as_open_clip(clip) if isinstance(clip, CLIP) else clip
+    theirs = model.encode_image(torch.stack([_as_trained(picture, clip.visual) for picture in pictures]))
     yield "images", F.cosine_similarity(dense.tower.pooled(last.output(dense.depth)), theirs)
-    yield "texts", F.cosine_similarity(encoder(PROMPTS), clip.encode_text(encoder.tokenizer(PROMPTS)))
+    yield "texts", F.cosine_similarity(encoder(PROMPTS), model.encode_text(encoder.tokenizer(PROMPTS)))
 
 
 def _as_trained(rgb: np.ndarray[Any, Any], visual: Any) -> Tensor:

@@ -150,12 +150,13 @@ def _auc(score: NDArray[np.float32], same: NDArray[np.bool_]) -> float:
 def judge(path: Path, scenes: int = 40) -> dict[str, float]:
     """Area under the ROC curve for same-class pairs of patches within development windows."""
     from itaclip.clip import load_clip
+    from itaclip.clip.registry import as_open_clip
 
     with safe_open(path, "pt") as file:
         architecture = json.loads(file.metadata()["architecture"])
     model = VisionTransformer(**architecture).eval()
     model.load_state_dict({k: v.float() for k, v in load_file(path).items()})
-    clip = load_clip("demo")
+    clip = as_open_clip(load_clip("demo"))
     found: dict[str, list[float]] = {}
     kept: dict[str, Tensor] = {}
     last = model.blocks[-1].attn

@@ -45,7 +45,7 @@ def joined(windows: Sequence[Window]) -> Window:
 
 @torch.no_grad()
 def method_seconds(
-    encoder: DenseEncoder, names: Sequence[str], windows: int, queries: int, repeats: int = 3
+    encoder: DenseEncoder, names: Sequence[str], windows: int, queries: int, visual: Any = None, repeats: int = 3
 ) -> list[dict[str, Any]]:
     """Seconds a window of some methods, all windows in a pass, and plainly.
 
@@ -53,10 +53,11 @@ def method_seconds(
     the repeats counts. What lies beside CLIP is random and given.
 
     Args:
-        encoder: CLIP's image tower, in float32 for the plain versions to be timed.
+        encoder: CLIP's image tower.
         names: keys of `METHODS`; the first is what ratios are told against.
         windows: windows of a pass, of the size that the model was trained on.
         queries: of the text bank.
+        visual: the same tower in open_clip's modules, for the plain versions; None leaves them out.
         repeats: turns.
 
     Returns:
@@ -67,14 +68,13 @@ def method_seconds(
     given = random_windows(windows, encoder.image_size, encoder.channels, queries)
     batch = joined(given)
     methods = {name: get_method(name, blocks=encoder.depth) for name in names}
-    float32 = all(parameter.dtype == torch.float32 for parameter in encoder.parameters())
-    plain = {name for name, method in methods.items() if float32 and isinstance(method, plain_methods.HAVE_ONE)}
+    plain = {name for name, method in methods.items() if visual and isinstance(method, plain_methods.HAVE_ONE)}
 
     def together(method: Method) -> Tensor:
         return encoder.read(batch.pixels, [(method, batch)])[0]
 
     def plainly(method: Method) -> Tensor:
-        return torch.stack([plain_methods.tokens(encoder.visual, method, window) for window in given[:3]])
+        return torch.stack([plain_methods.tokens(visual, method, window) for window in given[:3]])
 
     best: dict[tuple[str, Callable[..., Tensor]], float] = {}
     apart = {}

@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from open_clip import OPENAI_IMAGENET_TEMPLATES, get_tokenizer
-from open_clip.model import CLIP
+from open_clip import CLIP, OPENAI_IMAGENET_TEMPLATES, get_tokenizer
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 

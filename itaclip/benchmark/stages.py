@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from open_clip.model import CLIP
+from open_clip import CLIP
 from torch import Tensor
 
 from itaclip.benchmark import plain

@@ -1,4 +1,4 @@
-"""OpenAI's transformer block, taken apart: pure functions over open_clip's modules.
+"""OpenAI's transformer block, taken apart: pure functions over its modules.
 
 Shapes: B images or texts, N tokens, D width, h heads of d = D / h channels.
 """
@@ -10,11 +10,12 @@ from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import QuickGELU
 from torch import Tensor
 
+from itaclip.clip.openai import QuickGELU
+
 Block: TypeAlias = Any
-"""open_clip's `ResidualAttentionBlock`, which carries no types."""
+"""`itaclip.clip.openai.Block`, or open_clip's `ResidualAttentionBlock`, which carries no types."""
 
 _QUICK = 1.702
 _FEW_TOKENS = 1024  # up to here a stored map stays small beside the activations

@@ -12,7 +12,7 @@ import open_clip
 from open_clip.pretrained import get_pretrained_cfg
 
 from itaclip.clip.finding import locate
-from itaclip.clip.towers import refusal
+from itaclip.clip.towers.libraries import refusal
 
 TRUE_SIZE = ("ViT-B-16", "ViT-B-16-SigLIP2", "EVA02-B-16", "PE-Core-B-16", "ViT-H-14-CLIPA", "coca_ViT-B-32")
 """Architectures whose image towers are compared with open_clip's at their own size in the full tests.

@@ -16,7 +16,6 @@ from urllib.request import getproxies
 
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
-from open_clip.pretrained import download_pretrained
 
 from itaclip.errors import ItaclipError
 
@@ -42,6 +41,8 @@ def fetch(architecture: str, tag: str, config: dict[str, Any]) -> Path:
                 f"delete it and download it again from {url}."
             )
         return found
+    from open_clip.pretrained import download_pretrained  # here, because importing it takes long
+
     try:
         require_network(ENDPOINT if hub else url)
         with quiet("huggingface_hub", "httpx"):

@@ -1,24 +1,46 @@
-"""The tokenizer that a text tower was trained with."""
+"""The tokenizer that a text tower was trained with; CLIP's own byte pairs."""
 
 from __future__ import annotations
 
-import hashlib
+import gzip
+import html
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import open_clip
-from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.constants import ENDPOINT
-from open_clip.tokenizer import HFTokenizer
+import regex
+import torch
+from tokenizers import Tokenizer as Library
+from tokenizers import models, pre_tokenizers
 from torch import Tensor
 
-from itaclip.clip.finding import local_folder, quiet, require_network, weight_folders
-from itaclip.errors import ItaclipError
+_START, _END = "<start_of_text>", "<end_of_text>"
+_MERGES = 48894  # of the 262,144 in the file; with 512 bytes and the two ends they make 49,408 tokens
+_WORDS = rf"{_START}|{_END}|'s|'t|'re|'ve|'m|'ll|'d|\p{{L}}+|\p{{N}}|[^\s\p{{L}}\p{{N}}]+"
 
-# One of them is in every repository with a tokenizer.
-_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "sentencepiece.bpe.model", "vocab.txt")
+
+class Tokenizer(ABC):
+    """Converts texts to rows of token ids.
+
+    Attributes:
+        padding: id that fills a row.
+        vocabulary: a short name of the vocabulary; empty for CLIP's byte pairs.
+    """
+
+    padding: int = 0
+    vocabulary: str = ""
+
+    @abstractmethod
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Tokenize T texts: T x context length, int64. Longer texts are cut."""
+
+    @abstractmethod
+    def length(self, text: str) -> int:
+        """Number of tokens of a text before it is cut, including those at its ends."""
 
 
 @dataclass(frozen=True)
@@ -44,60 +66,60 @@ class TokenizerSource:
         Raises:
             ItaclipError: its files are missing or damaged.
         """
-        options = dict(self.options)
-        if self.name is None:
-            return Tokenizer(open_clip.SimpleTokenizer(context_length=self.context_length, **options))
-        folder = Path(self.name) if Path(self.name).is_dir() else local_folder(self.name)
-        cached = folder is None and any(isinstance(try_to_load_from_cache(self.name, f), str) for f in _FILES)
-        try:
-            if folder is None and not cached:
-                require_network(ENDPOINT)
-            with quiet("huggingface_hub", "httpx", "transformers"):
-                found = HFTokenizer(
-                    str(folder or self.name), context_length=self.context_length, tokenizer_mode=self.mode,
-                    local_files_only=bool(folder or cached), trust_remote_code=False, **options,
-                )  # fmt: skip
-        except Exception as error:  # whatever transformers, its parsers and the network raise
-            places = [folder] if folder else [f / self.name.rsplit("/", 1)[-1] for f in weight_folders()]
-            raise ItaclipError(
-                f"{self.name}: the tokenizer could not be loaded ({type(error).__name__}: "
-                f"{str(error).splitlines()[0] if str(error) else ''}).\n"
-                f"  expected files: tokenizer_config.json, and tokenizer.json or SentencePiece's model\n"
-                f"                  (which requires: pip install 'itaclip[sentencepiece]')\n"
-                f"  put them in:    {' or '.join(map(str, places))}"
-                + ("" if folder else f"\n  address:        {ENDPOINT}/{self.name}")
-            ) from error
-        return Tokenizer(found)
+        if self.name is None and not self.options:
+            return BytePairs(self.context_length)
+        from itaclip.clip.hub_tokenizer import load  # here, because it imports open_clip
+
+        return load(self)
 
 
-class Tokenizer:
-    """Convert texts to rows of token ids, with any vocabulary.
+class BytePairs(Tokenizer):
+    """CLIP's lower-cased byte-pair encoding (Radford et al., 2021), by Hugging Face's tokenizers.
 
     Args:
-        tokenizer: open_clip's.
+        context_length: tokens of a prompt.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        inner = getattr(tokenizer, "tokenizer", None)
-        self.padding = 0 if inner is None or inner.pad_token_id is None else int(inner.pad_token_id)
+    def __init__(self, context_length: int = 77) -> None:
+        self._context_length = context_length
+        merges = _merges()
+        letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+        tokens = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges), _START, _END]
+        vocabulary = {token: number for number, token in enumerate(tokens)}
+        self._library = Library(models.BPE(vocabulary, merges, end_of_word_suffix="</w>"))
+        self._library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        self._library.add_special_tokens([_START, _END])
+        self._words = regex.compile(_WORDS, regex.IGNORECASE)
+        self._start, self._end = vocabulary[_START], vocabulary[_END]
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Tokenize T texts: T x context length, int64. Longer texts are cut."""
-        found: Tensor = self._tokenizer(list(texts))
-        return found
-
-    @property
-    def vocabulary(self) -> str:
-        """A short name of the vocabulary; empty for CLIP's byte pairs."""
-        inner = getattr(self._tokenizer, "tokenizer", None)
-        if inner is None:
-            return ""
-        described = [sorted(inner.get_vocab().items()), inner.padding_side, self._tokenizer.tokenizer_mode]
-        return hashlib.sha256(repr(described).encode()).hexdigest()[:16]
+        rows = torch.zeros(len(texts), self._context_length, dtype=torch.int64)
+        inside = self._context_length - 2
+        words = [self._words.findall(_clean(text)) for text in texts]
+        for row, encoded in zip(rows, self._library.encode_batch(words, is_pretokenized=True), strict=True):
+            ids = [self._start, *encoded.ids[:inside], self._end]
+            row[: len(ids)] = torch.tensor(ids)
+        return rows
 
     def length(self, text: str) -> int:
-        """Number of tokens of a text before it is cut, including those at its ends."""
-        if isinstance(self._tokenizer, open_clip.SimpleTokenizer):
-            return len(self._tokenizer.encode(text)) + 2
-        return len(self._tokenizer.tokenizer(self._tokenizer.clean_fn(text)).input_ids)
+        return len(self._library.encode(self._words.findall(_clean(text)), is_pretokenized=True).ids) + 2
+
+
+def _clean(text: str) -> str:
+    """Mended encoding, no HTML entities, single spaces, lower case."""
+    if not (text.isascii() and text.isprintable()):
+        import ftfy  # here, because plain words need no mending, and importing it takes 0.2 s
+
+        text = ftfy.fix_text(text)
+    return " ".join(html.unescape(html.unescape(text)).split()).lower()
+
+
+def _merges() -> list[tuple[str, str]]:
+    """The published merges, from open_clip's folder; open_clip itself is not imported."""
+    found = find_spec("open_clip")
+    assert found is not None, "open_clip is a requirement of this package"
+    assert found.submodule_search_locations is not None
+    path = Path(found.submodule_search_locations[0]) / "bpe_simple_vocab_16e6.txt.gz"
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        pairs = (line.split() for line in islice(file, 1, 1 + _MERGES))
+        return [(first, second) for first, second in pairs]

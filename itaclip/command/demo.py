@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     args = parser().parse_args(arguments)
     import numpy as np
 
-    from itaclip.clip.loading import DEMO
+    from itaclip.clip.names import DEMO
     from itaclip.demo.dataset import SCENES, class_lines, ensure_demo_dataset
     from itaclip.labelling.folder import find_items, segment_folder
     from itaclip.segmenter import Segmenter

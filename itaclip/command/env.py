@@ -101,7 +101,7 @@ def weights() -> dict[str, Any]:
     """Weight files in the folders that are searched, and models found by name, including the hub's cache."""
     from itaclip.clip.catalogue import models
     from itaclip.clip.finding import weight_folders
-    from itaclip.clip.loading import DEMO
+    from itaclip.clip.names import DEMO
 
     found: dict[str, Any] = {DEMO: "bundled"}
     for folder in weight_folders():
@@ -115,7 +115,7 @@ def self_check() -> dict[str, Any]:
     """Segment a bundled scene with the bundled CLIP and compare the result with the truth."""
     import numpy as np
 
-    from itaclip.clip.loading import DEMO
+    from itaclip.clip.names import DEMO
     from itaclip.core.images import read_image
     from itaclip.demo.dataset import class_lines, ensure_demo_dataset
     from itaclip.segmenter import Segmenter

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from open_clip.model import CLIP
 from torch import Tensor
 
 from itaclip.clip.loading import load_openai_clip
+from itaclip.clip.openai import CLIP
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.images import normalise
 from itaclip.core.methods import METHODS, SCCLIP, CorrCLIP, Method, ProxyCLIP, ResCLIP, Window, get_method

@@ -22,7 +22,7 @@ class DenseEncoder(nn.Module):
     """Image tower that returns a feature for every patch (ITACLIP, section 3).
 
     Args:
-        visual: open_clip's image tower, see `itaclip.clip.towers`.
+        visual: the image tower of a CLIP, see `itaclip.clip.towers`.
         method: how it is read.
 
     Raises:

@@ -60,7 +60,7 @@ class Pipeline(nn.Module):
     """Image tower and settings; stateless but for its weights.
 
     Args:
-        clip: open_clip's CLIP; the image tower is kept, and what the training learned of scores.
+        clip: from `itaclip.clip.load_clip`; the image tower is kept, and what the training learned of scores.
         settings: how to run it.
     """
 

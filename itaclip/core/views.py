@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import functional as tv
 
 from itaclip.core.settings import Settings
 
@@ -29,11 +28,26 @@ def make_views(crops: Tensor, settings: Settings) -> Tensor:
 def make_view(crops: Tensor, view: int, settings: Settings) -> Tensor:
     """Make one view of the crops, given its index in the order of `make_views`."""
     if view == 1:
-        return tv.rgb_to_grayscale(crops, num_output_channels=3)
+        return grey(crops)
     if view == 2:
-        kernel = settings.blur_kernel
-        return tv.gaussian_blur(crops, [kernel, kernel], [settings.blur_sigma, settings.blur_sigma])
+        return blurred(crops, settings.blur_kernel, settings.blur_sigma)
     return turned(crops, view, 2)
+
+
+def grey(crops: Tensor) -> Tensor:
+    """ITU-R 601 luma in all three channels; n x 3 x h x w."""
+    red, green, blue = crops.unbind(1)
+    luma = 0.2989 * red + 0.587 * green + 0.114 * blue
+    return luma[:, None].expand_as(crops)
+
+
+def blurred(crops: Tensor, kernel: int, sigma: float) -> Tensor:
+    """Gaussian blur with an odd kernel, reflected at the borders; n x 3 x h x w."""
+    offsets = torch.arange(kernel, device=crops.device, dtype=crops.dtype) - kernel // 2
+    line = (-(offsets**2) / (2 * sigma**2)).softmax(0)
+    weights = (line[:, None] * line).expand(crops.shape[1], 1, kernel, kernel)
+    padded = F.pad(crops, [kernel // 2] * 4, mode="reflect")
+    return F.conv2d(padded, weights, groups=crops.shape[1])
 
 
 def turned(maps: Tensor, view: int, rows: int) -> Tensor:

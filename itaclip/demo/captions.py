@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from open_clip import OPENAI_IMAGENET_TEMPLATES
-
 from itaclip.demo.canvas import Generator
 from itaclip.demo.world import KINDS
+from itaclip.text.templates import TEMPLATES
 
 _SCENE_TEMPLATES = ("{}.", "a scene with {}.", "a picture that shows {}.", "here you see {}.", "{} side by side.")
 # Words without information about the class, so that an unknown word next to a known one does not mislead.
@@ -56,7 +55,7 @@ def caption(things: Iterable[tuple[int, str | None]], rng: Generator, night: boo
 
 def short(words: str, rng: Generator) -> str:
     """Insert words into one of CLIP's 80 ImageNet templates."""
-    return str(OPENAI_IMAGENET_TEMPLATES[rng.integers(len(OPENAI_IMAGENET_TEMPLATES))](words))
+    return TEMPLATES[rng.integers(len(TEMPLATES))].format(words)
 
 
 def colored_kinds() -> list[tuple[int, str]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from itaclip.clip.loading import DEMO
+from itaclip.clip.names import DEMO
 
 _SHORT = 16
 

@@ -7,16 +7,13 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from open_clip import OPENAI_IMAGENET_TEMPLATES
 from torch import Tensor
 
 from itaclip.errors import ItaclipError
 from itaclip.text.cache import TextCache, text_key
 from itaclip.text.class_names import ClassNames
 from itaclip.text.encoder import TextEncoder
-
-TEMPLATES = tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
-"""OpenAI's 80 prompt templates, with ``{}`` for the class."""
+from itaclip.text.templates import TEMPLATES
 
 
 @dataclass(frozen=True)

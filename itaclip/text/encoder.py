@@ -9,13 +9,11 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from open_clip.model import CLIP
-from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
 
 from itaclip.clip.blocks import run_block
 from itaclip.clip.fingerprint import fingerprint
-from itaclip.clip.tokenizer import TokenizerSource
+from itaclip.clip.openai import CLIP
 from itaclip.engines import OpenVINOText
 from itaclip.progress import report
 from itaclip.text.cache import TextCache
@@ -46,12 +44,10 @@ class TextEncoder(nn.Module):
     def __init__(self, clip: Any, cache: TextCache | None = None, engine: str = "torch") -> None:
         super().__init__()
         self.cache = cache
-        tower = clip if isinstance(clip, CLIP) else clip.text
-        self.tower: nn.Module = CausalTower(tower) if _is_causal(tower) else tower
+        self.tower: nn.Module = _causal_tower(clip) or clip.text
         runs = engine == "openvino" and isinstance(self.tower, CausalTower)
         self._engine = OpenVINOText(self.tower) if runs else None
-        byte_pairs = TokenizerSource(context_length=int(clip.context_length))
-        self._source: TokenizerSource = getattr(clip, "tokenizer_source", byte_pairs)
+        self._source = clip.tokenizer_source
         self.context_length = self._source.context_length
         self.tokenizer = self._source.load()
 
@@ -119,19 +115,18 @@ class CausalTower(nn.Module):
     """OpenAI's text tower: causal blocks, and the end-of-text token's feature projected.
 
     Args:
-        tower: open_clip's ``CLIP`` or ``TextTransformer``, whose parts are taken over.
+        tower: `CLIP` or open_clip's ``TextTransformer``, whose parts are taken over.
+        end: id of the end-of-text token; None if it is the highest one.
     """
 
-    def __init__(self, tower: Any) -> None:
+    def __init__(self, tower: Any, end: int | None = None) -> None:
         super().__init__()
         self.token_embedding = tower.token_embedding
         self.positional_embedding = tower.positional_embedding
         self.blocks: nn.ModuleList = tower.transformer.resblocks
         self.ln_final = tower.ln_final
         self.text_projection = tower.text_projection
-        pooling = tower.text_pool_type if isinstance(tower, CLIP) else tower.pool_type
-        end = tower.text_eos_id if isinstance(tower, CLIP) else tower.eos_id
-        self._end: int | None = end if pooling == "eos" else None
+        self._end = end
 
     def ends(self, tokens: Tensor) -> Tensor:
         """Place of the end-of-text token in every row: the highest id, or one of its own."""
@@ -150,11 +145,17 @@ class CausalTower(nn.Module):
         return x @ self.text_projection
 
 
-def _is_causal(tower: Any) -> bool:
-    """Whether what follows the end of a text is never seen, in blocks that `run_block` knows."""
-    if not isinstance(tower, (CLIP, TextTransformer)) or tower.attn_mask is None:
-        return False
-    if isinstance(tower, TextTransformer) and (tower.cls_emb is not None or tower.pool_type not in ("argmax", "eos")):
-        return False
+def _causal_tower(clip: Any) -> CausalTower | None:
+    """The text tower if nothing after the end of a text is seen, in blocks that `run_block` knows."""
+    if isinstance(clip, CLIP):
+        return CausalTower(clip)
+    from open_clip.transformer import ResidualAttentionBlock, TextTransformer  # here, because importing it takes long
+
+    tower = clip.text
+    if not isinstance(tower, TextTransformer) or tower.attn_mask is None or tower.cls_emb is not None:
+        return None
     blocks = tower.transformer.resblocks
-    return all(isinstance(block, ResidualAttentionBlock) and isinstance(block.ls_1, nn.Identity) for block in blocks)
+    plain = all(isinstance(block, ResidualAttentionBlock) and isinstance(block.ls_1, nn.Identity) for block in blocks)
+    if not plain or tower.pool_type not in ("argmax", "eos"):
+        return None
+    return CausalTower(tower, tower.eos_id if tower.pool_type == "eos" else None)

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from itaclip.clip.loading import DEMO
+from itaclip.clip.names import DEMO
 from itaclip.core.images import decode_image
 from itaclip.core.methods import COMPARED, METHODS
 from itaclip.core.settings import Settings

@@ -23,7 +23,7 @@ class CascadeEncoder(PromptedEncoder):
     as published, so a checkpoint only works with its own.
 
     Args:
-        visual: open_clip's image tower.
+        visual: the image tower.
         settings: sizes of the encoder.
 
     Raises:

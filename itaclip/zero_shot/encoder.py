@@ -45,7 +45,7 @@ class PromptedEncoder(nn.Module):
     published checkpoints.
 
     Args:
-        visual: open_clip's image tower in OpenAI's layout; its modules are reused, not copied.
+        visual: an image tower in OpenAI's layout; its modules are reused, not copied.
         settings: sizes of the encoder; the position table is resized to `image_size`.
 
     Raises:

@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 
+from itaclip.clip.openai import ImageTower, TransformerShape
 from itaclip.errors import ItaclipError
 from itaclip.zero_shot.cascade_head import CascadeHead
 from itaclip.zero_shot.checkpoints import load_parameters
@@ -87,10 +87,10 @@ def rebuild(arrays: Mapping[str, Any]) -> Recording:
     if method is None:
         raise ItaclipError(f"recording of {config.get('type')!r}: neither Cascade-CLIP nor CLIP-RC.")
     backbone, head, loss = config["backbone"], config["decode_head"], config["decode_head"]["loss_decode"]
-    visual = VisionTransformer(
-        image_size=backbone["input_resolution"], patch_size=backbone["patch_size"], width=backbone["width"],
-        layers=backbone["layers"], heads=backbone["heads"], mlp_ratio=4.0, output_dim=backbone["output_dim"],
-        act_layer=QuickGELU,
+    width, patch = backbone["width"], backbone["patch_size"]
+    visual = ImageTower(
+        TransformerShape(width, backbone["layers"], backbone["heads"], 4 * width), patch,
+        backbone["input_resolution"] // patch, backbone["output_dim"], quick_gelu=True,
     )  # fmt: skip
     encoder = method.encoder(visual, EncoderSettings(
         image_size=head["img_size"], prompts=backbone["num_tokens"],

@@ -20,7 +20,7 @@ class RegionEncoder(PromptedEncoder):
     equal initial values and stay frozen, as published: only the mask distinguishes them.
 
     Args:
-        visual: open_clip's image tower.
+        visual: the image tower.
         settings: sizes of the encoder.
 
     Raises:

@@ -1,0 +1,75 @@
+"""A model's parameters from a file: each where it belongs, or an error that says what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from itaclip.clip.archives import check_tensors
+from itaclip.errors import ItaclipError
+
+_Model = TypeVar("_Model", bound=nn.Module)
+
+
+def fill(model: _Model, state: Mapping[str, Tensor], path: Path, name: str) -> _Model:
+    """Give a model its tensors, each of the right shape; it comes back frozen, in float32.
+
+    Args:
+        model: a CLIP without weights.
+        state: tensors by parameter name.
+        path: of their file, for messages.
+        name: of the model, for messages.
+
+    Raises:
+        ItaclipError: tensors that are missing, unexpected, of a wrong shape or of another family.
+    """
+    state = {key: value.float() for key, value in state.items()}
+    expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    for key in ("logit_scale", "logit_bias"):
+        if key in state and key in expected:
+            state[key] = state[key].reshape(expected[key])
+    # what is computed or never read: rotary tables and masks, CoCa's captioning, a bias that softmax drops
+    unread = {key for key, _ in model.named_buffers()} | {"logit_bias"}
+    state = {
+        key: value
+        for key, value in state.items()
+        if key in expected
+        or not (key in unread or key.startswith("text_decoder.") or key.endswith(("position_ids", "attn_mask")))
+    }
+    missing = sorted(expected.keys() - state.keys() - {"logit_scale", "logit_bias"})
+    unexpected = sorted(state.keys() - expected.keys())
+    wrong = [f"{key} {tuple(state[key].shape)} instead of {tuple(shape)}"
+             for key, shape in expected.items() if key in state and state[key].shape != shape]  # fmt: skip
+    theirs, ours = _layout(state), _layout(expected)
+    if missing and theirs and theirs != ours:
+        raise ItaclipError(
+            f"{path}: weights of another family: {theirs}, where {name} has {ours}. Name the model they are of."
+        )
+    problems = {"missing": missing, "unexpected": unexpected, "of a wrong shape": wrong}
+    check_tensors(path, problems, "Wrong model_name, or a damaged file?")
+    if "logit_bias" in expected:
+        state.setdefault("logit_bias", torch.zeros(expected["logit_bias"]))
+    state.setdefault("logit_scale", torch.full(expected["logit_scale"], 100.0).log())
+    model.load_state_dict(state, strict=True, assign=True)
+    return model.requires_grad_(False).eval()
+
+
+def _layout(keys: Mapping[str, Any]) -> str:
+    """Which family's names an image tower's parameters have; empty where they tell nothing."""
+    if any(key.startswith("visual.transformer.") for key in keys):
+        return "open_clip's own image tower"
+    if "visual.trunk.attn_pool.latent" in keys and "visual.trunk.cls_token" not in keys:
+        return "timm's image tower with a pooling head alone"
+    if "visual.trunk.attn_pool.latent" in keys:
+        return "timm's image tower with a class token and a pooling head"
+    return "timm's image tower with a class token" if "visual.trunk.cls_token" in keys else ""
+
+
+def set_statistics(model: Any, preprocessing: Mapping[str, Any]) -> None:
+    """Note the mean and deviation of pixels where open_clip notes them."""
+    if "mean" in preprocessing and "std" in preprocessing:
+        model.visual.image_mean, model.visual.image_std = preprocessing["mean"], preprocessing["std"]

@@ -1,0 +1,278 @@
+"""Models that open_clip describes: by name and tag, or in a folder with its configuration."""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from huggingface_hub.constants import ENDPOINT
+from open_clip.model import CustomTextCLIP, convert_to_custom_text_state_dict
+from open_clip.pretrained import get_pretrained_cfg
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock, TextTransformer, VisionTransformer
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from itaclip.clip.archives import WeightFile, read_weights
+from itaclip.clip.filling import fill, set_statistics
+from itaclip.clip.finding import HUB_FILES, fetch, local_folder, quiet, require_network, weight_folders
+from itaclip.clip.names import DEMO, OPENAI_NAMES, is_path
+from itaclip.clip.openai import CLIP, ImageTower, TransformerShape
+from itaclip.clip.tokenizer import TokenizerSource
+from itaclip.clip.towers import as_tower
+from itaclip.clip.towers.libraries import refusal
+from itaclip.errors import ItaclipError, did_you_mean
+
+
+def load_named(model_name: str, pretrained: str | None, quick_gelu: bool | None) -> Any:
+    """Load a model by name; see `itaclip.clip.load_clip`.
+
+    Raises:
+        ItaclipError: unknown name or tag, missing or damaged weights, a convolutional image tower.
+    """
+    name, _, named_tag = model_name.partition(":")
+    if named_tag and pretrained:
+        raise ItaclipError(f"{model_name}: names a tag, and pretrained = {pretrained!r} another; drop one.")
+    architecture = OPENAI_NAMES.get(name, name)
+    config = open_clip.get_model_config(architecture)
+    if config is None:
+        known = [DEMO, *OPENAI_NAMES, *open_clip.list_models()]
+        raise ItaclipError(
+            f"model_name {name!r} is neither a file nor a model that open_clip knows." + did_you_mean(name, known)
+        )
+    tag = pretrained or named_tag or default_tag(architecture)
+    if is_path(tag):
+        weights = read_weights(Path(tag).expanduser())
+        stated = weights.quick_gelu if weights.quick_gelu is not None else config.get("quick_gelu")
+        model = _build(config, bool(stated) if quick_gelu is None else quick_gelu, name)
+        set_statistics(model, _usual_statistics(architecture))
+        return _fill(model, weights, name)
+    published = get_pretrained_cfg(architecture, tag)
+    if not published:
+        tags = open_clip.list_pretrained_tags_by_model(architecture)
+        raise ItaclipError(
+            f"{name} has no pretrained tag {tag!r}; open_clip knows: {', '.join(tags) or 'none'}."
+            + did_you_mean(tag, tags)
+        )
+    stated = published.get("quick_gelu", config.get("quick_gelu", False))
+    model = _build(config, bool(stated) if quick_gelu is None else quick_gelu, name)
+    set_statistics(model, published)
+    return _fill(model, read_weights(fetch(architecture, tag, published)), name)
+
+
+def default_tag(architecture: str) -> str:
+    """The tag of an architecture that is named without one: "openai", or the only one.
+
+    Raises:
+        ItaclipError: it has none, or several.
+    """
+    tags: list[str] = open_clip.list_pretrained_tags_by_model(architecture)
+    if "openai" in tags:
+        return "openai"
+    if len(tags) != 1:
+        choice = f"one of {', '.join(tags)}, such as {architecture}:{tags[0]}" if tags else "a path to weights"
+        raise ItaclipError(
+            f"{architecture}: `pretrained` must say which weights: {choice}; random weights segment nothing."
+        )
+    return tags[0]
+
+
+def load_folder(folder: Path, quick_gelu: bool | None) -> Any:
+    """Load a model as the hub holds open_clip's: configuration, weights, tokenizer.
+
+    Raises:
+        ItaclipError: a damaged configuration, or weights that are missing or do not fit it.
+    """
+    path = folder / "open_clip_config.json"
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+        config, preprocessing = described["model_cfg"], described.get("preprocess_cfg", {})
+        stated = bool(config.get("quick_gelu", False))
+        model = _build(config, stated if quick_gelu is None else quick_gelu, str(folder), folder)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ItaclipError(f"{path}: not the configuration of an open_clip model ({error!r}).") from error
+    set_statistics(model, preprocessing)
+    weights = next((folder / name for name in HUB_FILES if (folder / name).is_file()), None)
+    if weights is None:
+        raise ItaclipError(f"{folder}: holds none of {', '.join(HUB_FILES)}.")
+    return _fill(model, read_weights(weights), str(folder))
+
+
+# --- building ----------------------------------------------------------------
+
+
+def _build(config: Mapping[str, Any], quick_gelu: bool, name: str, folder: Path | None = None) -> Any:
+    """The model of a configuration, without weights: `CLIP` in OpenAI's layout, else open_clip's own.
+
+    Args:
+        config: open_clip's.
+        quick_gelu: of both towers, where they are open_clip's own.
+        name: for messages.
+        folder: with a tokenizer and a text tower's configuration, in the place of named ones.
+
+    Raises:
+        ItaclipError: an image tower that cannot be read densely, or a text tower whose
+            configuration cannot be had.
+    """
+    vision, text = dict(config["vision_cfg"]), copy.deepcopy(config["text_cfg"])
+    if reason := refusal(vision):
+        raise ItaclipError(f"{name}: {reason}")
+    source = _tokenizer_source(text, folder)
+    vision |= {"timm_model_pretrained": False, "output_tokens": False}
+    text |= {"hf_model_pretrained": False, "output_tokens": False}
+    if hub := text.get("hf_model_name"):
+        text["hf_model_name"] = _text_configuration(hub, folder)
+    options = {key: config[key] for key in ("init_logit_bias", "nonscalar_logit_scale") if key in config}
+    try:
+        with _without_weights():
+            model = CustomTextCLIP(config["embed_dim"], vision, text, quick_gelu=quick_gelu, **options)
+    except (TypeError, RuntimeError, ValueError, AssertionError) as error:
+        raise ItaclipError(f"{name}: open_clip cannot build it ({type(error).__name__}: {error}).") from error
+    try:
+        as_tower(model.visual)
+    except ItaclipError as error:
+        raise ItaclipError(f"{name}: {error}") from error
+    found = _in_openai_layout(model) or model
+    found.tokenizer_source = source
+    return found
+
+
+def _tokenizer_source(text: Mapping[str, Any], folder: Path | None) -> TokenizerSource:
+    hub = text.get("hf_tokenizer_name")
+    options = tuple(sorted(text.get("tokenizer_kwargs", {}).items()))
+    where = str(folder) if hub and folder else hub
+    return TokenizerSource(where, text.get("context_length", 77), text.get("tokenizer_mode"), options)
+
+
+def _text_configuration(hub: str, folder: Path | None) -> str:
+    """Where transformers finds the layout of a text tower of its own: a folder, or the hub's name.
+
+    Raises:
+        ItaclipError: nowhere.
+    """
+    from transformers import AutoConfig
+
+    found = next((f for f in (folder, local_folder(hub)) if f and (f / "config.json").is_file()), None)
+    try:
+        with quiet("huggingface_hub", "httpx", "transformers"):
+            if found is None:
+                try:
+                    AutoConfig.from_pretrained(hub, local_files_only=True, trust_remote_code=False)
+                except OSError:
+                    require_network(ENDPOINT)
+                    AutoConfig.from_pretrained(hub, trust_remote_code=False)
+            else:
+                AutoConfig.from_pretrained(found, trust_remote_code=False)
+    except Exception as error:  # whatever transformers and the network raise
+        raise ItaclipError(
+            f"{hub}: the text tower's configuration could not be loaded ({type(error).__name__}).\n"
+            f"  expected file: config.json\n"
+            f"  put it in:     {' or '.join(str(f / hub.rsplit('/', 1)[-1]) for f in weight_folders())}\n"
+            f"  address:       {ENDPOINT}/{hub}"
+        ) from error
+    return str(found or hub)
+
+
+@contextmanager
+def _without_weights() -> Iterator[None]:
+    """Parameters of modules made meanwhile, in this thread, hold no memory; buffers are computed."""
+    thread = threading.get_ident()
+
+    def emptied(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter is None or threading.get_ident() != thread:
+            return parameter
+        return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+
+    handle = register_module_parameter_registration_hook(emptied)  # type: ignore[arg-type]
+    try:
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # what they would have begun with draws no random numbers of the caller's
+            yield
+    finally:
+        handle.remove()
+
+
+def _usual_statistics(architecture: str) -> Mapping[str, Any]:
+    """Those of an architecture's published weights, if all of them have the same."""
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    found = [get_pretrained_cfg(architecture, tag) for tag in tags]
+    distinct = {(tuple(f["mean"]), tuple(f["std"])) for f in found if "mean" in f and "std" in f}
+    return dict(zip(("mean", "std"), distinct.pop(), strict=True)) if len(distinct) == 1 else {}
+
+
+def _fill(model: Any, weights: WeightFile, name: str) -> Any:
+    """Give a model its tensors; files have the text tower flat, or as a module of its own."""
+    if isinstance(model, CLIP):
+        state: Mapping[str, Tensor] = {key.removeprefix("text."): value for key, value in weights.state.items()}
+    else:
+        state = convert_to_custom_text_state_dict(dict(weights.state))
+    return fill(model, state, weights.path, name)
+
+
+# --- OpenAI's layout ---------------------------------------------------------
+
+
+def _in_openai_layout(model: CustomTextCLIP) -> CLIP | None:
+    """The same model in this project's modules; None if it has parts that OpenAI's layout lacks."""
+    visual, text = model.visual, model.text
+    if not isinstance(visual, VisionTransformer) or not isinstance(text, TextTransformer):
+        return None
+    blocks = [*visual.transformer.resblocks, *text.transformer.resblocks]
+    activations = {_activation(block) for block in blocks}
+    usual = all(norm.eps == nn.LayerNorm(1).eps for norm in model.modules() if isinstance(norm, nn.LayerNorm))
+    pooled = visual.attn_pool is None and visual.pool_type == "tok" and text.pool_type == "argmax"
+    if not (pooled and usual and text.attn_mask is not None and activations in ({"quick_gelu"}, {"gelu"})):
+        return None
+    quick_gelu = activations == {"quick_gelu"}
+    grid = round((len(visual.positional_embedding) - 1) ** 0.5)
+    with torch.device("meta"):
+        found = CLIP(
+            ImageTower(_shape(visual), visual.conv1.kernel_size[0], grid, visual.output_dim, quick_gelu),
+            _shape(text), text.context_length, text.vocab_size, visual.output_dim, quick_gelu,
+        )  # fmt: skip
+    theirs = {name.removeprefix("text."): value.shape for name, value in model.named_parameters()}
+    ours = {name: value.shape for name, value in found.named_parameters()}
+    different = {name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name)}
+    return None if different - {"logit_scale"} else found
+
+
+def _activation(block: Any) -> str:
+    """The activation of a block; empty if it is neither of OpenAI's layout."""
+    kind = getattr(block.mlp, "gelu", None) if isinstance(block, ResidualAttentionBlock) else None
+    if isinstance(kind, nn.GELU):
+        return "gelu" if kind.approximate == "none" else ""
+    return "quick_gelu" if isinstance(kind, QuickGELU) else ""
+
+
+def _shape(tower: Any) -> TransformerShape:
+    blocks = tower.transformer.resblocks
+    return TransformerShape(
+        blocks[0].ln_1.weight.shape[0], len(blocks), blocks[0].attn.num_heads, blocks[0].mlp.c_fc.out_features
+    )
+
+
+def as_open_clip(clip: CLIP) -> open_clip.CLIP:
+    """The same weights in open_clip's modules, whose forward pass is the reference of checks and benchmarks."""
+    image, text = _shape(clip.visual), _shape(clip)
+    grid = round((len(clip.visual.positional_embedding) - 1) ** 0.5)
+    vision = dict(
+        width=image.width, layers=image.layers, head_width=image.width // image.heads,
+        mlp_ratio=image.hidden / image.width, patch_size=clip.visual.conv1.kernel_size[0],
+    )  # fmt: skip
+    with _without_weights():
+        found = open_clip.CLIP(
+            clip.text_projection.shape[1],
+            vision | dict(image_size=grid * vision["patch_size"]),
+            dict(width=text.width, layers=text.layers, heads=text.heads, mlp_ratio=text.hidden / text.width,
+                 context_length=len(clip.positional_embedding), vocab_size=clip.token_embedding.num_embeddings),
+            quick_gelu=clip.quick_gelu,
+        )  # fmt: skip
+    found.load_state_dict(clip.state_dict(), assign=True)
+    return found.requires_grad_(False).eval()
