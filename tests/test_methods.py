@@ -263,7 +263,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, pytest.
         )
         monkeypatch.setattr(open_clip, "get_model_config", narrow)
         monkeypatch.setattr(registry, "fetch", lambda *_: path)
-        return load_clip(name, BACKBONES[name][0])
+        return load_clip(OPENAI_NAMES.get(name, name), BACKBONES[name][0])
 
     return make
 
