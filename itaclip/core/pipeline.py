@@ -131,7 +131,7 @@ class Pipeline(nn.Module):
         needed = {settings.regions for settings, _ in variants if settings.reads_regions}
         given = regions or {}
         if needed - set(given):
-            raise ItaclipError(f"regions of {', '.join(needed - set(given))} are needed; pass those of region_maps().")
+            raise ItaclipError(f"regions of {', '.join(needed - set(given))} are read; pass those of region_maps().")
         at_input = {
             source: [resize_map(m, (image.shape[1], image.shape[2])) for m, image in zip(maps, images, strict=True)]
             for source, maps in given.items()
