@@ -34,7 +34,7 @@ class WeightFile:
 
     Attributes:
         state: tensors under OpenAI CLIP's parameter names.
-        quick_gelu: whether the file states this activation; None if it states none.
+        quick_gelu: whether the activation is QuickGELU; None if the file does not say.
         path: the file they come from.
     """
 
@@ -48,11 +48,11 @@ def check_tensors(path: Path, problems: Mapping[str, Sequence[str]], question: s
 
     Args:
         path: the file, for the message.
-        problems: names of tensors by problem; the message reports the first problem with any.
+        problems: names of tensors by problem; the first problem with any names is reported.
         question: the possible cause, for the message.
 
     Raises:
-        ItaclipError: any tensor has a problem.
+        ItaclipError: at least one tensor has a problem.
     """
     for what, keys in problems.items():
         if keys:
@@ -128,7 +128,7 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ItaclipError(f"{path}: holds no state dict (names with tensors), but {type(content).__name__}.")
+        raise ItaclipError(f"{path}: holds no state dict (tensors by name), but {type(content).__name__}.")
     return content
 
 

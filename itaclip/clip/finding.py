@@ -41,7 +41,7 @@ def fetch(architecture: str, tag: str, config: dict[str, Any]) -> Path:
                 f"delete it and download it again from {url}."
             )
         return found
-    from open_clip.pretrained import download_pretrained  # here, because importing it takes long
+    from open_clip.pretrained import download_pretrained  # here, because it is slow to import
 
     try:
         require_network(ENDPOINT if hub else url)

@@ -35,7 +35,7 @@ OPENAI_WEIGHTS = {
         "hf_hub": "timm/vit_large_patch14_clip_336.openai/",
     },
 }
-"""URLs of OpenAI's weights, which contain their sha256. Copied from open_clip's registry to avoid importing it."""
+"""Addresses of OpenAI's weights, copied from open_clip's registry to avoid importing it. URLs contain the sha256."""
 
 
 def is_path(name: str) -> bool:

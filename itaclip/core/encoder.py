@@ -49,7 +49,7 @@ class DenseEncoder(nn.Module):
         """Convert the weight matrices, which take most of the time, to another precision.
 
         The residual stream, the norms, the positions and the last projection stay in float32:
-        rounding them too costs agreement and saves nothing.
+        rounding them too reduces agreement and saves nothing.
 
         Args:
             precision: a key of `DTYPES`.
@@ -86,8 +86,8 @@ class DenseEncoder(nn.Module):
         """Compute the features of the patches in the joint space, before normalisation.
 
         Args:
-            pixels: B x 3 x h x w, RGB, normalised with CLIP's mean and std, whichever the tower
-                was trained with; sides are multiples of the patch size.
+            pixels: B x 3 x h x w, RGB, normalised with CLIP's mean and std instead of the
+                tower's own; sides are multiples of the patch size.
             window: further inputs of the method; None if the pixels suffice.
 
         Returns:
@@ -124,7 +124,7 @@ class DenseEncoder(nn.Module):
             reason = str(error).splitlines()[0]
             raise ItaclipError(
                 f"compile = True: torch.compile failed ({reason}); it needs a C++ compiler, or Triton on a GPU. "
-                "Or set compile=False."
+                "Without these, set compile=False."
             ) from error
 
     def _tokens(self, pixels: Tensor, readings: Sequence[tuple[Method, Window]]) -> list[Tensor]:

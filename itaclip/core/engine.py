@@ -64,7 +64,7 @@ def calibration_windows(source: str, size: tuple[int, int], settings: Settings) 
     Args:
         source: a folder of images, of which the first by name are read; or "demo".
         size: height and width of a window in pixels.
-        settings: define the views.
+        settings: settings of the views.
 
     Returns:
         B x 3 x h x w, normalised; B is at most `CALIBRATION_IMAGES`.

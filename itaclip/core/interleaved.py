@@ -1,8 +1,8 @@
 """Views spread over windows: a sweep in rounds that can end early (this project's own).
 
 The published sweep reads five views of every window and averages them. Windows overlap many
-times over. If each is read in only one view, and its neighbours in others, every pixel is still
-seen in all views, and a fifth of the passes gives nearly the same labels. Each further round adds
+times over. If each is read in only one view, and its neighbours in other views, every pixel is
+still seen in all views, and a fifth of the passes gives nearly the same labels. Each further round adds
 an evenly spread part of the rest, until the labels hardly change; the last round completes the
 sweep (docs/benchmarks.md).
 

@@ -46,7 +46,7 @@ class Reading:
     """One way from windows to patch logits.
 
     Attributes:
-        settings: define the windows and the image engineering.
+        settings: settings of the windows and the image engineering.
         method: the result of `Settings.resolved_method`.
         text: Q x E text bank; readings with the same bank hold the same tensor.
         multiple: window sides are rounded up to a multiple of this many pixels.
@@ -259,7 +259,8 @@ class _Shared:
                 ids, count = self._regions(way, [(i, entire, 0, 1)])
                 window = replace(window, regions=ids.to(image.device), region_count=count)
             whole = view_features(read_across(self.encoder, way.method, outputs, plan, entire, image, window), 1)
-            features[key] = torch.stack([turned(maps, view, 1) for view, maps in enumerate(whole)])  # for mix_views
+            # flipped again, because mix_views undoes the flips
+            features[key] = torch.stack([turned(maps, view, 1) for view, maps in enumerate(whole)])
         return features
 
     @property

@@ -48,7 +48,7 @@ class Segmentation:
     Attributes:
         labels: H x W int64 class ids.
         scores: K x H x W float32 in [0, 1], class scores after the area rule.
-        passes: number of encoded window views.
+        passes: number of encoded pairs of window and view.
     """
 
     labels: Tensor
@@ -286,7 +286,7 @@ def _decide(
 
 
 def _refine(logits: Tensor, image: Tensor, settings: Settings) -> Tensor:
-    """Refine logits (Q x H x W) by PAMR along the edges of the image, resized to them."""
+    """Refine logits (Q x H x W) by PAMR along the edges of the image, which is resized to match."""
     if not settings.pamr_steps:
         return logits
     size = (logits.shape[1], logits.shape[2])

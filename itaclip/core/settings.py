@@ -224,7 +224,7 @@ class Settings:
 
 
 BACKGROUND_OF = {"voc21": True, "context60": True, "coco_object": True, "coco_stuff": False, "cityscapes": False}
-"""Whether class 0 is the background, by the `dataset_name` of ITACLIP's published configurations."""
+"""Whether class 0 is the background, for each `dataset_name` of ITACLIP's published configurations."""
 
 
 def implied_background(dataset_name: str | None, values: Mapping[str, Any]) -> dict[str, Any]:

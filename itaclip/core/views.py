@@ -35,7 +35,7 @@ def make_view(crops: Tensor, view: int, settings: Settings) -> Tensor:
 
 
 def grey(crops: Tensor) -> Tensor:
-    """Put ITU-R 601 luma into all three channels; n x 3 x h x w."""
+    """Set all three channels to the ITU-R 601 luma; n x 3 x h x w."""
     red, green, blue = crops.unbind(1)
     luma = 0.2989 * red + 0.587 * green + 0.114 * blue
     return luma[:, None].expand_as(crops)
@@ -51,7 +51,7 @@ def blurred(crops: Tensor, kernel: int, sigma: float) -> Tensor:
 
 
 def turned(maps: Tensor, view: int, rows: int) -> Tensor:
-    """Flip maps like a view, or undo the flip; `rows` is the dimension of the rows; the columns follow."""
+    """Flip maps like a view, or undo the flip. Rows are dimension `rows`, and columns the next one."""
     return maps.flip(rows + view - 3) if view >= 3 else maps
 
 

@@ -27,7 +27,7 @@ class Axis:
 
     Attributes:
         size: pixels of the (resized) image.
-        window: pixels of one window, never more than the image.
+        window: pixels of one window, at most the image size.
         stride: pixels from one window to the next; the last one ends at the border.
         padded: the window rounded up to whole patches.
         before: pixels of padding before the window; the rest follows it.
@@ -156,8 +156,8 @@ def stitching_matrix(axis: Axis, size: int, device: torch.device, dtype: torch.d
     """Build the matrix from window patches along an axis to `size` pixels: size x (windows * patches).
 
     It upsamples each window bilinearly, averages where windows overlap, and resamples the
-    whole bilinearly; padding is dropped. Rows sum to 1. It is computed in float64, and for a
-    GPU on the GPU: a copy from the host would wait for all pending work.
+    whole bilinearly; padding is dropped. Rows sum to 1. It is computed in float64, on the GPU if
+    possible: a copy from the host would wait for all pending GPU work.
     """
     place = float64_device(device)
     windows = torch.arange(axis.count, device=place)

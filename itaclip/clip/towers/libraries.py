@@ -52,7 +52,7 @@ def wrap(visual: Any) -> Tower:
     if type(trunk.patch_embed) is not PatchEmbed:
         raise ItaclipError(
             f"its patches are made by {type(trunk.patch_embed).__name__}, "
-            "a convolutional stem, not independently of each other."
+            "a convolutional stem, so they are not independent of each other."
         )
     return adapter(visual)
 

@@ -102,7 +102,7 @@ class EvaTower(TimmTower):
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _rotation(rope: Any, grid: Grid) -> Tensor:
-    """Get timm's table for a grid, in float32: a rounded one would rotate far patches by wrong angles."""
+    """Get timm's table for a grid, in float32: rounding would rotate distant patches by wrong angles."""
     if rope.feat_shape is not None:  # timm's module keeps the table of one grid; a copy computes another
         rope = copy.deepcopy(rope)
         rope.update_feat_shape(list(grid))

@@ -155,7 +155,7 @@ class Tower(ABC):
         """Map tokens into the joint space one by one: ... x D to ... x E.
 
         If a class token is projected, so is every patch. A pooling head averages its values over
-        the tokens; for it, ``"values"`` returns what the head would return if it attended only to
+        the tokens; for it, ``"values"`` is what the head would return if it attended only to
         this token, ``"values_linear"`` omits the head's feed-forward network, and ``"tokens"``
         skips the head.
         """

@@ -21,7 +21,7 @@ class LastBlock(Method):
         recipe: what the attention returns.
         residual: keep ``x +`` around the attention.
         feed_forward: keep the feed-forward network and its residual.
-        middle_layers: blocks, counted from 1, whose maps are averaged and fused half and half
+        middle_layers: blocks, counted from 1, whose maps are averaged and fused in equal parts
             with the last block's (ITACLIP).
     """
 

@@ -51,8 +51,8 @@ class Method:
         positions: how positional embeddings are resampled to another token grid:
             "scale" by the factor (n + 0.1) / table, as all published code except GEM's
             does; "size" to the exact size; "antialias" as GEM does.
-        patch_reading: how patches pass a pooling head (`itaclip.clip.towers.Tower.joint`); None
-            uses the head's values.
+        patch_reading: how patches pass through a pooling head (`itaclip.clip.towers.Tower.joint`);
+            None uses the head's values.
     """
 
     positions: Positions = "scale"

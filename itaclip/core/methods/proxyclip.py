@@ -18,7 +18,7 @@ from itaclip.errors import ItaclipError
 
 @dataclass(frozen=True)
 class ProxyCLIP(Method):
-    """``softmax(g (S - b mean(S)))`` on CLIP's last values, S the second encoder's cosines.
+    """``softmax(g (S - b mean(S)))`` on CLIP's last values, with S the second encoder's cosines.
 
     Attributes:
         shift: b. Pairs less similar than b times the mean are masked.

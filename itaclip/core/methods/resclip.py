@@ -105,7 +105,7 @@ class ResCLIP(Method):
         refined = torch.stack(
             [pamr(m, guide.float(), 10, dilations) for m, guide in zip(maps, window.pixels, strict=True)]
         )
-        scores = (refined * window.logit_scale).flatten(2).transpose(1, 2).contiguous()  # a pixel's queries adjoin
+        scores = (refined * window.logit_scale).flatten(2).transpose(1, 2).contiguous()  # queries contiguous
         best, label = (found.unflatten(1, size) for found in scores.softmax(2).max(2))
         label = label.masked_fill(best < self.threshold, 0)
         patches = label.unflatten(2, (grid[1], -1)).unflatten(1, (grid[0], -1)).transpose(2, 3).flatten(3).flatten(1, 2)
