@@ -87,7 +87,7 @@ def _from_file(weights: WeightFile, quick_gelu: bool | None) -> CLIP:
     if missing:
         other = any(key.startswith(("visual.trunk.", "text.")) for key in state)
         raise ItaclipError(
-            f"{weights.path}: not the weights of a CLIP ViT in OpenAI's layout; {', '.join(missing)} "
+            f"{weights.path}: not the weights of a CLIP ViT of OpenAI's layout; {', '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} missing among {len(state)} tensors."
             + (f" For another layout, name the architecture too: ViT-B-16-SigLIP2:{weights.path}" if other else "")
         )
