@@ -1,4 +1,4 @@
-"""CLIP: loading its weights, and its image tower block by block."""
+"""CLIP: load its weights, and read its image tower block by block."""
 
 from itaclip.clip.loading import load_clip
 from itaclip.clip.trunk import Trunk

@@ -24,18 +24,18 @@ from torch import Tensor
 
 from itaclip.errors import ItaclipError
 
-# Buffers of OpenAI's archives that describe the model rather than belong to it.
+# Buffers in OpenAI's archives that describe the model instead of being part of it.
 _DESCRIPTIONS = ("input_resolution", "context_length", "vocab_size")
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """Weights as they lie on disk.
+    """Weights as stored on disk.
 
     Attributes:
         state: tensors under OpenAI CLIP's parameter names.
-        quick_gelu: what the file says of its activation; None where it is silent.
-        path: where they were read.
+        quick_gelu: whether the activation is QuickGELU; None if the file does not say.
+        path: the file they come from.
     """
 
     state: dict[str, Tensor]
@@ -47,12 +47,12 @@ def check_tensors(path: Path, problems: Mapping[str, Sequence[str]], question: s
     """Refuse a file whose tensors do not fill a model.
 
     Args:
-        path: of the file, for the message.
-        problems: names of tensors by what is wrong with them; the first that there is is told.
-        question: what may be the reason.
+        path: the file, for the message.
+        problems: names of tensors by problem; the first problem with any names is reported.
+        question: the possible cause, for the message.
 
     Raises:
-        ItaclipError: there is a problem.
+        ItaclipError: at least one tensor has a problem.
     """
     for what, keys in problems.items():
         if keys:
@@ -63,11 +63,11 @@ def check_tensors(path: Path, problems: Mapping[str, Sequence[str]], question: s
 
 
 def read_weights(path: str | Path) -> WeightFile:
-    """Read any of the four formats; the content decides, not the file's ending.
+    """Read any of the four formats; the content decides, not the file extension.
 
     Raises:
         ItaclipError: no such file, truncated or foreign content, or a pickle that
-            asks for more than tensors.
+            contains more than tensors.
     """
     path = Path(path)
     if path.is_dir():
@@ -85,7 +85,7 @@ def read_weights(path: str | Path) -> WeightFile:
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
-        except (zipfile.BadZipFile, RuntimeError, ValueError) as error:  # such as a version of zip from the future
+        except (zipfile.BadZipFile, RuntimeError, ValueError) as error:  # such as an unsupported zip version
             raise ItaclipError(f"{path}: damaged archive ({type(error).__name__}: {error}).") from error
         if any(name.split("/")[1:2] == ["constants.pkl"] or "/code/" in name for name in names):
             return WeightFile(_openai_names(_read_torchscript(path)), True, path)
@@ -104,19 +104,19 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def load_tensors(path: Path) -> Any:
-    """What `torch.save` wrote: tensors and plain data; nothing is executed.
+    """Load what `torch.save` wrote, if it is tensors and plain data; execute nothing.
 
     Raises:
-        ItaclipError: a file that asks for more, is truncated, or no PyTorch file.
+        ItaclipError: the file contains more, is truncated, or is not a PyTorch file.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ItaclipError(
-            f"{path}: refused, because it holds more than tensors or is no PyTorch file: "
-            f"{str(error).splitlines()[0]} Convert it to safetensors where you trust it."
+            f"{path}: refused, because it holds more than tensors or is not a PyTorch file: "
+            f"{str(error).splitlines()[0]} If you trust it, convert it to safetensors."
         ) from error
-    except Exception as error:  # over damaged content, PyTorch's reader raises nearly anything
+    except Exception as error:  # PyTorch's reader raises nearly anything for damaged content
         raise ItaclipError(
             f"{path}: truncated, or not a weight file that PyTorch can read "
             f"({str(error).splitlines()[0] if str(error) else type(error).__name__})."
@@ -128,7 +128,7 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ItaclipError(f"{path}: holds no state dict (names with tensors), but {type(content).__name__}.")
+        raise ItaclipError(f"{path}: holds no state dict (tensors by name), but {type(content).__name__}.")
     return content
 
 
@@ -143,8 +143,8 @@ def _read_hugging_face(folder: Path) -> WeightFile:
         raise ItaclipError(f"{config_path}: not the configuration of a CLIP model ({error!r}).") from error
     if config.get("model_type", "clip") != "clip":
         raise ItaclipError(
-            f"{config_path}: a {config['model_type']!r} in transformers' layout, which is read of 'clip' alone. "
-            "Take open_clip's form of the model: by name, or a folder with open_clip_config.json."
+            f"{config_path}: a {config['model_type']!r} in transformers' layout, which is supported only for 'clip'. "
+            "Use open_clip's version of the model: by name, or a folder with open_clip_config.json."
         )
     activation = {part.get("hidden_act", "quick_gelu") for part in (vision, text)}
     if not activation <= {"quick_gelu", "gelu"} or len(activation) > 1:
@@ -161,7 +161,7 @@ def _read_hugging_face(folder: Path) -> WeightFile:
 
 
 class _Inert:
-    """Stands in for any TorchScript class: keeps attributes, runs nothing."""
+    """Stand-in for any TorchScript class: keeps attributes, runs nothing."""
 
     def __init__(self, *_: object) -> None:
         self.attributes: dict[str, Any] = {}
@@ -171,7 +171,7 @@ class _Inert:
 
 
 class _TensorReader(pickle.Unpickler):
-    """Unpickles a TorchScript object tree into inert objects and tensors, nothing else."""
+    """Unpickle a TorchScript object tree into inert objects and tensors, nothing else."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(io.BytesIO(archive.read(f"{root}/data.pkl")))
@@ -217,7 +217,7 @@ def _rebuild_tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: ob
 
 
 def _read_torchscript(path: Path) -> dict[str, Tensor]:
-    """The tensors of a TorchScript archive, read as data; its code is never loaded."""
+    """Read the tensors of a TorchScript archive as data; never load its code."""
     try:
         with zipfile.ZipFile(path) as archive:
             root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).split("/")[0]
@@ -263,7 +263,7 @@ _HUGGING_FACE = (
 
 
 def _openai_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename Hugging Face parameters to OpenAI's; strip what is not a parameter."""
+    """Rename Hugging Face parameters to OpenAI's; drop everything else."""
     if any(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     if "vision_model.embeddings.class_embedding" not in state:

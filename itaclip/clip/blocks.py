@@ -1,4 +1,4 @@
-"""OpenAI's transformer block, taken apart: pure functions over its modules.
+"""OpenAI's transformer block in parts: pure functions over its modules.
 
 Shapes: B images or texts, N tokens, D width, h heads of d = D / h channels.
 """
@@ -15,16 +15,16 @@ from torch import Tensor
 from itaclip.clip.openai import QuickGELU
 
 Block: TypeAlias = Any
-"""`itaclip.clip.openai.Block`, or open_clip's `ResidualAttentionBlock`, which carries no types."""
+"""`itaclip.clip.openai.Block`, or open_clip's `ResidualAttentionBlock`, which has no type annotations."""
 
 _QUICK = 1.702
-_FEW_TOKENS = 1024  # up to here a stored map stays small beside the activations
+_FEW_TOKENS = 1024  # up to here, a stored map is small compared with the activations
 
 
 @dataclass(frozen=True)
 class Projections:
     """Queries, keys and values of one block, each B x h x N x d with biases included,
-    and the block's normalised input ``ln_1(x)``, B x N x D, that they are made of."""
+    and the block's normalised input ``ln_1(x)``, B x N x D, which they are computed from."""
 
     query: Tensor
     key: Tensor
@@ -33,7 +33,7 @@ class Projections:
 
 
 def project(block: Block, x: Tensor) -> Projections:
-    """The three thirds of the fused input projection of ``ln_1(x)``; x: B x N x D."""
+    """Apply the fused input projection to ``ln_1(x)`` and split it in three; x: B x N x D."""
     batch, tokens, _ = x.shape
     attention = block.attn
     normed = block.ln_1(x).to(attention.in_proj_weight.dtype)
@@ -43,7 +43,7 @@ def project(block: Block, x: Tensor) -> Projections:
 
 
 def query_of(block: Block, x: Tensor) -> Tensor:
-    """The queries alone, of tokens that nobody attends to: B x h x N x d."""
+    """Compute only the queries, for tokens that no other token attends to: B x h x N x d."""
     attention = block.attn
     normed = block.ln_1(x).to(attention.in_proj_weight.dtype)
     width = x.shape[-1]
@@ -52,9 +52,9 @@ def query_of(block: Block, x: Tensor) -> Tensor:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None, causal: bool = False) -> Tensor:
-    """``softmax(query key' / sqrt(d) + bias) value``; B x h x N x d.
+    """Compute ``softmax(query key' / sqrt(d) + bias) value``; B x h x N x d.
 
-    Without the N x N map, except for bfloat16 on a CPU, where torch's fused kernel takes
+    The N x N map is not stored, except for bfloat16 on a CPU, where torch's fused kernel takes
     half as long again as two products.
     """
     plain = bias is None and not causal and query.shape[-2] <= _FEW_TOKENS
@@ -70,10 +70,10 @@ def merge_heads(block: Block, heads: Tensor) -> Tensor:
 
 
 def feed_forward(block: Block, x: Tensor) -> Tensor:
-    """``W_2 act(W_1 ln_2(x))``, without the residual.
+    """Compute ``W_2 act(W_1 ln_2(x))``, without the residual.
 
-    QuickGELU, ``h sigmoid(1.702 h)``, is ``silu(1.702 h) / 1.702``: the factors go into the
-    two products and the activation needs no temporaries, which took 7 % of the time.
+    QuickGELU, ``h sigmoid(1.702 h)``, equals ``silu(1.702 h) / 1.702``: the two products absorb
+    the factors and the activation needs no temporaries, which took 7 % of the time.
     """
     first, second = block.mlp.c_fc, block.mlp.c_proj
     if not isinstance(block.mlp.gelu, QuickGELU):
@@ -85,7 +85,7 @@ def feed_forward(block: Block, x: Tensor) -> Tensor:
 
 
 def run_block(block: Block, x: Tensor, projections: Projections | None = None, causal: bool = False) -> Tensor:
-    """The block as CLIP trained it: attention and feed-forward network, each with a residual."""
+    """Run the block as CLIP was trained: attention and feed-forward network, each with a residual."""
     p = projections or project(block, x)
     x = x + merge_heads(block, attend(p.query, p.key, p.value, causal=causal))
     return x + feed_forward(block, x)

@@ -1,4 +1,4 @@
-"""The models that load by name: what they are, what was tested, what was published, what lies here."""
+"""Catalogue of the models that load by name: layout, tests, published accuracy and local files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from itaclip.clip.finding import locate
 from itaclip.clip.towers.libraries import refusal
 
 TRUE_SIZE = ("ViT-B-16", "ViT-B-16-SigLIP2", "EVA02-B-16", "PE-Core-B-16", "ViT-H-14-CLIPA", "coca_ViT-B-32")
-"""Architectures whose image towers are compared with open_clip's at their own size in the full tests.
-Their weights are random, as in all tests: published ones were not available."""
+"""Architectures whose image towers the full tests compare with open_clip's at their true size.
+The weights are random, as in all tests, because published ones were not available."""
 
 SOURCE = "README of open_clip 3.3.0"
 
@@ -47,13 +47,13 @@ class Model:
     """One set of published weights.
 
     Attributes:
-        name: of the architecture, as open_clip spells it.
-        tag: of the weights.
+        name: name of the architecture, as in open_clip.
+        tag: tag of the weights.
         family: the family of the image tower's layout, or why the tower is not supported.
         image: side in pixels of the training images.
         patch: side of a patch in pixels; None if the configuration does not state it.
-        channels: of the joint space.
-        tested: "true size", "family" (reduced models of it), or empty if not supported.
+        channels: channels of the joint space.
+        tested: "true size", "family" (reduced models of the family), or empty if not supported.
         imagenet: published zero-shot accuracy in percent, or None.
         weights: the local weight file, or None.
     """

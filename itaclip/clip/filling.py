@@ -1,4 +1,4 @@
-"""A model's parameters from a file: each where it belongs, or an error that says what is wrong."""
+"""Fill a model with the tensors of a file, or report what does not fit."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _Model = TypeVar("_Model", bound=nn.Module)
 
 
 def fill(model: _Model, state: Mapping[str, Tensor], path: Path, name: str) -> _Model:
-    """Give a model its tensors, each of the right shape; it comes back frozen, in float32.
+    """Load tensors into a model after checking their names and shapes; return it frozen, in float32.
 
     Args:
         model: a CLIP without weights.
         state: tensors by parameter name.
-        path: of their file, for messages.
-        name: of the model, for messages.
+        path: their file, for messages.
+        name: name of the model, for messages.
 
     Raises:
-        ItaclipError: tensors that are missing, unexpected, of a wrong shape or of another family.
+        ItaclipError: tensors are missing, unexpected, of a wrong shape or of another family.
     """
     state = {key: value.float() for key, value in state.items()}
     expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
     for key in ("logit_scale", "logit_bias"):
         if key in state and key in expected:
             state[key] = state[key].reshape(expected[key])
-    # what is computed or never read: rotary tables and masks, CoCa's captioning, a bias that softmax drops
+    # computed or never read: rotary tables and masks, CoCa's captioning, a bias that the softmax cancels
     unread = {key for key, _ in model.named_buffers()} | {"logit_bias"}
     state = {
         key: value
@@ -47,7 +47,7 @@ def fill(model: _Model, state: Mapping[str, Tensor], path: Path, name: str) -> _
     theirs, ours = _layout(state), _layout(expected)
     if missing and theirs and theirs != ours:
         raise ItaclipError(
-            f"{path}: weights of another family: {theirs}, where {name} has {ours}. Name the model they are of."
+            f"{path}: weights of another family: {theirs}, where {name} has {ours}. Name the model that they belong to."
         )
     problems = {"missing": missing, "unexpected": unexpected, "of a wrong shape": wrong}
     check_tensors(path, problems, "Wrong model_name, or a damaged file?")
@@ -59,7 +59,7 @@ def fill(model: _Model, state: Mapping[str, Tensor], path: Path, name: str) -> _
 
 
 def _layout(keys: Mapping[str, Any]) -> str:
-    """Which family's names an image tower's parameters have; empty where they tell nothing."""
+    """Infer an image tower's family from its parameter names; empty if they do not determine it."""
     if any(key.startswith("visual.transformer.") for key in keys):
         return "open_clip's own image tower"
     if "visual.trunk.attn_pool.latent" in keys and "visual.trunk.cls_token" not in keys:
@@ -70,6 +70,6 @@ def _layout(keys: Mapping[str, Any]) -> str:
 
 
 def set_statistics(model: Any, preprocessing: Mapping[str, Any]) -> None:
-    """Note the mean and deviation of pixels where open_clip notes them."""
+    """Set the mean and standard deviation of pixels on the model, in the same attributes as open_clip."""
     if "mean" in preprocessing and "std" in preprocessing:
         model.visual.image_mean, model.visual.image_std = preprocessing["mean"], preprocessing["std"]

@@ -1,4 +1,4 @@
-"""Weight files of named models: in a folder, in the hub's cache, or downloaded."""
+"""Find the weight files of named models in a folder or the hub's cache, or download them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 def weight_folders() -> list[Path]:
-    """Folders searched for downloaded weight files, in order."""
+    """List the folders searched for downloaded weight files, in order."""
     own = os.environ.get("ITACLIP_WEIGHTS_DIR")
     return [*([Path(own).expanduser()] if own else []), Path("weights"), Path("~/.cache/clip").expanduser()]
 
@@ -41,13 +41,13 @@ def fetch(architecture: str, tag: str, config: dict[str, Any]) -> Path:
                 f"delete it and download it again from {url}."
             )
         return found
-    from open_clip.pretrained import download_pretrained  # here, because importing it takes long
+    from open_clip.pretrained import download_pretrained  # here, because it is slow to import
 
     try:
         require_network(ENDPOINT if hub else url)
         with quiet("huggingface_hub", "httpx"):
             return Path(download_pretrained(config))
-    except Exception as error:  # whatever the hub's and the network's libraries raise
+    except Exception as error:  # the hub and network libraries raise many types
         raise ItaclipError(
             f"{architecture} ({tag}): the weights are not on this machine and could not be downloaded "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}).\n"
@@ -71,7 +71,7 @@ def locate(architecture: str, tag: str, config: dict[str, Any]) -> Path | None:
 
 
 def _file_name(architecture: str, tag: str, url: str) -> str:
-    """File name of a downloaded weight file in `weight_folders`."""
+    """Name of a downloaded weight file in `weight_folders`."""
     return url.rsplit("/", 1)[-1] if url else f"{architecture}-{tag}.safetensors"
 
 
@@ -82,7 +82,7 @@ def local_folder(name: str) -> Path | None:
 
 
 def in_hub_cache(hub: str) -> Path | None:
-    """Find the file of a hub model in the hub's cache, left there by an earlier download."""
+    """Find the file of a hub model in the hub's cache, from an earlier download."""
     if not hub:
         return None
     repository, name = hub.rsplit("/", 1)
@@ -103,7 +103,7 @@ def require_network(address: str) -> None:
 
 @contextmanager
 def quiet(*loggers: str) -> Iterator[None]:
-    """Silence these loggers below errors: one message of ours says everything."""
+    """Silence these loggers below errors: our own message suffices."""
     levels = {name: logging.getLogger(name).level for name in loggers}
     for name in loggers:
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -115,7 +115,7 @@ def quiet(*loggers: str) -> Iterator[None]:
 
 
 def _checksum(url: str) -> str:
-    """The sha256, or its start, that OpenAI and open_clip put into a URL."""
+    """Get the sha256, or its first digits, that OpenAI and open_clip put into a URL."""
     if "openaipublic" in url:
         return url.split("/")[-2]
     match = re.search(r"-([0-9a-f]{8,64})\.(pt|bin)$", url)

@@ -17,7 +17,7 @@ from itaclip.clip.finding import local_folder, quiet, require_network, weight_fo
 from itaclip.clip.tokenizer import Tokenizer, TokenizerSource
 from itaclip.errors import ItaclipError
 
-# One of them is in every repository with a tokenizer.
+# Every repository with a tokenizer has at least one of these.
 _FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "sentencepiece.bpe.model", "vocab.txt")
 
 
@@ -40,7 +40,7 @@ def load(source: TokenizerSource) -> Tokenizer:
                 str(folder or name), context_length=source.context_length, tokenizer_mode=source.mode,
                 local_files_only=bool(folder or cached), trust_remote_code=False, **options,
             )  # fmt: skip
-    except Exception as error:  # whatever transformers, its parsers and the network raise
+    except Exception as error:  # transformers, its parsers and the network raise many types
         places = [folder] if folder else [f / name.rsplit("/", 1)[-1] for f in weight_folders()]
         raise ItaclipError(
             f"{name}: the tokenizer could not be loaded ({type(error).__name__}: "
@@ -62,7 +62,7 @@ class OpenClipTokenizer(Tokenizer):
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._inner = inner = getattr(tokenizer, "tokenizer", None)  # transformers', if it is one of the hub
+        self._inner = inner = getattr(tokenizer, "tokenizer", None)  # transformers' tokenizer, if it comes from the hub
         if inner is not None:
             self.padding = int(inner.pad_token_id or 0)
             described = [sorted(inner.get_vocab().items()), inner.padding_side, tokenizer.tokenizer_mode]

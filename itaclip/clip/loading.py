@@ -1,4 +1,4 @@
-"""From a model's name, a file or a folder to a CLIP with both towers."""
+"""Load a CLIP with both towers by name, or from a file or a folder."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def load_clip(
     """Load a CLIP whose image tower is a ViT, frozen, float32, on the CPU.
 
     Args:
-        model_name: ``"ViT-B/16"`` and its kin, ``"demo"`` (bundled), any open_clip architecture
+        model_name: ``"ViT-B/16"`` and its siblings, ``"demo"`` (bundled), any open_clip architecture
             with or without a tag (``"ViT-B-16-SigLIP2"``, ``"ViT-H-14-quickgelu:dfn5b"``), or a
             path: OpenAI's TorchScript archive, a state dict, a safetensors file, a Hugging Face
             CLIP folder, a folder with ``open_clip_config.json``.
-        pretrained: open_clip's tag for a named model, or a path to its weights. None takes the
-            tag of the name, else "openai" where there is one, else the only one. Ignored when
+        pretrained: open_clip's tag for a named model, or a path to its weights. None uses the
+            tag in the name, else "openai" if it exists, else the only tag. Ignored if
             `model_name` is itself a path or ``"demo"``.
         quick_gelu: activation ``x * sigmoid(1.702 x)`` instead of GELU. None follows
-            the weights: the file's own word where it has one (TorchScript archives and
-            Hugging Face folders do), else open_clip's for the tag, else OpenAI's.
+            the weights: what the file states (TorchScript archives and Hugging Face folders
+            do), else open_clip's value for the tag, else OpenAI's.
 
     Returns:
-        `itaclip.clip.openai.CLIP` in OpenAI's layout, else open_clip's ``CustomTextCLIP``; either with
-        `tokenizer_source`. Its image tower tells the normalisation of pixels as open_clip's do
+        `itaclip.clip.openai.CLIP` in OpenAI's layout, else open_clip's ``CustomTextCLIP``; both have a
+        `tokenizer_source`. The image tower states the normalisation of pixels as in open_clip
         (`image_mean`, `image_std`).
 
     Raises:
@@ -64,22 +64,22 @@ def load_clip(
 def load_openai_clip(
     model_name: str = "ViT-B/16", pretrained: str | None = None, quick_gelu: bool | None = None
 ) -> CLIP:
-    """The same for what takes the model apart, and so needs OpenAI's layout in both towers.
+    """Load a CLIP with both towers in OpenAI's layout, for code that takes the model apart.
 
     Raises:
-        ItaclipError: as `load_clip`, or another layout.
+        ItaclipError: as for `load_clip`, or another layout.
     """
     model = load_clip(model_name, pretrained, quick_gelu)
     if not isinstance(model, CLIP):
         raise ItaclipError(
-            f"{model_name}: not a CLIP of OpenAI's layout, which is needed here: take ViT-B-32, ViT-B-16 or ViT-L-14 "
-            "of any training data."
+            f"{model_name}: not a CLIP of OpenAI's layout, which is needed here: use ViT-B-32, ViT-B-16 or ViT-L-14 "
+            "with any training data."
         )
     return model
 
 
 def _from_file(weights: WeightFile, quick_gelu: bool | None) -> CLIP:
-    """Build the model of OpenAI's layout whose geometry the tensors themselves tell."""
+    """Build a model of OpenAI's layout, inferring its geometry from the tensors."""
     state = weights.state
     needed = ("visual.conv1.weight", "visual.positional_embedding", "visual.proj", "text_projection",
               "token_embedding.weight", "positional_embedding", "ln_final.weight")  # fmt: skip
@@ -89,7 +89,7 @@ def _from_file(weights: WeightFile, quick_gelu: bool | None) -> CLIP:
         raise ItaclipError(
             f"{weights.path}: not the weights of a CLIP ViT of OpenAI's layout; {', '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} missing among {len(state)} tensors."
-            + (f" For another layout name the architecture too: ViT-B-16-SigLIP2:{weights.path}" if other else "")
+            + (f" For another layout, name the architecture too: ViT-B-16-SigLIP2:{weights.path}" if other else "")
         )
     patches = state["visual.conv1.weight"]
     positions = state["visual.positional_embedding"]
@@ -102,7 +102,9 @@ def _from_file(weights: WeightFile, quick_gelu: bool | None) -> CLIP:
     width, patch = patches.shape[0], patches.shape[-1]
     text_width = state["ln_final.weight"].shape[0]
     if width % 64 or text_width % 64:
-        raise ItaclipError(f"{weights.path}: widths {width} and {text_width} are no multiples of OpenAI's heads of 64.")
+        raise ItaclipError(
+            f"{weights.path}: widths {width} and {text_width} are not multiples of 64, the width of OpenAI's heads."
+        )
     if quick_gelu is None:
         quick_gelu = True if weights.quick_gelu is None else weights.quick_gelu
     length, words = len(state["positional_embedding"]), len(state["token_embedding.weight"])
@@ -116,7 +118,7 @@ def _from_file(weights: WeightFile, quick_gelu: bool | None) -> CLIP:
 
 
 def _shape(state: Mapping[str, Tensor], prefix: str, width: int) -> TransformerShape:
-    """Sizes of a tower's blocks: OpenAI's heads have 64 channels, its hidden layers four times the width."""
+    """Get the sizes of a tower's blocks: OpenAI's heads have 64 channels, its hidden layers four times the width."""
     return TransformerShape(width, _count_blocks(state, prefix), width // 64, 4 * width)
 
 

@@ -1,4 +1,4 @@
-"""How models are named."""
+"""Names of models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OPENAI_NAMES = {
     "ViT-L/14": "ViT-L-14",
     "ViT-L/14@336px": "ViT-L-14-336",
 }
-"""Published spellings of OpenAI's models, and open_clip's."""
+"""Published names of OpenAI's models, and open_clip's."""
 
 _ADDRESS = "https://openaipublic.azureedge.net/clip/models"
 
@@ -35,10 +35,10 @@ OPENAI_WEIGHTS = {
         "hf_hub": "timm/vit_large_patch14_clip_336.openai/",
     },
 }
-"""Addresses of OpenAI's weights, as in open_clip's registry, which is then not imported; part of each is its sha256."""
+"""Addresses of OpenAI's weights, copied from open_clip's registry to avoid importing it. URLs contain the sha256."""
 
 
 def is_path(name: str) -> bool:
-    """A path exists, ends like a weight file, or starts like a path; 'ViT-B/16' does none."""
+    """Whether a name exists as a path, ends like a weight file, or starts like a path; not so 'ViT-B/16'."""
     looks = name.endswith((".pt", ".pth", ".bin", ".safetensors")) or name.startswith(("./", "../", "/", "~"))
     return (looks and ":" not in Path(name).parts[0]) or (Path(name).exists() and name not in OPENAI_NAMES)

@@ -1,8 +1,8 @@
 """CLIP in OpenAI's layout (Radford et al., 2021): the parameters of both towers under their published names.
 
 These modules hold parameters only. `itaclip.clip.blocks`, `itaclip.clip.towers.openai` and
-`itaclip.text.encoder` compute with them. open_clip builds all other layouts; for this one it is
-not imported, which saves half of the program's start.
+`itaclip.text.encoder` compute with them. open_clip builds all other layouts; not importing it for
+this one halves the start time.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class ImageTower(nn.Module):
     Args:
         shape: sizes of the blocks.
         patch: side of a patch in pixels.
-        grid: side of the square token grid of training.
-        channels: of the joint space, E.
+        grid: side of the square token grid used in training.
+        channels: channels of the joint space, E.
         quick_gelu: `QuickGELU` instead of GELU.
     """
 
@@ -86,14 +86,14 @@ class ImageTower(nn.Module):
 
 
 class CLIP(nn.Module):
-    """Both towers. The text tower is causal and lies flat in the model, as in the published weights.
+    """Both towers. The causal text tower has no module of its own, as in the published weights.
 
     Args:
         visual: the image tower.
         shape: sizes of the text tower's blocks.
         context_length: tokens of a prompt.
         vocabulary: number of tokens.
-        channels: of the joint space, E.
+        channels: channels of the joint space, E.
         quick_gelu: `QuickGELU` instead of GELU, in the text tower.
 
     Attributes:
@@ -118,7 +118,7 @@ class CLIP(nn.Module):
         self.logit_scale = nn.Parameter(torch.empty([]))
         self.visual = visual
         self.transformer = Transformer(shape, quick_gelu)
-        # not nn.Embedding(...), whose random numbers import PyTorch's compiler when no memory is behind them
+        # not nn.Embedding(...), whose random initialisation imports PyTorch's compiler on the meta device
         self.token_embedding = nn.Embedding.from_pretrained(torch.empty(vocabulary, shape.width), freeze=False)
         self.ln_final = nn.LayerNorm(shape.width)
         self.tokenizer_source = TokenizerSource(context_length=context_length)

@@ -1,4 +1,4 @@
-"""Models that open_clip describes: by name and tag, or in a folder with its configuration."""
+"""Load models that open_clip describes: by name and tag, or from a folder with its configuration."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def load_named(model_name: str, pretrained: str | None, quick_gelu: bool | None)
 
 
 def default_tag(architecture: str) -> str:
-    """The tag of an architecture that is named without one: "openai", or the only one.
+    """Choose the tag of an architecture that is named without one: "openai", or the only one.
 
     Raises:
         ItaclipError: it has none, or several.
@@ -78,13 +78,13 @@ def default_tag(architecture: str) -> str:
     if len(tags) != 1:
         choice = f"one of {', '.join(tags)}, such as {architecture}:{tags[0]}" if tags else "a path to weights"
         raise ItaclipError(
-            f"{architecture}: `pretrained` must say which weights: {choice}; random weights segment nothing."
+            f"{architecture}: `pretrained` must name the weights: {choice}; random weights segment nothing."
         )
     return tags[0]
 
 
 def load_folder(folder: Path, quick_gelu: bool | None) -> Any:
-    """Load a model as the hub holds open_clip's: configuration, weights, tokenizer.
+    """Load a folder in the format of open_clip's models on the hub: configuration, weights, tokenizer.
 
     Raises:
         ItaclipError: a damaged configuration, or weights that are missing or do not fit it.
@@ -108,17 +108,17 @@ def load_folder(folder: Path, quick_gelu: bool | None) -> Any:
 
 
 def _build(config: Mapping[str, Any], quick_gelu: bool, name: str, folder: Path | None = None) -> Any:
-    """The model of a configuration, without weights: `CLIP` in OpenAI's layout, else open_clip's own.
+    """Build the model of a configuration, without weights: `CLIP` in OpenAI's layout, else open_clip's own.
 
     Args:
-        config: open_clip's.
-        quick_gelu: of both towers, where they are open_clip's own.
-        name: for messages.
-        folder: with a tokenizer and a text tower's configuration, in the place of named ones.
+        config: open_clip's configuration.
+        quick_gelu: activation of those towers that are open_clip's own.
+        name: name of the model, for messages.
+        folder: folder with a tokenizer and a text tower's configuration, instead of named ones.
 
     Raises:
-        ItaclipError: an image tower that cannot be read densely, or a text tower whose
-            configuration cannot be had.
+        ItaclipError: the image tower cannot be read densely, or the text tower's configuration
+            is not available.
     """
     vision, text = dict(config["vision_cfg"]), copy.deepcopy(config["text_cfg"])
     if reason := refusal(vision):
@@ -151,10 +151,10 @@ def _tokenizer_source(text: Mapping[str, Any], folder: Path | None) -> Tokenizer
 
 
 def _text_configuration(hub: str, folder: Path | None) -> str:
-    """Where transformers finds the layout of a text tower of its own: a folder, or the hub's name.
+    """Find the configuration of a transformers text tower: a folder, or the name on the hub.
 
     Raises:
-        ItaclipError: nowhere.
+        ItaclipError: it is not available.
     """
     from transformers import AutoConfig
 
@@ -169,7 +169,7 @@ def _text_configuration(hub: str, folder: Path | None) -> str:
                     AutoConfig.from_pretrained(hub, trust_remote_code=False)
             else:
                 AutoConfig.from_pretrained(found, trust_remote_code=False)
-    except Exception as error:  # whatever transformers and the network raise
+    except Exception as error:  # transformers and the network raise many types
         raise ItaclipError(
             f"{hub}: the text tower's configuration could not be loaded ({type(error).__name__}).\n"
             f"  expected file: config.json\n"
@@ -181,7 +181,7 @@ def _text_configuration(hub: str, folder: Path | None) -> str:
 
 @contextmanager
 def _without_weights() -> Iterator[None]:
-    """Parameters of modules made meanwhile, in this thread, hold no memory; buffers are computed."""
+    """Create modules in this thread whose parameters take no memory; buffers are computed."""
     thread = threading.get_ident()
 
     def emptied(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
@@ -191,16 +191,14 @@ def _without_weights() -> Iterator[None]:
 
     handle = register_module_parameter_registration_hook(emptied)  # type: ignore[arg-type]
     try:
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # what they would have begun with draws no random numbers of the caller's
+        with torch.random.fork_rng(devices=[]):  # initialisation must not use up the caller's random numbers
             yield
     finally:
         handle.remove()
 
 
 def _usual_statistics(architecture: str) -> Mapping[str, Any]:
-    """Those of an architecture's published weights, if all of them have the same."""
+    """Get the pixel statistics of an architecture's published weights, if all of them agree."""
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     found = [get_pretrained_cfg(architecture, tag) for tag in tags]
     distinct = {(tuple(f["mean"]), tuple(f["std"])) for f in found if "mean" in f and "std" in f}
@@ -208,7 +206,7 @@ def _usual_statistics(architecture: str) -> Mapping[str, Any]:
 
 
 def _fill(model: Any, weights: WeightFile, name: str) -> Any:
-    """Give a model its tensors; files have the text tower flat, or as a module of its own."""
+    """Load tensors into a model; in files, the text tower may or may not be a separate module."""
     if isinstance(model, CLIP):
         state: Mapping[str, Tensor] = {key.removeprefix("text."): value for key, value in weights.state.items()}
     else:
@@ -220,7 +218,7 @@ def _fill(model: Any, weights: WeightFile, name: str) -> Any:
 
 
 def _in_openai_layout(model: CustomTextCLIP) -> CLIP | None:
-    """The same model in this project's modules; None if it has parts that OpenAI's layout lacks."""
+    """Convert a model to this project's modules; None if it has parts that OpenAI's layout lacks."""
     visual, text = model.visual, model.text
     if not isinstance(visual, VisionTransformer) or not isinstance(text, TextTransformer):
         return None
@@ -244,7 +242,7 @@ def _in_openai_layout(model: CustomTextCLIP) -> CLIP | None:
 
 
 def _activation(block: Any) -> str:
-    """The activation of a block; empty if it is neither of OpenAI's layout."""
+    """Get the activation of a block; empty if OpenAI's layout does not have it."""
     kind = getattr(block.mlp, "gelu", None) if isinstance(block, ResidualAttentionBlock) else None
     if isinstance(kind, nn.GELU):
         return "gelu" if kind.approximate == "none" else ""
@@ -259,7 +257,7 @@ def _shape(tower: Any) -> TransformerShape:
 
 
 def as_open_clip(clip: CLIP) -> open_clip.CLIP:
-    """The same weights in open_clip's modules, whose forward pass is the reference of checks and benchmarks."""
+    """Put the weights into open_clip's modules, the reference in checks and benchmarks."""
     image, text = _shape(clip.visual), _shape(clip)
     grid = round((len(clip.visual.positional_embedding) - 1) ** 0.5)
     vision = dict(

@@ -1,4 +1,4 @@
-"""The tokenizer that a text tower was trained with; CLIP's own byte pairs."""
+"""Tokenizers of text towers, and CLIP's own byte-pair encoding."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Tokenizer(ABC):
     """Converts texts to rows of token ids.
 
     Attributes:
-        padding: id that fills a row.
+        padding: id that pads a row.
         vocabulary: a short name of the vocabulary; empty for CLIP's byte pairs.
     """
 
@@ -36,11 +36,11 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Tokenize T texts: T x context length, int64. Longer texts are cut."""
+        """Tokenize T texts: T x context length, int64. Longer texts are truncated."""
 
     @abstractmethod
     def length(self, text: str) -> int:
-        """Number of tokens of a text before it is cut, including those at its ends."""
+        """Count the tokens of a text before truncation, including the start and end tokens."""
 
 
 @dataclass(frozen=True)
@@ -106,16 +106,16 @@ class BytePairs(Tokenizer):
 
 
 def _clean(text: str) -> str:
-    """Mended encoding, no HTML entities, single spaces, lower case."""
+    """Repair the encoding, resolve HTML entities, collapse whitespace and convert to lower case."""
     if not (text.isascii() and text.isprintable()):
-        import ftfy  # here, because plain words need no mending, and importing it takes 0.2 s
+        import ftfy  # here, because plain words need no repair, and importing it takes 0.2 s
 
         text = ftfy.fix_text(text)
     return " ".join(html.unescape(html.unescape(text)).split()).lower()
 
 
 def _merges() -> list[tuple[str, str]]:
-    """The published merges, from open_clip's folder; open_clip itself is not imported."""
+    """Read the published merges from open_clip's folder, without importing open_clip."""
     found = find_spec("open_clip")
     assert found is not None, "open_clip is a requirement of this package"
     assert found.submodule_search_locations is not None

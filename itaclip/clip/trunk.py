@@ -1,4 +1,4 @@
-"""CLIP's image tower up to where methods begin: the ordinary blocks, run once for all of them.
+"""CLIP's image tower up to where methods begin: the ordinary blocks, run once for all methods.
 
 Shapes: B windows, P tokens before N patches on a grid of r x c, D width, E joint space, h heads
 of d channels.
@@ -18,7 +18,7 @@ from itaclip.clip.towers import Grid, PatchReading, Tower, TowerBlock
 
 @dataclass(frozen=True)
 class Needs:
-    """Which blocks a method reads, counted from 1, so that nothing else is kept.
+    """Blocks that a method reads, counted from 1; nothing else is kept.
 
     Attributes:
         outputs: blocks whose outputs are read; 0 is the embedding.
@@ -43,7 +43,7 @@ class Trunk:
     Attributes:
         blocks: the tower's blocks; ``block(l)`` counts from 1.
         grid: rows and columns of patches.
-        prefix: tokens before the patches, P; 0 where the tower has no class token.
+        prefix: number of tokens before the patches, P; 0 if the tower has no class token.
     """
 
     def __init__(self, tower: Tower, grid: Grid, outputs: dict[int, Tensor], projections: dict[int, Projections]):
@@ -85,7 +85,7 @@ class Trunk:
         return len(self.blocks)
 
     def block(self, number: int) -> TowerBlock:
-        """A block, counted from 1."""
+        """Get a block by its number, counted from 1."""
         return self.blocks[number - 1]
 
     @property
@@ -94,11 +94,11 @@ class Trunk:
         return self.blocks[-1]
 
     def output(self, number: int) -> Tensor:
-        """The ordinary output ``y_l`` of a block listed in the method's needs: B x (P + N) x D."""
+        """Get the ordinary output ``y_l`` of a block listed in the method's needs: B x (P + N) x D."""
         return self._outputs[number]
 
     def projections(self, number: int) -> Projections:
-        """Queries, keys and values of a block listed in the method's needs."""
+        """Get the queries, keys and values of a block listed in the method's needs."""
         return self._projections[number]
 
     def patches(self, tokens: Tensor) -> Tensor:
@@ -106,11 +106,11 @@ class Trunk:
         return tokens[:, self.prefix :]
 
     def summary(self, tokens: Tensor) -> Tensor:
-        """One token for the whole window, B x 1 x C: the class token or, without one, the mean of the patches."""
+        """Get one token for the whole window, B x 1 x C: the class token, else the mean of the patches."""
         return tokens[:, :1] if self.prefix else tokens.mean(1, keepdim=True)
 
     def norm(self, x: Tensor) -> Tensor:
-        """The tower's last norm, ``ln_post``."""
+        """Apply the tower's last norm, ``ln_post``."""
         return self._tower.norm(x)
 
     def joint(self, normed: Tensor) -> Tensor:
@@ -118,11 +118,11 @@ class Trunk:
         return self._tower.joint(normed, self._reading)
 
     def on_grid(self, patches: Tensor) -> Tensor:
-        """Patches B x N x C as B x r x c x C."""
+        """Reshape patches from B x N x C to B x r x c x C."""
         return patches.unflatten(1, self.grid)
 
     def read_out(self, x: Tensor) -> Tensor:
-        """Apply the usual ending, norm and projection, to all tokens and return the patches.
+        """Apply the usual last steps, norm and projection, to all tokens and return the patches.
 
         Args:
             x: B x (P + N) x D.

@@ -1,8 +1,8 @@
 """Attention across windows: the last block sees the whole image (this project's own; after GLA-CLIP and OV-Stitcher).
 
-Windows are encoded as ever up to the blocks that a method reads. What these blocks put out is
-stitched, mean where windows overlap, to one grid of the whole image, and the method reads that
-grid as if it were a window. So a method's last attention spans the image, whatever the method.
+Windows are encoded as usual up to the blocks that a method reads. The outputs of these blocks are
+stitched into one grid of the whole image, averaging where windows overlap, and the method reads
+that grid as if it were a window. Any method's last attention therefore spans the whole image.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from itaclip.core.windows import WindowPlan, merge_patches
 
 
 def whole_plan(plan: WindowPlan, patch: int, multiple: int) -> WindowPlan:
-    """The whole image as one window, padded at its end to a multiple of pixels."""
+    """Plan the whole image as one window, padded at its end to a multiple of `multiple` pixels."""
     return WindowPlan.of((plan.rows.size, plan.columns.size), 0, 1, patch, "end", multiple)
 
 
 def inputs_of(needs: Needs) -> Needs:
-    """The outputs from which everything that a method needs can be recomputed."""
+    """Get the outputs from which everything that a method needs can be recomputed."""
     return Needs(needs.outputs | {number - 1 for number in needs.projections})
 
 
 def stitched_trunk(
     encoder: DenseEncoder, needs: Needs, outputs: dict[int, Tensor], plan: WindowPlan, entire: WindowPlan
 ) -> Trunk:
-    """Combine the outputs of the windows into one trunk of the whole image.
+    """Combine the outputs of the windows into one trunk for the whole image.
 
     Args:
-        encoder: whose blocks are used.
+        encoder: provides the blocks.
         needs: the blocks that the method reads.
-        outputs: by block, (V * n) x (P + N) x D: V views of n windows, flipped views still flipped.
+        outputs: per block, (V * n) x (P + N) x D: V views of n windows, flipped views still flipped.
         plan: the n windows.
         entire: the whole image as one window.
 
     Returns:
-        A trunk of V images, unflipped. The tokens before the patches are the windows' mean.
+        A trunk of V images, unflipped. The tokens before the patches are averaged over the windows.
     """
     grid = entire.grid
     tower = encoder.tower
@@ -63,17 +63,17 @@ def read_across(
     image: Tensor,
     window: Window,
 ) -> Tensor:
-    """Compute a method's features of the whole image: V x rows x columns x E, unflipped.
+    """Compute a method's features for the whole image: V x rows x columns x E, unflipped.
 
     Args:
-        encoder: whose blocks are used.
+        encoder: provides the blocks.
         method: the method that reads the trunk.
         outputs: see `stitched_trunk`.
         plan: the windows.
         entire: the whole image as one window.
         image: 3 x H x W, normalised.
-        window: the text bank, and a second encoder's features of the windows. Its regions are
-            those of the whole image.
+        window: the text bank, a second encoder's features of the windows, and the regions of
+            the whole image.
     """
     patch = encoder.patch_size
     trunk = stitched_trunk(encoder, method.needs(encoder.depth), outputs, plan, entire)
@@ -92,7 +92,7 @@ def read_across(
 
 
 def _stitched(y: Tensor, plan: WindowPlan, grid: Grid, patch: int, prefix: int) -> Tensor:
-    """(V * n) x (P + N) x D to V x (P + rows * columns) x D."""
+    """Stitch the windows of every view: (V * n) x (P + N) x D to V x (P + rows * columns) x D."""
     views = _views(y[:, prefix:].unflatten(1, plan.grid), plan.count)
     patches = torch.stack([merge_patches(view, plan, grid, patch).flatten(0, 1) for view in views])
     first = y[:, :prefix].unflatten(0, (-1, plan.count)).mean(1)
@@ -100,5 +100,5 @@ def _stitched(y: Tensor, plan: WindowPlan, grid: Grid, patch: int, prefix: int) 
 
 
 def _views(maps: Tensor, count: int) -> list[Tensor]:
-    """(V * n) x r x c x D by view, with flips undone."""
+    """Split (V * n) x r x c x D by view, with flips undone."""
     return [turned(windows, view, 1) for view, windows in enumerate(maps.unflatten(0, (-1, count)))]

@@ -1,4 +1,4 @@
-"""From query logits to a label map (ITACLIP, section 7). Q queries, K classes, H x W pixels."""
+"""Convert query logits to a label map (ITACLIP, section 7). Shapes: Q queries, K classes, H x W pixels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def class_scores(logits: Tensor, queries_per_class: Sequence[int], settings: Set
         settings: uses `logit_scale` and `area_thd`.
 
     Returns:
-        K x H x W in [0, 1]. They need not sum to 1: synonyms share the softmax.
+        K x H x W in [0, 1]. Scores need not sum to 1, because synonyms share the softmax.
     """
     probabilities = (logits * settings.logit_scale).softmax(0)
     if max(queries_per_class) == 1:
@@ -34,7 +34,7 @@ def class_scores(logits: Tensor, queries_per_class: Sequence[int], settings: Set
 
 
 def drop_small_areas(scores: Tensor, threshold: float) -> Tensor:
-    """Zero the classes, other than 0, that cover at most `threshold` of the foreground.
+    """Zero the scores of classes other than 0 that cover at most `threshold` of the foreground.
 
     Their pixels go to the next best class, not to the background.
     """
@@ -44,9 +44,9 @@ def drop_small_areas(scores: Tensor, threshold: float) -> Tensor:
 
 
 def count_values(values: Tensor, bins: int) -> Tensor:
-    """Count how often each of 0..bins-1 occurs: `bins` int64.
+    """Count how often each of 0..bins-1 occurs; returns `bins` int64 values.
 
-    `torch.bincount` would make the host wait for a GPU."""
+    `torch.bincount` would make the host wait for the GPU."""
     flat = values.flatten()
     return flat.new_zeros(bins).scatter_add_(0, flat, torch.ones_like(flat))
 

@@ -23,11 +23,10 @@ class DenseEncoder(nn.Module):
 
     Args:
         visual: the image tower of a CLIP, see `itaclip.clip.towers`.
-        method: how it is read.
+        method: how to read it.
 
     Raises:
-        ItaclipError: a tower that cannot be read densely, or a block that the method reads and
-            the tower does not have.
+        ItaclipError: the tower cannot be read densely, or lacks a block that the method reads.
     """
 
     def __init__(self, visual: Any, method: Method) -> None:
@@ -35,22 +34,22 @@ class DenseEncoder(nn.Module):
         self.visual: Any = visual
         self.tower = as_tower(visual)
         self.method = method
-        self.most_windows: int | None = None  # that a pass has been found to hold; None: not tried
-        self.engine: OpenVINOBlocks | None = None  # in the place of PyTorch
+        self.most_windows: int | None = None  # per pass; set when memory runs out
+        self.engine: OpenVINOBlocks | None = None  # runs the blocks instead of PyTorch
         self._compile = False
         self._scale: Tensor
         self._shift: Tensor
         scale, shift = self.tower.conversion or ([1.0] * 3, [0.0] * 3)
         self.register_buffer("_scale", torch.tensor(scale).view(3, 1, 1), persistent=False)
         self.register_buffer("_shift", torch.tensor(shift).view(3, 1, 1), persistent=False)
-        method.needs(self.depth)  # says what the tower lacks
+        method.needs(self.depth)  # raises if the tower lacks a block
         self.tower.check_reading(method.patch_reading)
 
     def lower(self, precision: str) -> DenseEncoder:
-        """Put the matrices, where the time goes, into another precision.
+        """Convert the weight matrices, which take most of the time, to another precision.
 
         The residual stream, the norms, the positions and the last projection stay in float32:
-        rounding them as well costs agreement and saves nothing.
+        rounding them too reduces agreement and saves nothing.
 
         Args:
             precision: a key of `DTYPES`.
@@ -59,7 +58,7 @@ class DenseEncoder(nn.Module):
         return self
 
     def compiled(self) -> DenseEncoder:
-        """Let torch.compile fuse what lies between the matrix products, from the first pass on."""
+        """Fuse the operations between the matrix products with torch.compile, on the first pass."""
         self._compile = True
         return self
 
@@ -70,7 +69,7 @@ class DenseEncoder(nn.Module):
 
     @property
     def channels(self) -> int:
-        """Of the joint space, E."""
+        """Channels of the joint space, E."""
         return self.tower.channels
 
     @property
@@ -84,48 +83,48 @@ class DenseEncoder(nn.Module):
         return self.tower.image_size
 
     def forward(self, pixels: Tensor, window: Window | None = None) -> Tensor:
-        """Features of the patches in the joint space, before normalisation.
+        """Compute the features of the patches in the joint space, before normalisation.
 
         Args:
-            pixels: B x 3 x h x w, RGB, normalised with CLIP's mean and std whatever the tower
-                was trained with; sides are multiples of the patch size.
-            window: what else the method reads; None where the pixels suffice.
+            pixels: B x 3 x h x w, RGB, normalised with CLIP's mean and std instead of the
+                tower's own; sides are multiples of the patch size.
+            window: further inputs of the method; None if the pixels suffice.
 
         Returns:
             B x rows x columns x E, on the grid of CLIP's patches or of a second encoder's.
 
         Raises:
-            ItaclipError: sides that are not multiples of the patch size, or something missing
-                that the method reads.
+            ItaclipError: the sides are not multiples of the patch size, or an input of the
+                method is missing.
         """
         return self.read(pixels, [(self.method, window or Window(pixels))])[0]
 
     def read(self, pixels: Tensor, readings: Sequence[tuple[Method, Window]]) -> list[Tensor]:
-        """Features by several methods from one pass: the ordinary blocks run once for all.
+        """Compute the features of several methods in one pass: the ordinary blocks run only once.
 
         Args:
             pixels: as for `forward`.
-            readings: methods that resample positional embeddings alike, each with what else it reads.
+            readings: methods that resample positional embeddings alike, each with its further inputs.
 
         Returns:
-            What `forward` returns, per reading.
+            The result of `forward` for each reading.
 
         Raises:
-            ItaclipError: as `forward` and the constructor; or methods that resample
-                positional embeddings in different ways; or a failure of torch.compile.
+            ItaclipError: as for `forward` and the constructor; the methods resample
+                positional embeddings in different ways; or torch.compile fails.
         """
         if len({method.positions for method, _ in readings}) > 1:
             raise ItaclipError("methods that resample positional embeddings differently cannot share a pass.")
         if not self._compile:
             return self._tokens(pixels, readings)
-        torch._dynamo.maybe_mark_dynamic(pixels, 0)  # or every number of views would be compiled anew
+        torch._dynamo.maybe_mark_dynamic(pixels, 0)  # otherwise every number of views would recompile
         try:
             return _compiled_tokens()(self, pixels, readings)
         except torch._dynamo.exc.TorchDynamoException as error:
             reason = str(error).splitlines()[0]
             raise ItaclipError(
                 f"compile = True: torch.compile failed ({reason}); it needs a C++ compiler, or Triton on a GPU. "
-                "Or set compile=False."
+                "Without these, set compile=False."
             ) from error
 
     def _tokens(self, pixels: Tensor, readings: Sequence[tuple[Method, Window]]) -> list[Tensor]:
@@ -141,14 +140,14 @@ class DenseEncoder(nn.Module):
         return [method.tokens(trunk.read_as(method.patch_reading or "values"), window) for method, window in readings]
 
     def trunk(self, pixels: Tensor, needs: Needs, positions: Positions = "scale") -> Trunk:
-        """The ordinary blocks' outputs and projections that are needed, for pixels as in `forward`."""
+        """Run the ordinary blocks on pixels as in `forward`, keeping only the outputs and projections needed."""
         x, grid = self.embed(pixels, positions)
         if self.engine and self.engine.takes(grid):
             return self.engine.trunk(x, grid, needs)
         return Trunk.run(self.tower, x, grid, needs)
 
     def embed(self, pixels: Tensor, positions: Positions = "scale") -> tuple[Tensor, Grid]:
-        """Tokens before the first block, B x (P + N) x D, and their grid, for pixels as in `forward`."""
+        """Embed pixels as in `forward`: tokens before the first block, B x (P + N) x D, and their grid."""
         patch = self.patch_size
         height, width = pixels.shape[-2:]
         if height % patch or width % patch or not height or not width:
@@ -161,5 +160,5 @@ class DenseEncoder(nn.Module):
 
 @lru_cache(maxsize=1)
 def _compiled_tokens() -> Callable[[DenseEncoder, Tensor, Sequence[tuple[Method, Window]]], list[Tensor]]:
-    """Of the class, not of an encoder: a copy of an encoder has weights of its own."""
+    """Compile the method of the class, not of an instance: a copy of an encoder has its own weights."""
     return torch.compile(DenseEncoder._tokens)

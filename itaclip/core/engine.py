@@ -1,4 +1,4 @@
-"""Which engine runs the image tower, and what int8 is calibrated on."""
+"""Choose the engine that runs the image tower, and calibrate int8."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from itaclip.files import IMAGE_SUFFIXES, write_json
 _LOG = logging.getLogger(__name__)
 
 CALIBRATION_IMAGES = 20
-"""Windows that int8's ranges are measured on, one of each image, its views in turn."""
+"""Number of windows on which int8's ranges are measured: one per image, cycling through the views."""
 
-_PASS = 10  # views of a pass on a CPU
-_SEED = 9_000_000  # of no other drawn scene
+_PASS = 10  # views per pass on a CPU
+_SEED = 9_000_000  # not used for any other drawn scene
 
 
 def on_engine(encoder: DenseEncoder, settings: Settings) -> str:
-    """Put an encoder on the engine and into the precision of the settings.
+    """Set up an encoder for the engine and precision of the settings.
 
     Returns:
         The engine: "torch" or "openvino".
 
     Raises:
-        ItaclipError: OpenVINO is wanted and not installed, or no image to calibrate int8 on.
+        ItaclipError: OpenVINO is requested but not installed, or there is no image to calibrate int8 on.
     """
     engine = settings.engine
     if engine == "auto":
@@ -59,18 +59,18 @@ def on_engine(encoder: DenseEncoder, settings: Settings) -> str:
 
 
 def calibration_windows(source: str, size: tuple[int, int], settings: Settings) -> Tensor:
-    """Windows to calibrate on: the middle of each image, in the five views by turns.
+    """Cut windows to calibrate on: the middle of each image, cycling through the five views.
 
     Args:
-        source: a folder of images, the first of which are read in the order of their names; or "demo".
+        source: a folder of images, of which the first by name are read; or "demo".
         size: height and width of a window in pixels.
-        settings: of the views.
+        settings: settings of the views.
 
     Returns:
         B x 3 x h x w, normalised; B is at most `CALIBRATION_IMAGES`.
 
     Raises:
-        ItaclipError: no such folder, no image in it, or an unreadable one.
+        ItaclipError: no such folder, no image in it, or an unreadable image.
     """
     windows = []
     for number, image in enumerate(_images(source)):
@@ -106,7 +106,7 @@ def _images(source: str) -> list[NDArray[np.uint8]]:
 
 
 def images_of(folder: str | Path) -> list[Path]:
-    """The images of a folder by name; int8 is calibrated on the first `CALIBRATION_IMAGES`.
+    """List the images of a folder by name; int8 is calibrated on the first `CALIBRATION_IMAGES`.
 
     Raises:
         ItaclipError: no such folder, or no image in it.
@@ -121,7 +121,7 @@ def images_of(folder: str | Path) -> list[Path]:
 
 
 def _content(source: str) -> str:
-    """A name for the images of a calibration, by their content."""
+    """Identify the images of a calibration by their content."""
     if source == "demo":
         return f"demo {_SEED} {CALIBRATION_IMAGES}"
     digest = hashlib.sha256()
@@ -134,15 +134,15 @@ def _content(source: str) -> str:
 
 
 def _may_choose(settings: Settings) -> bool:
-    """Whether OpenVINO could run: on this device, in this precision, with what is installed."""
+    """Whether OpenVINO can run on this device, in this precision, with the installed packages."""
     device = choose_device(settings.device, settings.dtype)
     return device.type == "cpu" and settings.dtype in OPENVINO_DTYPES and has_openvino(settings.dtype)
 
 
 def _faster(encoder: DenseEncoder, settings: Settings) -> str:
-    """The engine that takes less time for a pass of ten views, measured once on a machine."""
+    """Find the engine that is faster on a pass of ten views, measured once per machine."""
     if settings.dtype == "int8":
-        return "openvino"  # the only one that has it
+        return "openvino"  # the only engine that supports it
     path = engine_folder() / "choices.json"
     structure = hashlib.sha256(repr(encoder.visual).encode()).hexdigest()[:16]
     key = json.dumps([platform.node(), torch.get_num_threads(), settings.dtype, settings.method, structure])
@@ -159,18 +159,18 @@ def _faster(encoder: DenseEncoder, settings: Settings) -> str:
     engines = {"torch": plain, "openvino": converted}
     seconds = {name: _seconds(partial(_pass, one, pixels)) for name, one in engines.items()}
     best = min(seconds, key=lambda name: seconds[name])
-    _LOG.info("engine = 'auto': a pass takes %.3f s in PyTorch and %.3f s in OpenVINO; %s is used from now on.",
+    _LOG.info("engine = 'auto': a pass takes %.3f s in PyTorch and %.3f s in OpenVINO; %s will be used.",
               seconds["torch"], seconds["openvino"], best)  # fmt: skip
     try:
         write_json(path, known | {key: {"engine": best, "seconds": seconds}})
     except ItaclipError as error:
-        _LOG.warning("The choice of the engine is not remembered: %s", error)
+        _LOG.warning("The choice of engine could not be saved: %s", error)
     return best
 
 
 @torch.no_grad()
 def _pass(encoder: DenseEncoder, pixels: Tensor) -> None:
-    """What an engine does of a pass: the whole method, or the blocks if it reads more than them."""
+    """Run what an engine computes: the whole method, or only the blocks if the method reads more than these."""
     if encoder.method.reads_trunk_alone:
         encoder(pixels)
     else:
@@ -178,6 +178,6 @@ def _pass(encoder: DenseEncoder, pixels: Tensor) -> None:
 
 
 def _seconds(function: Callable[[], Any]) -> float:
-    """The fastest of three runs, after one that does not count."""
+    """Time the fastest of three runs, after a warm-up run."""
     function()
     return min(timeit.repeat(function, number=1, repeat=3))

@@ -1,4 +1,4 @@
-"""Images in, in every form that people have them, as 8-bit RGB arrays."""
+"""Read images from files, PIL images or arrays as 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from itaclip.errors import ItaclipError
 ImageSource: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[Any]"
 
 LARGEST = 100_000_000
-"""Pixels of the largest image that is decoded: 300 MB as RGB. Small files can claim far more."""
+"""Maximum number of pixels to decode: 300 MB as RGB. Small files can claim far more."""
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""What is opened. PIL knows more, and starts other programs for some of them (EPS)."""
+"""Formats to open. PIL supports more, but starts other programs for some of them (EPS)."""
 
 
 class ImageTooLargeError(ItaclipError):
@@ -34,7 +34,7 @@ class ImageTooLargeError(ItaclipError):
 def read_image(source: ImageSource, largest: int = LARGEST) -> NDArray[np.uint8]:
     """Read an image in its intended orientation: H x W x 3 uint8 RGB.
 
-    OpenCV decodes files, as in MMSegmentation, so that results agree to the pixel. The
+    OpenCV decodes files, as in MMSegmentation, so that results agree pixel by pixel. The
     orientation in the EXIF data is applied; transparency is dropped.
 
     Args:
@@ -89,7 +89,7 @@ def decode_image(content: bytes, name: str, largest: int = LARGEST) -> NDArray[n
         raise ImageTooLargeError(f"{name}: too large ({str(error).splitlines()[0]}).") from None
     except ItaclipError:
         raise
-    except Exception as error:  # decoders raise whatever they like over damaged content
+    except Exception as error:  # decoders raise all kinds of exceptions for damaged content
         raise ItaclipError(f"{name}: damaged ({type(error).__name__}: {error}).") from error
     return np.ascontiguousarray(decoded[..., ::-1])
 

@@ -1,10 +1,10 @@
 """Views spread over windows: a sweep in rounds that can end early (this project's own).
 
-The published sweep reads five views of every window and averages. Windows overlap many times
-over, so what one window lacks its neighbours have: when each is read in one view only, and
-neighbours in different ones, every pixel is still seen in all views, and a fifth of the passes
-gives nearly the same labels. Each further round adds an evenly spread part of the rest, until
-labels hardly change; after the last round nothing is missing (docs/benchmarks.md).
+The published sweep reads five views of every window and averages them. Windows overlap many
+times over. If each is read in only one view, and its neighbours in other views, every pixel is
+still seen in all views, and a fifth of the passes gives nearly the same labels. Each further round adds
+an evenly spread part of the rest, until the labels hardly change; the last round completes the
+sweep (docs/benchmarks.md).
 
 Shapes: n windows of r x c patches, V views, Q queries.
 """
@@ -21,15 +21,15 @@ from itaclip.core.views import VIEWS
 from itaclip.core.windows import WindowPlan, stitch
 
 Pair = tuple[int, int]
-"""A window and a view of it."""
+"""A window and one of its views."""
 
-# (3 row + column + 2 view) mod 10 puts pairs into ten classes. Any class is spread evenly over
-# windows and views; the first two together read every window once. Then far classes first.
+# (3 row + column + 2 view) mod 10 sorts pairs into ten classes, each spread evenly over windows
+# and views. The first two together read every window once; after that, distant classes come first.
 _ORDER = (0, 5, 2, 7, 4, 9, 1, 6, 3, 8)
 
 
 def rounds(plan: WindowPlan) -> list[list[Pair]]:
-    """All pairs of windows and views, round by round; the first round reads every window once."""
+    """List all pairs of windows and views, round by round; the first round reads every window once."""
     across = plan.columns.count
     classes: list[list[Pair]] = [[] for _ in _ORDER]
     for window in range(plan.count):
@@ -40,7 +40,7 @@ def rounds(plan: WindowPlan) -> list[list[Pair]]:
 
 
 def view_weights(settings: Settings) -> tuple[float, ...]:
-    """Weights of the views in the logits, as in `mix_views`."""
+    """Compute the weights of the views in the logits, as in `mix_views`."""
     kept, turned = settings.img_eng_coefficient / 3, (1 - settings.img_eng_coefficient) / 2
     return (kept, kept, kept, turned, turned)
 
@@ -53,7 +53,7 @@ class Interleaved:
         logits: n x V x r x c x Q, with flips undone; zero where `seen` is False.
         seen: n x V bool, on the host.
         plan: the windows.
-        weights: of the views.
+        weights: weights of the views.
     """
 
     logits: Tensor
@@ -67,10 +67,10 @@ class Interleaved:
         return int(self.seen.sum())
 
     def stitched(self, size: tuple[int, int]) -> Tensor:
-        """Q x height x width: the weighted mean of the views, each the mean of its windows.
+        """Stitch to Q x height x width: the weighted mean of the views, each averaged over its windows.
 
-        Where no window of a view covers a pixel, the mean of everything encoded there replaces
-        it. Once every pair is encoded, the result equals that of `mix_views` and `stitch`.
+        Where no window of a view covers a pixel, the mean of everything encoded there is used
+        instead. Once every pair is encoded, the result equals that of `mix_views` and `stitch`.
         """
         if bool(self.seen.all()):
             weights = torch.tensor(self.weights, dtype=self.logits.dtype, device=self.logits.device)

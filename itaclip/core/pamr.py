@@ -1,9 +1,9 @@
 """Pixel-adaptive mask refinement (PAMR; Araslanov & Roth, CVPR 2020).
 
-Every round replaces a pixel's logits by a mean over 8 neighbours per dilation, weighed by how
-alike the pixels of the guide image are. That is what an embedding bag computes: pixels are rows of
-a table, neighbours the rows that a bag sums, weights its sample weights. PyTorch's kernel gathers
-and sums in one go, so the neighbours are never stored side by side (docs/benchmarks.md).
+Each round replaces a pixel's logits by a mean over 8 neighbours per dilation, weighted by the
+similarity of the pixels in the guide image. This is what an embedding bag computes: pixels are the
+rows of a table, neighbours the rows that a bag sums, and weights its sample weights. PyTorch's
+kernel gathers and sums in one step, without storing the neighbours side by side (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor
 from itaclip.devices import kernel_device
 from itaclip.progress import report
 
-# Masks refined together: as many as 128 MiB hold. On CPUs at most 32, the fastest of 4 to 80: enough
-# to fill the vectors, few enough for the caches.
+# Masks refined together: as many as fit into 128 MiB. On CPUs at most 32, the fastest of 4 to 80:
+# enough to fill the vector registers, few enough for the caches.
 _VALUES = 1 << 25
 _MASKS_ON_A_CPU = 32
 
@@ -30,11 +30,11 @@ def pamr(masks: Tensor, guide: Tensor, steps: int = 10, dilations: Sequence[int]
     Args:
         masks: Q x H x W, floating point.
         guide: 3 x H x W, the normalised RGB image at the same size.
-        steps: rounds.
+        steps: number of rounds.
         dilations: distances of the neighbours in pixels.
 
     Returns:
-        Q x H x W, refined; `masks` is left as it is.
+        Q x H x W, refined; `masks` stays unchanged.
     """
     if steps < 1:
         return masks
@@ -56,7 +56,7 @@ def pamr(masks: Tensor, guide: Tensor, steps: int = 10, dilations: Sequence[int]
 
 
 def affinity(guide: Tensor, dilations: Sequence[int]) -> Tensor:
-    """Weights of the neighbours of every pixel: (8 * len(dilations)) x H x W, summing to 1.
+    """Compute the weights of the neighbours of every pixel: (8 * len(dilations)) x H x W, summing to 1.
 
     ``softmax_n( mean_rgb( -|x - x_n| / (1e-8 + 0.1 sigma) ) )``, sigma per channel over the
     3 x 3 neighbourhoods of all dilations together, centres included, unbiased.
@@ -75,7 +75,7 @@ def affinity(guide: Tensor, dilations: Sequence[int]) -> Tensor:
 
 @lru_cache(maxsize=4)
 def neighbours(height: int, width: int, dilations: tuple[int, ...], device: torch.device) -> Tensor:
-    """Numbers of the pixels near each pixel, row by row: (H * W) x (8 * len(dilations)) int32; borders repeat."""
+    """List the flat indices of each pixel's neighbours: (H * W) x (8 * len(dilations)) int32; borders repeat."""
     y = torch.arange(height, device=device, dtype=torch.int32)[:, None]
     x = torch.arange(width, device=device, dtype=torch.int32)
     near = [(y + dy).clamp(0, height - 1) * width + (x + dx).clamp(0, width - 1) for dy, dx in _offsets(dilations)]
@@ -83,7 +83,7 @@ def neighbours(height: int, width: int, dilations: tuple[int, ...], device: torc
 
 
 def _shifted(image: Tensor, dilations: Sequence[int]) -> list[Tensor]:
-    """Views of the image moved by every neighbour's offset; borders repeat."""
+    """Get views of the image shifted by every neighbour's offset; borders repeat."""
     height, width = image.shape[1:]
     reach = max(dilations)
     padded = F.pad(image[None], (reach,) * 4, mode="replicate")[0]

@@ -1,8 +1,8 @@
-"""Patch logits of one or several readings of the same windows, each step done once.
+"""Compute the patch logits of several readings of the same windows, doing shared steps once.
 
-A reading is a method, its image engineering and a text bank. Readings that agree on the
-windows share the views, the ordinary blocks and a second encoder's features; those of one
-method share its features too.
+A reading is a method, its image engineering and a text bank. Readings with the same windows
+share the views, the ordinary blocks and a second encoder's features; readings with the same
+method also share its features.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from itaclip.progress import report
 _LOG = logging.getLogger(__name__)
 
 Run: TypeAlias = tuple[int, int, int]
-"""Windows of one image: its place, the first window, and the one after the last."""
+"""Consecutive windows of one image: index of the image, first window, last window (exclusive)."""
 
 Unit: TypeAlias = tuple[int, int]
-"""What a pass is made of: an image and a window of it; of one image, a window and a view of it."""
+"""Unit of a pass: an image and one of its windows or, for a single image, a window and one of its views."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +46,10 @@ class Reading:
     """One way from windows to patch logits.
 
     Attributes:
-        settings: windows and image engineering are read.
-        method: as `Settings.resolved_method` gives it.
-        text: Q x E text bank; readings that share it hold the same tensor.
-        multiple: pixels that windows are rounded up to.
+        settings: settings of the windows and the image engineering.
+        method: the result of `Settings.resolved_method`.
+        text: Q x E text bank; readings with the same bank hold the same tensor.
+        multiple: window sides are rounded up to a multiple of this many pixels.
     """
 
     settings: Settings
@@ -59,25 +59,25 @@ class Reading:
 
     @property
     def second(self) -> str | None:
-        """Name of the second encoder that the method reads, if it does."""
+        """Name of the second encoder, or None if the method reads none."""
         return self.settings.second_encoder if self.method.reads_features else None
 
     @property
     def trunk(self) -> Hashable:
-        """Readings with equal trunks can share an encoder pass."""
+        """Key of the encoder pass: readings with equal keys can share one."""
         s = self.settings
         return s.slide_crop, s.slide_stride, s.padding, s.dtype, self.method.positions, self.multiple, s.across_windows
 
     @property
     def features(self) -> Hashable:
-        """Readings of a pass with equal ones have equal features."""
+        """Key of the features: readings of a pass with equal keys have equal features."""
         s, m = self.settings, self.method
         text = (id(self.text), s.logit_scale) if m.reads_text else None
         return m, self.second, s.regions if m.reads_regions else None, text
 
     @property
     def views(self) -> Hashable:
-        """What the pixels of the views depend on; readings of a pass agree unless they take the plain view."""
+        """Key of the views' pixels, None for the plain view only; the other readings of a pass share one key."""
         s = self.settings
         return (s.blur_kernel, s.blur_sigma) if s.img_engineering else None
 
@@ -97,25 +97,25 @@ def shared_logits(
     second: Callable[[str], SecondEncoder],
     regions: Mapping[str, Sequence[Ids]],
 ) -> list[list[Tensor]]:
-    """Logits of every patch of every window, for readings of equal trunk and views.
+    """Compute the logits of every patch of every window, for readings with equal trunk and views.
 
-    Windows of different images share an encoder pass when their sizes agree. When a GPU's
-    memory does not hold a pass, it is halved, and so are all that follow.
+    Windows of different images share an encoder pass if their sizes agree. If a pass does not
+    fit into a GPU's memory, it is halved, as are all later ones.
 
     Args:
         encoder: CLIP's image tower.
         images: each 3 x H x W, normalised.
-        plans: the windows of each.
-        readings: what is read.
-        second: gives the second encoder of a name.
-        regions: by source, a region map of every image at its size, H x W.
+        plans: the windows of each image.
+        readings: the readings.
+        second: returns the second encoder with a given name.
+        regions: per source, the region map of every image at its size, H x W.
 
     Returns:
-        Per reading and image, windows x r x c x Q float32 on the grid of the method; equal
-        readings share the tensors.
+        Per reading and image, windows x r x c x Q float32 on the method's grid; equal readings
+        share the tensors.
 
     Raises:
-        ItaclipError: not even a single window fits.
+        ItaclipError: not even a single window fits into memory.
     """
     shared = _Shared(encoder, images, plans, readings, second, regions)
     logits = shared.across_windows() if readings[0].settings.across_windows else shared.window_by_window()
@@ -130,24 +130,24 @@ def interleaved_logits(
     second: Callable[[str], SecondEncoder],
     regions: Mapping[str, Ids],
 ) -> Iterator[Interleaved]:
-    """Logits of an image after every round of an interleaved sweep, see `itaclip.core.interleaved`.
+    """Yield the logits of an image after every round of an interleaved sweep, see `itaclip.core.interleaved`.
 
     Args:
         encoder: CLIP's image tower.
         image: 3 x H x W, normalised.
         plan: its windows.
-        reading: what is read, with image engineering.
-        second: gives the second encoder of a name.
-        regions: by source, the image's region map at its size, H x W.
+        reading: a reading with image engineering.
+        second: returns the second encoder with a given name.
+        regions: per source, the image's region map at its size, H x W.
 
     Raises:
-        ItaclipError: as `shared_logits`.
+        ItaclipError: as for `shared_logits`.
     """
     return _Shared(encoder, [image], [plan], [reading], second, {k: [v] for k, v in regions.items()}).interleaved()
 
 
 class _Shared:
-    """What `shared_logits` was given, and the steps that all ways of reading share."""
+    """The arguments of `shared_logits`, and the steps common to all kinds of sweep."""
 
     def __init__(
         self,
@@ -166,7 +166,7 @@ class _Shared:
         self.helpers = {name: second(name) for name in dict.fromkeys(r.second for r in self.ways.values()) if name}
 
     def window_by_window(self) -> dict[Hashable, list[Tensor]]:
-        """By key of a reading the logits of every image; each window is read by itself."""
+        """Compute the logits of every image, by reading key; each window is read on its own."""
         logits = {
             key: [torch.empty(plan.count, *plan.grid_of(self._patch(reading)), len(reading.text), device=image.device)
                   for plan, image in zip(self.plans, self.images, strict=True)]
@@ -195,7 +195,7 @@ class _Shared:
         return logits
 
     def interleaved(self) -> Iterator[Interleaved]:
-        """One image, one reading: the logits so far, round by round. They grow in place."""
+        """Yield the logits of one image and one reading after each round. They are updated in place."""
         (plan,), (image,), (way,) = self.plans, self.images, self.distinct.values()
         text, size = way.text.to(image.device), plan.grid_of(self._patch(way))
         logits = torch.zeros(plan.count, VIEWS, *size, len(text), device=image.device)
@@ -223,7 +223,7 @@ class _Shared:
             yield Interleaved(logits, seen, plan, view_weights(way.settings))
 
     def across_windows(self) -> dict[Hashable, list[Tensor]]:
-        """The same with attention across the windows of an image: its logits lie on one grid."""
+        """Compute the logits of every image, by reading key, with attention across windows, on one grid per image."""
         logits: dict[Hashable, list[Tensor]] = {key: [] for key in self.distinct}
         for i, image in enumerate(self.images):
             features = self._across(i)
@@ -233,7 +233,7 @@ class _Shared:
         return logits
 
     def _across(self, i: int) -> dict[Hashable, Tensor]:
-        """By way, an image's features as if it were one window: V x 1 x r x c x E, flipped views flipped."""
+        """Compute an image's features as one window, by feature key: V x 1 x r x c x E, flipped views still flipped."""
         image, plan = self.images[i], self.plans[i]
         positions, multiple = next((way.method.positions, way.multiple) for way in self.ways.values())
         wanted = inputs_of(reduce(or_, (w.method.needs(self.encoder.depth) for w in self.ways.values())))
@@ -259,12 +259,13 @@ class _Shared:
                 ids, count = self._regions(way, [(i, entire, 0, 1)])
                 window = replace(window, regions=ids.to(image.device), region_count=count)
             whole = view_features(read_across(self.encoder, way.method, outputs, plan, entire, image, window), 1)
-            features[key] = torch.stack([turned(maps, view, 1) for view, maps in enumerate(whole)])  # mix_views unturns
+            # flipped again, because mix_views undoes the flips
+            features[key] = torch.stack([turned(maps, view, 1) for view, maps in enumerate(whole)])
         return features
 
     @property
     def _per_pass(self) -> int:
-        """Windows of a pass, with all their views."""
+        """Number of windows per pass, each with all its views."""
         device = next((image.device for image in self.images), torch.device("cpu"))
         most = windows_per_pass(self.settings, device)
         return min(most, self.encoder.most_windows or most)
@@ -272,12 +273,12 @@ class _Shared:
     def _in_passes(
         self, passes: Iterable[Sequence[Unit]], read: Callable[[Sequence[Unit]], None], views: int = 1
     ) -> None:
-        """Read pass after pass; halve those that the memory of a GPU does not hold, and all that follow.
+        """Read pass after pass; if one does not fit into a GPU's memory, halve it and all later ones.
 
         Args:
-            passes: windows, each in all its views; or single views.
+            passes: units of each pass: windows with all their views, or single views.
             read: reads a pass.
-            views: how many units make up a window.
+            views: number of units per window.
 
         Raises:
             ItaclipError: not even one unit fits.
@@ -292,23 +293,23 @@ class _Shared:
             except torch.OutOfMemoryError as error:
                 if len(units) == 1:
                     raise ItaclipError(
-                        "not even one window fits the memory of the device; take a smaller slide_crop, bf16, or "
+                        "not even one window fits into the memory of the device; use a smaller slide_crop, bf16, or "
                         "img_engineering=False."
                     ) from error
                 most = max(1, len(units) // 2)
                 encoder.most_windows = max(1, most // views)
-                _LOG.warning("%d windows a pass do not fit the memory; %d are taken from now on.",
+                _LOG.warning("%d windows per pass do not fit into memory; %d are taken from now on.",
                              max(1, len(units) // views), encoder.most_windows)  # fmt: skip
                 rest = [units, *waiting]
                 waiting = deque(old[start : start + most] for old in rest for start in range(0, len(old), most))
 
     def _pixels(self, runs: Sequence[Run]) -> Tensor:
-        """All views of some windows: (V * n) x 3 x h x w."""
+        """Cut windows and make all their views: (V * n) x 3 x h x w."""
         crops = torch.cat([cut_windows(self.images[i], self.plans[i], a, b) for i, a, b in runs])
         return make_views(crops, self.settings)
 
     def _second_features(self, pixels: Tensor) -> dict[Hashable, Tensor]:
-        """By way that reads them, unit features of its second encoder; each encoder runs once."""
+        """Compute the second encoders' unit features, by feature key; each encoder runs once."""
         readers = [(key, w.second, w.method.reads_features) for key, w in self.ways.items()]
         found = {
             name: helper(pixels, {kind for _, its, kind in readers if its == name and kind})
@@ -317,22 +318,22 @@ class _Shared:
         return {key: F.normalize(getattr(found[name], kind), dim=1) for key, name, kind in readers if name and kind}
 
     def _window(self, way: Reading, pixels: Tensor, found: Mapping[Hashable, Tensor]) -> Window:
-        """What a method may read beside CLIP's blocks, but for regions."""
+        """Collect what a method may read besides CLIP's blocks, except regions."""
         return Window(pixels, way.text.to(pixels.device), way.settings.logit_scale, found.get(way.features))
 
     def _regions(self, way: Reading, parts: Sequence[tuple[int, WindowPlan, int, int]]) -> tuple[Tensor, int]:
-        """Region ids of windows, n x rows x columns on the host, from 0 without gaps; and the most of a window."""
+        """Get the region ids of windows, n x rows x columns on the host, from 0 without gaps, and the largest count."""
         maps, patch = self.regions[way.settings.regions], self._patch(way)
         ids, count = dense_ranks(np.concatenate([window_regions(maps[i], p, a, b, patch) for i, p, a, b in parts]))
         return torch.from_numpy(ids), count
 
     def _patch(self, reading: Reading) -> int:
-        """Pixels from one place of a reading's logits to the next."""
+        """Pixels between neighbouring positions of a reading's logits."""
         return self.helpers[reading.second].patch_size if reading.second else self.encoder.patch_size
 
 
 def grouped(readings: Sequence[Reading]) -> list[list[int]]:
-    """Places of the readings that can share encoder passes, group by group."""
+    """Group the indices of readings that can share encoder passes."""
     groups: list[list[int]] = []
     for place, reading in enumerate(readings):
         for group in groups:
@@ -347,16 +348,16 @@ def grouped(readings: Sequence[Reading]) -> list[list[int]]:
 
 
 def windows_per_pass(settings: Settings, device: torch.device) -> int:
-    """Windows that an encoder pass takes, with all their views.
+    """Number of windows per encoder pass, each with all its views.
 
-    Ten views fit the caches of a CPU; a GPU is filled by sixty.
+    Ten views fit into the caches of a CPU; sixty keep a GPU busy.
     """
     batch = settings.batch_crops or (60 if device.type == "cuda" else 10)
     return max(1, batch // (VIEWS if settings.img_engineering else 1))
 
 
 def _passes(plans: Mapping[int, WindowPlan], per_pass: int) -> Iterator[list[Unit]]:
-    """Windows of one encoder pass after the other, by the places of their images."""
+    """Yield the units of each encoder pass; images with windows of the same size share passes."""
     waiting: dict[tuple[int, int], list[Unit]] = {}
     for i, plan in plans.items():
         waiting.setdefault(plan.padded, []).extend((i, window) for window in range(plan.count))
@@ -366,7 +367,7 @@ def _passes(plans: Mapping[int, WindowPlan], per_pass: int) -> Iterator[list[Uni
 
 
 def _runs(windows: Sequence[Unit]) -> list[Run]:
-    """Consecutive (image, window) pairs, put together."""
+    """Merge consecutive (image, window) pairs."""
     runs: list[Run] = []
     for image, window in windows:
         if runs and runs[-1][0] == image:

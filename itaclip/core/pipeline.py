@@ -1,4 +1,4 @@
-"""The pipeline: normalised images and a text bank to label maps.
+"""The pipeline: from normalised images and a text bank to label maps.
 
 image -> windows -> views -> tokens -> logits -> stitching -> refinement -> labels
 """
@@ -38,7 +38,7 @@ from itaclip.text import TextBank
 _LOG = logging.getLogger(__name__)
 
 _LEARNED_BY_CLIP = 100.0
-"""Inverse temperature of OpenAI's CLIP, the one that published values of `logit_scale` belong to."""
+"""Inverse temperature of OpenAI's CLIP, to which the published values of `logit_scale` refer."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Segmentation:
     Attributes:
         labels: H x W int64 class ids.
         scores: K x H x W float32 in [0, 1], class scores after the area rule.
-        passes: windows times views that were encoded for it.
+        passes: number of encoded pairs of window and view.
     """
 
     labels: Tensor
@@ -57,10 +57,10 @@ class Segmentation:
 
 
 class Pipeline(nn.Module):
-    """Image tower and settings; stateless but for its weights.
+    """Image tower and settings; stateless except for its weights.
 
     Args:
-        clip: from `itaclip.clip.load_clip`; the image tower is kept, and what the training learned of scores.
+        clip: from `itaclip.clip.load_clip`; only the image tower and the learned temperature are kept.
         settings: how to run it.
     """
 
@@ -70,7 +70,7 @@ class Pipeline(nn.Module):
         tower = as_tower(clip.visual)
         method = settings.resolved_method(tower.depth, tower.resampling)
         if METHODS[settings.method].for_depth(tower.depth) != METHODS[settings.method]:
-            _LOG.info("%s: its layers were moved to those of %d blocks in proportion; no publication has tested that.",
+            _LOG.info("%s: its layers were scaled to %d blocks in proportion; no publication has tested this.",
                       settings.method, tower.depth)  # fmt: skip
         self.encoder = DenseEncoder(clip.visual, method)
         self.engine = on_engine(self.encoder, settings)
@@ -92,13 +92,13 @@ class Pipeline(nn.Module):
 
         Args:
             images: each 3 x h x w float32 RGB, normalised with `MEAN` and `STD`.
-            sizes: original height and width of each, which the results have.
+            sizes: original height and width of each image; the results have these sizes.
             bank: the classes.
             regions: from `region_maps`, for settings that read region maps.
 
         Raises:
-            ItaclipError: an image without pixels, or not of 3 channels; or no region maps where
-                they are read.
+            ItaclipError: an image is empty or does not have 3 channels, or region maps are
+                needed but missing.
         """
         return [result for _, _, result in self.variants(images, sizes, [(self.settings, bank)], regions)]
 
@@ -110,20 +110,20 @@ class Pipeline(nn.Module):
         variants: Sequence[tuple[Settings, TextBank]],
         regions: Mapping[str, Sequence[RegionMap]] | None = None,
     ) -> Iterator[tuple[int, int, Segmentation]]:
-        """Segment a batch under several settings, doing once what they have in common.
+        """Segment a batch under several settings, doing common steps once.
 
         Args:
             images: as for `forward`.
             sizes: as for `forward`.
-            variants: settings, all of the pipeline's dtype, and the classes of each.
+            variants: settings, all with the pipeline's dtype, and the classes of each.
             regions: as for `forward`, for the settings of all variants.
 
         Yields:
-            Places of image and variant, and the result; image by image, and of each image
-            one after the other the variants that share most.
+            Index of the image, index of the variant, and the result; image by image, with
+            variants that share most next to each other.
 
         Raises:
-            ItaclipError: as `forward`, or another dtype.
+            ItaclipError: as for `forward`, or another dtype.
         """
         variants = [(self._at_temperature(settings), bank) for settings, bank in variants]
         readings = [self._reading(settings, bank) for settings, bank in variants]
@@ -131,7 +131,7 @@ class Pipeline(nn.Module):
         needed = {settings.regions for settings, _ in variants if settings.reads_regions}
         given = regions or {}
         if needed - set(given):
-            raise ItaclipError(f"regions of {', '.join(needed - set(given))} are read; pass what region_maps() gives.")
+            raise ItaclipError(f"regions of {', '.join(needed - set(given))} are read; pass those of region_maps().")
         at_input = {
             source: [resize_map(m, (image.shape[1], image.shape[2])) for m, image in zip(maps, images, strict=True)]
             for source, maps in given.items()
@@ -172,7 +172,7 @@ class Pipeline(nn.Module):
                     yield n, i, _until_settled(sweep, image, size, settings, bank, maps_here)
 
     def patch_logits(self, images: Sequence[Tensor], bank: TextBank) -> list[Tensor]:
-        """Logits of every patch of every window: per image, windows x r x c x Q; for methods without regions."""
+        """Compute the logits of every patch, for methods without regions: per image, windows x r x c x Q."""
         plans = [self.plan(image) for image in images]
         reading = self._reading(self.settings, bank)
         return shared_logits(self.encoder, images, plans, [reading], self.second_encoder, {})[0]
@@ -180,15 +180,15 @@ class Pipeline(nn.Module):
     def region_maps(
         self, variants: Sequence[Settings], images: Sequence[NDArray[np.uint8]], names: Sequence[str | None]
     ) -> dict[str, list[RegionMap]]:
-        """The region maps that some settings read; nothing is done where none does.
+        """Get the region maps that the settings need; empty if none need any.
 
         Args:
             variants: the settings.
             images: each H x W x 3 uint8 RGB, at its own size.
-            names: their paths, by which masks are found in a folder.
+            names: their paths, by which a folder of masks is searched.
 
         Raises:
-            ItaclipError: a source that is unknown, or has no map for an image.
+            ItaclipError: a source is unknown, or has no map for an image.
         """
         needed = dict.fromkeys(settings.regions for settings in variants if settings.reads_regions)
         for spec in needed:
@@ -200,10 +200,10 @@ class Pipeline(nn.Module):
         }
 
     def second_encoder(self, name: str) -> SecondEncoder:
-        """A second encoder on the pipeline's device, loaded on first use.
+        """Get a second encoder on the pipeline's device, loaded on first use.
 
         Raises:
-            ItaclipError: weights that cannot be had.
+            ItaclipError: the weights are not available.
         """
         if name not in self._second:
             dtype = "bf16" if self.settings.dtype == "int8" else self.settings.dtype
@@ -215,10 +215,10 @@ class Pipeline(nn.Module):
         return self.encoder.tower.device
 
     def _at_temperature(self, settings: Settings) -> Settings:
-        """A sigmoid model's `logit_scale` in proportion to what it learned itself.
+        """Scale a sigmoid model's `logit_scale` in proportion to the temperature it learned.
 
-        Softmax over queries makes its scores comparable with those of other models: shares of
-        the queries, from which the bias, common to all, drops out.
+        The softmax over queries makes its scores comparable with those of other models; the
+        bias, which all queries share, cancels out.
         """
         if self._temperature == 1:
             return settings
@@ -235,16 +235,16 @@ class Pipeline(nn.Module):
         return Reading(settings, method, bank.features, self._multiple(settings))
 
     def _multiple(self, settings: Settings) -> int:
-        """Pixels that windows are rounded up to: whole patches of every encoder that reads them."""
+        """Number of pixels whose multiples are whole patches of every encoder that reads the windows."""
         patch = self.encoder.patch_size
         if not METHODS[settings.method].reads_features:
             return patch
         return math.lcm(patch, self.second_encoder(settings.second_encoder).patch_size)
 
     def plan(self, image: Tensor, settings: Settings | None = None) -> WindowPlan:
-        """The windows that the settings (the pipeline's own by default) lay over an image of 3 x H x W."""
+        """Plan the windows of an image, 3 x H x W, for the settings (by default the pipeline's own)."""
         if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
-            raise ItaclipError(f"image of shape {tuple(image.shape)}: expected 3 x height x width with pixels in it.")
+            raise ItaclipError(f"image of shape {tuple(image.shape)}: expected 3 x height x width, not empty.")
         settings = settings or self.settings
         return WindowPlan.of(
             (image.shape[1], image.shape[2]), settings.slide_crop, settings.slide_stride, self.encoder.patch_size,
@@ -260,11 +260,11 @@ def _until_settled(
     bank: TextBank,
     regions: Mapping[str, RegionMap],
 ) -> Segmentation:
-    """The result after the first round that changes at most `settings.tolerance` of the labels, or the last."""
+    """Return the result of the first round that changes at most `settings.tolerance` of the labels, or the last."""
     before: Tensor | None = None
     for found in sweep:
         result = _decide(_refine(found.stitched(size), image, settings), found.passes, settings, bank, regions)
-        # a GPU waits here, once a round
+        # waits for the GPU, once per round
         changed = 1.0 if before is None else float((result.labels != before).float().mean())
         if changed <= settings.tolerance:
             break
@@ -275,7 +275,7 @@ def _until_settled(
 def _decide(
     logits: Tensor, passes: int, settings: Settings, bank: TextBank, regions: Mapping[str, RegionMap]
 ) -> Segmentation:
-    """Scores and labels from refined logits, Q x H x W."""
+    """Compute scores and labels from refined logits, Q x H x W."""
     scores = class_scores(logits, bank.class_names.queries_per_class, settings)
     labels = label_map(scores, settings)
     if settings.map_correction:
@@ -286,7 +286,7 @@ def _decide(
 
 
 def _refine(logits: Tensor, image: Tensor, settings: Settings) -> Tensor:
-    """PAMR along the edges of the image, resized to the logits (Q x H x W)."""
+    """Refine logits (Q x H x W) by PAMR along the edges of the image, which is resized to match."""
     if not settings.pamr_steps:
         return logits
     size = (logits.shape[1], logits.shape[2])

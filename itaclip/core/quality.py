@@ -1,4 +1,4 @@
-"""Settings for free-form class lists: what a quality costs, and how pixel counts follow the model."""
+"""Settings for free-form class lists: by quality, with lengths in pixels scaled to the model."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from itaclip.errors import ItaclipError
 
 QUALITIES = {"exact": (8, True, 0.0), "adaptive": (8, True, 0.01), "balanced": (2, True, 0.0), "fast": (2, False, 0.0)}
 """Steps per window and axis, whether windows are seen in five views, and the tolerance. "exact" is
-as published; "adaptive" stops as soon as labels hardly change, after a third of its passes or so;
-the others take a seventh and a fortieth of them on an image of VOC."""
+as published; "adaptive" stops as soon as the labels hardly change, after about a third of the
+passes; the others need a seventh and a fortieth of them on a VOC image."""
 
 
 def quality_settings(quality: str, crop: int) -> dict[str, Any]:
-    """Choose stride, views and tolerance of a quality for windows of `crop` pixels.
+    """Choose stride, views and tolerance for a quality and windows of `crop` pixels.
 
     Raises:
         ItaclipError: an unknown quality.
@@ -27,7 +27,7 @@ def quality_settings(quality: str, crop: int) -> dict[str, Any]:
 def free_form(quality: str, image_size: int, patch_size: int) -> tuple[int, dict[str, Any]]:
     """Choose short side and settings for free-form classes, for any CLIP.
 
-    Windows have the side that the model was trained on. The short side of an image is one
+    Windows have the size of the model's training images. The short side of an image is one
     and a half times that (336 for 224, as published). Lengths in pixels scale with the
     patch, since the published ones were chosen for patches of 16. docs/classes.md has the
     measurements behind the other values.

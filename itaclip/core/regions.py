@@ -1,4 +1,4 @@
-"""Region maps on their way into windows: integers that must not be blended, kept on the host."""
+"""Region maps in windows: integers that must not be blended, kept on the host."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def window_regions(ids: Ids, plan: WindowPlan, first: int, last: int, patch: int
         ids: H x W, for the whole image, at the size that `plan` was made for.
         plan: the windows.
         first: first window.
-        last: the one after the last window.
+        last: last window (exclusive).
         patch: pixels between neighbouring positions.
 
     Returns:
@@ -41,7 +41,7 @@ def window_regions(ids: Ids, plan: WindowPlan, first: int, last: int, patch: int
 
 
 def _places(axis: Axis, windows: NDArray[np.int64], patch: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """First pixels of the patches of windows, n x patches, and which patches begin inside the image."""
+    """Get the first pixel of every patch of the windows, n x patches, and whether it lies inside the image."""
     inside = np.arange(0, axis.padded, patch) - axis.before
     starts = np.minimum(windows * axis.stride, axis.size - axis.window)
     return starts[:, None] + inside.clip(0, axis.window - 1), (inside >= 0) & (inside < axis.window)

@@ -23,56 +23,56 @@ class Settings:
     """How an image becomes a label map. Names follow the published configurations.
 
     Raises:
-        ItaclipError: a value outside its range; the message shows it.
+        ItaclipError: a value is out of range; the message shows it.
     """
 
     method: str = "itaclip"
-    """Which attention reads the image tower: a key of `itaclip.core.methods.METHODS`."""
+    """Method that reads the image tower: a key of `itaclip.core.methods.METHODS`."""
 
     background: bool = False
     """Class 0 is the background: it has no auxiliary text, and its queries stay unmixed."""
 
     # --- image encoder ---
     attn_self: bool = True
-    """Self-self attention (q-q + k-k); False puts CLIP's q-k in its place."""
+    """Self-self attention (q-q + k-k); False uses CLIP's q-k instead."""
     attention: str | None = None
-    """Attention in the place of the method's, as pairs summed: "qk", "qq+kk", "vv", ..."""
+    """Attention to use instead of the method's, as a sum of pairs: "qk", "qq+kk", "vv", ..."""
     residual: bool | None = None
     """Keep ``x +`` around the last attention. None follows the method: ITACLIP's published
     numbers kept it, although the design as first described had none."""
     middle_layers: tuple[int, ...] | None = None
-    """Blocks, from 1, whose maps are fused with the last one's; None follows the method
-    (7, 8 and 10 of 12 for ITACLIP; at another depth in proportion, which is untested)."""
+    """Blocks, counted from 1, whose maps are fused with the last block's; None follows the method
+    (7, 8 and 10 of 12 for ITACLIP; scaled in proportion to another depth, which is untested)."""
     feed_forward: bool | None = None
     """Keep the last feed-forward network; None follows the method (ITACLIP drops it)."""
     pos_interpolation: Positions | None = None
-    """How positional embeddings meet another token grid: "scale" with the factor
+    """How positional embeddings are resampled to another token grid: "scale" by the factor
     (n + 0.1) / table, "size", "antialias"; None follows the method in OpenAI's layout and the
     library in timm's ("antialias")."""
     patch_reading: PatchReading | None = None
-    """How patches enter the joint space where the tower pools by attention (SigLIP, PE-Core, CoCa):
-    "values", what the head returns for a patch alone; "values_linear", that without its
-    feed-forward network; "tokens", past the head. None takes "values" where there is a head."""
+    """How patches enter the joint space if the tower pools by attention (SigLIP, PE-Core, CoCa):
+    "values" is what the head returns for a single patch; "values_linear" is the same without its
+    feed-forward network; "tokens" skips the head. None uses "values" if there is a head."""
 
     method_options: tuple[tuple[str, Any], ...] = ()
     """Further options of the method by name, such as ``{"threshold": 0.2}`` for resclip; the
-    fields of its class in `itaclip.core.methods` are its options. A mapping is taken as well."""
+    fields of its class in `itaclip.core.methods` are its options. A mapping is accepted too."""
     second_encoder: str = "dino-vitb8"
     """The vision model whose features shape the attention of proxyclip and corrclip: a name,
-    a file or a folder that `itaclip.encoders.load_second_encoder` takes, or "demo"."""
+    a file or a folder that `itaclip.encoders.load_second_encoder` accepts, or "demo"."""
 
     # --- regions ---
     regions: str = "felzenszwalb"
-    """Where region masks come from, for corrclip and map correction: "felzenszwalb" and "slic"
-    need no weights, "sam2" is the published source, a folder holds masks made before."""
+    """Source of the region masks for corrclip and map correction: "felzenszwalb" and "slic" need
+    no weights, "sam2" is the published source, a folder contains masks made in advance."""
     map_correction: bool = False
-    """Give all pixels of a region its most frequent label, at the end (CorrCLIP's last step)."""
+    """Finally assign all pixels of a region its most frequent label (CorrCLIP's last step)."""
 
     # --- image engineering ---
     img_engineering: bool = True
     """Five views of every crop: plain, grey, blurred, flipped down, flipped sideways."""
     img_eng_coefficient: float = 0.75
-    """Weight of the views that keep the geometry, against the flips; in [0, 1]."""
+    """Weight of the views that keep the geometry, relative to the flips; in [0, 1]."""
     blur_kernel: int = 11
     """Side of the blur kernel in pixels, odd. Published for patches of 16 pixels."""
     blur_sigma: float = 5.0
@@ -80,58 +80,59 @@ class Settings:
 
     # --- texts ---
     def_coefficient: float = 0.2
-    """Weight of the auxiliary text against the class name; in [0, 1]."""
+    """Weight of the auxiliary text relative to the class name; in [0, 1]."""
 
     # --- sliding window ---
     slide_crop: int = 224
-    """Side of a window in pixels of the resized image; 0 takes the whole image at once."""
+    """Side of a window in pixels of the resized image; 0 uses the whole image as one window."""
     slide_stride: int = 112
     """Step between windows. Published: 28, which is finer and many times slower."""
     tolerance: float = 0.0
-    """Read the views spread over the windows, in rounds, and stop when a round changes at most
+    """Read the views in rounds, spread over the windows, and stop when a round changes at most
     this share of the labels; in [0, 1]. 0 reads every view of every window, as published; 1 stops
-    after the first round, a fifth of that. See `itaclip.core.interleaved`."""
+    after the first round, a fifth of them. See `itaclip.core.interleaved`."""
     padding: Padding = "end"
-    """Where zeros fill a window up to whole patches: behind it, or in halves around it
-    ("centre", as ClearCLIP does)."""
+    """Where zeros pad a window to whole patches: at its end, or half on each side ("centre",
+    as ClearCLIP does)."""
 
     across_windows: bool = False
-    """Let the method read the whole image at once, from what the windows' blocks put out; see
-    `itaclip.core.across`. Of this project, in no published protocol."""
+    """Let the method read the whole image at once, from the stitched block outputs of the windows;
+    see `itaclip.core.across`. This project's own, not part of any published protocol."""
 
     # --- refinement ---
     pamr_steps: int = 0
     """Rounds of pixel-adaptive mask refinement; 0 is off. Published: 10."""
     pamr_stride: tuple[int, ...] = (8, 16)
-    """Dilations of its neighbourhood in pixels of the original image."""
+    """Dilations of the neighbourhood in pixels of the original image."""
 
     # --- decision ---
     logit_scale: float = 40.0
     """Inverse temperature of the softmax over queries (CLIP itself learned 100). For models trained
-    with a sigmoid it is multiplied by their own inverse temperature / 100; the bias drops out."""
+    with a sigmoid it is multiplied by their own inverse temperature / 100; the bias cancels out."""
     prob_thd: float = 0.0
-    """Pixels whose best class scores less become class 0; keep 0 without a background."""
+    """Pixels whose best class scores less become class 0; keep at 0 without a background."""
     area_thd: float | None = None
     """Foreground classes that cover at most this share of the foreground are dropped."""
     closing: bool = True
-    """Close the label map with a 3 x 3 square at the end, as ITACLIP alone does."""
+    """Close the label map with a 3 x 3 square at the end, as only ITACLIP does."""
 
     # --- running ---
     batch_crops: int | None = None
-    """Crop views per encoder pass; None takes 10 on a CPU, whose caches they fit, and 60 on
+    """Crop views per encoder pass; None uses 10 on a CPU, which fit into its caches, and 60 on
     a GPU. Affects speed and memory, never the result."""
     dtype: str = "fp32"
-    """Precision of the image tower: fp32, bf16, fp16, or with OpenVINO int8."""
+    """Precision of the image tower: fp32, bf16, fp16 or, with OpenVINO, int8."""
     engine: str = "torch"
-    """What runs CLIP's towers: "torch", "openvino" (CPUs; converts the model once), or "auto": OpenVINO
-    where a pass of this model was measured to be faster on this machine, which is remembered."""
+    """Engine that runs CLIP's towers: "torch", "openvino" (CPUs; converts the model once), or "auto":
+    OpenVINO if it runs this model faster on this machine, measured once and remembered."""
     calibration: str = "demo"
     """Images on which the ranges of int8 are measured: a folder, or "demo" for drawn scenes."""
     compile: bool = False
-    """Let torch.compile fuse the steps between the matrix products: a wait of up to a minute at
-    the first image. Needs a C++ compiler, on a GPU Triton, where it is expected to pay; it hardly does on a CPU."""
+    """Fuse the operations between the matrix products with torch.compile, which delays the first image
+    by up to a minute. Needs a C++ compiler, or Triton on a GPU, where it is expected to pay off; on a
+    CPU it hardly does."""
     device: str = "auto"
-    """Torch device; auto takes a GPU when there is one and the engine is PyTorch."""
+    """Torch device; auto uses a GPU if there is one and the engine is PyTorch."""
 
     def __post_init__(self) -> None:
         if isinstance(self.method_options, Mapping):
@@ -190,12 +191,12 @@ class Settings:
         self.resolved_method(_ANY_DEPTH)
 
     def resolved_method(self, blocks: int, resampling: Positions | None = None) -> Method:
-        """The method with these switches applied.
+        """Get the method with these switches applied.
 
         Args:
-            blocks: of the image tower.
-            resampling: how its library resamples positions, in the place of the method's way
-                (`itaclip.clip.towers.Tower`); `pos_interpolation` goes before both.
+            blocks: number of blocks of the image tower.
+            resampling: how the tower's library resamples positions, instead of the method's way
+                (`itaclip.clip.towers.Tower`); `pos_interpolation` overrides both.
 
         Raises:
             ItaclipError: a switch that the method does not have.
@@ -218,19 +219,19 @@ class Settings:
         return self.map_correction or METHODS[self.method].reads_regions
 
     def changed(self, **values: Any) -> Settings:
-        """A copy with some values replaced, checked again."""
+        """Copy the settings with some values replaced, and check them again."""
         return replace(self, **checked_names(values))
 
 
 BACKGROUND_OF = {"voc21": True, "context60": True, "coco_object": True, "coco_stuff": False, "cityscapes": False}
-"""Whether class 0 is the background, by the `dataset_name` of ITACLIP's published configurations."""
+"""Whether class 0 is the background, for each `dataset_name` of ITACLIP's published configurations."""
 
 
 def implied_background(dataset_name: str | None, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, with the background that a published configuration's `dataset_name` implies.
+    """Add the background that a published configuration's `dataset_name` implies to the values.
 
     Raises:
-        ItaclipError: a name that no published configuration has, or values that say otherwise.
+        ItaclipError: a name that no published configuration has, or values that contradict it.
     """
     if dataset_name is None:
         return dict(values)
@@ -248,7 +249,7 @@ def implied_background(dataset_name: str | None, values: Mapping[str, Any]) -> d
 
 
 def _fits(value: object, hint: Any) -> bool:
-    """Whether a value is of a field's type; integers are floats, too."""
+    """Whether a value has the type of a field; integers count as floats."""
     if get_origin(hint) is Literal:
         return value in get_args(hint)
     if get_origin(hint) is tuple:
@@ -259,10 +260,10 @@ def _fits(value: object, hint: Any) -> bool:
 
 
 def checked_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, after refusing names that are no setting.
+    """Check that every name is a setting, and return the values.
 
     Raises:
-        ItaclipError: an unknown name, with the nearest known one.
+        ItaclipError: an unknown name; the message suggests the nearest known one.
     """
     known = [field.name for field in fields(Settings)]
     for name in values:

@@ -1,4 +1,4 @@
-"""Image engineering: five views of every crop, and their logits put together.
+"""Image engineering: make five views of every crop, and combine their logits.
 
 ITACLIP, section 4. Shapes: n crops, h x w pixels, r x c patches, E channels, Q queries.
 """
@@ -35,14 +35,14 @@ def make_view(crops: Tensor, view: int, settings: Settings) -> Tensor:
 
 
 def grey(crops: Tensor) -> Tensor:
-    """ITU-R 601 luma in all three channels; n x 3 x h x w."""
+    """Set all three channels to the ITU-R 601 luma; n x 3 x h x w."""
     red, green, blue = crops.unbind(1)
     luma = 0.2989 * red + 0.587 * green + 0.114 * blue
     return luma[:, None].expand_as(crops)
 
 
 def blurred(crops: Tensor, kernel: int, sigma: float) -> Tensor:
-    """Gaussian blur with an odd kernel, reflected at the borders; n x 3 x h x w."""
+    """Apply a Gaussian blur with an odd kernel, reflected at the borders; n x 3 x h x w."""
     offsets = torch.arange(kernel, device=crops.device, dtype=crops.dtype) - kernel // 2
     line = (-(offsets**2) / (2 * sigma**2)).softmax(0)
     weights = (line[:, None] * line).expand(crops.shape[1], 1, kernel, kernel)
@@ -51,7 +51,7 @@ def blurred(crops: Tensor, kernel: int, sigma: float) -> Tensor:
 
 
 def turned(maps: Tensor, view: int, rows: int) -> Tensor:
-    """Flip maps like a view, or undo the flip; `rows` is the dimension of the rows, the columns follow it."""
+    """Flip maps like a view, or undo the flip. Rows are dimension `rows`, and columns the next one."""
     return maps.flip(rows + view - 3) if view >= 3 else maps
 
 

@@ -1,9 +1,9 @@
-"""Sliding windows, and stitching their maps with two small matrices.
+"""Cut sliding windows, and stitch their maps with two small matrices.
 
 ITACLIP, section 5. Windows form a product grid of rows and columns, and upsampling,
-adding, dividing by the count and resizing are all linear and separable. So the whole
-of it equals ``R L C'``: L holds the patch logits of all windows side by side, R turns
-its rows into pixel rows of the result, C its columns.
+adding, dividing by the count and resizing are all linear and separable. Together they
+equal ``R L C'``: L holds the patch logits of all windows side by side, R maps its rows
+to pixel rows of the result, and C its columns.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Axis:
 
     Attributes:
         size: pixels of the (resized) image.
-        window: pixels of one window, never more than the image has.
+        window: pixels of one window, at most the image size.
         stride: pixels from one window to the next; the last one ends at the border.
         padded: the window rounded up to whole patches.
-        before: pixels of padding in front of the window; the rest lies behind it.
+        before: pixels of padding before the window; the rest follows it.
         patches: patches along a window.
     """
 
@@ -55,11 +55,11 @@ class Axis:
 def plan_axis(
     size: int, crop: int, stride: int, patch: int, padding: Padding = "end", multiple: int | None = None
 ) -> Axis:
-    """Lay windows of `crop` pixels over `size` pixels; 0 makes one window of it all.
+    """Lay windows of `crop` pixels over `size` pixels; 0 makes a single window.
 
-    A window that is no whole number of patches is padded at its end, or in halves around it
-    ("centre", as ClearCLIP does; the smaller half comes first). `multiple` rounds it up to more
-    than a patch, for a second encoder whose patches have another size.
+    A window that is not a whole number of patches is padded at its end, or half on each side
+    ("centre", as ClearCLIP does; the smaller half comes first). `multiple` replaces the patch size
+    in rounding up, for a second encoder with another patch size.
     """
     window = min(size, crop) if crop else size
     multiple = multiple or patch
@@ -94,21 +94,21 @@ class WindowPlan:
 
     @property
     def padded(self) -> tuple[int, int]:
-        """Height and width in pixels of what is encoded for every window."""
+        """Height and width in pixels of an encoded window, padding included."""
         return self.rows.padded, self.columns.padded
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Patches of a window, rows and columns."""
+        """Rows and columns of patches in a window."""
         return self.rows.patches, self.columns.patches
 
 
 def cut_windows(image: Tensor, plan: WindowPlan, first: int, last: int) -> Tensor:
-    """Windows `first` to `last` (excluded) of an image, without a loop.
+    """Cut windows `first` to `last` (exclusive) from an image, without a loop.
 
     Args:
-        image: 3 x H x W, normalised. Windows that are no whole patches are padded where
-            the plan says, with zeros, which is the mean colour.
+        image: 3 x H x W, normalised. Windows that are not whole patches are padded as
+            planned with zeros, the mean colour.
 
     Returns:
         n x 3 x padded height x padded width.
@@ -125,13 +125,13 @@ def cut_windows(image: Tensor, plan: WindowPlan, first: int, last: int) -> Tenso
 
 
 def _pixels(axis: Axis, windows: Tensor) -> Tensor:
-    """Where the pixels of windows lie, by the windows' numbers: n x window."""
+    """Get the pixel positions of windows, given their indices: n x window."""
     starts = (windows * axis.stride).clamp(max=axis.size - axis.window)
     return starts[:, None] + torch.arange(axis.window, device=windows.device)
 
 
 def stitch(logits: Tensor, plan: WindowPlan, size: tuple[int, int]) -> Tensor:
-    """Mean of all windows' upsampled logits, resampled to the original image size.
+    """Average the upsampled logits of all windows, and resample them to the original image size.
 
     Args:
         logits: count x r x c x Q, the windows of `plan` in order, on any grid.
@@ -153,11 +153,11 @@ def stitch(logits: Tensor, plan: WindowPlan, size: tuple[int, int]) -> Tensor:
 
 @lru_cache(maxsize=16)
 def stitching_matrix(axis: Axis, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Patch values of all windows along an axis to `size` pixels: size x (windows * patches).
+    """Build the matrix from window patches along an axis to `size` pixels: size x (windows * patches).
 
-    Bilinear upsampling of each window, mean where windows overlap, bilinear resampling of
-    the whole; padding is dropped. Rows sum to 1. Computed in float64, for a GPU on it: a
-    copy from the host would wait for all that the GPU still has to do.
+    It upsamples each window bilinearly, averages where windows overlap, and resamples the
+    whole bilinearly; padding is dropped. Rows sum to 1. It is computed in float64, on the GPU if
+    possible: a copy from the host would wait for all pending GPU work.
     """
     place = float64_device(device)
     windows = torch.arange(axis.count, device=place)
@@ -169,18 +169,18 @@ def stitching_matrix(axis: Axis, size: int, device: torch.device, dtype: torch.d
 
 
 def merge_patches(maps: Tensor, plan: WindowPlan, grid: tuple[int, int], patch: int) -> Tensor:
-    """Patches of all windows on one grid of the whole image, the mean where windows overlap.
+    """Merge the patches of all windows into one grid of the whole image, averaging where windows overlap.
 
     Args:
-        maps: count x r x c x D, the windows of `plan` in order, of an encoder whose patches have
+        maps: count x r x c x D, the windows of `plan` in order, from an encoder with patches of
             `patch` pixels.
         plan: the windows.
         grid: rows and columns of the result; its patches start at the image's first pixel.
-        patch: pixels of a patch.
+        patch: side of a patch in pixels.
 
     Returns:
-        rows x columns x D. A patch of a window that lies on the grid is taken as it is, one
-        between is blended bilinearly.
+        rows x columns x D. Window patches that lie on the grid are copied; others are
+        interpolated bilinearly.
     """
     rows, columns = (replace(a, patches=n) for a, n in zip((plan.rows, plan.columns), maps.shape[1:3], strict=True))
     left, right = (
@@ -193,11 +193,11 @@ def merge_patches(maps: Tensor, plan: WindowPlan, grid: tuple[int, int], patch: 
 
 @lru_cache(maxsize=16)
 def merging_matrix(axis: Axis, count: int, patch: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Patches of all windows along an axis to `count` patches of the image: count x (windows * patches)."""
+    """Build the matrix from window patches along an axis to `count` image patches: count x (windows * patches)."""
     place = float64_device(device)
     centres = ((torch.arange(count, device=place).double() + 0.5) * patch).clamp(max=axis.size - 0.5)
     starts = (torch.arange(axis.count, device=place) * axis.stride).clamp(max=axis.size - axis.window).double()
-    inside = centres[:, None] - starts  # pixels from the window's first
+    inside = centres[:, None] - starts  # pixels from the window's first pixel
     seen = (inside > 0) & (inside < axis.window)
     at = ((inside + axis.before) / patch - 0.5).clamp(0, axis.patches - 1)[..., None]
     patches = torch.arange(axis.patches, device=place).double()
@@ -206,6 +206,6 @@ def merging_matrix(axis: Axis, count: int, patch: int, device: torch.device, dty
 
 
 def _resample(source: int, target: int, device: torch.device) -> Tensor:
-    """Bilinear resampling along one axis (half-pixel centres) as a target x source matrix."""
+    """Build the target x source matrix of bilinear resampling along one axis (half-pixel centres)."""
     identity = torch.eye(source, dtype=torch.float64, device=device)
     return F.interpolate(identity[None], size=target, mode="linear", align_corners=False)[0].T

@@ -1,4 +1,4 @@
-"""A timm vision transformer as second encoder: features of its last block on the patch grid."""
+"""A timm vision transformer as a second encoder: features of its last block on the patch grid."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class SecondEncoder(nn.Module):
     Args:
         model: a float32 timm ``VisionTransformer`` or ``Eva`` with ``dynamic_img_size`` and pre-norm
             blocks. It is modified in place, not copied.
-        name: shown in messages.
+        name: name of the encoder, for messages.
         mean: the model's normalisation mean per RGB channel, for values in [0, 1].
         std: the model's normalisation standard deviation, likewise.
         dtype: ``"fp32"``, ``"fp16"`` or ``"bf16"`` for the model; features are always float32.
@@ -147,7 +147,7 @@ class SecondEncoder(nn.Module):
 
 
 def query_plus_key(attention: Any, x: Tensor) -> Tensor:
-    """Query plus key of every token, B x N x C, summed in float32.
+    """Compute query plus key of every token, B x N x C, summed in float32.
 
     Args:
         attention: a timm attention module with joint or separate projections.
@@ -172,7 +172,7 @@ class _RotaryTables(nn.Module):
         self._tables: dict[tuple[torch.device, tuple[int, ...]], Tensor] = {}
 
     def get_embed(self, shape: Sequence[int]) -> Tensor:
-        """The table of a grid, as timm's module returns it."""
+        """Get the table of a grid, as timm's module returns it."""
         device = next(chain(self.rope.parameters(), self.rope.buffers())).device
         key = device, tuple(shape)
         if key not in self._tables:

@@ -106,7 +106,7 @@ def _require_known(timm_name: str, named: str) -> None:
 
 
 def _fetch(timm_name: str, named: str) -> Path:
-    """The local file of a named model, from a folder or a cache, or downloaded."""
+    """Find the file of a named model in a folder or a cache, or download it."""
     import timm
 
     try:
@@ -146,7 +146,7 @@ def _fetch(timm_name: str, named: str) -> Path:
 
 
 def _named(timm_name: str, weights: Weights, name: str, dtype: str, device: torch.device | str) -> SecondEncoder:
-    """Build timm's named architecture with a position table of the size that the file has."""
+    """Build timm's named architecture with a position table of the same size as in the file."""
     import timm
 
     arguments: dict[str, Any] = {"num_classes": 0, "dynamic_img_size": True}

@@ -1,7 +1,7 @@
 """Read the weights of a second encoder from a file or folder, rename them as timm does, and infer their layout.
 
 Supports timm's own layout, the original layouts of DINO, DINOv2 and DINOv3 (including training
-checkpoints), and Hugging Face folders. Executes nothing from them.
+checkpoints), and Hugging Face folders. Nothing in them is executed.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ _HEADS = re.compile(r"^(head|dino_head|ibot_head|fc_head|projectors|local_cls_no
 
 
 def _unwrapped(content: Any, path: Path) -> State:
-    """The state dict of a checkpoint: the content itself, or an entry with one of the usual names."""
+    """Get the state dict of a checkpoint: the content itself, or an entry with one of the usual names."""
     while isinstance(content, dict):
         inner = next((k for k in ("teacher", "state_dict", "model") if isinstance(content.get(k), dict)), None)
         if inner is None:
@@ -184,7 +184,7 @@ def infer_architecture(state: State, family: str, path: Path) -> dict[str, Any]:
 
 
 def _eva_arguments(state: State, registers: int) -> dict[str, Any]:
-    """Arguments shared by all DINOv3 models in timm, and those inferred from the shapes."""
+    """Combine the arguments that all DINOv3 models in timm share with those inferred from the shapes."""
     return {
         "num_reg_tokens": registers, "qkv_bias": "blocks.0.attn.q_bias" in state, "init_values": 1.0,
         "rope_type": "dinov3", "rope_temperature": 100.0, "rope_rotate_half": True, "use_rot_pos_emb": True,

@@ -1,4 +1,4 @@
-"""Engines that run CLIP's towers in PyTorch's place."""
+"""Engines that run CLIP's towers instead of PyTorch."""
 
 from itaclip.engines.cache import clear_engines, engine_folder
 from itaclip.engines.openvino import ENGINES, OPENVINO_DTYPES, OpenVINOBlocks, OpenVINOText, has_openvino

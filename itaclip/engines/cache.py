@@ -1,4 +1,4 @@
-"""Converted models on disk: made once, loaded by every later start."""
+"""Converted models on disk: created once, and loaded on every later start."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ MODEL, _KEY = "model.xml", "key.json"
 
 
 def engine_folder() -> Path:
-    """``$ITACLIP_CACHE_DIR`` or ``~/.cache/itaclip``, and ``engines`` below it."""
+    """Folder ``engines`` in ``$ITACLIP_CACHE_DIR`` or ``~/.cache/itaclip``."""
     return cache_folder() / "engines"
 
 
 def clear_engines() -> int:
-    """Delete every converted model and every remembered choice; returns the bytes that are freed."""
+    """Delete all converted models and saved choices; returns the number of bytes freed."""
     folder = engine_folder()
     freed = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
     shutil.rmtree(folder, ignore_errors=True)
@@ -38,14 +38,14 @@ def clear_engines() -> int:
 
 
 def converted(key: dict[str, Any], convert: Callable[[Path], None]) -> Path:
-    """The folder of a converted model, which `convert` writes on first use.
+    """Get the folder of a converted model, which `convert` writes on first use.
 
-    Any number of processes may ask at once: one converts, the others wait. A damaged model is
-    converted again. Where the cache cannot be written, the model goes to a temporary folder.
+    Any number of processes may call this at once: one converts, the others wait. A damaged model
+    is converted again. If the cache cannot be written, the model goes to a temporary folder.
 
     Args:
         key: everything that the model depends on, as JSON values.
-        convert: writes `MODEL` and what belongs to it into a folder.
+        convert: writes `MODEL` and its companion files into a folder.
     """
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:40]
     folder = engine_folder() / name
@@ -62,13 +62,13 @@ def converted(key: dict[str, Any], convert: Callable[[Path], None]) -> Path:
     except OSError as error:
         _LOG.warning("The converted model is not kept for the next start: %s", error)
     folder = Path(tempfile.mkdtemp(prefix="itaclip-engine-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # OpenVINO reads from it until then
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # until then, OpenVINO reads from it
     _convert(folder, key, convert)
     return folder
 
 
 def described(value: Any) -> str:
-    """A value as text that is the same in every process; functions by their code and what they enclose."""
+    """Describe a value as text, equal in every process; functions by their code and closure."""
     if isinstance(value, FunctionType):
         code = value.__code__
         constants = [constant for constant in code.co_consts if isinstance(constant, (int, float, str))]
@@ -90,7 +90,7 @@ def _convert(folder: Path, key: dict[str, Any], convert: Callable[[Path], None])
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a folder holds the model that was written there; a damaged one is reported."""
+    """Whether a folder contains an intact model; a damaged one is logged."""
     try:
         stated = json.loads((folder / _KEY).read_text(encoding="utf-8"))["files"]
     except (FileNotFoundError, NotADirectoryError):
@@ -104,7 +104,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _checksums(folder: Path) -> dict[str, int]:
-    """CRC-32 of every file but the key; 340 MB take about a tenth of a second."""
+    """Compute the CRC-32 of every file except the key; 340 MB take about a tenth of a second."""
     found = {}
     for path in sorted(folder.iterdir()):
         if path.name != _KEY:

@@ -1,8 +1,9 @@
-"""OpenVINO runs the blocks of image towers, and text towers, on CPUs.
+"""Run text towers and the blocks of image towers with OpenVINO, on CPUs.
 
-Embedding and read-out differ by tower and method and take 1 % of the time, so PyTorch keeps the
-embedding; everything between is one graph: a method's tokens, or where a method reads more than
-the tower's own blocks (a text bank, a second encoder, regions), what it reads of the blocks.
+Embedding and read-out differ by tower and method and take 1 % of the time, so the embedding stays
+in PyTorch. Everything after it is one graph, which returns a method's tokens or, for a method that
+reads more than the tower's own blocks (a text bank, a second encoder, regions), the outputs and
+projections of the blocks that it reads.
 """
 
 from __future__ import annotations
@@ -36,16 +37,16 @@ ENGINES = ("torch", "openvino", "auto")
 OPENVINO_DTYPES = ("fp32", "bf16", "int8")
 
 MOST_GRIDS = 8
-"""Token grids that a tower is converted for. Images that are not cut into windows come in any size,
-and a conversion takes as long as dozens of images."""
+"""Maximum number of token grids to convert a tower for. Images that are not cut into windows come in
+any size, and a conversion takes as long as dozens of images."""
 
-_FORMAT = 1  # of conversions; counts up when they change within a version
+_FORMAT = 1  # of conversions; incremented when they change within a version
 
 _PARTS = ("query", "key", "value", "normed")
 
 
 class ReadsTrunk(Protocol):
-    """The part of `itaclip.core.methods.Method` that a graph is made of."""
+    """The part of `itaclip.core.methods.Method` that a graph is built from."""
 
     @property
     def patch_reading(self) -> PatchReading | None: ...
@@ -73,13 +74,13 @@ class OpenVINOBlocks:
     Converted models are kept on disk (`itaclip.engines.cache`). Threads may share an instance.
 
     Args:
-        tower: its weights in float32.
-        dtype: "fp32", "bf16" or "int8"; int8 leaves in bf16 what is not a matrix product, where the CPU has it.
-        calibration: for int8, a name for the images that ranges are measured on, and a function that gives
+        tower: the image tower, with weights in float32.
+        dtype: "fp32", "bf16" or "int8"; with int8, all but the matrix products run in bf16 if the CPU supports it.
+        calibration: for int8, a name for the images on which ranges are measured, and a function that returns
             batches of their embedded windows for a grid, B x (P + N) x D each.
 
     Raises:
-        ItaclipError: OpenVINO, or for int8 NNCF, is not installed.
+        ItaclipError: OpenVINO, or NNCF for int8, is not installed.
     """
 
     def __init__(
@@ -96,22 +97,22 @@ class OpenVINOBlocks:
         return self  # compiled models cannot be copied, and never change
 
     def takes(self, grid: Grid) -> bool:
-        """Whether a grid is, or may still be, converted; the first that may not is reported."""
+        """Whether a grid is converted or still can be; the first that cannot is logged."""
         grids = {known for _, known in self._graphs}
         if grid in grids or len(grids) < MOST_GRIDS:
             return True
         if not self._full:
             self._full = True
-            _LOG.warning("Windows of more than %d sizes: further sizes run in PyTorch; set slide_crop.", MOST_GRIDS)
+            _LOG.warning("More than %d window sizes: further sizes run in PyTorch; set slide_crop.", MOST_GRIDS)
         return False
 
     def tokens(self, x: Tensor, grid: Grid, method: ReadsTrunk) -> Tensor:
-        """What a method that reads the trunk alone makes of embedded tokens.
+        """Run a method that reads only the trunk on embedded tokens.
 
         Args:
             x: B x (P + N) x D float32.
             grid: rows and columns of the N patches.
-            method: reads no window.
+            method: a method that ignores the window.
 
         Returns:
             B x r x c x E float32.
@@ -120,7 +121,7 @@ class OpenVINOBlocks:
         return graph(x)["tokens"].unflatten(1, grid)
 
     def trunk(self, x: Tensor, grid: Grid, needs: Needs) -> Trunk:
-        """What `Trunk.run` returns for the same arguments."""
+        """Compute the result of `Trunk.run` for the same arguments."""
         names = _names(needs)
         if not names:
             return Trunk.run(self.tower, x, grid, needs)
@@ -153,7 +154,7 @@ class OpenVINOText:
     """A text tower in float32, for texts of any number and length.
 
     Args:
-        tower: ``tower(tokens, ends)`` gives T x E for T x M tokens and T places.
+        tower: ``tower(tokens, ends)`` returns T x E for T x M tokens and T positions.
 
     Raises:
         ItaclipError: OpenVINO is not installed.
@@ -168,7 +169,7 @@ class OpenVINOText:
         return self
 
     def __call__(self, tokens: Tensor, ends: Tensor) -> Tensor:
-        """T x M int64 tokens and T places of their ends to T x E float32."""
+        """Encode T x M int64 tokens, given the T positions of their ends: T x E float32."""
         if self._graph is None:
             key = _key(fingerprint(self.tower.named_parameters()), self.tower) | {"what": "text"}
             example, shapes = (tokens, ends), ([-1, -1], [-1])
@@ -178,7 +179,7 @@ class OpenVINOText:
 
 
 class _Graph:
-    """A compiled model: tensors in, tensors by name out."""
+    """A compiled model that maps tensors to tensors by name."""
 
     def __init__(self, folder: Path, dtype: str) -> None:
         core = _core()
@@ -186,7 +187,7 @@ class _Graph:
             "INFERENCE_PRECISION_HINT": "f32" if dtype == "fp32" else "bf16",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",  # one pass at a time, on all threads
-            "ENABLE_CPU_PINNING": False,  # several processes would meet on the same cores
+            "ENABLE_CPU_PINNING": False,  # several processes would be pinned to the same cores
         }
         self._compiled = core.compile_model(core.read_model(folder / MODEL), "CPU", options)
         self._places = {name: i for i, output in enumerate(self._compiled.outputs) for name in output.names}
@@ -199,7 +200,7 @@ class _Graph:
 
 
 class _Tokens(nn.Module):
-    """Embedded tokens to a method's, on one grid: B x (P + N) x D to B x N x E."""
+    """Map embedded tokens to a method's tokens on one grid: B x (P + N) x D to B x N x E."""
 
     def __init__(self, tower: Tower, grid: Grid, method: ReadsTrunk) -> None:
         super().__init__()
@@ -211,7 +212,7 @@ class _Tokens(nn.Module):
 
 
 class _Blocks(nn.Module):
-    """Embedded tokens to what is needed of the blocks, in the order of `_names`."""
+    """Map embedded tokens to the outputs and projections of blocks, in the order of `_names`."""
 
     def __init__(self, tower: Tower, grid: Grid, needs: Needs) -> None:
         super().__init__()
@@ -230,7 +231,7 @@ def _names(needs: Needs) -> list[str]:
 
 
 def _key(weights: str, module: nn.Module) -> dict[str, Any]:
-    """What every conversion depends on: weights, structure, versions."""
+    """Collect what every conversion depends on: weights, structure, versions."""
     versions = {name: version(name) for name in ("itaclip", "openvino", "torch")}
     return {"weights": weights, "structure": repr(module), "versions": versions, "format": _FORMAT}
 
@@ -238,12 +239,12 @@ def _key(weights: str, module: nn.Module) -> dict[str, Any]:
 def _write(
     module: nn.Module, example: tuple[Tensor, ...], shapes: Sequence[list[int]], names: Sequence[str], folder: Path
 ) -> None:
-    """Convert a module from a trace of an example; -1 stands for any size."""
+    """Convert a module by tracing it on an example; -1 stands for any size."""
     openvino = _without_telemetry("openvino")
     _LOG.info("Converting the model for OpenVINO; this happens once.")
     with torch.no_grad(), _quiet():
-        two = tuple(tensor[:1].expand(2, *tensor.shape[1:]) for tensor in example)  # one would be taken for a constant
-        module.eval()(*two)  # so that nothing that is made once and kept is made while the graph is recorded
+        two = tuple(tensor[:1].expand(2, *tensor.shape[1:]) for tensor in example)  # size 1 would become a constant
+        module.eval()(*two)  # fills all caches before the graph is recorded
         model = openvino.convert_model(module, example_input=two if len(two) > 1 else two[0])
     model.reshape({given: openvino.PartialShape(shape) for given, shape in zip(model.inputs, shapes, strict=True)})
     for output, name in zip(model.outputs, names, strict=True):
@@ -252,16 +253,16 @@ def _write(
 
 
 def _write_int8(exact: Path, windows: Sequence[Tensor], folder: Path) -> None:
-    """Round the matrix products of a converted model to 8 bits, by NNCF's post-training quantisation."""
+    """Quantise the matrix products of a converted model to 8 bits with NNCF's post-training quantisation."""
     openvino, nncf = _without_telemetry("openvino"), _without_telemetry("nncf")
-    _LOG.info("Rounding the model to 8 bits on %d batches of windows; this happens once.", len(windows))
+    _LOG.info("Quantising the model to 8 bits on %d batches of windows; this happens once.", len(windows))
     with _quiet():
         rounded = nncf.quantize(
             _core().read_model(exact / MODEL),
             nncf.Dataset([x.numpy() for x in windows]),
             subset_size=len(windows),
             model_type=nncf.ModelType.TRANSFORMER,
-            # SmoothQuant at half strength: of what was tried, the closest to float32 at this speed (docs/benchmarks.md)
+            # SmoothQuant at half strength: closest to float32 of all settings tried at this speed (docs/benchmarks.md)
             preset=nncf.QuantizationPreset.PERFORMANCE,
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=0.5)
@@ -274,24 +275,25 @@ def _write_int8(exact: Path, windows: Sequence[Tensor], folder: Path) -> None:
 def _core() -> Any:
     """OpenVINO's CPU plugin, loaded once and kept until the process ends.
 
-    Loading gives the thread a stack for signals, large enough for AMX, and unloading puts back the
-    one before. When several are unloaded, the first one first, the thread is left with a stack that
-    is gone, and the next signal, such as the end of a child process, is a segmentation fault.
+    Loading gives the thread a signal stack large enough for AMX, and unloading restores the previous
+    one. If several plugins are unloaded in the order in which they were loaded, the thread keeps a
+    stack that no longer exists, and the next signal, such as the end of a child process, causes a
+    segmentation fault.
     """
     core = _without_telemetry("openvino").Core()
-    core.get_property("CPU", "FULL_DEVICE_NAME")  # loads the plugin, before NNCF loads and unloads one of its own
+    core.get_property("CPU", "FULL_DEVICE_NAME")  # loads the plugin before NNCF loads and unloads its own
     return core
 
 
 def _without_telemetry(name: str) -> Any:
-    """OpenVINO or NNCF. Both report their use over the network unless `openvino_telemetry` cannot be imported."""
+    """Import OpenVINO or NNCF without `openvino_telemetry`, which reports their use over the network."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     return import_module(name)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The tracer's warnings and NNCF's messages are dropped; NNCF's progress goes to the standard error."""
+    """Suppress the tracer's warnings and NNCF's messages; redirect NNCF's progress to standard error."""
     logger = logging.getLogger("nncf")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -106,7 +106,7 @@ class MaskFolder:
         return f"masks {found.hexdigest()[:16]}"
 
     def __call__(self, image: NDArray[np.uint8], name: str | None = None) -> NDArray[np.int32]:
-        """The map of an image, found by its name; see `RegionSource`.
+        """Read the map of an image, found by its name; see `RegionSource`.
 
         Raises:
             ItaclipError: no name, no file, a damaged file, or one of another size.
@@ -124,7 +124,7 @@ class MaskFolder:
         return regions
 
     def find(self, name: str) -> Path:
-        """The mask file of an image.
+        """Find the mask file of an image.
 
         Raises:
             ItaclipError: there is none; the message lists the paths that were tried.
@@ -143,7 +143,7 @@ class MaskFolder:
 
 
 def _read_npz(path: Path) -> tuple[NDArray[Any], int | None]:
-    """The array of a published file, and its value for unsegmented if it has one."""
+    """Read the array of a published file, and its value for unsegmented if it has one."""
     try:
         with np.load(path, allow_pickle=False) as content:
             if KEY not in content:

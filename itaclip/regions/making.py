@@ -130,7 +130,7 @@ def claim(out: Path, source: RegionSource) -> None:
 
 
 def target_of(out: Path, image: SourceImage) -> Path:
-    """The map file of an image."""
+    """Path of the map file of an image."""
     return out / f"{image.name}.npz"
 
 
@@ -162,7 +162,7 @@ def find_images(inputs: Sequence[str]) -> list[SourceImage]:
 
 
 def images_of_config(config_path: str, data_root: str | None = None) -> list[SourceImage]:
-    """The images that a configuration evaluates.
+    """List the images that a configuration evaluates.
 
     Raises:
         ItaclipError: a bad configuration, missing folders or lists.
@@ -206,7 +206,7 @@ def _distinct(images: Iterator[SourceImage]) -> list[SourceImage]:
 
 @cache
 def _source(spec: str, device: str) -> RegionSource:
-    """The source, loaded once per process."""
+    """Get the source, loaded once per process."""
     if Path(spec).is_dir():
         raise ItaclipError(f"--source {spec}: is a folder; expected sam2, felzenszwalb or slic.")
     return region_source(spec, device=device)

@@ -1,4 +1,4 @@
-"""Regions from SAM 2 (Ravi et al., 2024): automatic masks for a grid of points, through transformers."""
+"""Regions from SAM 2 (Ravi et al., 2024): automatic masks for a grid of points, using transformers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ POINTS = 8
 """Points per side of the grid; each gives one mask. This and the two thresholds are CorrCLIP's settings
 (Zhang et al., ICCV 2025)."""
 MIN_IOU = 0.4
-"""Drop masks with a lower IoU as predicted by the model."""
+"""Drop masks whose IoU, as predicted by the model, is lower."""
 MIN_STABILITY = 0.4
-"""Drop masks with a lower stability under changes of their threshold."""
+"""Drop masks whose stability under changes of their threshold is lower."""
 NMS = 0.7
 """If the boxes of two masks overlap more than this, keep only the better one; SAM 2's own default."""
 POINTS_AT_ONCE = 16
-"""Bounds memory: each point needs 4 bytes per pixel of the image at full size."""
+"""Points processed together, to bound memory: each needs 4 bytes per pixel of the full-size image."""
 
 
 class Sam2Masks:
@@ -60,7 +60,7 @@ class Sam2Masks:
         return paint(self.masks(image), image.shape[:2])
 
     def masks(self, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """The masks of all points after thresholds and non-maximum suppression: n x H x W bool."""
+        """Compute the masks of all points after thresholds and non-maximum suppression: n x H x W bool."""
         processor = self._processor
         size = image.shape[:2]
         inputs = processor(images=image, return_tensors="pt").to(self._device)
@@ -92,7 +92,7 @@ class Sam2Masks:
 
 
 def point_grid(side: int, size: tuple[int, ...]) -> Tensor:
-    """Centres of side x side cells of the model's input: 1 x points x 1 x 2 (x, y) float32.
+    """Compute the centres of side x side cells of the model's input: 1 x points x 1 x 2 (x, y) float32.
 
     The grid in transformers scales by the longer side, as SAM 1 requires. SAM 2 stretches images
     to a square, so with that grid the lower part of a wide image would get no points.

@@ -27,7 +27,7 @@ class RegionSource(Protocol):
         """Changes whenever region maps may change; used for caches and stored results."""
 
     def __call__(self, image: NDArray[np.uint8], name: str | None = None) -> RegionMap:
-        """The region map of an image.
+        """Get the region map of an image.
 
         Args:
             image: H x W x 3 uint8 RGB.

@@ -1,4 +1,4 @@
-"""Requirements for auxiliary texts, for the answers of language models and for finished files."""
+"""Requirements for auxiliary texts, in the answers of language models and in finished files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 
 @dataclass(frozen=True)
 class Task:
-    """The question to a language model for every class.
+    """The question that a language model is asked for every class.
 
     Attributes:
         name: "definition" or "synonym"; part of file names.
@@ -61,7 +61,7 @@ def tidy(answer: str, task: Task) -> str:
 
 
 def fault(text: str, name: str, task: Task) -> str | None:
-    """The problem with a text for the class `name`, as a phrase after "the answer"; None if there is none."""
+    """Find the problem with a text for the class `name`, as a phrase after "the answer"; None if there is none."""
     words = text.split()
     if not words:
         return "is empty"

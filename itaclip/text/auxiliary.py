@@ -1,4 +1,4 @@
-"""Auxiliary texts: a definition or a synonym for every class, one line each.
+"""Read auxiliary texts: a definition or a synonym for every class, one per line.
 
 Lines have the format of the published LLaMA texts: ``name >=text``, in the order of the class
 file, without a line for the background.

@@ -21,7 +21,7 @@ from itaclip.files import atomic_path, cache_folder
 _LOG = logging.getLogger(__name__)
 
 _MAX_IN_MEMORY = 20_000
-"""Features in memory (40 MB for ViT-B), so that a server with ever new words does not grow without bound."""
+"""Features in memory (40 MB for ViT-B), which bounds the memory of a server that keeps receiving new words."""
 
 
 class TextCache:
@@ -42,7 +42,7 @@ class TextCache:
         self._writable = True
 
     def get(self, keys: Sequence[str]) -> dict[str, Tensor]:
-        """The cached features by key, E float32 each, on the CPU."""
+        """Get the cached features by key, E float32 each, on the CPU."""
         found = {}
         for key in keys:
             feature = self._features.get(key)

@@ -94,7 +94,7 @@ def plain_name(name: str) -> str:
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The lines of a UTF-8 text file, without byte-order mark and line endings."""
+    """Read the lines of a UTF-8 text file, without byte-order mark and line endings."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:

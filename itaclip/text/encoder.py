@@ -1,4 +1,4 @@
-"""CLIP's text tower, batched, and cut at the last end-of-text token where that changes nothing."""
+"""CLIP's text tower, batched, with prompts cut after the end-of-text token if that changes nothing."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _TOKENS_PER_PASS = 2048
 
 
 class TextEncoder(nn.Module):
-    """Prompts to unit features in CLIP's joint space.
+    """Encode prompts as unit features in CLIP's joint space.
 
-    A causal tower that reads the end-of-text position only is run on no more than the longest
-    prompt of a pass, since nothing that follows is seen (ITACLIP, section 2). Any other tower
-    runs as open_clip has it, on prompts of full length.
+    A causal tower that reads only the end-of-text position runs only up to the longest prompt of
+    a pass, since it does not see what follows (ITACLIP, section 2). Any other tower runs as in
+    open_clip, on prompts of full length.
 
     Args:
         clip: from `itaclip.clip.load_clip`; only the text tower is kept.
-        cache: keeps what `itaclip.text.bank.ensemble` makes of this tower's features.
-        engine: "torch", or "openvino" on a CPU, which runs causal towers alone.
+        cache: stores the results of `itaclip.text.bank.ensemble` for this tower.
+        engine: "torch", or "openvino" on a CPU, which runs only causal towers.
 
     Raises:
-        ItaclipError: the tokenizer's files are nowhere, or OpenVINO is not installed.
+        ItaclipError: the tokenizer's files are missing, or OpenVINO is not installed.
     """
 
     def __init__(self, clip: Any, cache: TextCache | None = None, engine: str = "torch") -> None:
@@ -53,12 +53,12 @@ class TextEncoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the tower computes."""
+        """Device of the tower."""
         return next(self.tower.parameters()).device
 
     @cached_property
     def fingerprint(self) -> str:
-        """A name for these weights and their tokenizer, the same on every machine."""
+        """Identifier of the weights and the tokenizer, the same on every machine."""
         parts = [fingerprint(self.tower.named_parameters()), self.tokenizer.vocabulary, *map(str, self._source.options)]
         return " ".join(part for part in parts if part)
 
@@ -79,7 +79,7 @@ class TextEncoder(nn.Module):
         features: list[Tensor] = [torch.empty(0)] * len(unique)
         order = ends.argsort(stable=True).tolist()
         while order:
-            # prompts of like length share a pass; the longest one sets its width
+            # prompts of similar length share a pass; the longest one sets its width
             width = int(ends[order[-1]]) + 1
             count = max(1, _TOKENS_PER_PASS // width)
             part, order = order[-count:], order[:-count]
@@ -91,11 +91,11 @@ class TextEncoder(nn.Module):
         return torch.stack([features[place[prompt]] for prompt in prompts])
 
     def encode(self, tokens: Tensor, ends: Tensor) -> Tensor:
-        """Features before normalisation, T x E, as open_clip's ``encode_text`` gives them.
+        """Compute features before normalisation, T x E, as open_clip's ``encode_text`` does.
 
         Args:
             tokens: T x M token ids; M is the full length unless the tower is causal.
-            ends: T, places of the end-of-text tokens; read by causal towers.
+            ends: T, positions of the end-of-text tokens; used by causal towers.
         """
         if self._engine is not None:
             return self._engine(tokens, ends)
@@ -106,16 +106,16 @@ class TextEncoder(nn.Module):
         for i in full.nonzero().flatten().tolist():
             if self.tokenizer.length(prompts[i]) > self.context_length:
                 _LOG.warning(
-                    "A prompt is longer than CLIP's %d tokens; its end is not read: %.60s...",
+                    "A prompt is longer than CLIP's %d tokens; the rest is ignored: %.60s...",
                     self.context_length, prompts[i],
                 )  # fmt: skip
 
 
 class CausalTower(nn.Module):
-    """OpenAI's text tower: causal blocks, and the end-of-text token's feature projected.
+    """OpenAI's text tower: causal blocks, and a projection of the end-of-text token.
 
     Args:
-        tower: `CLIP` or open_clip's ``TextTransformer``, whose parts are taken over.
+        tower: `CLIP` or open_clip's ``TextTransformer``; its modules are shared, not copied.
         end: id of the end-of-text token; None if it is the highest one.
     """
 
@@ -129,11 +129,11 @@ class CausalTower(nn.Module):
         self._end = end
 
     def ends(self, tokens: Tensor) -> Tensor:
-        """Place of the end-of-text token in every row: the highest id, or one of its own."""
+        """Find the end-of-text token in every row: the highest id, or a given one."""
         return (tokens if self._end is None else (tokens == self._end).int()).argmax(dim=1)
 
     def forward(self, tokens: Tensor, ends: Tensor) -> Tensor:
-        """T x M tokens to T x E, reading places `ends`."""
+        """Encode T x M tokens as T x E, reading positions `ends`."""
         x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
         for block in self.blocks:
             x = run_block(block, x, causal=True)
@@ -146,10 +146,10 @@ class CausalTower(nn.Module):
 
 
 def _causal_tower(clip: Any) -> CausalTower | None:
-    """The text tower if nothing after the end of a text is seen, in blocks that `run_block` knows."""
+    """Get the text tower if it ignores all tokens after the end of a text and `run_block` supports its blocks."""
     if isinstance(clip, CLIP):
         return CausalTower(clip)
-    from open_clip.transformer import ResidualAttentionBlock, TextTransformer  # here, because importing it takes long
+    from open_clip.transformer import ResidualAttentionBlock, TextTransformer  # here, because it is slow to import
 
     tower = clip.text
     if not isinstance(tower, TextTransformer) or tower.attn_mask is None or tower.cls_emb is not None:

@@ -2,7 +2,7 @@
 
 Accepted answers go straight to a journal under the name of their class, so a bad answer never
 shifts the others and an interrupted run can resume. The text file is written only when every
-class has an answer, together with a JSON file about the origin of the texts.
+class has an answer, together with a JSON file on the origin of the texts.
 """
 
 from __future__ import annotations

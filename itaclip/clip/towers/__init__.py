@@ -15,7 +15,7 @@ def as_tower(visual: Any) -> Tower:
     """Wrap an image tower in the adapter of its family.
 
     Raises:
-        ItaclipError: a tower without patch tokens in pre-norm blocks. The message says what it is.
+        ItaclipError: a tower without patch tokens in pre-norm blocks. The message names its type.
     """
     if isinstance(visual, ImageTower):
         return OpenAITower(visual)

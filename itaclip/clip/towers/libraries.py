@@ -1,4 +1,4 @@
-"""Which of open_clip's and timm's image towers can be read densely, and by which adapter."""
+"""Adapters for those image towers of open_clip and timm that can be read densely."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from itaclip.errors import ItaclipError
 
 
 def wrap(visual: Any) -> Tower:
-    """Wrap an image tower that open_clip built in its adapter.
+    """Wrap an image tower built by open_clip in the adapter of its family.
 
     Raises:
-        ItaclipError: a tower without patch tokens in pre-norm blocks. The message says what it is.
+        ItaclipError: a tower without patch tokens in pre-norm blocks. The message names its type.
     """
     if isinstance(visual, VisionTransformer):
         if visual.attn_pool is None:
@@ -52,13 +52,13 @@ def wrap(visual: Any) -> Tower:
     if type(trunk.patch_embed) is not PatchEmbed:
         raise ItaclipError(
             f"its patches are made by {type(trunk.patch_embed).__name__}, "
-            "a convolutional stem, not independently of each other."
+            "a convolutional stem, so they are not independent of each other."
         )
     return adapter(visual)
 
 
 def refusal(vision: Mapping[str, Any]) -> str:
-    """Say why an image tower of open_clip's configurations gives no dense features; empty if it may.
+    """Explain why an image tower in open_clip's configurations has no dense features; empty if it may have.
 
     Args:
         vision: ``vision_cfg`` of the configuration.
@@ -74,7 +74,7 @@ def refusal(vision: Mapping[str, Any]) -> str:
 
 
 def _no_plain_transformer(kind: str) -> ItaclipError:
-    """The error for one of timm's models that is not supported."""
+    """Create the error for one of timm's models that is not supported."""
     return ItaclipError(
         f"timm's {kind} is not a plain vision transformer, but convolutional, windowed or a mixture: "
         "it has no patch tokens that attend to each other everywhere."
@@ -82,6 +82,6 @@ def _no_plain_transformer(kind: str) -> ItaclipError:
 
 
 def _plain(attention: Any) -> bool:
-    """Whether attention has no gates and one key for every query."""
+    """Whether attention has no gates, and as many key heads as query heads."""
     gated = getattr(attention, "gate", None) is not None
     return not gated and getattr(attention, "num_kv_heads", attention.num_heads) == attention.num_heads

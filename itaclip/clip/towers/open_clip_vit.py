@@ -1,4 +1,4 @@
-"""open_clip's own ViT with the variations that its configurations name."""
+"""open_clip's own ViT, with the variants in its configurations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from itaclip.errors import ItaclipError
 
 
 class ScaledBlock(OpenAIBlock):
-    """OpenAI's block, with LayerScale where a model has it."""
+    """OpenAI's block, with LayerScale if the model has it."""
 
     def output(self, heads: Tensor) -> Tensor:
         found: Tensor = self.module.ls_1(super().output(heads))
@@ -28,7 +28,7 @@ class ScaledBlock(OpenAIBlock):
 
 
 class CustomBlock(OpenAIBlock):
-    """open_clip's "custom" block: norms on queries and keys, scaled heads, norms inside."""
+    """open_clip's "custom" block: norms on queries and keys, scaled heads, inner norms."""
 
     def project(self, x: Tensor) -> Projections:
         p, attention = functions.project(self.module, x), self.module.attn
@@ -62,7 +62,7 @@ class OpenClipTower(OpenAITower):
         if isinstance(module, CustomResidualAttentionBlock) and module.attn.logit_scale is None:
             return CustomBlock(module)
         kind = type(module).__name__
-        raise ItaclipError(f"blocks of the type {kind}, or with cosine attention, cannot be read densely.")
+        raise ItaclipError(f"blocks of type {kind}, or with cosine attention, cannot be read densely.")
 
     def pooled(self, x: Tensor) -> Tensor:
         if self.visual.pool_type == "tok":
@@ -73,15 +73,15 @@ class OpenClipTower(OpenAITower):
 
 
 class CoCaTower(OpenClipTower):
-    """The same with open_clip's attention pooling in the place of the class token's projection.
+    """open_clip's ``VisionTransformer`` with attention pooling instead of the class token's projection.
 
-    The head's first query makes the image's feature; its values are those of ``ln_k(x)``.
+    The head's first query produces the image feature; its values are computed from ``ln_k(x)``.
     """
 
     def __init__(self, visual: Any) -> None:
         super().__init__(visual)
         same_width = visual.ln_pre.weight.shape if isinstance(visual.ln_pre, nn.LayerNorm) else ()
-        # without the head, tokens meet the projection only where the widths agree
+        # without the head, tokens can be projected only if the widths agree
         self.readings = ("values", "tokens") if same_width == visual.proj.shape[:1] else ("values",)
 
     def norm(self, x: Tensor) -> Tensor:

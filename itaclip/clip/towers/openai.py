@@ -1,4 +1,4 @@
-"""The ViT of OpenAI's layout."""
+"""Adapter for the ViT of OpenAI's layout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from itaclip.clip.towers.tower import Grid, PatchReading, Positions, Tower, Towe
 
 
 class OpenAIBlock(TowerBlock):
-    """OpenAI's block; positions lie in the stream alone."""
+    """OpenAI's block; positions are only in the residual stream."""
 
     def __init__(self, module: Any) -> None:
         self.module = module
@@ -51,7 +51,7 @@ class OpenAITower(Tower):
         self.channels = int(visual.proj.shape[1])
 
     def block(self, module: Any) -> OpenAIBlock:
-        """The adapter of one block."""
+        """Wrap one block in its adapter."""
         return OpenAIBlock(module)
 
     def embed(self, pixels: Tensor, grid: Grid, rule: Positions) -> Tensor:

@@ -16,14 +16,14 @@ from itaclip.clip.blocks import Projections
 from itaclip.clip.towers.timm_vit import TimmBlock, TimmTower
 from itaclip.clip.towers.tower import Grid, TowerBlock
 
-_MOST_GRIDS = 64  # whose rotations are kept; images that are not cut into windows come in many sizes
+_MOST_GRIDS = 64  # rotations kept at a time; images that are not cut into windows come in many sizes
 
 
 class EvaBlock(TimmBlock):
-    """timm's ``EvaBlock``: rotary positions, SwiGLU and norms inside as a model has them.
+    """timm's ``EvaBlock``: rotary positions, SwiGLU and inner norms, depending on the model.
 
     Args:
-        module: timm's.
+        module: timm's block.
         rotation: N x 2 d sines and cosines of the grid's patches; None without rotary positions.
     """
 
@@ -102,7 +102,7 @@ class EvaTower(TimmTower):
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _rotation(rope: Any, grid: Grid) -> Tensor:
-    """timm's table for a grid, in float32: a rounded one would rotate far patches by wrong angles."""
+    """Get timm's table for a grid, in float32: rounding would rotate distant patches by wrong angles."""
     if rope.feat_shape is not None:  # timm's module keeps the table of one grid; a copy computes another
         rope = copy.deepcopy(rope)
         rope.update_feat_shape(list(grid))

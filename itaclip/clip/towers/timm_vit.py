@@ -1,4 +1,4 @@
-"""timm's ViTs inside open_clip: SigLIP and SigLIP 2, and plain ones with a class token or mean pooling."""
+"""Adapters for timm's ViTs in open_clip: SigLIP, SigLIP 2, and plain ones with a class token or mean pooling."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from itaclip.clip.towers.tower import Grid, PatchReading, Positions, Tower, Towe
 
 
 class TimmBlock(TowerBlock):
-    """timm's ``Block``: one matrix for queries, keys and values; norms on them where a model has them."""
+    """timm's ``Block``: one matrix for queries, keys and values; norms on queries and keys if the model has them."""
 
     def __init__(self, module: Any) -> None:
         self.module = module
 
     def attention_input(self, x: Tensor) -> Tensor:
-        """The normalised input of the attention, in the precision of its matrices."""
+        """Compute the normalised input of the attention, in the precision of its matrices."""
         normed: Tensor = self.module.norm1(x).to(self.module.attn.proj.weight.dtype)
         return normed
 
@@ -68,7 +68,7 @@ class TimmTower(Tower):
         x = trunk.patch_embed.norm(patch_rows(pixels, grid, convolution.weight, convolution.bias)).float()
         first = [token.expand(len(x), -1, -1) for token in (trunk.cls_token, trunk.reg_token) if token is not None]
         table = None if trunk.pos_embed is None else resample(trunk.pos_embed[0], self.table_side, grid, rule)
-        if table is not None and len(table) == x.shape[1]:  # it has no positions for the tokens before the patches
+        if table is not None and len(table) == x.shape[1]:  # no positions for the tokens before the patches
             x, table = x + table, None
         x = torch.cat([*first, x], dim=1)
         x = x if table is None else x + table
@@ -80,7 +80,7 @@ class TimmTower(Tower):
 
     def norm(self, x: Tensor) -> Tensor:
         normed: Tensor = self.trunk.norm(x)
-        # with mean pooling the norm follows the pooling; it is applied to a patch as to the mean
+        # with mean pooling, the norm follows the pooling; patches get the same norm as the mean
         return normed if self.readings else self.trunk.fc_norm(normed)
 
     def joint(self, normed: Tensor, reading: PatchReading = "values") -> Tensor:

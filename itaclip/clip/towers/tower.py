@@ -1,4 +1,4 @@
-"""What methods know of an image tower, whatever family it is of.
+"""The interface of image towers that methods use, the same for all families.
 
 Shapes: B windows, P tokens before the patches (class token, registers), N patches on a grid of
 r x c, D width, E joint space, h heads of d channels.
@@ -23,11 +23,11 @@ Positions: TypeAlias = Literal["scale", "size", "antialias"]
 PatchReading: TypeAlias = Literal["values", "values_linear", "tokens"]
 
 # CLIP's channel statistics of 0..255 RGB values, as every published configuration rounds them.
-# All pixels of the pipeline are normalised with them; a tower that wants others converts.
+# The pipeline normalises all pixels with them; a tower that expects others converts.
 MEAN = (122.771, 116.746, 104.094)
 STD = (68.501, 66.632, 70.323)
 
-_ALIKE = 1e-3  # CLIP's own statistics differ from the rounded ones by far less, others by more
+_ALIKE = 1e-3  # CLIP's own statistics differ from the rounded ones by far less, other models' by more
 
 
 class TowerBlock(ABC):
@@ -35,51 +35,51 @@ class TowerBlock(ABC):
 
     @abstractmethod
     def project(self, x: Tensor) -> Projections:
-        """Queries, keys and values of ``norm_1(x)``, as the tower's attention compares them.
+        """Compute queries, keys and values of ``norm_1(x)``, as the tower's attention compares them.
 
         Biases, norms and rotations are included.
 
         Args:
-            x: B x (P + N) x D. What precedes the N patches of the grid has no place on it, so P
-                may be any number, 0 included.
+            x: B x (P + N) x D. The P tokens before the N patches have no place on the grid; P
+                may be any number, including 0.
         """
 
     def query_of(self, x: Tensor) -> Tensor:
-        """The queries alone, of M tokens without a place on the grid: B x h x M x d."""
+        """Compute only the queries, for M tokens without a place on the grid: B x h x M x d."""
         return self.project(x).query
 
     @abstractmethod
     def output(self, heads: Tensor) -> Tensor:
-        """Heads side by side, ... x (h d), through all that follows the attention up to the residual.
+        """Apply all steps between the attention and the residual to concatenated heads, ... x (h d).
 
-        That is a norm where the tower has one there, the output projection, LayerScale: ... x D.
+        These are a norm if the tower has one there, the output projection, and LayerScale: ... x D.
         """
 
     @abstractmethod
     def feed_forward(self, x: Tensor) -> Tensor:
-        """The feed-forward network of ``norm_2(x)``, LayerScale included, without the residual."""
+        """Run the feed-forward network on ``norm_2(x)``, with LayerScale, without the residual."""
 
     @abstractmethod
     def lower(self, dtype: torch.dtype) -> None:
-        """Put the matrices into another precision; the norms before them stay in float32."""
+        """Convert the matrices to another precision; the norms before them stay in float32."""
 
     def merge_heads(self, heads: Tensor) -> Tensor:
-        """`output` of B x h x M x d."""
+        """Concatenate the heads, B x h x M x d, and apply `output`."""
         batch, _, tokens, _ = heads.shape
         return self.output(heads.transpose(1, 2).reshape(batch, tokens, -1))
 
     def run(self, x: Tensor, projections: Projections | None = None) -> Tensor:
-        """The block as it was trained: attention and feed-forward network, each with a residual."""
+        """Run the block as it was trained: attention and feed-forward network, each with a residual."""
         p = projections or self.project(x)
         x = x + self.merge_heads(attend(p.query, p.key, p.value))
         return x + self.feed_forward(x)
 
     def finish(self, x: Tensor, heads: Tensor, residual: bool, with_feed_forward: bool) -> Tensor:
-        """What follows the attention: output projection, residual, feed-forward network.
+        """Run the steps after the attention: output projection, residual, feed-forward network.
 
         Args:
             x: B x M x D, the block's input.
-            heads: B x h x M x d, what its attention returned.
+            heads: B x h x M x d, the output of its attention.
             residual: add the input.
             with_feed_forward: run the feed-forward network, with its residual.
         """
@@ -89,23 +89,23 @@ class TowerBlock(ABC):
 
 
 class Tower(ABC):
-    """One image tower: embedding, blocks, last norm, and the way into the joint space.
+    """One image tower: embedding, blocks, last norm, and projection into the joint space.
 
-    It holds no weights of its own: they are those of the library's module, `visual`.
+    It has no weights of its own and uses those of the library's module, `visual`.
 
     Attributes:
         visual: the library's module.
         patch_size: side of a patch in pixels.
-        table_side: side of the square token grid of training.
-        prefix: tokens before the patches, P; the class token is the first of them.
+        table_side: side of the square token grid used in training.
+        prefix: number of tokens before the patches, P; the class token comes first.
         depth: number of blocks, L.
-        channels: of the joint space, E.
+        channels: channels of the joint space, E.
         resampling: how the library resamples positions to other grids. None for OpenAI's layout,
             where every method follows its own published code (`Method.positions`).
-        readings: ways of reading patches that a pooling head leaves open (`joint`); empty where
-            the joint space is a projection of tokens.
+        readings: ways in which a pooling head can map patches (`joint`); empty if tokens are
+            simply projected into the joint space.
         conversion: factors and offsets per channel from pixels normalised with `MEAN` and `STD` to
-            those that the tower was trained to see; None where they are the same.
+            those that the tower was trained on; None if they are the same.
     """
 
     patch_size: int
@@ -128,65 +128,65 @@ class Tower(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the tower computes."""
+        """Device of the tower."""
         found: torch.device = next(self.visual.parameters()).device
         return found
 
     @abstractmethod
     def embed(self, pixels: Tensor, grid: Grid, rule: Positions) -> Tensor:
-        """Tokens before the first block, B x (P + N) x D.
+        """Compute the tokens before the first block, B x (P + N) x D.
 
         Args:
-            pixels: B x 3 x h x w, normalised for this tower, of whole patches.
+            pixels: B x 3 x h x w, normalised for this tower, a whole number of patches.
             grid: rows and columns of patches.
-            rule: how a table of positions meets a grid other than its own.
+            rule: how a table of positions is resampled to another grid.
         """
 
     @abstractmethod
     def blocks(self, grid: Grid) -> Sequence[TowerBlock]:
-        """The L blocks for tokens on a grid; what they hold of it is made once."""
+        """Get the L blocks for tokens on a grid; whatever depends on the grid is computed once."""
 
     @abstractmethod
     def norm(self, x: Tensor) -> Tensor:
-        """The last norm: the one that tokens meet before they are pooled or projected."""
+        """Apply the last norm, which precedes pooling or projection."""
 
     @abstractmethod
     def joint(self, normed: Tensor, reading: PatchReading = "values") -> Tensor:
-        """Into the joint space, token by token: ... x D to ... x E.
+        """Map tokens into the joint space one by one: ... x D to ... x E.
 
-        A class token is projected, and so is every patch. A pooling head averages its values
-        over the tokens; there ``"values"`` gives what the head would return if it attended to
-        this token alone, ``"values_linear"`` leaves out the head's feed-forward network, and
-        ``"tokens"`` passes the head over.
+        If a class token is projected, so is every patch. A pooling head averages its values over
+        the tokens; for it, ``"values"`` is what the head would return if it attended only to
+        this token, ``"values_linear"`` omits the head's feed-forward network, and ``"tokens"``
+        skips the head.
         """
 
     @abstractmethod
     def pooled(self, x: Tensor) -> Tensor:
-        """The library's feature of whole images, B x E, from the last block's output."""
+        """Compute the library's feature of whole images, B x E, from the last block's output."""
 
     @abstractmethod
     def lower(self, dtype: torch.dtype) -> None:
-        """Put the matrices of embedding and blocks into another precision."""
+        """Convert the matrices of the embedding and the blocks to another precision."""
 
     def check_reading(self, reading: PatchReading | None) -> None:
-        """Refuse a reading that this tower does not leave open.
+        """Refuse a reading that this tower does not support.
 
         Raises:
-            ItaclipError: it is none of `readings`.
+            ItaclipError: it is not one of `readings`.
         """
         if reading is not None and reading not in self.readings:
             open_here = ", ".join(self.readings)
             raise ItaclipError(
                 f"patch_reading = {reading!r}: "
                 + (f"this model's patches can be read as {open_here}." if open_here else
-                   "this model has no pooling head; its patches are projected as its class token is. Leave it None.")
+                   "this model has no pooling head; its patches are projected like its class token. Leave it None.")
             )  # fmt: skip
 
 
 def patch_rows(pixels: Tensor, grid: Grid, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Patches of B x 3 x h x w pixels by a convolution's weight (D x 3 x p x p): B x N x D.
+    """Embed the patches of B x 3 x h x w pixels with a convolution's weight (D x 3 x p x p): B x N x D.
 
-    A matrix product, for a GPU's convolutions round float32 to TF32 unless told otherwise.
+    This is a matrix product because convolutions on a GPU round float32 to TF32 by default.
     """
     patch = weight.shape[-1]
     cut = pixels.to(weight.dtype).reshape(pixels.shape[0], -1, grid[0], patch, grid[1], patch)
@@ -195,14 +195,15 @@ def patch_rows(pixels: Tensor, grid: Grid, weight: Tensor, bias: Tensor | None =
 
 
 def resample(table: Tensor, side: int, grid: Grid, rule: Positions) -> Tensor:
-    """A square table of positions for another token grid, bicubic.
+    """Resample a square table of positions to another token grid, bicubically.
 
     Args:
-        table: (P + side^2) x D; what precedes the patches stays as it is.
-        side: of the table's grid.
-        grid: rows and columns wanted.
-        rule: "scale" with the factor (n + 0.1) / side, as published dense codes do; "size" to the
-            exact size; "antialias" likewise and smoothed where it shrinks, as open_clip and timm do.
+        table: (P + side^2) x D; the entries before the patches stay unchanged.
+        side: side of the table's grid.
+        grid: target rows and columns.
+        rule: "scale" by the factor (n + 0.1) / side, as published dense codes do; "size" to the
+            exact size; "antialias" also to the exact size, smoothed when shrinking, as open_clip
+            and timm do.
 
     Returns:
         (P + rows * columns) x D.
@@ -223,7 +224,7 @@ def resample(table: Tensor, side: int, grid: Grid, rule: Positions) -> Tensor:
 
 
 def _conversion(mean: Sequence[float], std: Sequence[float]) -> tuple[list[float], list[float]] | None:
-    """Scale and shift from CLIP's statistics to others of values in [0, 1]; None where they are CLIP's."""
+    """Compute scale and shift from CLIP's statistics to others for values in [0, 1]; None if they agree."""
     scale = [by / (255 * to) for by, to in zip(STD, std, strict=True)]
     shift = [(by / 255 - to) / s for by, to, s in zip(MEAN, mean, std, strict=True)]
     alike = max(abs(s - 1) for s in scale) < _ALIKE and max(map(abs, shift)) < _ALIKE

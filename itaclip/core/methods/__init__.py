@@ -1,6 +1,6 @@
 """The methods: each reads CLIP's image tower in its own way.
 
-A new method is one entry of `METHODS`; nothing else needs to know of it.
+A new method is one entry of `METHODS`; nothing else needs to know about it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ METHODS: dict[str, Method] = {
 
 COMPARED = ("clip", "maskclip", "sclip", "clearclip", "naclip", "gem", "itaclip", "scclip", "resclip", "proxyclip",
             "corrclip")  # fmt: skip
-"""The methods of papers, in the order in which they appeared, ITACLIP among its contemporaries."""
+"""The published methods in order of appearance, ITACLIP among its contemporaries."""
 
 
 def get_method(name: str, *, blocks: int = 12, **options: Any) -> Method:

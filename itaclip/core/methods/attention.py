@@ -1,8 +1,8 @@
 """Attention recipes of the training-free family, as pure functions.
 
-A recipe answers what the modified block's attention returns for given projections:
-``recipe(projections, value, grid) -> B x h x N x d``. The value is an argument of its
-own because ITACLIP applies the maps of middle layers to the values of the last one.
+A recipe computes what the modified block's attention returns for given projections:
+``recipe(projections, value, grid) -> B x h x N x d``. The value is a separate argument
+because ITACLIP applies the maps of middle layers to the values of the last layer.
 No recipe stores an N x N map: attention is linear in its map, so sums of maps are
 sums of outputs.
 """
@@ -44,7 +44,7 @@ def value_value(p: Projections, value: Tensor, grid: Grid) -> Tensor:
 
 
 def sum_of(first: Recipe, *more: Recipe) -> Recipe:
-    """The sum of several recipes, not their mean: with n maps, rows sum to n."""
+    """Sum several recipes without averaging them: with n maps, rows sum to n."""
 
     def recipe(p: Projections, value: Tensor, grid: Grid) -> Tensor:
         out = first(p, value, grid)
@@ -75,7 +75,7 @@ def generalised(p: Projections, value: Tensor, grid: Grid) -> Tensor:
     """GEM's iterated self-self attention over v, k and q (Bousselham et al., CVPR 2024).
 
     Each of the three is normalised, attends to itself once and is normalised again; its
-    self-similarity then weighs the values. The temperature grows with the mean norm of
+    self-similarity then weights the values. The temperature grows with the mean norm of
     the block's input; the three outputs are averaged.
     """
     scale = p.query.shape[-1] ** -0.5
@@ -93,7 +93,7 @@ def generalised(p: Projections, value: Tensor, grid: Grid) -> Tensor:
 
 
 PAIRS: dict[str, Recipe] = {"qk": query_key, "qq": query_query, "kk": key_key, "vv": value_value}
-"""The similarities that a name such as "qq+kk" is made of."""
+"""The similarities that a name such as "qq+kk" combines."""
 
 
 @lru_cache(maxsize=32)

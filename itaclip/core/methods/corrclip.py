@@ -1,6 +1,6 @@
 """CorrCLIP: attention within regions, by a second encoder's similarity (Zhang et al., ICCV 2025, first version).
 
-Shapes: B windows; N patches of CLIP on r x c; M places of the second encoder on H x W; R
+Shapes: B windows; N patches of CLIP on r x c; M positions of the second encoder on H x W; R
 regions, of which 0 is "unsegmented"; D width, h heads.
 """
 
@@ -23,13 +23,13 @@ from itaclip.core.methods.proxyclip import attended, cosines, masked_softmax, re
 
 @dataclass(frozen=True)
 class CorrCLIP(Method):
-    """Scope, value and semantics reconstructed.
+    """Attention with reconstructed scope, value and semantics.
 
     Attributes:
         merging: regions whose mean features are closer than this are merged. The distance is
             measured from the largest cosine.
         scale: inverse temperature of the attention.
-        spatial_layers: first and last of the blocks whose mean is the spatial branch.
+        spatial_layers: first and last block of the range whose mean is the spatial branch.
         semantic_weight: weight of the region tokens' branch.
     """
 
@@ -59,7 +59,7 @@ class CorrCLIP(Method):
         main = attended(last, attention, p, trunk.grid, target)
         spatial = attended(last, attention, last.project(torch.as_tensor(mean)), trunk.grid, target)
 
-        # the regions on CLIP's grid, and their tokens back on the second encoder's
+        # the regions on CLIP's grid, and their tokens back on the second encoder's grid
         on_patches = _nearest(regions.unflatten(1, target), trunk.grid).flatten(1)
         ordinary = [trunk.projections(number) for number in range(1, trunk.depth + 1)]
         tokens = region_tokens(trunk.blocks, trunk.output(0), ordinary, on_patches, count)
@@ -128,9 +128,9 @@ def region_tokens(
 
     Args:
         blocks: all blocks of the tower.
-        embedded: B x (P + N) x D, before the first block.
-        projections: of the ordinary tokens, block by block.
-        regions: B x N int64, of the patches.
+        embedded: B x (P + N) x D, tokens before the first block.
+        projections: projections of the ordinary tokens, block by block.
+        regions: B x N int64, region ids of the patches.
         count: R.
 
     Returns:

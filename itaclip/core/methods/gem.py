@@ -1,4 +1,4 @@
-"""GEM: self-self attention in a stream of its own, beside the last blocks (Bousselham et al., CVPR 2024)."""
+"""GEM: self-self attention in a separate stream, beside the last blocks (Bousselham et al., CVPR 2024)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from itaclip.errors import ItaclipError
 
 @dataclass(frozen=True)
 class GEM(Method):
-    """The ordinary stream is left before the last `depth` blocks; each adds its self-self attention.
+    """A stream that branches off before the last `depth` blocks; each adds its self-self attention.
 
     Attributes:
         recipe: what the attention of these blocks returns.

@@ -1,4 +1,4 @@
-"""The ten-line methods: another attention in the last block, and what else is kept of it."""
+"""The ten-line methods: they change the attention of the last block, and may drop other parts of it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from itaclip.errors import ItaclipError
 
 @dataclass(frozen=True)
 class LastBlock(Method):
-    """The last block read with another attention: CLIP, MaskCLIP, SCLIP, ClearCLIP, NACLIP, ITACLIP.
+    """Read the last block with another attention: CLIP, MaskCLIP, SCLIP, ClearCLIP, NACLIP, ITACLIP.
 
     Attributes:
         recipe: what the attention returns.
         residual: keep ``x +`` around the attention.
         feed_forward: keep the feed-forward network and its residual.
-        middle_layers: blocks, counted from 1, whose maps are averaged and fused half and half
+        middle_layers: blocks, counted from 1, whose maps are averaged and fused in equal parts
             with the last block's (ITACLIP).
     """
 
@@ -33,7 +33,7 @@ class LastBlock(Method):
     reads_trunk_alone: ClassVar[bool] = True
 
     def needs(self, depth: int) -> Needs:
-        # The last block's own maps enter anyway, so a middle layer comes before it.
+        # The last block's own maps are always used, so middle layers come before it.
         beyond = [layer for layer in self.middle_layers if not 1 <= layer < depth]
         if beyond:
             raise ItaclipError(
@@ -43,7 +43,7 @@ class LastBlock(Method):
         return Needs.of(outputs=[depth - 1], projections=[*self.middle_layers, depth])
 
     def tokens(self, trunk: Trunk, window: Window) -> Tensor:
-        """``A* = A_L / 2 + mean(A_l) / 2`` (ITACLIP, eq. 5) on the last values; without middle layers ``A_L``."""
+        """``A* = A_L / 2 + mean(A_l) / 2`` (ITACLIP, eq. 5) on the last values; ``A_L`` without middle layers."""
         p = trunk.projections(trunk.depth)
         out = self.recipe(p, p.value, trunk.grid)
         if self.middle_layers:

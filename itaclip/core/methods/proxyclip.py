@@ -1,4 +1,4 @@
-"""ProxyCLIP: a second encoder says which patches attend to each other (Lan et al., ECCV 2024)."""
+"""ProxyCLIP: a second encoder determines which patches attend to each other (Lan et al., ECCV 2024)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from itaclip.errors import ItaclipError
 
 @dataclass(frozen=True)
 class ProxyCLIP(Method):
-    """``softmax(g (S - b mean(S)))`` on CLIP's last values, S the second encoder's cosines.
+    """``softmax(g (S - b mean(S)))`` on CLIP's last values, with S the second encoder's cosines.
 
     Attributes:
         shift: b. Pairs less similar than b times the mean are masked.
@@ -54,13 +54,13 @@ def required(value: Tensor | None, what: str) -> Tensor:
 
 
 def cosines(features: Tensor) -> Tensor:
-    """Cosine of every pair of positions: B x C x H x W, unit over C, to B x HW x HW."""
+    """Compute the cosine of every pair of positions: B x C x H x W, unit over C, to B x HW x HW."""
     flat = features.flatten(2)
     return flat.transpose(1, 2) @ flat
 
 
 def masked_softmax(weights: Tensor, allowed: Tensor) -> Tensor:
-    """Softmax of rows where `allowed`. Every position attends to itself, so that no row is empty."""
+    """Apply the softmax to rows where `allowed`. Every position attends to itself, so that no row is empty."""
     itself = torch.eye(weights.shape[-1], dtype=torch.bool, device=weights.device)
     return weights.masked_fill(~(allowed | itself), -torch.inf).softmax(-1)
 

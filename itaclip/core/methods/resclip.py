@@ -26,7 +26,7 @@ from itaclip.core.pamr import pamr
 Base: TypeAlias = Literal["naclip", "clearclip", "sclip"]
 
 _STD = 5.0
-"""Of NACLIP's window in patches, and of the smoothing of the feedback in places of a row."""
+"""Standard deviation of NACLIP's window in patches, and of the feedback's smoothing in positions of a row."""
 
 _SMOOTHING_PLACES = 31
 
@@ -85,7 +85,7 @@ class ResCLIP(Method):
             attention = attention + similarity.softmax(-1)
         attention = self.residual_scale * torch.lerp(torch.as_tensor(attention), residual, self.residual_weight)
         heads = attention.to(p.value.dtype) @ p.value
-        whole = self.base == "sclip"  # the others return the attention alone
+        whole = self.base == "sclip"  # the others return only the attention
         x = trunk.last.finish(trunk.output(trunk.depth - 1), heads, whole, whole)
         return trunk.read_out(x.float())
 
@@ -105,7 +105,7 @@ class ResCLIP(Method):
         refined = torch.stack(
             [pamr(m, guide.float(), 10, dilations) for m, guide in zip(maps, window.pixels, strict=True)]
         )
-        scores = (refined * window.logit_scale).flatten(2).transpose(1, 2).contiguous()  # a pixel's queries in a row
+        scores = (refined * window.logit_scale).flatten(2).transpose(1, 2).contiguous()  # queries contiguous
         best, label = (found.unflatten(1, size) for found in scores.softmax(2).max(2))
         label = label.masked_fill(best < self.threshold, 0)
         patches = label.unflatten(2, (grid[1], -1)).unflatten(1, (grid[0], -1)).transpose(2, 3).flatten(3).flatten(1, 2)
@@ -115,7 +115,11 @@ class ResCLIP(Method):
         return (counts * queries + order).argmax(2)
 
     def feedback(self, labels: Tensor, grid: Grid, prefix: int) -> Tensor:
-        """How far patches belong together in a first result, in [0, 1]: B x (P + N) x (P + N) float16, as published."""
+        """Rate how far patches belong together in a first result, in [0, 1].
+
+        Returns:
+            B x (P + N) x (P + N) float16, as published.
+        """
         agree = (labels[:, :, None] == labels[:, None]).float()
         if self.decay:
             agree = agree * _decay(labels, grid)
@@ -128,7 +132,7 @@ class ResCLIP(Method):
 
 
 def _mean_map(middle: Sequence[Projections]) -> Tensor:
-    """Mean of the ordinary maps ``softmax(s q k')``, per head."""
+    """Average the ordinary maps ``softmax(s q k')``, per head."""
     scale = middle[0].query.shape[-1] ** -0.5
     total = sum((p.query * scale @ p.key.transpose(-1, -2)).float().softmax(-1) for p in middle)
     return torch.as_tensor(total) / len(middle)
@@ -138,7 +142,7 @@ def _decay(labels: Tensor, grid: Grid) -> Tensor:
     """exp(-p / P) where the straight line from i to j meets a label other than i's, else 1: B x N x N.
 
     p is the Chebyshev distance in patches, P the largest one of the grid. Of P + 1 samples along
-    the line the first p + 1 count, as published.
+    the line, the first p + 1 count, as published.
     """
     distance, steps = distances(grid, labels.device)
     farthest = len(steps) - 1
@@ -151,7 +155,7 @@ def _decay(labels: Tensor, grid: Grid) -> Tensor:
 
 @lru_cache(maxsize=8)
 def distances(grid: Grid, device: torch.device) -> tuple[Tensor, list[Tensor]]:
-    """Chebyshev distances N x N, and for t = 0, 1/P, ..., 1 the patch at i + t (j - i), N x N."""
+    """Compute Chebyshev distances N x N, and for t = 0, 1/P, ..., 1 the patch at i + t (j - i), N x N."""
     rows, columns = grid
     y, x = (side.flatten() for side in torch.meshgrid(
         torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij"))  # fmt: skip

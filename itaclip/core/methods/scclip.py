@@ -1,7 +1,7 @@
-"""SC-CLIP: CLIP calibrates itself, from its own middle blocks (Bai et al., arXiv 2411.15869).
+"""SC-CLIP: CLIP calibrated by its own middle blocks (Bai et al., arXiv 2411.15869).
 
-``y_l`` is the output of block l. Everything is per window, in a batch of B windows of N
-patches on a grid of r x c; S is B x N x N.
+``y_l`` is the output of block l. Everything is computed per window, in a batch of B windows of
+N patches on a grid of r x c; similarities are B x N x N.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from itaclip.core.methods.method import PUBLISHED_BLOCKS, Method, Window, scaled
 from itaclip.devices import float64_device
 
 _WEAK = 0.4
-"""Similarities below this are dropped before features are averaged by them."""
+"""Similarities below this are dropped before they weight an average of features."""
 
 
 @dataclass(frozen=True)
 class SCCLIP(Method):
-    """Outliers repaired, similarities of a middle block in the last attention, two branches.
+    """Repaired outliers, a middle block's similarities in the last attention, and two branches.
 
     Attributes:
-        similarity_layer: block whose patches tell which patches belong together.
+        similarity_layer: block whose similarities determine which patches belong together.
         refine_layer: block whose similarities smooth the result.
-        fused_layers: first and last of the blocks whose sum is the second branch.
+        fused_layers: first and last block of the range whose sum is the second branch.
         class_weight: weight of the class token that is added to every patch; a tower without one
-            has the mean of its patches there.
+            uses the mean of its patches.
         neighbours: k of the local outlier factor.
         outlier_quantile: patches above this quantile of the factor are outliers.
     """
@@ -65,14 +65,14 @@ class SCCLIP(Method):
         return trunk.on_grid(trunk.joint(trunk.norm(after @ x)))
 
     def _last_block(self, block: TowerBlock, patches: Tensor, class_token: Tensor, bias: Tensor) -> Tensor:
-        """``(softmax(M) + softmax(s k k')) / 2`` on the values, output projection, plus the class token."""
+        """``(softmax(M) + softmax(s k k')) / 2`` on the values, projected, plus the class token."""
         p = block.project(patches)
         given = bias.softmax(-1).to(p.value.dtype)[:, None] @ p.value
         heads = (given + attend(p.key, p.key, p.value)) / 2
         return block.merge_heads(heads).float() + self.class_weight * class_token
 
     def outliers(self, patches: Tensor) -> Tensor:
-        """Which patches stand out: B x N bool, for B x N x D patches of block L - 1."""
+        """Find the patches that stand out: B x N bool, for B x N x D patches of block L - 1."""
         factor = outlier_factor(patches, self.neighbours)
         place = float64_device(factor.device)  # PyTorch ranks in 64-bit floats
         return factor > factor.to(place).quantile(self.outlier_quantile, dim=1, keepdim=True).to(factor.device)
@@ -88,10 +88,10 @@ class SCCLIP(Method):
 
 
 def outlier_factor(patches: Tensor, k: int) -> Tensor:
-    """The local outlier factor of every patch, as SC-CLIP computes it: B x N, for B x N x D.
+    """Compute the local outlier factor of every patch as SC-CLIP does: B x N, for B x N x D.
 
-    Its reachability takes the k-distance of the patch itself where the textbook takes its
-    neighbour's. No neighbour lies farther than that, so the density is one over it.
+    Its reachability uses the k-distance of the patch itself where the textbook uses its
+    neighbour's. No neighbour is farther away than that, so the density is its reciprocal.
     """
     k = min(k, patches.shape[1] - 1)
     if k < 1:
@@ -99,7 +99,7 @@ def outlier_factor(patches: Tensor, k: int) -> Tensor:
     centred = patches - patches.mean(1, keepdim=True)
     squares = centred.square().sum(-1)
     distances = squares[:, :, None] + squares[:, None] - 2 * centred @ centred.transpose(1, 2)
-    distances = distances.clamp(min=0).masked_fill(_diagonal(distances), -1)  # so that itself comes first
+    distances = distances.clamp(min=0).masked_fill(_diagonal(distances), -1)  # so that the patch itself comes first
     nearest, places = distances.topk(k + 1, dim=-1, largest=False, sorted=True)
     density = 1 / nearest[..., -1].clamp(min=torch.finfo(nearest.dtype).tiny)
     around = density.unsqueeze(1).expand_as(distances).gather(2, places[..., 1:]).mean(-1)
@@ -107,7 +107,7 @@ def outlier_factor(patches: Tensor, k: int) -> Tensor:
 
 
 def _repaired(patches: Tensor, outliers: Tensor, grid: Grid) -> Tensor:
-    """Outliers replaced by the mean of those of their 8 neighbours that are none; B x N x D."""
+    """Replace outliers by the mean of their 8 neighbours, other outliers excluded; B x N x D."""
     kept = (~outliers).to(patches.dtype)[..., None]
     summed = _around(torch.cat([patches * kept, kept], dim=-1), grid)
     count = summed[..., -1:]
@@ -116,7 +116,7 @@ def _repaired(patches: Tensor, outliers: Tensor, grid: Grid) -> Tensor:
 
 
 def _around(patches: Tensor, grid: Grid) -> Tensor:
-    """Sum over the 3 x 3 patches around each: B x N x C."""
+    """Sum the 3 x 3 patches around each patch: B x N x C."""
     image = patches.transpose(1, 2).unflatten(2, grid)
     summed = F.avg_pool2d(image, 3, stride=1, padding=1, divisor_override=1)
     return summed.flatten(2).transpose(1, 2)
@@ -128,7 +128,7 @@ def _cosines(patches: Tensor) -> Tensor:
 
 
 def _averaging(similarity: Tensor) -> Tensor:
-    """Rows of weights from similarities, weak ones dropped."""
+    """Convert similarities to rows of weights, dropping weak ones."""
     strong = similarity.masked_fill(similarity < _WEAK, 0)
     return strong / (strong.sum(-1, keepdim=True) + 1e-6)
 
