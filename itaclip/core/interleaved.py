@@ -2,41 +2,74 @@
 
 The published sweep reads five views of every window and averages them. Windows overlap many
 times over. If each is read in only one view, and its neighbours in other views, every pixel is
-still seen in all views, and a fifth of the passes gives nearly the same labels. Each further round adds
-an evenly spread part of the rest, until the labels hardly change; the last round completes the
-sweep (docs/benchmarks.md).
+still seen in all views, for a fifth of the passes. What is missing is estimated from the
+neighbours. Each further round reads the pairs of window and view that tell most: near the
+borders, where few windows overlap. The sweep ends when the labels hardly change
+(docs/benchmarks.md).
 
 Shapes: n windows of r x c patches, V views, Q queries.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache, reduce
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from itaclip.core.settings import Settings
-from itaclip.core.views import VIEWS
-from itaclip.core.windows import WindowPlan, stitch
+from itaclip.core.windows import Axis, WindowPlan, merge_patches, place_patches
 
 Pair = tuple[int, int]
 """A window and one of its views."""
 
-# (3 row + column + 2 view) mod 10 sorts pairs into ten classes, each spread evenly over windows
-# and views. The first two together read every window once; after that, distant classes come first.
-_ORDER = (0, 5, 2, 7, 4, 9, 1, 6, 3, 8)
+_ROUNDS = 3  # a round after the first reads a third as many pairs: few enough to stop in time
 
 
-def rounds(plan: WindowPlan) -> list[list[Pair]]:
-    """List all pairs of windows and views, round by round; the first round reads every window once."""
-    across = plan.columns.count
-    classes: list[list[Pair]] = [[] for _ in _ORDER]
-    for window in range(plan.count):
-        for view in range(VIEWS):
-            classes[(3 * (window // across) + window % across + 2 * view) % len(_ORDER)].append((window, view))
-    first, second, *others = (classes[number] for number in _ORDER)
-    return [sorted(first + second), *(pairs for pairs in others if pairs)]
+@lru_cache(maxsize=16)
+def rounds(plan: WindowPlan, weights: tuple[float, ...]) -> list[list[Pair]]:
+    """List all pairs of windows and views, round by round; the first round reads every window once.
+
+    The mean of view v at a place that `count` windows show varies like ``weight_v^2 / count``. The
+    next pair is always the one that lowers the sum of this over all views and places most.
+
+    Args:
+        plan: the windows.
+        weights: weights of the views.
+    """
+    covered = [_covered(axis) for axis in (plan.rows, plan.columns)]
+    counts = np.zeros((len(weights), covered[0].shape[1], covered[1].shape[1]))
+    gains = np.zeros((len(weights), plan.count))
+    seen = np.zeros_like(gains, dtype=bool)
+
+    def read(window: int, view: int) -> None:
+        row, column = divmod(window, plan.columns.count)
+        counts[view] += np.outer(covered[0][row], covered[1][column])
+        seen[view, window] = True
+
+    def weigh(view: int) -> None:
+        # 1 / n - 1 / (n + 1), where none counts as half a window
+        gain = np.where(counts[view] > 0, 1 / (np.maximum(counts[view], 1) * (counts[view] + 1)), 1)
+        gains[view] = weights[view] ** 2 * (covered[0] @ gain @ covered[1].T).ravel()
+        gains[view, seen[view]] = -1
+
+    # neighbours differ, along rows and columns
+    first = [(w, (w // plan.columns.count + 2 * (w % plan.columns.count)) % len(weights)) for w in range(plan.count)]
+    for window, view in first:
+        read(window, view)
+    for view in range(len(weights)):
+        weigh(view)
+    others: list[Pair] = []
+    while len(first) + len(others) < seen.size:
+        view, window = (int(i) for i in np.unravel_index(gains.argmax(), gains.shape))
+        read(window, view)
+        weigh(view)
+        others.append((window, view))
+    step = -(-plan.count // _ROUNDS)
+    return [first, *(others[start : start + step] for start in range(0, len(others), step))]
 
 
 def view_weights(settings: Settings) -> tuple[float, ...]:
@@ -66,23 +99,41 @@ class Interleaved:
         """Number of pairs encoded so far."""
         return int(self.seen.sum())
 
-    def stitched(self, size: tuple[int, int]) -> Tensor:
-        """Stitch to Q x height x width: the weighted mean of the views, each averaged over its windows.
+    def mixed(self) -> Tensor:
+        """Mix the views of every window, as `mix_views` does with all of them.
 
-        Where no window of a view covers a pixel, the mean of everything encoded there is used
-        instead. Once every pair is encoded, the result equals that of `mix_views` and `stitch`.
+        A view that was not read of a window is estimated as this view's mean over the other
+        windows, patch by patch, plus the mean by which the window's views that were read deviate
+        from such means. Windows keep equal weights, whatever was read of them.
+
+        Returns:
+            n x r x c x Q.
         """
+        views = [self.logits[:, view] for view in range(len(self.weights))]
+        read = self.seen.to(self.logits)[..., None, None, None]
         if bool(self.seen.all()):
-            weights = torch.tensor(self.weights, dtype=self.logits.dtype, device=self.logits.device)
-            return stitch((self.logits * weights[:, None, None, None]).sum(1), self.plan, size)
-        grid = self.logits.shape[2:4]
-        sums, counts = [], []
-        for view in range(len(self.weights)):
-            there = self.seen[:, view].to(self.logits)[:, None, None, None]
-            sums.append(stitch(self.logits[:, view], self.plan, size))
-            counts.append(stitch(there.expand(-1, *grid, 1), self.plan, size))
-        everything = sum(sums) / sum(counts)
-        total = torch.zeros_like(sums[0])
-        for weight, summed, count in zip(self.weights, sums, counts, strict=True):
-            total += weight * torch.where(count > 1e-6, summed / count.clamp(min=1e-6), everything)
-        return total
+            return _sum(weight * view for weight, view in zip(self.weights, views, strict=True))
+        patch = self.plan.padded[0] // self.logits.shape[2]
+        grid = -(-self.plan.rows.size // patch), -(-self.plan.columns.size // patch)
+        sums = [merge_patches(view, self.plan, grid, patch) for view in views]
+        ones = torch.ones_like(self.logits[:, 0, :, :, :1])
+        shares = [merge_patches(read[:, v] * ones, self.plan, grid, patch) for v in range(len(views))]
+        everything = _sum(sums) / _sum(shares)
+        means = [torch.where(n > 1e-6, s / n.clamp(min=1e-6), everything) for s, n in zip(sums, shares, strict=True)]
+        expected = [place_patches(mean, self.plan, patch) for mean in means]
+        deviation = _sum(read[:, v] * (views[v] - expected[v]) for v in range(len(views))) / read.sum(1)
+        return _sum(
+            weight * torch.where(read[:, v] > 0, views[v], expected[v] + deviation)
+            for v, weight in enumerate(self.weights)
+        )
+
+
+def _covered(axis: Axis) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Which places along an axis each window shows, a patch apart: windows x places, 0 or 1."""
+    places = np.arange(0, axis.size, axis.padded // axis.patches)
+    starts = np.array(axis.starts)[:, None]
+    return ((places >= starts) & (places < starts + axis.window)).astype(float)
+
+
+def _sum(tensors: Iterable[Tensor]) -> Tensor:
+    return reduce(torch.add, tensors)

@@ -217,10 +217,11 @@ class _Shared:
                 logits[w, v] = turned(one, v, 0)
                 seen[w, v] = True
 
-        for pairs in rounds(plan):
+        weights = view_weights(way.settings)
+        for pairs in rounds(plan, weights):
             step = self._per_pass * VIEWS
             self._in_passes([pairs[at : at + step] for at in range(0, len(pairs), step)], read, VIEWS)
-            yield Interleaved(logits, seen, plan, view_weights(way.settings))
+            yield Interleaved(logits, seen, plan, weights)
 
     def across_windows(self) -> dict[Hashable, list[Tensor]]:
         """Compute the logits of every image, by reading key, with attention across windows, on one grid per image."""

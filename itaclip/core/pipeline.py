@@ -169,7 +169,9 @@ class Pipeline(nn.Module):
                     sweep = interleaved_logits(
                         self.encoder, image, plans[i][n], readings[i], self.second_encoder, regions_here
                     )
-                    yield n, i, _until_settled(sweep, image, size, settings, bank, maps_here)
+                    mixed, passes = _until_settled(sweep, size, settings, bank)
+                    refined_logits = _refine(stitch(mixed, plans[i][n], size), image, settings)
+                    yield n, i, _decide(refined_logits, passes, settings, bank, maps_here)
 
     def patch_logits(self, images: Sequence[Tensor], bank: TextBank) -> list[Tensor]:
         """Compute the logits of every patch, for methods without regions: per image, windows x r x c x Q."""
@@ -253,23 +255,29 @@ class Pipeline(nn.Module):
 
 
 def _until_settled(
-    sweep: Iterator[Interleaved],
-    image: Tensor,
-    size: tuple[int, int],
-    settings: Settings,
-    bank: TextBank,
-    regions: Mapping[str, RegionMap],
-) -> Segmentation:
-    """Return the result of the first round that changes at most `settings.tolerance` of the labels, or the last."""
+    sweep: Iterator[Interleaved], size: tuple[int, int], settings: Settings, bank: TextBank
+) -> tuple[Tensor, int]:
+    """Take the first round that changes at most `settings.tolerance` of the labels, or the last one.
+
+    Labels are compared before refinement and at a quarter of the size, so that a round costs
+    little more than its passes.
+
+    Returns:
+        The logits of every window, n x r x c x Q, and the number of passes.
+    """
+    coarse = -(-size[0] // 4), -(-size[1] // 4)
+    open_maps = settings.changed(closing=False)
     before: Tensor | None = None
     for found in sweep:
-        result = _decide(_refine(found.stitched(size), image, settings), found.passes, settings, bank, regions)
+        mixed = found.mixed()
+        scores = class_scores(stitch(mixed, found.plan, coarse), bank.class_names.queries_per_class, settings)
+        labels = label_map(scores, open_maps)
         # waits for the GPU, once per round
-        changed = 1.0 if before is None else float((result.labels != before).float().mean())
+        changed = 1.0 if before is None else float((labels != before).float().mean())
         if changed <= settings.tolerance:
             break
-        before = result.labels
-    return result
+        before = labels
+    return mixed, found.passes
 
 
 def _decide(

@@ -205,6 +205,38 @@ def merging_matrix(axis: Axis, count: int, patch: int, device: torch.device, dty
     return (weights / weights.sum((1, 2), keepdim=True)).flatten(1).to(dtype).to(device)
 
 
+def place_patches(grid: Tensor, plan: WindowPlan, patch: int) -> Tensor:
+    """Read a grid of the whole image at the patches of every window; the reverse of `merge_patches`.
+
+    Args:
+        grid: rows x columns x D, from the image's first pixel on.
+        plan: the windows.
+        patch: side of a patch in pixels.
+
+    Returns:
+        count x r x c x D, interpolated bilinearly.
+    """
+    rows, columns = (replace(axis, patches=axis.padded // patch) for axis in (plan.rows, plan.columns))
+    left, right = (
+        placing_matrix(axis, n, patch, grid.device, grid.dtype)
+        for axis, n in zip((rows, columns), grid.shape[:2], strict=True)
+    )
+    tiled = left @ grid.permute(2, 0, 1) @ right.T
+    parts = tiled.view(-1, rows.count, rows.patches, columns.count, columns.patches)
+    return parts.permute(1, 3, 2, 4, 0).flatten(0, 1)
+
+
+@lru_cache(maxsize=16)
+def placing_matrix(axis: Axis, count: int, patch: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Build the matrix from `count` image patches to window patches along an axis: (windows * patches) x count."""
+    place = float64_device(device)
+    starts = (torch.arange(axis.count, device=place) * axis.stride).clamp(max=axis.size - axis.window).double()
+    centres = starts[:, None] - axis.before + (torch.arange(axis.patches, device=place).double() + 0.5) * patch
+    at = (centres / patch - 0.5).clamp(0, count - 1).flatten()[:, None]
+    weights = (1 - (at - torch.arange(count, device=place).double()).abs()).clamp(min=0)
+    return weights.to(dtype).to(device)
+
+
 def _resample(source: int, target: int, device: torch.device) -> Tensor:
     """Build the target x source matrix of bilinear resampling along one axis (half-pixel centres)."""
     identity = torch.eye(source, dtype=torch.float64, device=device)
