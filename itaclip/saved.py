@@ -4,6 +4,7 @@ FOLDER/itaclip.json                settings, sizes, classes and their definition
 FOLDER/model.safetensors           CLIP, both towers, float32
 FOLDER/vocabulary.safetensors      the text bank, if there are classes
 FOLDER/second_encoder.*            a copy of the second encoder's file, if the method uses one
+FOLDER/calibration                 copies of the images that int8 is calibrated on, unless they are the demo's
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from itaclip.clip.archives import read_safetensors
 from itaclip.clip.fingerprint import fingerprint
 from itaclip.clip.names import DEMO
 from itaclip.clip.openai import CLIP
+from itaclip.core.engine import CALIBRATION_IMAGES, images_of
 from itaclip.core.methods import METHODS
 from itaclip.core.settings import Settings, checked_names
 from itaclip.errors import ItaclipError
@@ -31,6 +33,7 @@ from itaclip.text import ClassNames, TextBank
 from itaclip.vocabulary import Vocabulary
 
 DESCRIPTION, MODEL, VOCABULARY = "itaclip.json", "model.safetensors", "vocabulary.safetensors"
+CALIBRATION = "calibration"
 
 FORMAT = 1
 """Version of the layout. A reader rejects versions that it does not know."""
@@ -121,6 +124,9 @@ def write_segmenter(
                 shutil.copyfile(second, partial)
         named, at, _ = settings.second_encoder.rpartition("@")
         plain["second_encoder"] = f"{named}{at}{copied.name}"
+    if _calibrated(settings):
+        _copy_calibration(settings.calibration, root / CALIBRATION)
+        plain["calibration"] = CALIBRATION
     write_json(root / DESCRIPTION, description)
 
 
@@ -150,6 +156,10 @@ def read_segmenter(folder: str | os.PathLike[str], changes: Mapping[str, Any]) -
         used = Settings(**checked_names(_from_json(saved)))
         if _reads_second_encoder(used) and used.second_encoder != DEMO:
             saved["second_encoder"] = _inside(root, used.second_encoder)
+        if _calibrated(used):
+            if used.calibration != CALIBRATION:
+                raise ItaclipError(f"calibration = {used.calibration!r}: expected {CALIBRATION!r}, in this folder.")
+            saved["calibration"] = str(root.resolve() / CALIBRATION)
         return SavedSegmenter(
             Settings(**_from_json(saved) | checked_names(changes)),
             _typed(content, "short_side", int),
@@ -178,6 +188,24 @@ def _second_encoder_file(settings: Settings) -> Path | None:
 
 def _reads_second_encoder(settings: Settings) -> bool:
     return bool(METHODS[settings.method].reads_features)
+
+
+def _calibrated(settings: Settings) -> bool:
+    """Whether int8 is calibrated on images of the user's own."""
+    return settings.dtype == "int8" and settings.calibration != DEMO
+
+
+def _copy_calibration(source: str, folder: Path) -> None:
+    """Copy the images that int8 is calibrated on; delete others left by an earlier save."""
+    images = {path.name: path for path in images_of(source)[:CALIBRATION_IMAGES]}
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.name not in images:
+            path.unlink()
+    for name, image in images.items():
+        if not (folder / name).exists() or not (folder / name).samefile(image):
+            with atomic_path(folder / name) as partial:
+                shutil.copyfile(image, partial)
 
 
 def _inside(folder: Path, second_encoder: str) -> str:

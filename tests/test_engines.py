@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -26,6 +27,7 @@ from itaclip.core.methods import METHODS, LastBlock, Window
 from itaclip.core.methods.attention import neighbour
 from itaclip.core.pipeline import Pipeline, Segmentation
 from itaclip.core.settings import Settings
+from itaclip.demo.scenes import draw_scene
 from itaclip.devices import choose_device
 from itaclip.engines import cache, clear_engines, openvino
 from itaclip.text import TextBank, TextEncoder, parse_class_names
@@ -256,3 +258,20 @@ def test_what_does_not_go_together() -> None:
     with pytest.raises(ItaclipError, match=r"runs on CPUs only, but device is 'cuda'"):
         choose_device("cuda", "fp32", "openvino")
     assert choose_device("auto", "int8", "auto") == torch.device("cpu")
+
+
+def test_images_of_the_calibration_are_saved_too(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    photo, folder = draw_scene((120, 150), rng).image, tmp_path / "photos"
+    folder.mkdir()
+    for number in range(2):
+        Image.fromarray(draw_scene((120, 150), rng).image).save(folder / f"{number}.png")
+    original = Segmenter("demo", "fast", engine="openvino", dtype="int8", calibration=str(folder))
+    original.set_classes(["sky", "house", "tree"])
+    original.save_pretrained(tmp_path / "saved")
+    shutil.rmtree(folder)
+    loaded = Segmenter.from_pretrained(tmp_path / "saved")
+    assert loaded.settings.calibration == str(tmp_path / "saved/calibration")
+    np.testing.assert_array_equal(loaded(photo).labels, original(photo).labels)
+    loaded.save_pretrained(tmp_path / "saved")  # over itself
+    assert sorted(path.name for path in (tmp_path / "saved/calibration").iterdir()) == ["0.png", "1.png"]

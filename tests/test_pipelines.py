@@ -332,6 +332,8 @@ def other_weights(folder: Path) -> None:
         (edited(lambda content: content["settings"].update(method_options=[1])), "method_options"),
         (edited(lambda content: content["settings"].update(
             method="proxyclip", second_encoder="second_encoder/../../x.pt")), "expected a file of this folder"),
+        (edited(lambda content: content["settings"].update(dtype="int8", engine="openvino", calibration="../x")),
+         "calibration = '../x': expected 'calibration', in this folder"),
         (edited(lambda content: content.update(vocabulary=7)), "vocabulary: expected"),
         (edited(lambda content: content["vocabulary"].update(classes=[[]])), "classes: expected lists of words"),
         (edited(lambda content: content["vocabulary"]["classes"][0].pop()), "the text features do not match"),

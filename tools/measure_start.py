@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from itaclip.command.options import parse_setting
 from itaclip.console import make_console, run, table_of
 from itaclip.evaluation.report import machine, versions
 from itaclip.files import write_json
@@ -27,7 +28,7 @@ PROGRAMS = {
     "import": "from itaclip import Segmenter",
     "first image": """
 from itaclip import Segmenter
-segmenter = Segmenter({model!r}, text_cache=False)
+segmenter = Segmenter({model!r}, text_cache=False, **{settings!r})
 segmenter.set_classes(["sky", "tree", "car, taxi"])
 segmenter(__import__("numpy").zeros((120, 160, 3), "uint8"))
 """,
@@ -46,21 +47,23 @@ _IMPORT = re.compile(r"import time:\s+\d+ \|\s+(\d+) \|\s+(\S+)")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo", help="as `itaclip segment --model`")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings, such as engine=openvino")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--note", default="", help="a remark about the machine, stored with the results")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     args = parser.parse_args()
+    given = {"model": args.model, "settings": dict(parse_setting(setting) for setting in args.set)}
     rows = []
     for name, program in PROGRAMS.items():
-        found = [measured(program.format(model=args.model)) for _ in range(1 + args.repeats)][1:]  # the first warms up
+        found = [measured(program.format(**given)) for _ in range(1 + args.repeats)][1:]  # the first warms up
         seconds, mib = (statistics.median(values) for values in zip(*found, strict=True))
         rows.append({"until": name, "seconds": round(seconds, 2), "peak MiB": round(mib)})
-    longest = imports(PROGRAMS["first image"].format(model=args.model))
+    longest = imports(PROGRAMS["first image"].format(**given))
     console = make_console()
     console.print(table_of("start, median of fresh processes", rows))
     console.print(table_of("longest imports, with what they import", longest))
     if args.out:
-        write_json(args.out, {"model": args.model, "repeats": args.repeats, "rows": rows, "imports": longest,
+        write_json(args.out, {**given, "repeats": args.repeats, "rows": rows, "imports": longest,
                               "machine": machine(), "versions": versions(), "note": args.note})  # fmt: skip
     return 0
 

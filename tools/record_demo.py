@@ -36,7 +36,7 @@ RUNS: dict[str, tuple[str, list[str]]] = {
     "without_pamr": ("+ image engineering, definitions", ["model.pamr_steps=0"]),
     "itaclip": ("+ PAMR = ITACLIP", []),
 }
-SHOWN = tuple(range(0, SCENES, 16))  # every sixteenth scene
+SHOWN = tuple(range(0, SCENES, 8))  # every eighth scene
 PICTURE_HEIGHT = 176  # pixels of a scene in the README's picture
 VISIBLE = 0.012  # minimum share of the image that a queried coloured thing covers
 

@@ -7,6 +7,7 @@ import math
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -74,9 +75,20 @@ def machine() -> dict[str, Any]:
     """Processor, cores and GPU."""
     return {
         "platform": platform.platform(),
+        "processor": _processor(),
         "cores": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def _processor() -> str:
+    """Model name of the processor, because speeds depend on it; Linux tells it in a file only."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
 
 
 def peak_memory_mib() -> dict[str, float]:
