@@ -26,7 +26,7 @@ from itaclip.core.windows import Axis, WindowPlan, merge_patches, place_patches
 Pair = tuple[int, int]
 """A window and one of its views."""
 
-_ROUNDS = 3  # a round after the first reads a third as many pairs: few enough to stop in time
+_ROUNDS = 2  # a round after the first reads half as many pairs: few enough to stop in time
 
 
 @lru_cache(maxsize=16)
