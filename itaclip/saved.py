@@ -119,9 +119,7 @@ def write_segmenter(
         }  # fmt: skip
     if second:
         copied = root / f"second_encoder{second.suffix}"
-        if not copied.exists() or not copied.samefile(second):
-            with atomic_path(copied) as partial:
-                shutil.copyfile(second, partial)
+        _copy(second, copied)
         named, at, _ = settings.second_encoder.rpartition("@")
         plain["second_encoder"] = f"{named}{at}{copied.name}"
     if _calibrated(settings):
@@ -203,9 +201,14 @@ def _copy_calibration(source: str, folder: Path) -> None:
         if path.name not in images:
             path.unlink()
     for name, image in images.items():
-        if not (folder / name).exists() or not (folder / name).samefile(image):
-            with atomic_path(folder / name) as partial:
-                shutil.copyfile(image, partial)
+        _copy(image, folder / name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file atomically, unless the target is the file itself: a segmenter saved over its own folder."""
+    if not target.exists() or not target.samefile(source):
+        with atomic_path(target) as partial:
+            shutil.copyfile(source, partial)
 
 
 def _inside(folder: Path, second_encoder: str) -> str:

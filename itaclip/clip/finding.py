@@ -41,10 +41,10 @@ def fetch(architecture: str, tag: str, config: dict[str, Any]) -> Path:
                 f"delete it and download it again from {url}."
             )
         return found
-    from open_clip.pretrained import download_pretrained  # here, because it is slow to import
-
     try:
         require_network(ENDPOINT if hub else url)
+        from open_clip.pretrained import download_pretrained  # here, because it is slow to import
+
         with quiet("huggingface_hub", "httpx"):
             return Path(download_pretrained(config))
     except Exception as error:  # the hub and network libraries raise many types

@@ -228,12 +228,11 @@ def _in_openai_layout(model: CustomTextCLIP) -> CLIP | None:
     pooled = visual.attn_pool is None and visual.pool_type == "tok" and text.pool_type == "argmax"
     if not (pooled and usual and text.attn_mask is not None and activations in ({"quick_gelu"}, {"gelu"})):
         return None
-    quick_gelu = activations == {"quick_gelu"}
-    grid = round((len(visual.positional_embedding) - 1) ** 0.5)
+    quick_gelu, tower = activations == {"quick_gelu"}, as_tower(visual)
     with torch.device("meta"):
         found = CLIP(
-            ImageTower(_shape(visual), visual.conv1.kernel_size[0], grid, visual.output_dim, quick_gelu),
-            _shape(text), text.context_length, text.vocab_size, visual.output_dim, quick_gelu,
+            ImageTower(_shape(visual), tower.patch_size, tower.table_side, tower.channels, quick_gelu),
+            _shape(text), text.context_length, text.vocab_size, tower.channels, quick_gelu,
         )  # fmt: skip
     theirs = {name.removeprefix("text."): value.shape for name, value in model.named_parameters()}
     ours = {name: value.shape for name, value in found.named_parameters()}
@@ -258,16 +257,12 @@ def _shape(tower: Any) -> TransformerShape:
 
 def as_open_clip(clip: CLIP) -> open_clip.CLIP:
     """Put the weights into open_clip's modules, the reference in checks and benchmarks."""
-    image, text = _shape(clip.visual), _shape(clip)
-    grid = round((len(clip.visual.positional_embedding) - 1) ** 0.5)
-    vision = dict(
-        width=image.width, layers=image.layers, head_width=image.width // image.heads,
-        mlp_ratio=image.hidden / image.width, patch_size=clip.visual.conv1.kernel_size[0],
-    )  # fmt: skip
+    image, text, tower = _shape(clip.visual), _shape(clip), as_tower(clip.visual)
     with _without_weights():
         found = open_clip.CLIP(
-            clip.text_projection.shape[1],
-            vision | dict(image_size=grid * vision["patch_size"]),
+            tower.channels,
+            dict(width=image.width, layers=image.layers, head_width=image.width // image.heads,
+                 mlp_ratio=image.hidden / image.width, patch_size=tower.patch_size, image_size=tower.image_size),
             dict(width=text.width, layers=text.layers, heads=text.heads, mlp_ratio=text.hidden / text.width,
                  context_length=len(clip.positional_embedding), vocab_size=clip.token_embedding.num_embeddings),
             quick_gelu=clip.quick_gelu,

@@ -77,7 +77,8 @@ class OpenVINOBlocks:
 
     Args:
         tower: the image tower, with weights in float32.
-        dtype: "fp32", "bf16" or "int8"; with int8, all but the matrix products run in bf16 if the CPU supports it.
+        dtype: "fp32", "bf16" or "int8"; with int8, all but the matrix products run in
+            bf16 or float32, whichever the CPU multiplies faster.
         calibration: for int8, a name for the images on which ranges are measured, and a function that returns
             batches of their embedded windows for a grid, B x (P + N) x D each.
 
