@@ -160,6 +160,25 @@ def test_the_demo_scores_the_same_in_both_recordings() -> None:
     assert rows["clip, plain"] == pytest.approx(RECORDS["demo"]["clip"]["mIoU"], abs=0.05)
 
 
+def test_what_the_measurements_say_in_words_holds() -> None:
+    rows = [(*row["variant"].split(", ", 1), row["mIoU"]) for row in RECORDS["methods_and_parts_demo"]["rows"]]
+    scores = {(method, variant): score for method, variant, score in rows}
+    both = {m: scores[m, "+ PAMR + map correction"] - scores[m, "+ PAMR"] for m in COMPARED}
+    assert {m for m, gain in both.items() if gain > 0} == {"scclip"}  # map correction after PAMR helps it alone
+    for method in COMPARED:
+        assert scores[method, "+ PAMR"] > scores[method, "plain"]
+        assert scores[method, "+ map correction"] > scores[method, "plain"]
+        assert scores[method, "+ PAMR"] <= scores["maskclip", "+ PAMR"]
+    across = {
+        (row["method"], row["stride"], row["across_windows"]): row["mIoU"] for row in RECORDS["across_demo"]["rows"]
+    }
+    assert all(across[m, stride, False] > score for (m, stride, joined), score in across.items() if joined)
+    presets = {row["quality"]: row["mIoU"] for row in RECORDS["qualities_demo"]["rows"] if row["dtype"] == "fp32"}
+    assert max(presets, key=lambda name: presets[name]) == "fast"
+    least = min(row["passes"] for row in RECORDS["sweeps_demo"]["rows"] if row["sweep"].endswith("tolerance 0.03"))
+    assert f"{least:.0%}".replace("%", " %") + " of that or more" in text_of("docs/choosing.md")
+
+
 # --- numbers written by hand -------------------------------------------------
 
 
