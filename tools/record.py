@@ -41,19 +41,19 @@ FILES = {
         "one image in OpenVINO, bf16", f"{ONE_IMAGE} --engine openvino --dtype bf16 --out F"
     ),
     "benchmark_vit_b_16_openvino_bf16_intel": Recorded(
-        "the same on a second processor", f"{ONE_IMAGE} --engine openvino --dtype bf16 --out F"
+        "one image in OpenVINO, bf16, on a second processor", f"{ONE_IMAGE} --engine openvino --dtype bf16 --out F"
     ),
     "benchmark_vit_b_16_openvino_fp32": Recorded(
         "one image in OpenVINO, fp32; the text bank", f"{VOC} --size 300 451 --baseline --engine openvino --out F"
     ),
     "benchmark_vit_b_16_openvino_fp32_intel": Recorded(
-        "one image on a second processor", f"{ONE_IMAGE} --engine openvino --out F"
+        "one image in OpenVINO, fp32, on a second processor", f"{ONE_IMAGE} --engine openvino --out F"
     ),
     "benchmark_vit_b_16_openvino_int8": Recorded(
         "one image in OpenVINO, int8", f"{ONE_IMAGE} --engine openvino --dtype int8 --out F"
     ),
     "benchmark_vit_b_16_openvino_int8_adaptive_intel": Recorded(
-        "the same with early stopping, on a second processor",
+        "one image in OpenVINO, int8, stopped early, on a second processor",
         f"{ONE_IMAGE} --engine openvino --dtype int8 --set tolerance=0.03 --out F",
     ),
     "benchmark_vit_b_16_openvino_int8_intel": Recorded(

@@ -429,8 +429,9 @@ def _files(record: Record) -> str:
     for name, file in FILES.items():
         found = {(found["itaclip"], found["torch"]) for found in record.versions(name)}
         versions = "; ".join(f"{itaclip}, {torch}" for itaclip, torch in sorted(found)) or "not recorded"
-        rows.append([f"[{name}](results/{name}.json)", file.about, f"`{file.command}`", record.machine(name), versions])
-    return _table(["file, F", "content", "command", "machine", "itaclip, torch"], rows, 5)
+        link = f"[{file.about}](results/{name}.json)"
+        rows.append([link, record.machine(name), versions, f"`{file.command}`"])
+    return _table(["file", "machine", "itaclip, torch", "command"], rows, 4)
 
 
 TABLES_BY_NAME: dict[str, Callable[[Record], str]] = {
