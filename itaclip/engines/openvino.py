@@ -265,7 +265,7 @@ def _write_int8(exact: Path, windows: Sequence[Tensor], folder: Path) -> None:
             nncf.Dataset([x.numpy() for x in windows]),
             subset_size=len(windows),
             model_type=nncf.ModelType.TRANSFORMER,
-            # SmoothQuant at half strength: closest to float32 of all settings tried at this speed (docs/benchmarks.md)
+            # SmoothQuant at half strength: closest to float32 of all settings tried at this speed
             preset=nncf.QuantizationPreset.PERFORMANCE,
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=0.5)
