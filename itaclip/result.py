@@ -50,8 +50,9 @@ class Result:
     source: Path | None = None
 
     def __post_init__(self) -> None:
-        if twice := sorted({name for name in self.names if self.names.count(name) > 1}):
-            raise ItaclipError(f"two classes are named {twice[0]!r}: areas and masks are found by name; rename one.")
+        if len(set(self.names)) < len(self.names):
+            name = next(name for i, name in enumerate(self.names) if name in self.names[:i])
+            raise ItaclipError(f"two classes are named {name!r}: areas and masks are found by name; rename one.")
 
     @cached_property
     def areas(self) -> dict[str, float]:

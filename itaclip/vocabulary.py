@@ -63,6 +63,13 @@ class Vocabulary:
         colors = tuple((r, g, b) for r, g, b in _colors(len(names), background))
         return cls(names, bank, background, colors, tuple(definitions) if definitions else None)
 
+    @property
+    def own_colors(self) -> dict[str, tuple[int, int, int]]:
+        """The colours that differ from the palette's, by class name."""
+        usual = _colors(len(self.names), self.background)
+        listed = zip(self.names, self.colors, usual, strict=True)
+        return {name: color for name, color, palette_color in listed if list(color) != palette_color}
+
     def colored(self, colors: Mapping[str, Color]) -> Vocabulary:
         """A copy with other colours for some classes.
 

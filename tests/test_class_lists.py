@@ -510,6 +510,14 @@ def test_colors_of_one_s_own(quick: Segmenter, photo: Path, tmp_path: Path, colo
     assert (np.asarray(result.overlay()) != np.asarray(plain.overlay())).any()
 
 
+def test_runs_with_other_colors_never_mix(quick: Segmenter, photo: Path, tmp_path: Path) -> None:
+    items = find_items([photo])
+    segment_folder(quick, quick.prepare(["house"]), items, tmp_path)
+    with pytest.raises(ItaclipError, match=r"results of another run \(different colors\)"):
+        segment_folder(quick, quick.prepare(["house"], colors={"house": "red"}), items, tmp_path)
+    assert segment_folder(quick, quick.prepare(["house"]), items, tmp_path).kept == 1
+
+
 @pytest.mark.parametrize(
     ("colors", "message"),
     [

@@ -197,7 +197,7 @@ def run_key(segmenter: Segmenter, vocabulary: Vocabulary) -> dict[str, Any]:
         "classes": vocabulary.bank.class_names.synonyms,
         "background": vocabulary.background,
         "definitions": vocabulary.definitions,
-        "colors": vocabulary.colors,
+        "colors": vocabulary.own_colors,
         "settings": settings,
     }
     as_read_back: dict[str, Any] = json.loads(json.dumps(key))
