@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,33 @@ IMAGE_SUFFIXES = frozenset([".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".
 """Extensions that mark a file in a folder as an image."""
 
 
+_ADDRESS = re.compile(r"(data:|[a-z][a-z0-9+.-]+:/)", re.IGNORECASE)  # a Windows drive has a single letter
+
+
+def local_path(place: str | os.PathLike[str], way_out: str = "Download the file first.") -> Path:
+    """The path of a file or folder on this machine.
+
+    `Path` shortens ``https://host`` to ``https:/host``, so addresses are refused before, and
+    recognised after that too.
+
+    Args:
+        place: a path.
+        way_out: for the message: what to do with an address.
+
+    Raises:
+        ItaclipError: a URL or a ``data:`` URI.
+    """
+    text = os.fspath(place)
+    if _ADDRESS.match(text) and ("://" in text or not os.path.lexists(text.split("/")[0])):
+        if text.lower().startswith("file:"):
+            way_out = f"Write the path alone: /{text[5:].lstrip('/')}"
+        shown = text if "://" in text else text.replace(":/", "://", 1)
+        if text.lower().startswith("data:"):
+            shown, way_out = f"{text[:40]}...", "Decode it first, or pass it to itaclip.pipeline()."
+        raise ItaclipError(f"{shown}: an address, but a file or folder on this machine is needed. {way_out}")
+    return Path(place)
+
+
 @contextmanager
 def atomic_path(path: str | Path, within: Path | None = None) -> Iterator[Path]:
     """Yield a temporary file; rename it to `path` only if the block succeeds.
@@ -28,7 +56,7 @@ def atomic_path(path: str | Path, within: Path | None = None) -> Iterator[Path]:
     Raises:
         ItaclipError: the folder or the file cannot be written (disk full, no permission).
     """
-    path = Path(path)
+    path = local_path(path, "Write to a folder first, then upload it.")
     try:
         folder = within or path.parent
         for needed in {path.parent, folder}:

@@ -10,7 +10,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
 from http.client import HTTPException
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,6 +63,10 @@ def pipeline(
         if options:
             raise ItaclipError(f"{', '.join(options)}: a Segmenter is already configured; pass a model name instead.")
         segmenter = model
+    elif not isinstance(model, (str, os.PathLike)):
+        raise ItaclipError(
+            f"model = {str(model)[:60]!r}: expected a name, a file or a Segmenter. Classes are candidate_labels=[...]."
+        )
     elif is_saved(model):
         segmenter = Segmenter.from_pretrained(model, **options)
     else:
@@ -99,6 +102,8 @@ class ImageSegmentationPipeline:
         largest_download: int = _LARGEST_DOWNLOAD,
         timeout: float = _SECONDS,
     ) -> None:
+        if vocabulary is not None:
+            segmenter.for_vocabulary(vocabulary)
         self.segmenter, self.vocabulary = segmenter, vocabulary
         self.batch_size = _checked_batch(batch_size)
         self._allow_urls, self._largest_download, self._timeout = allow_urls, largest_download, timeout
@@ -173,7 +178,7 @@ class ImageSegmentationPipeline:
             except binascii.Error as error:
                 raise ItaclipError(f"{header[:60]}: not base64 ({error}).") from None
             return decode_image(content, header[:60], self.segmenter.largest)
-        return Path(entry)
+        return entry
 
     def _fetched(self, url: str) -> bytes:
         if not self._allow_urls:

@@ -35,7 +35,7 @@ class Result:
     Attributes:
         image: H x W x 3 uint8 RGB, as read.
         labels: H x W int32 class ids, indices into `names`.
-        names: K class names.
+        names: K unique class names.
         scores: K x h x w float32 class scores in [0, 1]; h x w is H x W, or smaller for
             images larger than the working size.
         colors: K RGB colours in 0..255.
@@ -48,6 +48,11 @@ class Result:
     scores: NDArray[np.float32]
     colors: Sequence[Sequence[int]]
     source: Path | None = None
+
+    def __post_init__(self) -> None:
+        if len(set(self.names)) < len(self.names):
+            name = next(name for i, name in enumerate(self.names) if name in self.names[:i])
+            raise ItaclipError(f"two classes are named {name!r}: areas and masks are found by name; rename one.")
 
     @cached_property
     def areas(self) -> dict[str, float]:
@@ -157,7 +162,12 @@ class Result:
 
         Returns:
             An entry for a task's ``predictions``, JSON-serialisable.
+
+        Raises:
+            ItaclipError: `skip` is a text instead of a list.
         """
+        if isinstance(skip, str):
+            raise ItaclipError(f"skip = {skip!r}: expected a list of names, such as [{skip!r}].")
         segments = [segment for segment in self._segments() if segment.name not in skip]
         return label_studio.to_label_studio(segments, self._size, from_name, to_name, model_version)
 
@@ -240,8 +250,8 @@ class Result:
         return paths
 
     def _id(self, name: str | int) -> int:
-        if isinstance(name, int) and 0 <= name < len(self.names):
-            return name
+        if isinstance(name, (int, np.integer)) and not isinstance(name, bool) and 0 <= name < len(self.names):
+            return int(name)
         if name in self.names:
             return self.names.index(str(name))
         raise ItaclipError(f"no class {name!r}.{did_you_mean(str(name), self.names)} Classes: {', '.join(self.names)}.")

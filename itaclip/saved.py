@@ -28,8 +28,8 @@ from itaclip.core.engine import CALIBRATION_IMAGES, images_of
 from itaclip.core.methods import METHODS
 from itaclip.core.settings import Settings, checked_names
 from itaclip.errors import ItaclipError
-from itaclip.files import atomic_path, write_json
-from itaclip.text import ClassNames, TextBank
+from itaclip.files import atomic_path, local_path, write_json
+from itaclip.text import TextBank, parse_class_names
 from itaclip.vocabulary import Vocabulary
 
 DESCRIPTION, MODEL, VOCABULARY = "itaclip.json", "model.safetensors", "vocabulary.safetensors"
@@ -91,7 +91,7 @@ def write_segmenter(
         ItaclipError: the folder cannot be written, or the second encoder or the region source
             is not a file that can be copied.
     """
-    root = Path(folder).expanduser()
+    root = local_path(folder, "Save to a folder first, then upload it.").expanduser()
     plain = asdict(settings)
     del plain["device"]
     second = _second_encoder_file(settings)
@@ -115,7 +115,8 @@ def write_segmenter(
             save_file({"features": features}, partial)
         description["vocabulary"] = {
             "classes": vocabulary.bank.class_names.synonyms, "background": vocabulary.background,
-            "definitions": vocabulary.definitions, "features": fingerprint([("features", features)]),
+            "definitions": vocabulary.definitions, "colors": vocabulary.colors,
+            "features": fingerprint([("features", features)]),
         }  # fmt: skip
     if second:
         copied = root / f"second_encoder{second.suffix}"
@@ -138,7 +139,7 @@ def read_segmenter(folder: str | os.PathLike[str], changes: Mapping[str, Any]) -
     Raises:
         ItaclipError: no such folder, a damaged or foreign file, or a bad setting; the message names the file.
     """
-    root = Path(folder).expanduser()
+    root = local_path(folder, "Download the folder first.").expanduser()
     path = root / DESCRIPTION
     try:
         content = json.loads(path.read_bytes())
@@ -262,7 +263,7 @@ def _read_vocabulary(folder: Path, content: Any) -> Vocabulary | None:
         and all(text is None or isinstance(text, str) for text in definitions)
     ):
         raise ItaclipError("definitions: expected one text or null per class.")
-    names = ClassNames(tuple(tuple(words) for words in classes), str(folder / DESCRIPTION))
+    names = parse_class_names([", ".join(words) for words in classes], "classes", background)
     path = folder / VOCABULARY
     features = read_safetensors(path)[0].get("features")
     if (
@@ -272,7 +273,11 @@ def _read_vocabulary(folder: Path, content: Any) -> Vocabulary | None:
         or fingerprint([("features", features)]) != content.get("features")
     ):
         raise ItaclipError(f"{path}: the text features do not match the classes; save the segmenter again.")
-    return Vocabulary.of(TextBank(features, names), background, definitions)
+    vocabulary = Vocabulary.of(TextBank(features, names), background, definitions)
+    colors = content.get("colors", vocabulary.colors)  # earlier folders have none
+    if not isinstance(colors, (list, tuple)) or len(colors) != len(vocabulary.names):
+        raise ItaclipError("colors: expected one RGB colour per class.")
+    return vocabulary.colored(dict(zip(vocabulary.names, colors, strict=True)))
 
 
 def _is_word(word: Any) -> bool:

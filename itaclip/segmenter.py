@@ -30,7 +30,7 @@ from itaclip.errors import ItaclipError
 from itaclip.result import Result
 from itaclip.saved import read_segmenter, write_segmenter
 from itaclip.text import TextCache, TextEncoder, default_folder
-from itaclip.vocabulary import Vocabulary, make_vocabulary
+from itaclip.vocabulary import Color, Vocabulary, make_vocabulary
 
 LONG_SIDE = 2048
 """Maximum side in pixels, both for encoding and for refinement and decision."""
@@ -81,6 +81,7 @@ class Segmenter:
         **settings: Any,
     ) -> None:
         free_form(quality, 1, 1)  # report a wrong name before loading weights
+        _without_class_arguments(settings)
         checked_names(settings)
         clip = load_clip(model, pretrained)
         tower = as_tower(clip.visual)
@@ -146,6 +147,7 @@ class Segmenter:
         Raises:
             ItaclipError: no such folder, a damaged or foreign file, or a bad setting; the message names the file.
         """
+        _without_class_arguments(settings)
         saved = read_segmenter(folder, settings)
         clip = load_clip(str(saved.weights))
         set_statistics(clip, saved.preprocessing)
@@ -203,34 +205,45 @@ class Segmenter:
 
     def set_classes(
         self,
-        classes: Sequence[str | Sequence[str]],
+        classes: Iterable[str | Sequence[str]],
         background: bool | Sequence[str] = True,
         definitions: Mapping[str, str] | None = None,
+        colors: Mapping[str, Color] | None = None,
     ) -> None:
         """Set the classes for subsequent calls; see `prepare`."""
-        self._vocabulary = self.prepare(classes, background, definitions)
+        self._vocabulary = self.prepare(classes, background, definitions, colors)
 
     def prepare(
         self,
-        classes: Sequence[str | Sequence[str]],
+        classes: Iterable[str | Sequence[str]],
         background: bool | Sequence[str] = True,
         definitions: Mapping[str, str] | None = None,
+        colors: Mapping[str, Color] | None = None,
+        *,
+        source: str = "class list",
     ) -> Vocabulary:
         """Encode a class list without setting it; pass it to calls as `vocabulary`.
 
         Args:
             classes: one entry per class: a name, or synonyms separated by commas
-                (``"sofa, couch"``). The first word names the class.
+                (``"sofa, couch"``). The first word names the class. Names are unique; case,
+                spaces, hyphens and underscores make no difference.
             background: True adds class 0, "background", for pixels that belong to none of the
                 classes; a list of words describes what such pixels are likely to show; False
-                assigns every pixel to one of the classes.
+                assigns every pixel to one of the classes. With True, an entry named "background"
+                is class 0 wherever it stands, described by its other words; with False, it is a
+                class like any other.
             definitions: texts that describe classes; the key is any word of the class.
+            colors: colours by class name, RGB in 0..255 or text such as ``"#ff8000"``; the other
+                classes get the palette's.
+            source: what messages call the class list, such as the name of its file.
 
         Raises:
-            ItaclipError: no class, an empty name, a word used twice, or a definition of an unknown class.
+            ItaclipError: a value of another type, no class, an empty name, a word used twice, two
+                backgrounds, or a definition or colour of an unknown class.
         """
         with self._lock:
-            return make_vocabulary(self._encoder, classes, background, definitions, self.settings)
+            return make_vocabulary(self._encoder, classes, background, definitions, self.settings, colors, source)
 
     # --- images --------------------------------------------------------------
 
@@ -258,7 +271,7 @@ class Segmenter:
         """
         if isinstance(images, (str, os.PathLike, Image.Image, np.ndarray)):
             return self._segment([images], vocabulary, settings)[0]
-        if not isinstance(images, Sequence):
+        if isinstance(images, (bytes, bytearray)) or not isinstance(images, Sequence):
             raise ItaclipError(f"images of type {type(images).__name__}: expected an image or a list of images.")
         return self._segment(images, vocabulary, settings)
 
@@ -276,6 +289,10 @@ class Segmenter:
         Raises:
             ItaclipError: see `__call__`; raised when the iteration reaches the image.
         """
+        if isinstance(images, (str, bytes, os.PathLike, Image.Image)):
+            raise ItaclipError(f"images of type {type(images).__name__}: expected several images, such as a list.")
+        if batch < 1:
+            raise ItaclipError(f"batch = {batch}: expected 1 or more.")
         waiting = iter(images)
         while part := list(itertools.islice(waiting, batch)):
             yield from self._segment(part, vocabulary, settings)
@@ -283,7 +300,7 @@ class Segmenter:
     def _segment(
         self, sources: Sequence[ImageSource], vocabulary: Vocabulary | None, changes: Mapping[str, Any]
     ) -> list[Result]:
-        vocabulary = vocabulary or self._vocabulary
+        vocabulary = self._vocabulary if vocabulary is None else vocabulary
         if vocabulary is None:
             raise ItaclipError('no classes yet: call set_classes(["cat", "sofa, couch"]) first.')
         settings = self.for_vocabulary(vocabulary, **changes)
@@ -309,8 +326,15 @@ class Segmenter:
         """The settings of a call; without a background class, no threshold sends pixels to class 0.
 
         Raises:
-            ItaclipError: a bad setting, or a dtype, engine or device that differs from the loaded one.
+            ItaclipError: no vocabulary, a bad setting, or a dtype, engine or device that differs from the loaded one.
         """
+        if not isinstance(vocabulary, Vocabulary):
+            raise ItaclipError(
+                f"vocabulary of type {type(vocabulary).__name__}: expected the result of prepare(). Name the classes "
+                'with set_classes(["cat", "dog"]), or for one call with segmenter(image, segmenter.prepare(["cat"])). '
+                "Several images go into one list."
+            )
+        _without_class_arguments(changes)
         for name in ("dtype", "engine", "calibration", "compile", "device"):
             if changes.get(name, getattr(self.settings, name)) != getattr(self.settings, name):
                 raise ItaclipError(f"{name} = {changes[name]!r}: cannot change after loading; create a new Segmenter.")
@@ -318,6 +342,13 @@ class Segmenter:
         if self.settings.background and not vocabulary.background:
             chosen["prob_thd"] = 0.0
         return self.settings.changed(**chosen | changes)
+
+
+def _without_class_arguments(settings: Mapping[str, Any]) -> None:
+    """Refuse what describes classes: the class list decides it, so a setting would have no effect."""
+    for name in ("classes", "candidate_labels", "background", "definitions", "colors"):
+        if name in settings:
+            raise ItaclipError(f"{name}: belongs to the class list; pass it to set_classes() or prepare().")
 
 
 def _working_size(image: NDArray[np.uint8]) -> tuple[int, int]:

@@ -50,6 +50,8 @@ def load_clip(
     if model_name == DEMO:
         with resources.as_file(resources.files("itaclip.demo") / "demo_clip.safetensors") as bundled:
             return _from_file(read_weights(bundled), quick_gelu)
+    if "://" in model_name:
+        raise ItaclipError(f"{model_name}: an address; download the weights first, and name the file.")
     path = Path(model_name).expanduser() if is_path(model_name) else None
     if path and not (path / "open_clip_config.json").is_file():
         return _from_file(read_weights(path), quick_gelu)

@@ -102,8 +102,11 @@ def choose_vocabulary(args: argparse.Namespace, segmenter: Segmenter) -> Vocabul
 
     if args.classes is not None and args.classes_file is not None:
         raise ItaclipError("--classes and --classes-file: give only one of them.")
+    source = "--classes"
     if args.classes_file is not None:
-        classes = [line for line in read_lines(args.classes_file) if line.strip()]
+        lines = read_lines(args.classes_file)
+        classes = [line for line in lines if line.strip()]
+        source = str(args.classes_file) + (" (without its blank lines)" if len(classes) < len(lines) else "")
         if not classes:
             raise ItaclipError(f"{args.classes_file}: contains no class; write one per line.")
     elif args.classes is not None:
@@ -116,9 +119,9 @@ def choose_vocabulary(args: argparse.Namespace, segmenter: Segmenter) -> Vocabul
         raise ItaclipError('no classes: give --classes "cat; sofa, couch" or --classes-file FILE.')
     backgrounds: dict[str, bool | list[str]] = {"yes": True, "no": False}
     words = args.background or "yes"
-    background = backgrounds.get(words, words.replace(";", ",").split(","))
+    background = backgrounds.get(words.lower(), words.replace(";", ",").split(","))
     definitions = split_definitions(read_lines(args.definitions), str(args.definitions)) if args.definitions else None
-    return segmenter.prepare(classes, background, definitions)
+    return segmenter.prepare(classes, background, definitions, source=source)
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

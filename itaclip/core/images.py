@@ -17,6 +17,7 @@ from torch import Tensor
 
 from itaclip.clip.towers import MEAN, STD
 from itaclip.errors import ItaclipError
+from itaclip.files import local_path
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[Any]"
 
@@ -25,6 +26,8 @@ LARGEST = 100_000_000
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats to open. PIL supports more, but starts other programs for some of them (EPS)."""
+
+_ADDRESS_REMEDY = "Download it first; itaclip.pipeline(..., allow_urls=True) and `itaclip label` read addresses."
 
 
 class ImageTooLargeError(ItaclipError):
@@ -46,7 +49,8 @@ def read_image(source: ImageSource, largest: int = LARGEST) -> NDArray[np.uint8]
             shape or dtype. The message names the file, or the shape and dtype.
     """
     if isinstance(source, (str, os.PathLike)):
-        return decode_image(_content(Path(source)), str(source), largest)
+        path = local_path(source, _ADDRESS_REMEDY)
+        return decode_image(_content(path), str(path), largest)
     if isinstance(source, Image.Image):
         _check_size(source.size, "image", largest)
         return np.asarray(ImageOps.exif_transpose(source).convert("RGB"))

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from itaclip import figures
 from itaclip.core.images import read_image
 from itaclip.errors import ItaclipError
-from itaclip.files import IMAGE_SUFFIXES, atomic_path, write_json
+from itaclip.files import IMAGE_SUFFIXES, atomic_path, local_path, write_json
 from itaclip.labelling.batches import read_ahead, segment_batch
 from itaclip.labelling.video import VIDEO_SUFFIXES, segment_video
 from itaclip.result import Result
@@ -77,7 +77,7 @@ def find_items(inputs: Sequence[str | Path]) -> list[Item]:
     paths: dict[Path, None] = {}
     roots = []
     for entry in map(str, inputs):
-        path = Path(entry)
+        path = local_path(entry, "Download it first; `itaclip label` reads addresses.")
         if path.is_dir():
             found = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
             roots.append(path.resolve())
@@ -138,6 +138,7 @@ def segment_folder(
         ItaclipError: `out` holds results of other settings, is in use by another process,
             or cannot be written.
     """
+    out = local_path(out, "`itaclip label` writes to addresses.")
     with _Journal(out, run_key(segmenter, vocabulary) | {"every": every}, overwrite) as journal:
         kinds = ("mask", "overlay") if overlays else ("mask",)
         waiting = [item for item in items if not journal.done(item.name, kinds)]
@@ -196,6 +197,7 @@ def run_key(segmenter: Segmenter, vocabulary: Vocabulary) -> dict[str, Any]:
         "classes": vocabulary.bank.class_names.synonyms,
         "background": vocabulary.background,
         "definitions": vocabulary.definitions,
+        "colors": vocabulary.own_colors,
         "settings": settings,
     }
     as_read_back: dict[str, Any] = json.loads(json.dumps(key))

@@ -17,6 +17,7 @@ from itaclip.preparation.inspection import Tree, inspect_tree
 from itaclip.preparation.listing import iterate_files, require_folder
 from itaclip.preparation.masks import IGNORED
 from itaclip.text import ClassNames, read_class_names
+from itaclip.text.class_names import is_background
 
 PROBLEMS = 1
 """Exit status when images, masks and classes do not match."""
@@ -204,6 +205,11 @@ def main(base: Path, arguments: Sequence[str] | None = None) -> int:
     if not re.fullmatch(r"\w+", args.name, re.ASCII):
         raise ItaclipError(f"--name {args.name!r}: use letters, digits and underscores only.")
     classes = read_class_names(args.classes, args.background)
+    if args.ignore_zero and is_background(classes.names[0]):
+        raise ItaclipError(
+            f"{args.classes}: the first class is the background, but with --ignore-zero label 0 is no class, and the "
+            "first one has label 1. Delete its line, or pass --background if label 0 is the background."
+        )
     if len(classes) > IGNORED - args.ignore_zero:
         raise ItaclipError(
             f"{args.classes}: {len(classes)} classes; 8-bit masks allow at most {IGNORED - args.ignore_zero}."
@@ -215,6 +221,9 @@ def main(base: Path, arguments: Sequence[str] | None = None) -> int:
     if inspection.findings:
         inspection.findings.show(console, f"{args.images}, {args.masks}: problems; no files written")
         return PROBLEMS
+    if is_background(classes.names[0]) and not args.background:
+        console.print(f"{args.classes}: the first class is a class like any other; pass --background if it stands "
+                      "for all that is none of the classes.")  # fmt: skip
     for path in write_files(dataset, tree, inspection.pairs, args.out, base, args.force):
         console.print(f"written: {path}")
     console.print(f"{inspection.pairs} images, {len(classes)} classes. Next: python eval.py --config "

@@ -20,7 +20,7 @@ from itaclip.console import make_console, progress
 from itaclip.core.images import read_image
 from itaclip.devices import choose_device
 from itaclip.errors import ItaclipError
-from itaclip.files import IMAGE_SUFFIXES, write_json
+from itaclip.files import IMAGE_SUFFIXES, local_path, write_json
 from itaclip.preparation.jobs import default_workers, run_jobs
 from itaclip.regions.files import write_region_map
 from itaclip.regions.source import RegionSource, region_source
@@ -146,7 +146,7 @@ def find_images(inputs: Sequence[str]) -> list[SourceImage]:
     found: dict[Path, None] = {}
     roots = []
     for entry in inputs:
-        path = Path(entry)
+        path = local_path(entry)
         if path.is_dir():
             roots.append(path)
             matches = [p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]

@@ -20,6 +20,7 @@ from itaclip.errors import ItaclipError
 from itaclip.result import Result
 from itaclip.segmenter import Segmenter
 from itaclip.text.auxiliary import SEPARATOR
+from itaclip.text.class_names import plain_name
 from itaclip.vocabulary import Vocabulary, split_classes, split_definitions
 from itaclip.web.limits import Limits
 from itaclip.web.time_limit import TimeLimit
@@ -102,8 +103,8 @@ def words_of(vocabulary: Vocabulary | None) -> tuple[str, str, str, str]:
     own_words = ""
     if vocabulary.background:  # published lists use some words twice; visitors may not
         first, *others = vocabulary.bank.class_names.synonyms
-        taken = {word.lower() for words in others for word in words}
-        own_words = ", ".join(word for word in first if word.lower() not in taken)
+        taken = {plain_name(word) for words in others for word in words}
+        own_words = ", ".join(word for word in first if plain_name(word) not in taken)
         lines = lines[1:]
     names = vocabulary.names[1:] if vocabulary.background else vocabulary.names
     texts = zip(names, vocabulary.definitions or (), strict=False)
@@ -138,9 +139,11 @@ def segment(segmenter: Segmenter, form: Form, limits: Limits, stopped: threading
     if background is not False:
         changes["prob_thd"] = form.threshold
     with TimeLimit(limits.seconds, stopped):
-        vocabulary = segmenter.prepare(
-            classes, background, split_definitions(form.definitions.splitlines(), "definitions")
-        )
+        definitions = split_definitions(form.definitions.splitlines(), "definitions")
+        vocabulary = segmenter.prepare(classes, background, definitions, source="classes")
+        own = segmenter.vocabulary
+        if own is not None and own.names == vocabulary.names:
+            vocabulary = replace(vocabulary, colors=own.colors)
         result = segmenter(image, vocabulary, **changes)
     return replace(result, source=Path(form.name))
 
