@@ -7,7 +7,11 @@ import zlib
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from itaclip.clip.facts import LAYOUT_EPS
+
+_HEAD = 64
 
 
 def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -20,6 +24,24 @@ def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
     for name, tensor in tensors:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {checksum(tensor)}\n".encode())
     return digest.hexdigest()[:32]
+
+
+def structure(module: nn.Module) -> str:
+    """Describe what a module computes with its weights beyond their shapes; empty for OpenAI's own conventions.
+
+    These are the activation, the channels of a head, the epsilon of norms, and the normalisation of pixels.
+    """
+    unusual = set()
+    for part in module.modules():
+        if isinstance(part, nn.GELU):
+            unusual.add(f"GELU {part.approximate}")
+        elif isinstance(part, nn.MultiheadAttention) and part.head_dim != _HEAD:
+            unusual.add(f"{part.num_heads} heads of {part.head_dim}")
+        elif isinstance(part, nn.LayerNorm) and part.eps != LAYOUT_EPS:
+            unusual.add(f"eps {part.eps}")
+        if getattr(part, "image_mean", None) is not None:
+            unusual.add(f"pixels {[*part.image_mean]} {[*part.image_std]}")
+    return "; ".join(sorted(unusual))
 
 
 def checksum(tensor: Tensor) -> str:
