@@ -196,9 +196,10 @@ class Segmenter:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A short hash of the weight values in use."""
+        """A short hash of the weight values in use, with what is unusual about their use."""
         both = itertools.chain(self._pipeline.named_parameters(), self._encoder.named_parameters())
-        return " ".join(part for part in (fingerprint(both), structure(self._pipeline), structure(self._encoder)) if part)
+        parts = (fingerprint(both), structure(self._pipeline), structure(self._encoder))
+        return " ".join(part for part in parts if part)
 
     @property
     def patch_size(self) -> int:

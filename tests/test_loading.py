@@ -239,9 +239,7 @@ def test_missing_file() -> None:
 
 @pytest.mark.parametrize("kind", ["pt", "jit", "safetensors"])
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
-def test_truncated_files(
-    kind: str, share: float, tmp_path: Path, tiny_torchscript: Path, tiny_state: State
-) -> None:
+def test_truncated_files(kind: str, share: float, tmp_path: Path, tiny_torchscript: Path, tiny_state: State) -> None:
     source = {"pt": tmp_path / "whole.pt", "jit": tiny_torchscript, "safetensors": tmp_path / "whole.safetensors"}[kind]
     if kind == "pt":
         torch.save(tiny_state, source)

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from itaclip.clip import architectures, load_clip
 from itaclip.clip.facts import measured_sizes
+from itaclip.clip.names import is_path
 from itaclip.clip.openai import CLIP
 from itaclip.clip.registry import as_open_clip
 from itaclip.clip.trunk import Needs
@@ -94,7 +95,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="ViT-B/16", help="name or path (default: ViT-B/16)")
     parser.add_argument("--activation", choices=("gelu", "quick_gelu"),
-                        help="activation of weights that do not state it (default: what file, configuration or name say)")
+                        help="activation of weights that do not state it (default: as stated)")  # fmt: skip
     parser.add_argument("--recorded", action="store_true",
                         help="compare with the recorded embeddings; always done for ViT-B/16 by name")  # fmt: skip
     args = parser.parse_args()
@@ -122,9 +123,9 @@ def main() -> int:
     if not good:
         console.print("DIFFERENT: other weights, another tokenizer, or an unsupported tower")
     elif assumed:
+        named = f"Name the architecture ({_example(clip)}:{args.weights}), or put" if is_path(args.weights) else "Put"
         console.print(
-            f"NOT CERTAIN: nothing states {', '.join(assumed)}. Name the architecture ({_example(clip)}:{args.weights}), "
-            "or put the model's configuration beside the file."
+            f"NOT CERTAIN: nothing states {', '.join(assumed)}. {named} the model's configuration beside the file."
         )
     else:
         console.print("ok")

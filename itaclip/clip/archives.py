@@ -140,7 +140,11 @@ def _stated(metadata: Mapping[str, str], path: Path) -> Stated:
         raise ItaclipError(f"{path}: its metadata do not describe a model ({error!r:.60}); save it again.") from error
     mean, std = (None if v is None else tuple(statistics(path, f"metadata {name}", v))
                  for name, v in zip(("mean", "std"), pixels, strict=True))  # fmt: skip
-    return Stated(f"the metadata of {path.name}", True, quick_gelu, *heads, *eps, mean, std, f"the metadata of {path.name}")
+    source = f"the metadata of {path.name}"
+    return Stated(
+        source, complete=True, quick_gelu=quick_gelu, image_heads=heads[0], text_heads=heads[1], image_eps=eps[0],
+        text_eps=eps[1], mean=mean, std=std, pixels_source=source,
+    )  # fmt: skip
 
 
 # --- formats -----------------------------------------------------------------
@@ -212,7 +216,8 @@ def _whole(path: Path) -> Path:
     index = path.with_name(f"{match.group(1)}{match.group(3)}{_INDEX}")
     if not index.is_file():
         raise ItaclipError(
-            f"{path}: one of {int(match.group(2))} parts of a model; {index.name}, which lists them, is missing beside it."
+            f"{path}: one of {int(match.group(2))} parts of a model; {index.name}, which lists them, is missing "
+            "beside it; download it too."
         )
     return index
 
@@ -226,7 +231,7 @@ def _read_parts(index: Path) -> dict[str, Tensor]:
     for name in sorted(set(places.values())):
         part = index.parent / name
         if Path(name).name != name or not part.is_file():
-            raise ItaclipError(f"{index}: lists the part {name!r:.80}, which is no file of its folder; download it too.")
+            raise ItaclipError(f"{index}: lists the part {name!r:.80}, which is no file of its folder; download it.")
         state |= _read_file(part)[0]
     problems = {"listed but in none of its parts": sorted(places.keys() - state.keys())}
     check_tensors(index, problems, "Download all parts again.")

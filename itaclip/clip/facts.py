@@ -91,7 +91,9 @@ def heads(name: str, count: int, width: int, source: str, assumed: bool = False)
     return Fact(name, f"{count} of {width // count} channels", source, assumed)
 
 
-def normalisation(mean: Sequence[float] | None, std: Sequence[float] | None, source: str, assumed: bool = False) -> Fact:
+def normalisation(
+    mean: Sequence[float] | None, std: Sequence[float] | None, source: str, assumed: bool = False
+) -> Fact:
     """Describe the normalisation of pixels; None stands for OpenAI's."""
     if mean is None or std is None:
         return Fact(NORMALISATION, "OpenAI's mean and deviation", source, assumed)
@@ -99,23 +101,26 @@ def normalisation(mean: Sequence[float] | None, std: Sequence[float] | None, sou
     return Fact(NORMALISATION, "mean {}, deviation {}".format(*values), source, assumed)
 
 
-def warn_of_assumptions(path: Path, facts: Iterable[Fact], names: Sequence[str]) -> None:
+def warn_of_assumptions(path: Path, facts: Iterable[Fact], names: Sequence[str] | None) -> None:
     """Log one warning that names everything assumed about a file, and how to state it.
 
     Args:
         path: the weight file.
         facts: the model's facts.
-        names: known architectures with tensors of these shapes.
+        names: architectures to name before the path, one per activation; None if naming one would not help.
     """
     assumed = [fact for fact in facts if fact.assumed]
     if not assumed:
         return
-    examples = (*names, "ViT-B-16-quickgelu")[:2] if names else ("ViT-B-16", "ViT-B-16-quickgelu")
-    ways = [f"name the architecture before the path ({' or '.join(f'{name}:{path}' for name in examples)})",
-            "put the open_clip_config.json, or Transformers' config.json and preprocessor_config.json, of the model "
-            "beside the file"]  # fmt: skip
+    ways = []
+    if names is not None:
+        examples = names or ("ViT-B-16", "ViT-B-16-quickgelu")
+        ways.append(f"name the architecture before the path ({' or '.join(f'{name}:{path}' for name in examples)})")
     if any(fact.name == ACTIVATION for fact in assumed):
-        ways.insert(1, "set quick_gelu to True or False")
+        ways.append("set quick_gelu to True or False")
+    ways.append(
+        "put the model's open_clip_config.json, or its config.json and preprocessor_config.json, beside the file"
+    )
     _LOG.warning(
         "%s does not state its %s. Taken: %s. If that is not how the model was trained, all its results are wrong. "
         "To state it, %s.",
@@ -125,8 +130,6 @@ def warn_of_assumptions(path: Path, facts: Iterable[Fact], names: Sequence[str])
 
 
 # --- sizes -------------------------------------------------------------------
-
-_WIDTH, _LAYERS = "width of the {}", "blocks of the {}"
 
 
 def measured_sizes(state: Mapping[str, Tensor]) -> dict[str, int]:

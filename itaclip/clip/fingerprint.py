@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +40,9 @@ def structure(module: nn.Module) -> str:
             unusual.add(f"{part.num_heads} heads of {part.head_dim}")
         elif isinstance(part, nn.LayerNorm) and part.eps != LAYOUT_EPS:
             unusual.add(f"eps {part.eps}")
-        if getattr(part, "image_mean", None) is not None:
-            unusual.add(f"pixels {[*part.image_mean]} {[*part.image_std]}")
+        mean: Any = getattr(part, "image_mean", None)
+        if mean is not None:
+            unusual.add(f"pixels {list(mean)} {list(getattr(part, 'image_std', ()))}")
     return "; ".join(sorted(unusual))
 
 

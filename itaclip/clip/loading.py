@@ -127,8 +127,8 @@ def _from_file(weights: WeightFile, quick_gelu: bool | None, published: str = ""
     words = sizes["vocabulary"]
     if stated.tokenizer is None and words != _BYTE_PAIRS:
         raise ItaclipError(
-            f"{weights.path}: a vocabulary of {words} tokens, where CLIP's has {_BYTE_PAIRS}, so its tokenizer is unknown. "
-            "Name the architecture (NAME:PATH), or put the model's configuration and tokenizer beside the file."
+            f"{weights.path}: a vocabulary of {words} tokens, where CLIP's has {_BYTE_PAIRS}, so its tokenizer is "
+            "unknown. Name the architecture (NAME:PATH), or put the model's configuration and tokenizer beside it."
         )
     image, image_heads = _shape(weights, "image")
     text, text_heads = _shape(weights, "text")
@@ -149,7 +149,8 @@ def _from_file(weights: WeightFile, quick_gelu: bool | None, published: str = ""
     if stated.tokenizer:
         model.tokenizer_source = stated.tokenizer
     model.facts = (active, image_heads, text_heads, pixels, _tokenizer(model, stated.source, words))
-    warn_of_assumptions(weights.path, model.facts, [known.name for known in like])
+    names = {known.quick_gelu: known.name for known in reversed(like)}  # the nearest of either activation
+    warn_of_assumptions(weights.path, model.facts, [names[quick] for quick in sorted(names)])
     return model
 
 
@@ -191,8 +192,8 @@ def _shape(weights: WeightFile, tower: str) -> tuple[TransformerShape, Fact]:
     if len(known) > 1:
         choices = "; ".join(f"{heads} in {', '.join(names[:3])}" for heads, names in known.items())
         raise ItaclipError(
-            f"{path}: the number of heads of the {tower} tower cannot be told from its tensors: models of this shape have "
-            f"{choices}. Name the architecture: {next(iter(known.values()))[0]}:{path}"
+            f"{path}: the number of heads of the {tower} tower cannot be told from its tensors: models of this shape "
+            f"have {choices}. Name the architecture: {next(iter(known.values()))[0]}:{path}"
         )
     if count:
         require_division(stated.source, tower, width, count)
@@ -202,8 +203,8 @@ def _shape(weights: WeightFile, tower: str) -> tuple[TransformerShape, Fact]:
         fact = facts.heads(name, count, width, _known_as(names))
     elif width % _HEAD:
         raise ItaclipError(
-            f"{path}: the {tower} tower is {width} channels wide, which is not a multiple of {_HEAD}, the width of OpenAI's "
-            "heads. Name the architecture (ViT-H-14:PATH), or put the model's configuration beside the file."
+            f"{path}: the {tower} tower is {width} channels wide, which is not a multiple of {_HEAD}, the width of "
+            "OpenAI's heads. Name the architecture (ViT-H-14:PATH), or put the model's configuration beside the file."
         )
     else:
         count = width // _HEAD

@@ -23,7 +23,15 @@ from itaclip.clip.architectures import stated_sizes
 from itaclip.clip.archives import WeightFile, read_weights
 from itaclip.clip.facts import Fact, Stated, warn_of_assumptions
 from itaclip.clip.filling import fill, set_statistics
-from itaclip.clip.finding import HUB_FILES, OPEN_CLIP_CONFIG, fetch, local_folder, quiet, require_network, weight_folders
+from itaclip.clip.finding import (
+    HUB_FILES,
+    OPEN_CLIP_CONFIG,
+    fetch,
+    local_folder,
+    quiet,
+    require_network,
+    weight_folders,
+)
 from itaclip.clip.names import DEMO, OPENAI_NAMES, is_path
 from itaclip.clip.openai import CLIP, ImageTower, TransformerShape
 from itaclip.clip.tokenizer import TokenizerSource
@@ -104,7 +112,8 @@ def _load_own(name: str, config: Mapping[str, Any], path: Path, quick_gelu: bool
     _fill(model, weights, name, config)
     _require_the_same_blocks(model, stated, name, weights.path)
     _told(model, active, source, pixels)
-    warn_of_assumptions(weights.path, model.facts, [] if architecture != name else [name])
+    names = [architecture, f"{architecture}-quickgelu"] if name in OPENAI_NAMES else None
+    warn_of_assumptions(weights.path, model.facts, names)
     return model
 
 
@@ -116,12 +125,12 @@ def _require_the_same_blocks(model: Any, stated: Stated, name: str, path: Path) 
     """
     if not isinstance(model, CLIP):
         return
-    image, text = model.visual.transformer.resblocks[0], model.transformer.resblocks[0]
+    image, text = _shape(model.visual), _shape(model)
     for what, value, found in (
-        (facts.IMAGE_HEADS, stated.image_heads, image.attn.num_heads),
-        (facts.TEXT_HEADS, stated.text_heads, text.attn.num_heads),
-        ("epsilon of the image tower's norms", stated.image_eps, image.ln_1.eps),
-        ("epsilon of the text tower's norms", stated.text_eps, text.ln_1.eps),
+        (facts.IMAGE_HEADS, stated.image_heads, image.heads),
+        (facts.TEXT_HEADS, stated.text_heads, text.heads),
+        ("epsilon of the image tower's norms", stated.image_eps, image.eps),
+        ("epsilon of the text tower's norms", stated.text_eps, text.eps),
     ):
         if value not in (None, found):
             raise ItaclipError(
@@ -189,14 +198,14 @@ def _require_sizes(config: Mapping[str, Any], path: Path) -> None:
         side = vision.get("image_size", 224)
         if isinstance(side, list) and len(set(side)) > 1:
             raise ItaclipError(f"{path}: vision_cfg.image_size = {side}: only squares are supported.")
-        for key, default in (("width", 768), ("layers", 12), ("patch_size", 16), ("head_width", 64)):
-            _require_count(vision, key, default, path, "vision_cfg")
+        for key in ("width", "layers", "patch_size", "head_width"):
+            _require_count(vision, key, 1, path, "vision_cfg")
         width, head = vision.get("width", 768), vision.get("head_width", 64)
         if width % head:
             raise ItaclipError(f"{path}: vision_cfg.head_width = {head} does not divide the width of {width} channels.")
     if not text.get("hf_model_name"):
-        for key, default in (("width", 512), ("layers", 12), ("heads", 8), ("context_length", 77), ("vocab_size", 49408)):
-            _require_count(text, key, default, path, "text_cfg")
+        for key in ("width", "layers", "heads", "context_length", "vocab_size"):
+            _require_count(text, key, 1, path, "text_cfg")
         facts.require_division(f"{path}: text_cfg", "text", text.get("width", 512), text.get("heads", 8))
 
 
@@ -378,7 +387,10 @@ def _activation(block: Any) -> str:
 def _shape(tower: Any) -> TransformerShape:
     blocks = tower.transformer.resblocks
     return TransformerShape(
-        blocks[0].ln_1.weight.shape[0], len(blocks), blocks[0].attn.num_heads, blocks[0].mlp.c_fc.out_features,
+        blocks[0].ln_1.weight.shape[0],
+        len(blocks),
+        blocks[0].attn.num_heads,
+        blocks[0].mlp.c_fc.out_features,
         blocks[0].ln_1.eps,
     )
 

@@ -118,13 +118,15 @@ def _epsilon(part: Mapping[str, Any], path: Path) -> float:
 def _preprocessing(folder: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, str]:
     """Mean, deviation and the file that states them; None without such a file or for values it leaves out."""
     path = folder / "preprocessor_config.json"
+    found: Any
     if path.is_file():
-        content = read_object(path)
+        found = read_object(path)
     else:
         path = folder / "processor_config.json"
-        content = read_object(path).get("image_processor") if path.is_file() else None
-        if not isinstance(content, dict):
-            return None, None, ""
+        found = read_object(path).get("image_processor") if path.is_file() else None
+    if not isinstance(found, dict):
+        return None, None, ""
+    content: dict[str, Any] = found
     if content.get("do_normalize", True) is False:
         return (0.0,) * 3, (1.0,) * 3, str(path)
     if content.get("do_rescale", True) is False or abs(255 * content.get("rescale_factor", 1 / 255) - 1) > 1e-3:
@@ -145,7 +147,7 @@ def statistics(path: Path, name: str, values: Any) -> list[float]:
         isinstance(v, (int, float)) and not isinstance(v, bool) for v in values
     )
     if not numbers or len(values) != 3 or not all((0 if "mean" in name else 1e-6) <= v <= 1 for v in values):
-        raise ItaclipError(f"{path}: {name} = {values!r:.60}: expected one number per RGB channel, for values in [0, 1].")
+        raise ItaclipError(f"{path}: {name} = {values!r:.60}: expected one number per RGB channel, in [0, 1].")
     return [float(v) for v in values]
 
 
@@ -165,8 +167,8 @@ def _tokenizer(folder: Path, vocabulary: int, context_length: int, end: Any) -> 
         source = TokenizerSource(str(folder), context_length)
         if words is None and not (folder / "tokenizer_config.json").is_file():
             raise ItaclipError(
-                f"{folder / CONFIG}: a vocabulary of {vocabulary} tokens is not CLIP's of {_BYTE_PAIRS}, and the folder "
-                "holds no tokenizer. Put the model's tokenizer.json and tokenizer_config.json there."
+                f"{folder / CONFIG}: a vocabulary of {vocabulary} tokens is not CLIP's of {_BYTE_PAIRS}, and the "
+                "folder holds no tokenizer. Put the model's tokenizer.json and tokenizer_config.json there."
             )
     if end not in ends:
         raise ItaclipError(
