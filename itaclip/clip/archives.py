@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import io
+import json
 import pickle
 import re
 import zipfile
@@ -124,19 +125,20 @@ def metadata_of(clip: Any) -> dict[str, str]:
     mean, std = getattr(clip.visual, "image_mean", None), getattr(clip.visual, "image_std", None)
     if mean is not None and std is not None:
         found |= {"mean": " ".join(map(repr, mean)), "std": " ".join(map(repr, std))}
-    return found
+    return {"clip": json.dumps(found, sort_keys=True)}  # one entry, since safetensors writes several in any order
 
 
 def _stated(metadata: Mapping[str, str], path: Path) -> Stated:
     """Read what `metadata_of` wrote; files of other programs say nothing there."""
-    if "quick_gelu" not in metadata:
-        return Stated()
     try:
+        metadata = json.loads(metadata["clip"]) if "clip" in metadata else metadata
+        if "quick_gelu" not in metadata:
+            return Stated()
         quick_gelu = {"true": True, "false": False}[metadata["quick_gelu"].lower()]
         heads = [int(metadata[name]) if name in metadata else None for name in ("image_heads", "text_heads")]
         eps = [float(metadata.get(name, LAYOUT_EPS)) for name in ("image_eps", "text_eps")]
         pixels = [[float(v) for v in metadata[name].split()] if name in metadata else None for name in ("mean", "std")]
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ItaclipError(f"{path}: its metadata do not describe a model ({error!r:.60}); save it again.") from error
     mean, std = (None if v is None else tuple(statistics(path, f"metadata {name}", v))
                  for name, v in zip(("mean", "std"), pixels, strict=True))  # fmt: skip
