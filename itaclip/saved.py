@@ -20,7 +20,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from itaclip.clip.archives import read_safetensors
+from itaclip.clip.archives import metadata_of, read_safetensors
 from itaclip.clip.fingerprint import fingerprint
 from itaclip.clip.names import DEMO
 from itaclip.clip.openai import CLIP
@@ -108,7 +108,7 @@ def write_segmenter(
         description["preprocessing"] = {"mean": list(mean), "std": list(std)}
     state = {name: value.contiguous() for name, value in clip.named_parameters()}
     with atomic_path(root / MODEL) as partial:
-        save_file(state, partial, metadata={"quick_gelu": str(clip.quick_gelu).lower()})
+        save_file(state, partial, metadata=metadata_of(clip))
     if vocabulary:
         features = vocabulary.bank.features.cpu().contiguous()
         with atomic_path(root / VOCABULARY) as partial:
@@ -233,7 +233,7 @@ def _from_json(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_preprocessing(content: Any) -> Mapping[str, Sequence[float]]:
     usable = isinstance(content, dict) and all(
-        isinstance(values, list) and len(values) == 3 and all(isinstance(v, float) and 0 < v < 1 for v in values)
+        isinstance(values, list) and len(values) == 3 and all(isinstance(v, float) and 0 <= v <= 1 for v in values)
         for values in content.values()
     )
     if not usable or set(content) not in (set(), {"mean", "std"}):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from itaclip.clip.filling import set_statistics
-from itaclip.clip.fingerprint import fingerprint
+from itaclip.clip.fingerprint import fingerprint, structure
 from itaclip.clip.loading import load_clip, load_openai_clip
 from itaclip.clip.names import DEMO
 from itaclip.clip.towers import as_tower
@@ -56,6 +56,8 @@ class Segmenter:
             "adaptive", "balanced" or "fast".
         pretrained: open_clip tag or weight path for a named model; None selects OpenAI's weights,
             or the only ones there are.
+        quick_gelu: activation of weights that do not state it; None follows the file, the configuration
+            beside it or the name, see `itaclip.clip.load_clip`.
         short_side: images are resized so that their short side has this many pixels; None
             selects the model's default (336 for ViT-B/16).
         largest: maximum number of pixels of an image; larger ones are rejected.
@@ -75,6 +77,7 @@ class Segmenter:
         quality: str = "balanced",
         *,
         pretrained: str | None = None,
+        quick_gelu: bool | None = None,
         short_side: int | None = None,
         largest: int = LARGEST,
         text_cache: bool = True,
@@ -83,13 +86,13 @@ class Segmenter:
         free_form(quality, 1, 1)  # report a wrong name before loading weights
         _without_class_arguments(settings)
         checked_names(settings)
-        clip = load_clip(model, pretrained)
+        clip = load_clip(model, pretrained, quick_gelu)
         tower = as_tower(clip.visual)
         side, chosen = free_form(quality, tower.image_size, tower.patch_size)
         if model == DEMO:
             chosen["second_encoder"] = DEMO
         self._build(clip, Settings(**chosen | settings), short_side or side, largest, text_cache)
-        self._weights = (model, pretrained, None)
+        self._weights = (model, pretrained, quick_gelu)
 
     def _build(self, clip: Any, settings: Settings, short_side: int, largest: int, text_cache: bool) -> None:
         if short_side < 1:
@@ -104,8 +107,8 @@ class Segmenter:
         self._lock = threading.Lock()
 
     @classmethod
-    def from_config(cls, config: str | Path, *, model: str | None = None, largest: int = LARGEST,
-                    text_cache: bool = True, **settings: Any) -> Segmenter:  # fmt: skip
+    def from_config(cls, config: str | Path, *, model: str | None = None, quick_gelu: bool | None = None,
+                    largest: int = LARGEST, text_cache: bool = True, **settings: Any) -> Segmenter:  # fmt: skip
         """Build the segmenter that an `eval.py` configuration describes, with its classes and texts.
 
         The labels are the same as those of `eval.py`. A configuration is Python code: load only
@@ -114,6 +117,7 @@ class Segmenter:
         Args:
             config: path of a configuration, such as ``configs/cfg_voc.py``.
             model: CLIP model or weight file; None uses the configuration's.
+            quick_gelu: activation of weights that do not state it; None uses the configuration's.
             largest: maximum number of pixels of an image; larger ones are rejected.
             text_cache: whether to keep text features on disk.
             settings: fields of `itaclip.core.settings.Settings` that replace the configuration's.
@@ -123,9 +127,11 @@ class Segmenter:
         """
         description = read_model(config, model, settings)
         segmenter = cls.__new__(cls)
-        clip = load_clip(*description.weights)
+        name, pretrained, stated = description.weights
+        weights = (name, pretrained, stated if quick_gelu is None else quick_gelu)
+        clip = load_clip(*weights)
         segmenter._build(clip, description.settings, description.short_side, largest, text_cache)
-        segmenter._weights = description.weights
+        segmenter._weights = weights
         segmenter._vocabulary = description.vocabulary(segmenter._encoder)
         return segmenter
 
@@ -192,9 +198,10 @@ class Segmenter:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A short hash of the weight values in use."""
+        """A short hash of the weight values in use, with what is unusual about their use."""
         both = itertools.chain(self._pipeline.named_parameters(), self._encoder.named_parameters())
-        return fingerprint(both)
+        parts = (fingerprint(both), structure(self._pipeline), structure(self._encoder))
+        return " ".join(part for part in parts if part)
 
     @property
     def patch_size(self) -> int:

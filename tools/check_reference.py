@@ -6,7 +6,7 @@
 
 Prints the difference of every stage, and with --out also writes them to a file; exits with status 1
 if one exceeds its tolerance. The recordings in tests/golden use weights that anyone can regenerate with
-``python tests/make_weights.py tiny tiny.pt`` (or ``vit-b-16``). Those of Cascade-CLIP and CLIP-RC
+``python tests/make_weights.py tiny tiny.pt --jit`` (or ``vit-b-16``). Those of Cascade-CLIP and CLIP-RC
 contain the seeds of their parameters.
 """
 

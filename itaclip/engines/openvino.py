@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from itaclip.clip.blocks import Projections
-from itaclip.clip.fingerprint import fingerprint
+from itaclip.clip.fingerprint import fingerprint, structure
 from itaclip.clip.towers import Grid, PatchReading, Tower
 from itaclip.clip.trunk import Needs, Trunk
 from itaclip.engines.cache import MODEL, converted, described
@@ -236,7 +236,7 @@ def _names(needs: Needs) -> list[str]:
 def _key(weights: str, module: nn.Module) -> dict[str, Any]:
     """Collect what every conversion depends on: weights, structure, versions."""
     versions = {name: version(name) for name in ("itaclip", "openvino", "torch")}
-    return {"weights": weights, "structure": repr(module), "versions": versions, "format": _FORMAT}
+    return {"weights": weights, "structure": f"{module!r} {structure(module)}", "versions": versions, "format": _FORMAT}
 
 
 def _write(

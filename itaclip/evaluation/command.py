@@ -13,7 +13,7 @@ from mmengine import dist
 from mmengine.config import Config
 from rich.console import Console
 
-from itaclip.clip.fingerprint import fingerprint
+from itaclip.clip.fingerprint import fingerprint, structure
 from itaclip.console import make_console, progress
 from itaclip.errors import ItaclipError
 from itaclip.evaluation.distributed import joined
@@ -115,7 +115,7 @@ def _open_journal(folder: Path, config: Config, model: ITACLIPSegmentor, console
     parts: list[dict[str, str]] = [{}]
     if dist.get_rank() == 0:
         tower = model.pipeline.encoder
-        parts = [identity(config) | {"image tower": fingerprint(tower.named_parameters()),
+        parts = [identity(config) | {"image tower": f"{fingerprint(tower.named_parameters())} {structure(tower)}",
                                      "device": next(tower.parameters()).device.type}]  # fmt: skip
     dist.broadcast_object_list(parts)
     journal = Journal(folder / "journal", parts[0])
