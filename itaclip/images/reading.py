@@ -259,7 +259,7 @@ def _try_open(content: bytes) -> ImageFile.ImageFile | None:
 def _is_deep(opened: ImageFile.ImageFile) -> bool:
     """Whether the file, not loaded yet, has integers of more than 8 bits."""
     if opened.format == "PPM":
-        return opened.mode == "I" or (_top(opened) or 0) > 255 or _raw_mode(opened).startswith("I;16")
+        return opened.mode == "I" or (_stated(opened) or 0) > 255
     return opened.format == "PNG" and "16" in _raw_mode(opened)
 
 
@@ -270,11 +270,17 @@ def _raw_mode(opened: ImageFile.ImageFile) -> str:
 
 
 def _top(opened: ImageFile.ImageFile) -> int | None:
-    """The highest value that the header of a PPM or PGM file states, if it is unusual."""
+    """The highest value that the header of a PPM or PGM file states, unless all bits are used."""
+    stated = _stated(opened)
+    return stated if stated not in (255, 65535) else None
+
+
+def _stated(opened: ImageFile.ImageFile) -> int | None:
+    """The highest value in the header of a PPM or PGM file, not loaded yet; None if Pillow reads it as it is."""
     arguments = opened.tile[0].args if opened.tile and opened.format == "PPM" else None
-    if not isinstance(arguments, tuple) or len(arguments) != 2 or not isinstance(arguments[1], int):
+    if not isinstance(arguments, tuple) or len(arguments) != 2 or arguments[0] not in ("L", "RGB"):
         return None
-    return arguments[1] if arguments[1] not in (255, 65535) and arguments[0] != "1" else None
+    return int(arguments[1]) if isinstance(arguments[1], int) else None
 
 
 # --- PIL images --------------------------------------------------------------
@@ -315,7 +321,7 @@ def _deep_colour(source: ImageFile.ImageFile, tags: Mapping[int, Any]) -> bool:
     """Whether Pillow reduces, or has reduced, more than 8 bits of each colour, or drops bands."""
     if tags:
         return _bits(tags) > 8 or int(tags.get(277, 1)) > 4
-    return (_is_deep(source) or (_top(source) or 0) > 255) if source.tile else False
+    return bool(source.tile) and _is_deep(source)
 
 
 def _bits(tags: Mapping[int, Any]) -> int:
@@ -371,6 +377,7 @@ def _from_array(values: NDArray[Any], what: str, options: ReadOptions, calls: _C
     if values.dtype.kind not in "uif":
         raise ItaclipError(f"{name}: {expected}. Convert the values: image{calls.to_8_bits}.")
     options.check_size((shape[1], shape[0]), what)
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
     if values.ndim == 3:
         values = values[..., 0] if shape[2] == 1 else values[..., :3]
     if values.dtype.kind in "ui" and values.dtype not in (np.uint8, np.uint16) and options.value_range is None:
