@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from image_helpers import DARK, DEEP, opencv, pillow, tiff
 from PIL import Image
@@ -119,6 +119,7 @@ def test_any_mode_format_and_shape(
     quick: Segmenter, words: Vocabulary, source: tuple[tuple[int, int], str, str]
 ) -> None:
     (height, width), mode, kind = source
+    assume((mode, kind) != ("YCbCr", "TIFF"))  # Pillow writes files that it cannot read itself
     image = Image.fromarray(noise(height, width)).convert("L").convert("I" if mode == "I;16" else mode).convert(mode)
     try:
         passed: Any = image if kind == "PIL" else pillow(kind, image)
@@ -141,9 +142,14 @@ class StrangeError(Exception):
 
 
 ERRORS: list[Callable[[], BaseException]] = [
-    lambda: StrangeError("two\nlines"), lambda: cv2.error("resize"), lambda: MemoryError(), lambda: ZeroDivisionError(""),
-    lambda: torch.OutOfMemoryError("out of memory"), lambda: ValueError("bad"), lambda: RecursionError("deep"),
-]  # fmt: skip
+    lambda: StrangeError("two\nlines"),
+    lambda: cv2.error("resize"),
+    lambda: MemoryError(),
+    lambda: ZeroDivisionError(""),
+    lambda: torch.OutOfMemoryError("out of memory"),
+    lambda: ValueError("bad"),
+    lambda: RecursionError("deep"),
+]
 
 LAYERS = (
     "itaclip.labelling.folder.read_image",

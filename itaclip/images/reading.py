@@ -384,7 +384,7 @@ def _from_array(values: NDArray[Any], what: str, options: ReadOptions, calls: _C
         low, high = int(values.min()), int(values.max())
         if low >= 0 and high <= 255:
             raise ItaclipError(f"{name}: {expected}. The values fit: pass image{calls.to_8_bits}.")
-    if values.dtype.kind == "f" and options.value_range is None and 0 <= values.min() and values.max() <= 1:
+    if values.dtype.kind == "f" and options.value_range is None and values.min() >= 0 and values.max() <= 1:
         raise ItaclipError(
             f"{name}: {expected}. The values lie in [0, 1]: pass (image * 255){calls.to_8_bits}, or value_range=(0, 1) "
             "to Segmenter."
