@@ -273,8 +273,8 @@ class Segmenter:
             ItaclipError: no classes yet, a bad setting, or an image that cannot be read.
         """
         if is_image(images):
-            return self._segment([images], vocabulary, settings)[0]  # type: ignore[list-item]
-        if not isinstance(images, Sequence):
+            return self._segment([images], vocabulary, settings)[0]
+        if not isinstance(images, Sequence) or isinstance(images, bytes):
             raise ItaclipError(f"images of type {type(images).__name__}: expected an image or a list of images.")
         return self._segment(images, vocabulary, settings)
 

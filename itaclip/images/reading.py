@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import cv2
 import numpy as np
@@ -110,7 +110,7 @@ def read_image(source: ImageSource, options: ReadOptions = _DEFAULT) -> NDArray[
     )
 
 
-def is_image(source: Any) -> bool:
+def is_image(source: Any) -> TypeGuard[ImageSource]:
     """Whether a value stands for one image rather than for several."""
     return isinstance(source, (str, os.PathLike, bytes, Image.Image, np.ndarray, torch.Tensor))
 

@@ -13,7 +13,7 @@ from itaclip.images import LARGEST, ReadOptions, ValueRange, decode_image
 
 
 @TRANSFORMS.register_module()
-class ITACLIPLoadImage(BaseTransform):  # type: ignore[misc]
+class ITACLIPLoadImage(BaseTransform):
     """Takes the place of ``LoadImageFromFile`` for images of more than 8 bits, and for TIFF with transparency.
 
     8-bit images are the same as with ``LoadImageFromFile``, pixel by pixel. docs/images.md lists the rules.

@@ -197,6 +197,6 @@ def _decoded_size(path: Path, turned: bool) -> tuple[tuple[int, int], int]:
     with Image.open(path) as image:
         image.load()
         if turned or image.format == "TIFF":  # OpenCV turns TIFF even if it is told not to
-            image = ImageOps.exif_transpose(image)
-            return (image.height, image.width), stored_orientation(path)
+            upright = ImageOps.exif_transpose(image)
+            return (upright.height, upright.width), stored_orientation(path)
         return (image.height, image.width), 1
