@@ -12,11 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from http.client import HTTPException
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from itaclip.core.images import ImageSource, decode_image
 from itaclip.errors import ItaclipError, did_you_mean
+from itaclip.images import ImageSource, decode_image, is_image
 from itaclip.saved import is_saved
 from itaclip.segmenter import Segmenter
 from itaclip.vocabulary import Vocabulary
@@ -122,7 +119,7 @@ class ImageSegmentationPipeline:
 
         Args:
             inputs: an image (a path, an http(s) URL if allowed, a ``data:`` URI, a PIL image, or
-                an H x W x 3 uint8 RGB array), or a list, an iterator or a data set of images.
+                an H x W x 3 RGB array or tensor), or a list, an iterator or a data set of images.
             candidate_labels: classes for this call, see `Segmenter.prepare`.
             background: see `Segmenter.prepare`; used only with `candidate_labels`.
             batch_size: images per batch for this call.
@@ -147,7 +144,7 @@ class ImageSegmentationPipeline:
         if vocabulary is None and self.segmenter.vocabulary is None:
             raise ItaclipError('no classes yet: pass candidate_labels=["cat", "sofa, couch"].')
         batch = _checked_batch(batch_size if batch_size is not None else self.batch_size)
-        if isinstance(inputs, (str, os.PathLike, Image.Image, np.ndarray)):
+        if is_image(inputs):
             return next(self._run([inputs], 1, vocabulary, settings))
         if isinstance(inputs, (list, tuple)):
             return list(self._run(inputs, batch, vocabulary, settings))
@@ -170,14 +167,14 @@ class ImageSegmentationPipeline:
             return source
         scheme = entry.partition(":")[0].lower()
         if scheme in ("http", "https"):
-            return decode_image(self._fetched(entry), entry, self.segmenter.largest)
+            return decode_image(self._fetched(entry), entry, self.segmenter.reading)
         if scheme == "data":
             header, _, text = entry.partition(",")
             try:
                 content = base64.b64decode(text, validate=True)
             except binascii.Error as error:
                 raise ItaclipError(f"{header[:60]}: not base64 ({error}).") from None
-            return decode_image(content, header[:60], self.segmenter.largest)
+            return decode_image(content, header[:60], self.segmenter.reading)
         return entry
 
     def _fetched(self, url: str) -> bytes:

@@ -29,6 +29,7 @@ from itaclip.core.methods import METHODS
 from itaclip.core.settings import Settings, checked_names
 from itaclip.errors import ItaclipError
 from itaclip.files import atomic_path, local_path, write_json
+from itaclip.images import ReadOptions
 from itaclip.text import TextBank, parse_class_names
 from itaclip.vocabulary import Vocabulary
 
@@ -48,7 +49,7 @@ class SavedSegmenter:
     Attributes:
         settings: settings of the pipeline.
         short_side: images are resized so that their short side has this many pixels.
-        largest: maximum number of pixels of an image; larger ones are rejected.
+        reading: how images are read.
         vocabulary: the classes, or None.
         weights: path of the weight file.
         fingerprint: fingerprint of the weights.
@@ -57,7 +58,7 @@ class SavedSegmenter:
 
     settings: Settings
     short_side: int
-    largest: int
+    reading: ReadOptions
     vocabulary: Vocabulary | None
     weights: Path
     fingerprint: str
@@ -74,7 +75,7 @@ def write_segmenter(
     clip: CLIP,
     settings: Settings,
     short_side: int,
-    largest: int,
+    reading: ReadOptions,
     vocabulary: Vocabulary | None,
 ) -> None:
     """Write a segmenter: every file atomically, the description last.
@@ -84,7 +85,7 @@ def write_segmenter(
         clip: the model, float32.
         settings: settings of the pipeline; the device is not saved, it belongs to the machine.
         short_side: images are resized so that their short side has this many pixels.
-        largest: maximum number of pixels of an image.
+        reading: how images are read.
         vocabulary: the classes, or None.
 
     Raises:
@@ -100,7 +101,8 @@ def write_segmenter(
             f"regions = {settings.regions!r} cannot be saved with the segmenter; use {' or '.join(_WITHOUT_FILES)}."
         )
     description: dict[str, Any] = {
-        "format": FORMAT, "itaclip": version("itaclip"), "short_side": short_side, "largest": largest,
+        "format": FORMAT, "itaclip": version("itaclip"), "short_side": short_side,
+        "largest": reading.largest, "value_range": reading.value_range,
         "settings": plain, "weights": fingerprint(clip.named_parameters()), "vocabulary": None, "preprocessing": {},
     }  # fmt: skip
     mean, std = getattr(clip.visual, "image_mean", None), getattr(clip.visual, "image_std", None)
@@ -162,7 +164,7 @@ def read_segmenter(folder: str | os.PathLike[str], changes: Mapping[str, Any]) -
         return SavedSegmenter(
             Settings(**_from_json(saved) | checked_names(changes)),
             _typed(content, "short_side", int),
-            _typed(content, "largest", int),
+            ReadOptions(_typed(content, "largest", int), content.get("value_range")),
             _read_vocabulary(root, content.get("vocabulary")),
             root / MODEL,
             _typed(content, "weights", str),

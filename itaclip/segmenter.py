@@ -21,12 +21,13 @@ from itaclip.clip.loading import load_clip, load_openai_clip
 from itaclip.clip.names import DEMO
 from itaclip.clip.towers import as_tower
 from itaclip.configuration import read_model
-from itaclip.core.images import LARGEST, ImageSource, normalise, read_image
+from itaclip.core.images import normalise
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.quality import free_form
 from itaclip.core.settings import Settings, checked_names
 from itaclip.devices import choose_device
 from itaclip.errors import ItaclipError
+from itaclip.images import LARGEST, ImageSource, ReadOptions, ValueRange, is_image, read_image
 from itaclip.result import Result
 from itaclip.saved import read_segmenter, write_segmenter
 from itaclip.text import TextCache, TextEncoder, default_folder
@@ -61,6 +62,9 @@ class Segmenter:
         short_side: images are resized so that their short side has this many pixels; None
             selects the model's default (336 for ViT-B/16).
         largest: maximum number of pixels of an image; larger ones are rejected.
+        value_range: which values of images with more than 8 bits become 0 and 255: ``(low, high)``, or
+            "stretch" for the 2nd and 98th percentile of each image. None accepts 16-bit images that
+            fill their range. 8-bit images stay as they are.
         text_cache: whether to keep text features on disk.
         settings: fields of `itaclip.core.settings.Settings`, such as ``device="cuda:1"``,
             ``method="naclip"`` or ``pamr_steps=0``.
@@ -80,9 +84,11 @@ class Segmenter:
         quick_gelu: bool | None = None,
         short_side: int | None = None,
         largest: int = LARGEST,
+        value_range: ValueRange = None,
         text_cache: bool = True,
         **settings: Any,
     ) -> None:
+        reading = ReadOptions(largest, value_range)
         free_form(quality, 1, 1)  # report a wrong name before loading weights
         _without_class_arguments(settings)
         checked_names(settings)
@@ -91,14 +97,14 @@ class Segmenter:
         side, chosen = free_form(quality, tower.image_size, tower.patch_size)
         if model == DEMO:
             chosen["second_encoder"] = DEMO
-        self._build(clip, Settings(**chosen | settings), short_side or side, largest, text_cache)
+        self._build(clip, Settings(**chosen | settings), short_side or side, reading, text_cache)
         self._weights = (model, pretrained, quick_gelu)
 
-    def _build(self, clip: Any, settings: Settings, short_side: int, largest: int, text_cache: bool) -> None:
+    def _build(self, clip: Any, settings: Settings, short_side: int, reading: ReadOptions, text_cache: bool) -> None:
         if short_side < 1:
             raise ItaclipError(f"short_side = {short_side}: expected a positive number of pixels.")
         device = choose_device(settings.device, settings.dtype, settings.engine)
-        self.short_side, self.largest = short_side, largest
+        self.short_side, self.reading = short_side, reading
         self._pipeline = Pipeline(clip, settings).to(device).eval()
         cache = TextCache(default_folder() if text_cache else None)
         self._encoder = TextEncoder(clip, cache, self._pipeline.engine).to(device).eval()
@@ -108,7 +114,8 @@ class Segmenter:
 
     @classmethod
     def from_config(cls, config: str | Path, *, model: str | None = None, quick_gelu: bool | None = None,
-                    largest: int = LARGEST, text_cache: bool = True, **settings: Any) -> Segmenter:  # fmt: skip
+                    largest: int = LARGEST, value_range: ValueRange = None, text_cache: bool = True,
+                    **settings: Any) -> Segmenter:  # fmt: skip
         """Build the segmenter that an `eval.py` configuration describes, with its classes and texts.
 
         The labels are the same as those of `eval.py`. A configuration is Python code: load only
@@ -119,6 +126,7 @@ class Segmenter:
             model: CLIP model or weight file; None uses the configuration's.
             quick_gelu: activation of weights that do not state it; None uses the configuration's.
             largest: maximum number of pixels of an image; larger ones are rejected.
+            value_range: see the constructor; None uses that of the configuration's ``ITACLIPLoadImage``, if any.
             text_cache: whether to keep text features on disk.
             settings: fields of `itaclip.core.settings.Settings` that replace the configuration's.
 
@@ -126,19 +134,21 @@ class Segmenter:
             ItaclipError: see the constructor; also for a configuration that cannot be read.
         """
         description = read_model(config, model, settings)
+        reading = ReadOptions(largest, value_range or description.value_range)
         segmenter = cls.__new__(cls)
         name, pretrained, stated = description.weights
         weights = (name, pretrained, stated if quick_gelu is None else quick_gelu)
         clip = load_clip(*weights)
-        segmenter._build(clip, description.settings, description.short_side, largest, text_cache)
+        segmenter._build(clip, description.settings, description.short_side, reading, text_cache)
         segmenter._weights = weights
         segmenter._vocabulary = description.vocabulary(segmenter._encoder)
         return segmenter
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | os.PathLike[str], *, largest: int | None = None, text_cache: bool = True, **settings: Any
-    ) -> Segmenter:
+        cls, folder: str | os.PathLike[str], *, largest: int | None = None, value_range: ValueRange = None,
+        text_cache: bool = True, **settings: Any,
+    ) -> Segmenter:  # fmt: skip
         """Load a segmenter written by `save_pretrained`, with the same settings, classes and labels.
 
         Needs no network and executes nothing from the folder.
@@ -146,6 +156,7 @@ class Segmenter:
         Args:
             folder: a folder written by `save_pretrained`.
             largest: maximum number of pixels of an image; None uses the saved value.
+            value_range: see the constructor; None uses the saved value.
             text_cache: whether to keep features of new texts on disk.
             settings: fields of `itaclip.core.settings.Settings` that replace the saved ones,
                 such as ``device="cuda:1"``; the device itself is not saved.
@@ -160,7 +171,8 @@ class Segmenter:
         if fingerprint(clip.named_parameters()) != saved.fingerprint:
             raise ItaclipError(f"{saved.weights}: the weights differ from those saved; save the segmenter again.")
         segmenter = cls.__new__(cls)
-        segmenter._build(clip, saved.settings, saved.short_side, largest or saved.largest, text_cache)
+        reading = ReadOptions(largest or saved.reading.largest, value_range or saved.reading.value_range)
+        segmenter._build(clip, saved.settings, saved.short_side, reading, text_cache)
         segmenter._weights = (str(saved.weights), None, None)
         segmenter._vocabulary = saved.vocabulary and saved.vocabulary.to(segmenter._device)
         return segmenter
@@ -178,8 +190,13 @@ class Segmenter:
                 not have OpenAI's layout, or the second encoder or the regions cannot be copied.
         """
         write_segmenter(
-            folder, load_openai_clip(*self._weights), self.settings, self.short_side, self.largest, self._vocabulary
+            folder, load_openai_clip(*self._weights), self.settings, self.short_side, self.reading, self._vocabulary
         )
+
+    @property
+    def largest(self) -> int:
+        """Maximum number of pixels of an image."""
+        return self.reading.largest
 
     @property
     def settings(self) -> Settings:
@@ -268,7 +285,8 @@ class Segmenter:
         """Segment an image, or a list of images of any sizes as a batch.
 
         Args:
-            images: a path, a PIL image, an H x W x 3 uint8 RGB array, or a list of these.
+            images: a path, the bytes of a file, a PIL image, an H x W x 3 RGB array or tensor, or a
+                list of these. docs/images.md says how each is read.
             vocabulary: classes from `prepare`; None uses those of `set_classes`.
             settings: fields of `itaclip.core.settings.Settings` for this call only, such as
                 ``pamr_steps=0``; dtype, compile and device cannot change.
@@ -276,9 +294,9 @@ class Segmenter:
         Raises:
             ItaclipError: no classes yet, a bad setting, or an image that cannot be read.
         """
-        if isinstance(images, (str, os.PathLike, Image.Image, np.ndarray)):
+        if is_image(images):
             return self._segment([images], vocabulary, settings)[0]
-        if isinstance(images, (bytes, bytearray)) or not isinstance(images, Sequence):
+        if not isinstance(images, Sequence):
             raise ItaclipError(f"images of type {type(images).__name__}: expected an image or a list of images.")
         return self._segment(images, vocabulary, settings)
 
@@ -311,9 +329,9 @@ class Segmenter:
         if vocabulary is None:
             raise ItaclipError('no classes yet: call set_classes(["cat", "sofa, couch"]) first.')
         settings = self.for_vocabulary(vocabulary, **changes)
-        images = [read_image(source, self.largest) for source in sources]
+        images = [read_image(source, self.reading) for source in sources]
         paths = [Path(source) if isinstance(source, (str, os.PathLike)) else None for source in sources]
-        tensors = [normalise(mmcv.imrescale(image, (LONG_SIDE, self.short_side))) for image in images]
+        tensors = [normalise(_resized(image, self.short_side)) for image in images]
         sizes = [_working_size(image) for image in images]
         with self._lock:
             moved = [tensor.to(self._device) for tensor in tensors]
@@ -356,6 +374,14 @@ def _without_class_arguments(settings: Mapping[str, Any]) -> None:
     for name in ("classes", "candidate_labels", "background", "definitions", "colors"):
         if name in settings:
             raise ItaclipError(f"{name}: belongs to the class list; pass it to set_classes() or prepare().")
+
+
+def _resized(image: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
+    """An image as CLIP sees it, resized like MMSegmentation's `Resize`; no side vanishes."""
+    height, width = image.shape[:2]
+    width, height = mmcv.rescale_size((width, height), (LONG_SIDE, short_side))
+    resized: NDArray[np.uint8] = mmcv.imresize(image, (max(1, width), max(1, height)))
+    return resized
 
 
 def _working_size(image: NDArray[np.uint8]) -> tuple[int, int]:

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from preparation_helpers import ROOT, environment, fails_clearly, run_script
 
-from itaclip.core.images import read_image
 from itaclip.errors import ItaclipError
+from itaclip.images import read_image
 from itaclip.regions import MaskFolder, read_region_map, region_source
 from itaclip.regions.making import find_images, main
 

@@ -27,6 +27,7 @@ from itaclip import ItaclipError, Segmenter
 from itaclip.clip.filling import set_statistics
 from itaclip.clip.loading import load_clip
 from itaclip.core.pipeline import Pipeline
+from itaclip.images import read_image
 from itaclip.pipelines import ImageSegmentationPipeline
 from itaclip.saved import write_segmenter
 
@@ -59,7 +60,7 @@ def test_an_image_in_any_form_gives_the_segmenter_s_labels(
     uri = "data:image/jpeg;base64," + base64.b64encode(photo.read_bytes()).decode()
     for form in (photo, str(photo), uri):
         assert same(segment(form), expected)
-    pixels = itaclip.core.images.read_image(photo)
+    pixels = read_image(photo)
     for form in (pixels, Image.fromarray(pixels)):
         assert same(segment(form), expected)
     for entry in segment(str(photo)):
@@ -362,7 +363,7 @@ def test_the_pixels_that_a_model_expects_are_saved(quick: Segmenter, photo: Path
     """Weights trained on pixels in [-1, 1] get such pixels again."""
     clip = load_clip("demo")
     set_statistics(clip, {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)})
-    write_segmenter(tmp_path / "other", clip, quick.settings, quick.short_side, quick.largest, None)
+    write_segmenter(tmp_path / "other", clip, quick.settings, quick.short_side, quick.reading, None)
     pixels = torch.randn(1, 3, 112, 112)
     found = Segmenter.from_pretrained(tmp_path / "other", device="cpu")._pipeline.encoder(pixels)
     assert torch.equal(found, Pipeline(clip, quick.settings).encoder(pixels))

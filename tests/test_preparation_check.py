@@ -85,7 +85,7 @@ def test_exif_orientation_is_applied(voc: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # displayed rotated, so the loader rotates it
     image.save(voc / "JPEGImages/image_0.jpg", exif=exif)
-    assert "image and mask differ in size" in problems(voc)
+    assert "mask of a turned photo is not turned" in problems(voc)
     write_mask(voc / "SegmentationClass/image_0.png", np.zeros((30, 20)))
     assert problems(voc) == {}
 

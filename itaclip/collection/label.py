@@ -227,7 +227,7 @@ def label_with(
             "masks": options.masks,
         }  # fmt: skip
         if known and known[0] != key:
-            different = [name for name in key if known[0].get(name) != key[name]]
+            different = [name for name in known[0] | key if known[0].get(name) != key.get(name)]
             if not options.overwrite:
                 raise ItaclipError(
                     f"{store.location}: holds results of another run (different {', '.join(different)}); choose "

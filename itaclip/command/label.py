@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from itaclip.command.options import add_class_options, add_model_options, choose_vocabulary, segmenter_maker
+from itaclip.command.options import (
+    add_class_options,
+    add_image_options,
+    add_model_options,
+    choose_vocabulary,
+    segmenter_maker,
+)
 from itaclip.console import make_console
 
 if TYPE_CHECKING:
@@ -102,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--out", required=True, metavar="DEST", help="folder for the results, local or s3://, ...")
     add_class_options(options)
     add_model_options(options)
+    add_image_options(options)
     group = options.add_argument_group("source and results")
     group.add_argument("--column", help="table column with image bytes or URLs; for archives, the suffix of the images")
     group.add_argument("--key", help="table column that names the images (default: file and row)")

@@ -53,6 +53,34 @@ def add_class_options(options: argparse.ArgumentParser) -> None:
     group.add_argument("--definitions", type=Path, help="one `name >=text` per line, for some or all classes")
 
 
+def add_image_options(options: argparse.ArgumentParser, largest: bool = True) -> None:
+    """Add the options for reading images.
+
+    Args:
+        options: receives them.
+        largest: offer ``--largest``.
+    """
+    group = options.add_argument_group("images")
+    if largest:
+        group.add_argument("--largest", type=int, metavar="N",
+                           help="maximum number of pixels of an image (default: 100 million)")  # fmt: skip
+    group.add_argument("--value-range", metavar="LOW,HIGH", help="values of images with more than 8 bits that become "
+                       "0 and 255; 'stretch' takes the 2nd and 98th percentile of each image")  # fmt: skip
+
+
+def _reading(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `Segmenter` for reading images; those not given are left out."""
+    from itaclip.images import ReadOptions, parse_range
+
+    found: dict[str, Any] = {}
+    if getattr(args, "largest", None) is not None:
+        found["largest"] = args.largest
+    if getattr(args, "value_range", None) is not None:
+        found["value_range"] = parse_range(args.value_range)
+    ReadOptions(**found)  # report a bad value before loading weights
+    return found
+
+
 def make_segmenter(args: argparse.Namespace) -> Segmenter:
     """The segmenter that the options describe.
 
@@ -77,6 +105,7 @@ def segmenter_maker(args: argparse.Namespace) -> tuple[Callable[..., Segmenter],
 
     changes = {"device": args.device} | dict(parse_setting(text) for text in args.changes)
     device = changes.pop("device")
+    changes |= _reading(args)
     text_cache = not args.no_text_cache
     if args.config is not None:
         if args.quality is not None:

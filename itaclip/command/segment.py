@@ -9,7 +9,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from itaclip.command.options import add_class_options, add_model_options, choose_vocabulary, make_segmenter
+from itaclip.command.options import (
+    add_class_options,
+    add_image_options,
+    add_model_options,
+    choose_vocabulary,
+    make_segmenter,
+)
 from itaclip.console import make_console, progress
 from itaclip.errors import ItaclipError
 
@@ -70,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--out", type=Path, required=True, help="folder for masks/, overlays/ and results.jsonl")
     add_class_options(options)
     add_model_options(options)
+    add_image_options(options)
     group = options.add_argument_group("run")
     group.add_argument("--batch", type=int, default=4, help="images per step (default: 4)")
     group.add_argument("--every", type=int, default=1, help="segment every Nth frame of a video (default: 1)")

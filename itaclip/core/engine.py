@@ -21,13 +21,14 @@ from torch import Tensor
 
 from itaclip.clip.towers import Grid
 from itaclip.core.encoder import DenseEncoder
-from itaclip.core.images import normalise, read_image
+from itaclip.core.images import normalise
 from itaclip.core.settings import Settings
 from itaclip.core.views import VIEWS, make_view
 from itaclip.devices import choose_device
 from itaclip.engines import OPENVINO_DTYPES, OpenVINOBlocks, engine_folder, has_openvino
 from itaclip.errors import ItaclipError
 from itaclip.files import IMAGE_SUFFIXES, write_json
+from itaclip.images import read_image
 
 _LOG = logging.getLogger(__name__)
 

@@ -22,7 +22,8 @@ from itaclip.evaluation.journal import Entry, Journal
 from itaclip.evaluation.loading import load_batches, plan_batches
 from itaclip.figures import result_figure, save_mask
 from itaclip.files import atomic_path
-from itaclip.openmmlab import ITACLIPSegmentor
+from itaclip.images import read_image
+from itaclip.openmmlab import ITACLIPLoadImage, ITACLIPSegmentor
 
 
 @dataclass
@@ -151,7 +152,10 @@ def own_name(path: str, dataset: Any) -> Path:
 def image_as_loaded(path: str, dataset: Any) -> NDArray[np.uint8]:
     """An image, H x W x 3 uint8 RGB, in the orientation in which its data set loads it: mmcv applies
     the EXIF orientation unless a `color_type` disables it."""
-    kind = getattr(dataset.pipeline.transforms[0], "color_type", "color")
+    loader = dataset.pipeline.transforms[0]
+    if isinstance(loader, ITACLIPLoadImage):
+        return read_image(path, loader.options)
+    kind = getattr(loader, "color_type", "color")
     flag = "color" if kind in ("color", "grayscale") else "color_ignore_orientation"
     return mmcv.imread(path, flag)[..., ::-1]
 

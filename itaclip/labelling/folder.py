@@ -8,6 +8,7 @@ OUT/results.jsonl            a line per image, written after its files; results.
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
@@ -20,14 +21,17 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from itaclip import figures
-from itaclip.core.images import read_image
 from itaclip.errors import ItaclipError
 from itaclip.files import IMAGE_SUFFIXES, atomic_path, local_path, write_json
-from itaclip.labelling.batches import read_ahead, segment_batch
+from itaclip.images import read_image
+from itaclip.labelling.batches import read_ahead, reason_of, segment_batch
 from itaclip.labelling.video import VIDEO_SUFFIXES, segment_video
 from itaclip.result import Result
 from itaclip.segmenter import Segmenter
 from itaclip.vocabulary import Vocabulary
+
+_OF_ONE_FILE = (None, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)  # errors that no other file will meet
+_JPEG_SIDE = 65_500  # pixels, the most that JPEG libraries write
 
 _SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
@@ -120,8 +124,8 @@ def segment_folder(
     """Segment files into a folder, resuming an earlier run.
 
     A file counts as done once its line is written, after its mask and overlay, so an interrupted
-    run repeats at most one batch. A file that cannot be read gets a line with the reason; the
-    next run tries it again.
+    run repeats at most one batch. A file that cannot be read, segmented or written gets a line with
+    the reason, whatever it raises; the next run tries it again.
 
     Args:
         segmenter: the segmenter to run.
@@ -145,14 +149,14 @@ def segment_folder(
         report = Report(kept=len(items) - len(waiting))
         advance(report.kept)
         images = [item for item in waiting if item.path.suffix.lower() not in VIDEO_SUFFIXES]
-        for part, read in read_ahead(lambda item: read_image(item.path, segmenter.largest), images, batch):
+        for part, read in read_ahead(lambda item: read_image(item.path, segmenter.reading), images, batch):
             for item, result in zip(part, segment_batch(segmenter, vocabulary, read), strict=True):
-                if isinstance(result, Result):
-                    journal.add(item.name, _write(item, result, out, overlays))
-                    report.done += 1
+                line = _written(item, result, out, overlays) if isinstance(result, Result) else {"error": result}
+                journal.add(item.name, line)
+                if "error" in line:
+                    report.failed[item.name] = line["error"]
                 else:
-                    journal.add(item.name, {"error": result})
-                    report.failed[item.name] = result
+                    report.done += 1
             journal.flush()
             advance(len(part))
         for item in waiting:
@@ -160,13 +164,29 @@ def segment_folder(
                 try:
                     line = segment_video(segmenter, vocabulary, item.path, item.stem, out, batch, every, overlays)
                     report.done += 1
-                except ItaclipError as error:
-                    line = {"error": str(error)}
-                    report.failed[item.name] = str(error)
+                except Exception as error:  # whatever a video raises, the run goes on
+                    line = {"error": reason_of(error)}
+                    report.failed[item.name] = line["error"]
                 journal.add(item.name, line)
                 journal.flush()
                 advance(1)
     return report
+
+
+def _written(item: Item, result: Result, out: Path, overlays: bool) -> dict[str, Any]:
+    """Write mask and overlay of an image; return its line, or one with the reason why it cannot be written.
+
+    Raises:
+        ItaclipError: the disk takes no file at all: it is full, or may not be written.
+    """
+    try:
+        return _write(item, result, out, overlays)
+    except ItaclipError as error:
+        if getattr(error.__cause__, "errno", None) in _OF_ONE_FILE:
+            return {"error": str(error)}
+        raise
+    except Exception as error:  # whatever an image raises, the run goes on
+        return {"error": reason_of(error)}
 
 
 def _write(item: Item, result: Result, out: Path, overlays: bool) -> dict[str, Any]:
@@ -179,7 +199,9 @@ def _write(item: Item, result: Result, out: Path, overlays: bool) -> dict[str, A
     if overlays:
         picture = Path("overlays") / f"{item.stem}.jpg"
         with atomic_path(out / picture) as partial:
-            result.overlay().save(partial, "JPEG", quality=90)
+            drawn = result.overlay()
+            drawn.thumbnail((_JPEG_SIDE, _JPEG_SIDE))  # smaller pictures stay as they are
+            drawn.save(partial, "JPEG", quality=90)
         line["overlay"] = picture.as_posix()
     return line
 
@@ -200,6 +222,8 @@ def run_key(segmenter: Segmenter, vocabulary: Vocabulary) -> dict[str, Any]:
         "colors": vocabulary.own_colors,
         "settings": settings,
     }
+    if segmenter.reading.value_range is not None:
+        key["value_range"] = segmenter.reading.value_range
     as_read_back: dict[str, Any] = json.loads(json.dumps(key))
     return as_read_back
 
@@ -258,7 +282,7 @@ class _Journal:
         path = self._out / "run.json"
         known = json.loads(path.read_bytes()) if path.is_file() else None
         if known is not None and known != self._key:
-            different = [name for name in self._key if known.get(name) != self._key[name]]
+            different = [name for name in known | self._key if known.get(name) != self._key.get(name)]
             if not self._overwrite:
                 raise ItaclipError(
                     f"{self._out}: holds results of another run (different {', '.join(different)}); choose another "

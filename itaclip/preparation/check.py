@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmseg.registry import DATASETS
@@ -132,7 +133,14 @@ def describe(config: Config) -> Tree:
         classes=tuple(classes),
         zero_ignored=dataset.reduce_zero_label,
         mask_remedy=benchmark.masks if benchmark else CONVERTED_MASKS,
+        turned=_turned(config.test_dataloader.dataset.get("pipeline", [])),
     )
+
+
+def _turned(pipeline: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a pipeline turns images as their EXIF orientation says."""
+    kinds = [step.get("color_type", "color") for step in pipeline if step.get("type") == "LoadImageFromFile"]
+    return not any(kind == "unchanged" or kind.endswith("_ignore_orientation") for kind in kinds)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

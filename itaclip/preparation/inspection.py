@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image, ImageOps
 
 from itaclip.errors import ItaclipError
+from itaclip.images.orientation import TURNS, stored_orientation, turn_remedy
 from itaclip.preparation.findings import Findings
 from itaclip.preparation.jobs import run_jobs
 from itaclip.preparation.listing import iterate_files
@@ -37,6 +38,7 @@ class Tree:
         classes: class names; their labels are 0..K-1, after the shift if `zero_ignored`.
         zero_ignored: whether stored label 0 is ignored and 1..K become 0..K-1.
         mask_remedy: what to do about missing or invalid masks.
+        turned: whether images are turned as their EXIF orientation says.
     """
 
     images: Path
@@ -47,6 +49,7 @@ class Tree:
     classes: tuple[str, ...]
     zero_ignored: bool = False
     mask_remedy: str = CONVERTED_MASKS
+    turned: bool = True
 
     def stored_labels(self) -> range:
         """The labels that a mask may contain besides 255."""
@@ -160,10 +163,10 @@ def inspect_pair(tree: Tree, pair: Pair) -> tuple[list[tuple[str, str, str]], ND
     """
     problems = []
     pixels = np.zeros(256, np.int64)
-    size = None
+    size, orientation = None, 1
     try:
-        size = _decoded_size(pair.image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        size, orientation = _decoded_size(pair.image, tree.turned)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, ItaclipError) as error:
         problems.append(("image that cannot be decoded", "Extract or download it again.", f"{pair.image}: {error}"))
     try:
         labels = read_label_map(pair.mask)
@@ -172,8 +175,11 @@ def inspect_pair(tree: Tree, pair: Pair) -> tuple[list[tuple[str, str, str]], ND
         return problems, pixels
     pixels = np.bincount(labels.ravel(), minlength=256)
     if size is not None and size != labels.shape:
+        turned = orientation in TURNS and size == labels.shape[::-1]
+        remedy = "They are from different versions; extract both from the same source."
         problems.append((
-            "image and mask differ in size", "They are from different versions; extract both from the same source.",
+            "mask of a turned photo is not turned" if turned else "image and mask differ in size",
+            turn_remedy(orientation) if turned else remedy,
             f"{pair.mask}: {labels.shape[0]} x {labels.shape[1]}, image {size[0]} x {size[1]}",
         ))  # fmt: skip
     allowed = tree.stored_labels()
@@ -186,9 +192,11 @@ def inspect_pair(tree: Tree, pair: Pair) -> tuple[list[tuple[str, str, str]], ND
     return problems, pixels
 
 
-def _decoded_size(path: Path) -> tuple[int, int]:
-    """Height and width as MMSegmentation loads the image: after applying the EXIF orientation."""
+def _decoded_size(path: Path, turned: bool) -> tuple[tuple[int, int], int]:
+    """Height and width as MMSegmentation loads the image; and the EXIF orientation that it applies, else 1."""
     with Image.open(path) as image:
-        rotated = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         image.load()
-        return (image.width, image.height) if rotated else (image.height, image.width)
+        if turned or image.format == "TIFF":  # OpenCV turns TIFF even if it is told not to
+            upright = ImageOps.exif_transpose(image)
+            return (upright.height, upright.width), stored_orientation(path)
+        return (image.height, image.width), 1

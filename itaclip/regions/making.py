@@ -17,10 +17,10 @@ from functools import cache, partial
 from pathlib import Path
 
 from itaclip.console import make_console, progress
-from itaclip.core.images import read_image
 from itaclip.devices import choose_device
 from itaclip.errors import ItaclipError
 from itaclip.files import IMAGE_SUFFIXES, local_path, write_json
+from itaclip.images import read_image
 from itaclip.preparation.jobs import default_workers, run_jobs
 from itaclip.regions.files import write_region_map
 from itaclip.regions.source import RegionSource, region_source

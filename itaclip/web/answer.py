@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from itaclip.clip.names import DEMO
-from itaclip.core.images import decode_image
 from itaclip.core.methods import COMPARED, METHODS
 from itaclip.core.settings import Settings
 from itaclip.errors import ItaclipError
+from itaclip.images import ReadOptions, decode_image
 from itaclip.result import Result
 from itaclip.segmenter import Segmenter
 from itaclip.text.auxiliary import SEPARATOR
@@ -121,7 +121,7 @@ def segment(segmenter: Segmenter, form: Form, limits: Limits, stopped: threading
         ItaclipError: a bad image, class list or setting, or the time is over. Messages name
             the visitor's file, never a path of this machine.
     """
-    image = decode_image(form.image, form.name, limits.pixels)
+    image = decode_image(form.image, form.name, _reading(segmenter, limits))
     classes = split_classes(form.classes)
     background = _words(form.own_words) if form.background == OWN else form.background == GENERAL
     count = sum(len(_words(line)) for line in classes) + (len(background) if isinstance(background, list) else 0)
@@ -174,6 +174,11 @@ def collected_warnings() -> Iterator[list[str]]:
         yield messages
     finally:
         logger.removeHandler(collector)
+
+
+def _reading(segmenter: Segmenter, limits: Limits) -> ReadOptions:
+    """How the server reads images: as its segmenter does, within the server's own limit."""
+    return replace(segmenter.reading, largest=limits.pixels, limit="--max-megapixels, where the server is started")
 
 
 def _words(text: str) -> list[str]:

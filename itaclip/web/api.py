@@ -24,8 +24,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from itaclip.core.images import ImageTooLargeError
 from itaclip.errors import ItaclipError
+from itaclip.images import ImageTooLargeError
 from itaclip.progress import listening
 from itaclip.segmenter import Segmenter
 from itaclip.web.address import HEADERS
