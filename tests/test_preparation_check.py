@@ -13,8 +13,9 @@ from preparation_helpers import ROOT, fails_clearly, lines, run_script, visible,
 
 from itaclip.errors import ItaclipError
 from itaclip.preparation import check
-from itaclip.preparation.check import BENCHMARKS, Benchmark, check_dataset, describe
+from itaclip.preparation.check import check_dataset
 from itaclip.preparation.custom import main as new_dataset
+from itaclip.preparation.layout import BENCHMARKS, Benchmark, describe
 from itaclip.text import read_auxiliary_texts, read_class_names
 
 VOC = ROOT / "configs/cfg_voc.py"
@@ -41,7 +42,7 @@ def test_a_correct_data_set_has_no_problems(voc: Path, capsys: pytest.CaptureFix
     assert check.main(arguments + ["--full"] * full) == 0
     output = capsys.readouterr().out
     assert "3 images, 3 decoded, 20 of 21 classes seen" in output
-    assert ("classes without pixels: tvmonitor" in output) == full
+    assert "1 class without a pixel in 3 of 3 masks: tvmonitor" in output
 
 
 def test_all_problems_at_once(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:

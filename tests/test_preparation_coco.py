@@ -27,7 +27,6 @@ KNOWN = [
     (91, 80, 0),  # banner
     (181, 170, 0),  # wood
     (255, 255, 0),  # unlabelled
-    (11, 255, 0),  # category 12, unused
 ]
 
 
@@ -81,7 +80,8 @@ def test_forced(coco: Path, options: RunOptions) -> None:
     convert_coco(coco, None, COCO_STUFF, options)
     target = coco / "annotations/val2017/000000000139_labelTrainIds.png"
     target.write_bytes(b"other")
-    assert convert_coco(coco, None, COCO_STUFF, options) == 0
+    with pytest.raises(ItaclipError, match=r"cannot be read as a label map; 1 of 1 .*--force"):
+        convert_coco(coco, None, COCO_STUFF, options)
     assert target.read_bytes() == b"other"
     assert convert_coco(coco, None, COCO_STUFF, RunOptions(options.console, force=True)) == 1
     assert read(target).shape == (1, len(KNOWN))
