@@ -1,6 +1,6 @@
 """Convert masks whose colours or grey values stand for classes to masks of class ids.
 
-    python tools/convert_masks.py data/street/SegmentationClass --colors data/street/labelmap.txt --out data/street/masks
+    python tools/convert_masks.py data/town/SegmentationClass --colors data/town/labelmap.txt --out data/town/ids
     python tools/convert_masks.py data/lake/masks --colors binary --out data/lake/ids
     python tools/convert_masks.py data/lake/masks --values 0=0 128=1 255=255 --out data/lake/ids
 

@@ -87,9 +87,10 @@ def _check_palette(colors: Any, classes: Sequence[str] | None, known: Sequence[s
             raise ItaclipError(f"{source}[{number}] is {color!r}; expected [r, g, b], each 0..255.")
     expected = {len(names) for names in (classes, known) if names}
     if colors and expected and len(colors) not in expected:
+        count = f"{len(colors)} colour{'s' * (len(colors) != 1)}"
         raise ItaclipError(
-            f"{source} has {len(colors)} colour{'s' * (len(colors) != 1)}, but there are {len(classes or ())} classes; write one colour per "
-            "class, or leave out the palette."
+            f"{source} has {count}, but there are {len(classes or ())} classes; write one colour per class, or leave "
+            "out the palette."
         )
 
 
@@ -163,9 +164,9 @@ def _check_values(masks: Sequence[Path], tree: Tree, kind: str) -> list[str]:
             f"{wrong[0].mask}: contains label {values[0]}, but {kind} has labels {allowed[0]}..{allowed[-1]} and 255 "
             f"(ignored); so do {len(wrong)} of {len(readable)} masks. {diagnosis.foreign_values(pixels, tree)}"
         )
-    binary = diagnosis.only_zero_and_ignored(pixels, tree, masks)
-    if binary:
-        raise ItaclipError(str(binary))
+    for look_at in (diagnosis.only_zero_and_ignored, diagnosis.nothing_labelled):
+        if seen := look_at(pixels, tree, masks):
+            raise ItaclipError(str(seen))
     notes = []
     suspected = diagnosis.suspected_kind(pixels, len(readable), tree)
     if suspected:

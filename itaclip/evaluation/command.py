@@ -137,10 +137,10 @@ def _report(args: argparse.Namespace, dataset: Any, model: ITACLIPSegmentor, out
     write_json(folder / "metrics.json", as_json(metrics, names, outcome, model.settings, run) | {"notes": notes})
     if metrics.pixels:
         console.print(class_table(metrics, names, notes))
+        scores = f"mIoU {metrics.mean_iou:.2f}  mAcc {metrics.mean_accuracy:.2f}  aAcc {metrics.all_accuracy:.2f}  "
+        console.print(f"{scores}on {outcome.images} images, {outcome.seconds / outcome.images:.2f} s each")
     else:
-        console.print("no scores: the evaluated masks contain no pixel of any class.", *notes, markup=False)
-    console.print(f"mIoU {metrics.mean_iou:.2f}  mAcc {metrics.mean_accuracy:.2f}  aAcc {metrics.all_accuracy:.2f}  "
-                  f"on {outcome.images} images, {outcome.seconds / max(outcome.images, 1):.2f} s each")  # fmt: skip
+        console.print(f"no scores: {outcome.images} images evaluated, and their masks contain no pixel of any class.")
     if outcome.resumed:
         console.print(f"{outcome.resumed} of them come from an earlier run, which this one continued")
     console.print(f"written: {folder / 'metrics.json'}"
@@ -151,7 +151,9 @@ def _report(args: argparse.Namespace, dataset: Any, model: ITACLIPSegmentor, out
         count = f"{len(paths)} images: " if len(paths) > 1 else ""
         console.print(f"skipped: {count}{named} ({reason})", markup=False)
     if outcome.skipped:
-        console.print("Repair these files and run the same command again: only their batches are evaluated then.")
+        console.print(
+            "Repair or add these files and run the same command again: only their batches are evaluated then."
+        )
 
 
 def configure(args: argparse.Namespace, folder: Path) -> tuple[Config, str | None]:

@@ -126,7 +126,10 @@ class Journal:
     def _read(self, path: Path) -> Iterator[tuple[str, Entry]]:
         for content in _lines(path):
             if "batch" in content:
-                yield content["batch"], Entry(content["images"], content["counts"], content["seconds"], content.get("ignored", 0))
+                yield (
+                    content["batch"],
+                    Entry(content["images"], content["counts"], content["seconds"], content.get("ignored", 0)),
+                )
 
 
 def _line(content: dict[str, Any]) -> bytes:

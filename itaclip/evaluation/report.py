@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.table import Table
+from rich.text import Text
 
 from itaclip.core.settings import Settings
 from itaclip.preparation.diagnosis import absent_classes, ignored_share
@@ -27,7 +28,7 @@ PACKAGES = ("itaclip", "torch", "torchvision", "open_clip_torch", "mmsegmentatio
 
 def class_table(metrics: Metrics, names: tuple[str, ...], notes: Sequence[str] = ()) -> Table:
     """Table of the IoU and accuracy of every class, with summary rows, and notes below."""
-    table = Table(title="Results in percent", caption="\n".join(notes) or None, caption_justify="left")
+    table = Table(title="Results in percent", caption=Text("\n".join(notes)), caption_justify="left")
     table.add_column("class")
     table.add_column("IoU", justify="right")
     table.add_column("Acc", justify="right")
@@ -44,7 +45,7 @@ def mask_notes(metrics: Metrics, names: Sequence[str], outcome: Outcome, dataset
     where = f"{outcome.images} masks"
     absent = [name for name, pixels in zip(names, metrics.labelled, strict=True) if not pixels]
     note = absent_classes(absent, where) if outcome.images else None
-    notes = [f"{note} Where they are predicted, their IoU is 0 and counts."] if note else []
+    notes = [f"{note} Where such a class is predicted, its IoU is 0 and counts."] if note else []
     note = ignored_share(outcome.ignored, metrics.pixels + outcome.ignored, where)
     if note and getattr(dataset, "reduce_zero_label", False):
         note += " Label 0 is among them (reduce_zero_label)."

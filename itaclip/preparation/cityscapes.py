@@ -93,8 +93,8 @@ def _refuse_train_ids(source: Path) -> None:
     values = set().union(*looks) - {IGNORED}
     if len(looks) >= _ENOUGH and len(values) >= _VARIED and max(values) < len(_EVALUATED):
         raise ItaclipError(
-            f"{source}: {len(looks)} files *{_IDS} contain nothing above {max(values)}, neither vegetation (21) nor sky "
-            f"(23) nor cars (26). They look like masks of the 19 classes under another name; rename them to "
+            f"{source}: {len(looks)} files *{_IDS} contain nothing above {max(values)}: no vegetation (21), no sky "
+            f"(23), no car (26). They look like masks of the 19 classes under another name; rename them to "
             f"*{_TRAIN_IDS}, or extract gtFine_trainvaltest.zip again."
         )
 

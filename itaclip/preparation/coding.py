@@ -218,7 +218,7 @@ def voc_color(number: int) -> Color:
 
 def _from_line(line: str, where: str) -> tuple[str, Color | None]:
     name, *rest = line.split(":")
-    if rest and not line[0].isdigit() or len(rest) == 3:  # name:r,g,b:parts:actions
+    if (rest and not line[0].isdigit()) or len(rest) == 3:  # name:r,g,b:parts:actions
         if not name.strip() or len(rest) > 3:
             raise ItaclipError(f"{where}: {line!r}; expected name:r,g,b:parts:actions.")
         return name.strip(), _color(rest[0].split(","), where) if rest[0].strip() else None

@@ -59,10 +59,10 @@ def conclude(inspection: Inspection, tree: Tree, root: Path) -> None:
     for what, finding in findings.kinds.items():
         if what.startswith("label outside"):
             finding.remedy = str(foreign_values(pixels, tree) or finding.remedy)
-    binary = only_zero_and_ignored(pixels, tree, (pair.mask for pair in find_pairs(tree)))
-    if binary:
-        findings.add("masks of 0 and 255", str(binary), str(tree.masks))
-        return
+    for what, look in (("masks of 0 and 255", only_zero_and_ignored), ("no labelled pixel", nothing_labelled)):
+        if seen := look(pixels, tree, (pair.mask for pair in find_pairs(tree))):
+            findings.add(what, str(seen), str(tree.masks))
+            return
     suspected = suspected_kind(pixels, inspection.decoded, tree)
     if suspected:
         findings.add("masks that may be of another kind", str(suspected), str(tree.masks))
@@ -108,8 +108,10 @@ def suspected_kind(pixels: NDArray[np.int64], masks: int, tree: Tree) -> Observa
         tree: the data set.
     """
     values = set(np.flatnonzero(pixels).tolist()) - {IGNORED}
+    allowed = set(tree.stored_labels())
+    if not values <= allowed:
+        return None
     for kind in tree.others:
-        allowed = set(tree.stored_labels())
         absent, foreign = sorted(allowed - kind.values), kind.values - allowed
         if len(foreign) > len(absent):  # these masks would have shown it
             continue
@@ -140,6 +142,21 @@ def only_zero_and_ignored(pixels: NDArray[np.int64], tree: Tree, masks: Iterable
         f"{_some([repr(name) for name in tree.classes[not tree.zero_ignored :]])} would never occur.",
         f"python tools/convert_masks.py {tree.masks} --colors binary --out DIR turns 255 into 1.",
     )
+
+
+def nothing_labelled(pixels: NDArray[np.int64], tree: Tree, masks: Iterable[Path]) -> Observation | None:
+    """Masks in which every pixel is ignored.
+
+    Args:
+        pixels: pixel counts of a sample.
+        tree: the data set.
+        masks: all masks; read only if the sample has no pixel of any class.
+    """
+    ignored = {IGNORED, 0} if tree.zero_ignored else {IGNORED}
+    if not pixels.any() or tree.class_pixels(pixels).any() or any(stored_values(mask) - ignored for mask in masks):
+        return None
+    shown = "only 0 and 255, and both are" if tree.zero_ignored else "only 255, which is"
+    return Observation(f"The masks in {tree.masks} contain {shown} ignored: no pixel of any class.", tree.mask_remedy)
 
 
 def absent_classes(names: Sequence[str], where: str) -> str | None:

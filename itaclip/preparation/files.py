@@ -12,6 +12,7 @@ from itaclip.files import IMAGE_SUFFIXES
 from itaclip.preparation.inspection import Pair, Tree
 from itaclip.preparation.listing import iterate_files
 
+_KEY = "test_dataloader.dataset"
 _EXAMINED = 10_000
 _NAMED = 3
 
@@ -30,12 +31,12 @@ def no_image(tree: Tree, root: Path) -> str:
     usable = [suffix for suffix in found if suffix.lower() in IMAGE_SUFFIXES]
     place = holding(root, tree.image_suffix, tree.images)
     if usable and not place:
-        return f"{opening} Set test_dataloader.dataset.img_suffix={usable[0]!r}."
+        return f"{opening} Set {_KEY}.img_suffix={usable[0]!r}."
     if place:
-        return f"{opening} {place[1]} lie in {place[0]}: set test_dataloader.dataset.data_prefix.img_path={_below(place[0], root)!r}" + (
+        return f"{opening} {place[1]} lie in {place[0]}: set {_KEY}.data_prefix.img_path={_below(place[0], root)!r}" + (
             f", or img_suffix={usable[0]!r}." if usable else "."
         )
-    return f"{opening} Put the images there, or correct test_dataloader.dataset.data_prefix.img_path."
+    return f"{opening} Put the images there, or correct {_KEY}.data_prefix.img_path."
 
 
 def other_images(tree: Tree) -> str | None:
@@ -73,12 +74,12 @@ def missing_masks(missing: Sequence[Pair], total: int, tree: Tree, root: Path) -
         return f"{opening} img_suffix={tree.image_suffix!r} has no dot; do you mean {'.' + tree.image_suffix!r}?"
     same = Counter(ending for pair in missing[:20] for ending in endings_of(pair, tree))
     if same:
-        return f"{opening} Files there end in {same.most_common(1)[0][0]!r}: set test_dataloader.dataset.seg_map_suffix to that."
-    opening += f" {described(endings(tree.masks)).capitalize()} there."
+        return f"{opening} Files there end in {same.most_common(1)[0][0]!r}: set {_KEY}.seg_map_suffix to that."
+    opening += f" In the folder, {described(endings(tree.masks))}."
     first = missing[0].mask.name
     place = next((path.parent for path in _walk(root) if path.name == first), None)
     if place is not None:
-        return f"{opening} {first} lies in {place}: correct test_dataloader.dataset.data_prefix.seg_map_path."
+        return f"{opening} {first} lies in {place}: correct {_KEY}.data_prefix.seg_map_path."
     return f"{opening} Masks are named like their images, apart from the suffix."
 
 
@@ -89,7 +90,8 @@ def endings_of(pair: Pair, tree: Tree) -> list[str]:
         found = [path.name[len(name) :] for path in iterate_files(pair.mask.parent) if path.name.startswith(name)]
     except ItaclipError:
         return []
-    return [ending for ending in found if not ending[:1].isalnum() and Path(ending).suffix.lower() in IMAGE_SUFFIXES]
+    known = tuple(IMAGE_SUFFIXES)
+    return [ending for ending in found if not ending[:1].isalnum() and ending.lower().endswith(known)]
 
 
 def endings(folder: Path) -> dict[str, int]:
@@ -100,7 +102,7 @@ def endings(folder: Path) -> dict[str, int]:
 def described(found: dict[str, int]) -> str:
     """Such as "12 files end in .JPG, 1 in .txt"."""
     if not found:
-        return "no file is"
+        return "there is no file"
     parts = [f"{count} in {suffix}" if suffix else f"{count} in no suffix" for suffix, count in found.items()]
     number, _, rest = parts[0].partition(" ")
     return ", ".join([f"{number} file{'s end' if number != '1' else ' ends'} {rest}", *parts[1:5]])

@@ -8,13 +8,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from rich.table import Table
 
 from itaclip.console import make_console, make_progress
@@ -39,8 +37,7 @@ _SHOWN = 12
 _LOSSY = ("JPEG", "MPO")
 _DEEP_MODES = ("I;16", "I;16B", "I")
 _COLOR_MODES = ("1", "L", "P", "RGB", "RGBA", "LA", "PA")
-# So many unknown colours, most of them this near to a known one, come from compression or resizing.
-_MANY, _NEAR = 64, 48.0
+_MANY = 64  # unknown colours that a file of colours cannot merely lack
 
 Labels = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -141,12 +138,10 @@ def convert_one(coding: Coding, ignore_unknown: bool, job: Job) -> Report:
     except MemoryError:
         return _refused("mask that needs too much memory", "Use fewer --workers.", job)
     if unknown and not ignore_unknown:
-        few = len(unknown) <= _MANY
-        near = sum(nearest(color, coding)[1] < _NEAR for color in islice(unknown, _MANY)) > min(len(unknown), _MANY) / 2
-        if not few and near:
-            report = _refused("mask with blended colours", "Many colours lie near the known ones: the mask was "
-                              "compressed with loss, resized or smoothed. Export it again as PNG, in its own size and "
-                              "without anti-aliasing.", job)  # fmt: skip
+        if len(unknown) > _MANY:
+            report = _refused(f"mask with more than {_MANY} unknown colours", "It was compressed with loss, resized or "
+                              "smoothed, or its colours tell instances apart. Export it as PNG with one colour per "
+                              "class, in its own size and without anti-aliasing.", job)  # fmt: skip
             return Report(report.problem, unknown)
         what = "unknown values" if coding.by_value else "unknown colours"
         remedy = "Add them to the file of colours, or pass --ignore-unknown to make their pixels ignored."
@@ -315,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     what.add_argument("--values", nargs="+", metavar="VALUE=ID", help="ids of grey values, such as 0=0 255=1")
     parser.add_argument("--out", type=Path, required=True, help="folder for the new masks")
     parser.add_argument("--ignore", nargs="*", default=IGNORED_NAMES, metavar="NAME",
-                        help=f"classes of the file whose pixels are ignored (default: {' '.join(IGNORED_NAMES)})")  # fmt: skip
+                        help=f"classes that are ignored (default: {' '.join(IGNORED_NAMES)})")  # fmt: skip
     parser.add_argument("--ignore-unknown", action="store_true", help="make pixels of unknown colours ignored")
     add_options(parser)
     args = parser.parse_args(arguments)
