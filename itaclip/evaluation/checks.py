@@ -142,8 +142,8 @@ def check_labels(dataset: Any) -> list[str]:
     notes = []
     if missing:
         notes.append(f"{files.missing_masks(missing, len(pairs), tree, root)} Their images will be skipped.")
-    note = files.other_images(tree) if _lists_itself(type(dataset)) else None
-    notes += [note] if note else []
+    left_out = files.other_images(tree) if _lists_itself(type(dataset)) else None
+    notes += [left_out] if left_out else []
     gone = set(missing)
     return notes + _check_values([pair.mask for pair in pairs if pair not in gone], tree, type(dataset).__name__)
 

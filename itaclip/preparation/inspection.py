@@ -208,7 +208,7 @@ def inspect_tree(tree: Tree, full: bool = False, workers: int = 1) -> Inspection
     return inspection
 
 
-@dataclass
+@dataclass(eq=False)
 class Look:
     """What one mask showed.
 
