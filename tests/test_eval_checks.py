@@ -236,6 +236,12 @@ def test_grey_values_are_offered_a_conversion(
     assert "tools/convert_masks.py" in checked(own, capsys)
 
 
+def test_masks_compressed_with_loss(own: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    own.fill(mask=".jpg", values=(0, 1, 90)).settings["seg_map_suffix"] = ".jpg"
+    assert "compressed with loss, which changes ids. Export them as PNG" in own.refused()
+    assert "compressed with loss" in checked(own, capsys)
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "own palettes"])
 def test_colours_are_offered_a_conversion(mode: str, own: Folder, capsys: pytest.CaptureFixture[str]) -> None:
     own.fill(3)

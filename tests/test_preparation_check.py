@@ -61,7 +61,7 @@ def test_all_problems_at_once(voc: Path, capsys: pytest.CaptureFixture[str]) -> 
         "image that cannot be decoded": 1,
         "image and mask differ in size": 2,
         "label outside 0..20 and 255": 2,
-        "mask that cannot be read": 1,
+        "mask with colours instead of ids": 1,
         "6 images, but PascalVOCDataset has 3": 1,
     }
     assert check.main(["--config", str(VOC), "--data-root", str(voc)]) == 1

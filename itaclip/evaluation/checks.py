@@ -111,7 +111,12 @@ def check_images(config: Config) -> None:
 
 
 def _lists_itself(kind: Any) -> bool:
-    return issubclass(kind, BaseSegDataset) and kind.load_data_list is BaseSegDataset.load_data_list
+    """Whether a type of data set finds its files as MMSegmentation does."""
+    return (
+        isinstance(kind, type)
+        and issubclass(kind, BaseSegDataset)
+        and kind.load_data_list is BaseSegDataset.load_data_list
+    )
 
 
 # --- masks -------------------------------------------------------------------
@@ -129,7 +134,7 @@ def check_labels(dataset: Any) -> list[str]:
     Raises:
         ItaclipError: no mask exists, or the masks are certainly not those of the data set.
     """
-    if not isinstance(dataset, BaseSegDataset) or dataset.backend_args or not _loads_plainly(dataset):
+    if not _lists_itself(type(dataset)) or dataset.backend_args or not _loads_plainly(dataset):
         _check_loaded(dataset)
         return []
     tree = tree_of(dataset)
@@ -142,8 +147,8 @@ def check_labels(dataset: Any) -> list[str]:
     notes = []
     if missing:
         notes.append(f"{files.missing_masks(missing, len(pairs), tree, root)} Their images will be skipped.")
-    left_out = files.other_images(tree) if _lists_itself(type(dataset)) else None
-    notes += [left_out] if left_out else []
+    if left_out := files.other_images(tree):
+        notes.append(left_out)
     gone = set(missing)
     return notes + _check_values([pair.mask for pair in pairs if pair not in gone], tree, type(dataset).__name__)
 
@@ -168,8 +173,7 @@ def _check_values(masks: Sequence[Path], tree: Tree, kind: str) -> list[str]:
         if seen := look_at(pixels, tree, masks):
             raise ItaclipError(str(seen))
     notes = []
-    suspected = diagnosis.suspected_kind(pixels, len(readable), tree)
-    if suspected:
+    if suspected := diagnosis.suspected_kind(pixels, len(readable), tree):
         notes.append(str(suspected))
     unreadable = len(sample) - len(readable)
     if unreadable:

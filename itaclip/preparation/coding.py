@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 from itaclip.errors import ItaclipError
 from itaclip.preparation.masks import IGNORED, Color
-from itaclip.text.class_names import read_lines
 
 BUILT_IN = ("voc", "cityscapes", "ade20k", "binary")
 """Names that `--colors` takes besides files."""
@@ -184,6 +183,8 @@ def read_entries(path: Path) -> list[Entry]:
     Raises:
         ItaclipError: none of these; the message names the line or the entry.
     """
+    from itaclip.text.class_names import read_lines  # brings PyTorch, which worker processes do not need
+
     lines = read_lines(path)
     if "".join(lines).lstrip()[:1] in ("{", "["):
         return _from_json(path, "\n".join(lines))

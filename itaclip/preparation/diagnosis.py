@@ -19,6 +19,7 @@ LARGE_SHARE = 0.4
 _NAMED = 8
 _ENOUGH_MASKS, _ENOUGH_LABELS = 20, 8
 _MOST_VALUES = 12
+_LOSSY = (".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,9 @@ def foreign_values(pixels: NDArray[np.int64], tree: Tree) -> Observation | None:
     allowed = tree.stored_labels()
     if all(value in allowed or value == IGNORED for value in values):
         return None
+    if tree.mask_suffix.lower().endswith(_LOSSY):
+        return Observation(f"Masks that end in {tree.mask_suffix} are compressed with loss, which changes ids.",
+                           "Export them as PNG.")  # fmt: skip
     for kind in tree.others:
         if values - {IGNORED} <= kind.values:
             return Observation(f"The values are those of {kind.name}.", tree.mask_remedy)

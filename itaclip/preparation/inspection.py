@@ -267,7 +267,8 @@ def inspect_mask(tree: Tree, look: Look) -> LabelMap | None:
     try:
         labels, look.colors = read_label_map_and_colors(look.mask)
     except ColorsError as error:
-        look.problems.append(("mask with colours instead of ids", CONVERT_COLORS, str(error)))
+        remedy = f"{tree.mask_remedy} {CONVERT_COLORS}" if tree.benchmark else CONVERT_COLORS
+        look.problems.append(("mask with colours instead of ids", remedy, str(error)))
         return None
     except ItaclipError as error:
         look.problems.append(("mask that cannot be read", tree.mask_remedy, str(error)))
