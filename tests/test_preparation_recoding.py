@@ -12,8 +12,10 @@ from PIL import Image, ImageDraw
 from preparation_helpers import ROOT, fails_clearly, lines, read, run_script, visible, write_image
 
 from itaclip.errors import ItaclipError
+from itaclip.preparation import recoding
 from itaclip.preparation.coding import coding_of, read_entries, value_coding, voc_color
 from itaclip.preparation.custom import main as new_dataset
+from itaclip.preparation.masks import write_label_map
 from itaclip.preparation.recoding import RECORD, main
 
 ROAD, WATER, HOUSE = (128, 64, 128), (0, 0, 255), (200, 10, 10)
@@ -271,7 +273,36 @@ def test_two_conversions_never_mix(tmp_path: Path) -> None:
     first = read(tmp_path / "out/a.png")
     assert convert(tmp_path / "masks", tmp_path / "out", "--values", "0=1", "255=0", "--force") == 0
     assert np.array_equal(read(tmp_path / "out/a.png"), 1 - first)
+    paint(tmp_path / "more/b.png", some_ids(0, 2), [(0, 0, 0), (255, 255, 255)], "L")
+    with pytest.raises(ItaclipError, match="masks of another folder"):
+        convert(tmp_path / "more", tmp_path / "out", "--values", "0=1", "255=0", "--force")
     assert json.loads((tmp_path / "out" / RECORD).read_text())["ids"] == {"0": 1, "255": 0}
+
+
+def test_an_interrupted_conversion_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that was forced to other ids: no mask of the earlier conversion is kept."""
+    truth = [some_ids(number, 2) for number in range(4)]
+    for number, ids in enumerate(truth):
+        paint(tmp_path / f"masks/{number}.png", ids, [(0, 0, 0), (255, 255, 255)], "L")
+    assert convert(tmp_path / "masks", tmp_path / "out", "--colors", "binary") == 0
+    options = ("--values", "0=4", "255=2", "--force")
+    written: list[Path] = []
+
+    def stop_after_two(path: Path, labels: NDArray[np.uint8]) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(path)
+        write_label_map(path, labels)
+
+    monkeypatch.setattr(recoding, "write_label_map", stop_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        convert(tmp_path / "masks", tmp_path / "out", *options)
+    monkeypatch.undo()
+    kept = {path: path.stat().st_mtime_ns for path in written}
+    assert convert(tmp_path / "masks", tmp_path / "out", *options[:3]) == 0
+    for number, ids in enumerate(truth):
+        assert np.array_equal(read(tmp_path / f"out/{number}.png"), np.array([4, 2])[ids])
+    assert {path: path.stat().st_mtime_ns for path in written} == kept
 
 
 def test_subfolders_and_names_that_meet(tmp_path: Path) -> None:

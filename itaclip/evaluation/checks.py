@@ -112,11 +112,10 @@ def check_images(config: Config) -> None:
 
 def _lists_itself(kind: Any) -> bool:
     """Whether a type of data set finds its files as MMSegmentation does."""
-    return (
-        isinstance(kind, type)
-        and issubclass(kind, BaseSegDataset)
-        and kind.load_data_list is BaseSegDataset.load_data_list
-    )
+    if not isinstance(kind, type) or not issubclass(kind, BaseSegDataset):
+        return False
+    found: Any = kind  # a class of a package without types
+    return found.load_data_list is BaseSegDataset.load_data_list
 
 
 # --- masks -------------------------------------------------------------------
@@ -181,8 +180,7 @@ def _check_values(masks: Sequence[Path], tree: Tree, kind: str) -> list[str]:
         notes.append(f"{unreadable} of {len(sample)} masks cannot be read, and their images will be skipped: "
                      f"{first.problems[0][2]} {first.problems[0][1]}")  # fmt: skip
     palettes = Palettes()
-    contradictions = [where for look in readable if (where := palettes.contradiction(look))]
-    if contradictions:
+    if contradictions := [told for look in readable if (told := palettes.contradiction(look))]:
         notes.append(f"{contradictions[0]} has two colours. {PALETTES}")
     return notes
 

@@ -177,7 +177,7 @@ def check_places(masks: Path, colors: str | None, out: Path, coding: Coding, for
     """Check that nothing is overwritten that this conversion did not write.
 
     Raises:
-        ItaclipError: folders inside each other, or an output folder with other content.
+        ItaclipError: folders inside each other, an archive, or an output folder with other content.
     """
     require_folder(masks, "pass the folder of the masks.")
     if (masks / _ARCHIVE).is_dir():
@@ -200,7 +200,10 @@ def check_places(masks: Path, colors: str | None, out: Path, coding: Coding, for
         earlier = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ItaclipError(f"{record}: cannot be read ({error}); choose a new folder.") from error
-    if earlier != _record(masks, coding) and not force:
+    current = _record(masks, coding)
+    if not isinstance(earlier, dict) or earlier.get("masks") != current["masks"]:
+        raise ItaclipError(f"--out {out}: contains masks of another folder; choose a new one.")
+    if earlier != current and not force:
         raise ItaclipError(f"--out {out}: contains masks of another conversion; choose a new folder, or pass --force "
                            "to write them anew.")  # fmt: skip
 
@@ -323,6 +326,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not coding.by_value:
         check_not_ids(jobs, coding)
     console = make_console()
+    if args.force:  # first: an interrupted run must not leave masks that the record below does not describe
+        for job in jobs:
+            job.target.unlink(missing_ok=True)
+        (args.out / CLASS_FILE).unlink(missing_ok=True)
     write_json(args.out / RECORD, _record(args.masks, coding))
     if coding.names:
         _write_class_file(args.out / CLASS_FILE, coding)
