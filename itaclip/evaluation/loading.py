@@ -37,13 +37,16 @@ class _Guarded(Dataset[Any]):
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> Any:
-        path = str(self._dataset.get_data_info(index).get("img_path", f"image {index}"))
+        info = self._dataset.get_data_info(index)
+        path = str(info.get("img_path", f"image {index}"))
         try:
             if self._by_opencv:
                 _check_image(path)
             item = self._dataset[index]
             _check_mask(item["data_samples"], path)
             return item
+        except FileNotFoundError as error:
+            return _Failure(path, f"its {'mask' if error.filename == info.get('seg_map_path') else 'file'} is missing")
         except Exception as error:  # decoders and transforms raise all kinds of exceptions
             return _Failure(path, _reason(error))
 

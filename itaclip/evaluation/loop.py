@@ -36,6 +36,7 @@ class Outcome:
         skipped: path and reason of every image that could not be evaluated.
         seconds: time spent in the model, including the earlier runs that this one resumed.
         resumed: number of images that earlier runs had evaluated.
+        ignored: number of pixels of the evaluated masks that are ignored.
     """
 
     counts: IoUCounts
@@ -43,6 +44,7 @@ class Outcome:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
     resumed: int = 0
+    ignored: int = 0
 
 
 @dataclass(frozen=True)
@@ -120,24 +122,28 @@ def evaluate(
         samples, refused = _segment(model, batch)
         seconds = time.perf_counter() - began
         counts: list[Sparse] = []
+        ignored = 0
         for sample in samples:
             predicted = sample.pred_sem_seg.data[0]
             matrix = outcome.counts.add(predicted, sample.gt_sem_seg.data[0])
             outputs.write(sample, predicted.cpu().numpy(), dataset)
             counts.append(to_sparse(matrix))
+            ignored += predicted.numel() - int(matrix.sum())
         outcome.skipped += skipped + refused
         outcome.images += len(counts)
         outcome.seconds += seconds
+        outcome.ignored += ignored
         if journal and len(counts) == len(indices):  # last: it states that all outputs exist
             images = [str(own_name(sample.img_path, dataset)) for sample in samples]
-            journal.write(name, Entry(images, counts, seconds))
+            journal.write(name, Entry(images, counts, seconds, ignored))
         advance(len(indices) * dist.get_world_size())
     meet()
     outcome.counts.add_from_other_processes()
-    parts = dist.all_gather_object((outcome.images, outcome.seconds, outcome.skipped))
-    outcome.images = sum(images for images, _, _ in parts)
-    outcome.seconds = sum(seconds for _, seconds, _ in parts)
-    outcome.skipped = sorted(pair for _, _, pairs in parts for pair in pairs)
+    parts = dist.all_gather_object((outcome.images, outcome.seconds, outcome.ignored, outcome.skipped))
+    outcome.images = sum(images for images, *_ in parts)
+    outcome.seconds = sum(seconds for _, seconds, *_ in parts)
+    outcome.ignored = sum(ignored for _, _, ignored, _ in parts)
+    outcome.skipped = sorted(pair for *_, pairs in parts for pair in pairs)
     return outcome
 
 
@@ -190,6 +196,7 @@ def _restore(
             outcome.counts.add_sparse(cells)
         outcome.images += len(entry.counts)
         outcome.seconds += entry.seconds
+        outcome.ignored += entry.ignored
     names = [found[i][0] for i in range(len(plan))]
     outcome.resumed = sum(len(batch) for name, batch in zip(names, plan, strict=True) if name in done)
     return names, done

@@ -13,6 +13,7 @@ from pathlib import Path
 from itaclip.console import make_console
 from itaclip.errors import ItaclipError
 from itaclip.files import write_text
+from itaclip.preparation.diagnosis import conclude
 from itaclip.preparation.inspection import Tree, inspect_tree
 from itaclip.preparation.listing import iterate_files, require_folder
 from itaclip.preparation.masks import IGNORED
@@ -23,7 +24,10 @@ PROBLEMS = 1
 """Exit status when images, masks and classes do not match."""
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
-_MASK_REMEDY = "Create label maps with one 8-bit channel, or list all classes (--background, --ignore-zero)."
+_MASK_REMEDY = (
+    "Create label maps with one 8-bit channel, or list all classes (--background, --ignore-zero). For masks of colours "
+    "or grey values there is python tools/convert_masks.py MASKS --colors voc|cityscapes|ade20k|binary|FILE --out DIR."
+)
 _FILES_EXAMINED = 1000  # to find the suffix
 
 _CONFIG = '''"""ITACLIP on {name}: {images} images, {classes} classes.
@@ -218,6 +222,7 @@ def main(base: Path, arguments: Sequence[str] | None = None) -> int:
     console = make_console()
     tree = dataset.tree()
     inspection = inspect_tree(tree)
+    conclude(inspection, tree, args.images)
     if inspection.findings:
         inspection.findings.show(console, f"{args.images}, {args.masks}: problems; no files written")
         return PROBLEMS
@@ -226,6 +231,8 @@ def main(base: Path, arguments: Sequence[str] | None = None) -> int:
                       "for all that is none of the classes.")  # fmt: skip
     for path in write_files(dataset, tree, inspection.pairs, args.out, base, args.force):
         console.print(f"written: {path}")
+    for note in inspection.notes:
+        console.print(f"note: {note}", markup=False)
     console.print(f"{inspection.pairs} images, {len(classes)} classes. Next: python eval.py --config "
                   f"{args.out / 'configs' / f'cfg_{args.name}.py'}; see docs/custom-dataset.md.")  # fmt: skip
     return 0

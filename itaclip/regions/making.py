@@ -168,7 +168,7 @@ def images_of_config(config_path: str, data_root: str | None = None) -> list[Sou
         ItaclipError: a bad configuration, missing folders or lists.
     """
     from itaclip.evaluation.setup import load_config
-    from itaclip.preparation.check import describe, missing_parts
+    from itaclip.preparation.layout import describe, missing_parts
 
     config = load_config(config_path)
     if data_root:
