@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,9 @@ RESULT_FOLDERS = SEGMENT_FOLDERS | LABEL_FOLDERS
 # --- what to write -----------------------------------------------------------
 
 
-def refuse_inputs(outputs: Iterable[str | Path], inputs: Iterable[str | Path], way_out: str) -> None:
+def refuse_inputs(
+    outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[str | os.PathLike[str]], way_out: str
+) -> None:
     """Refuse outputs that would replace an input, whatever the spelling of its path or the links to it.
 
     Args:
@@ -80,7 +82,25 @@ def refuse_inputs(outputs: Iterable[str | Path], inputs: Iterable[str | Path], w
             raise ItaclipError(f"{path}: the output would replace the input {known[found]}; {way_out}.")
 
 
-def _identity(path: str | Path) -> tuple[int, int] | str | None:
+def refuse_arguments(option: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse the file of an option of a program that is also the file of another option.
+
+    Args:
+        option: name of the output among the arguments, such as "out"; without a value, nothing is refused.
+        arguments: all arguments of the program by name: ``vars(args)``.
+
+    Raises:
+        ItaclipError: the output is an input.
+    """
+    if arguments[option] is None:
+        return
+    others = [value for name, value in arguments.items() if name != option]
+    values = [value for other in others for value in (other if isinstance(other, (list, tuple)) else [other])]
+    files = [value for value in values if isinstance(value, (str, os.PathLike))]
+    refuse_inputs([arguments[option]], files, f"choose another --{option.replace('_', '-')}")
+
+
+def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | str | None:
     """What the file system knows a file by, the same for all its links and spellings; None if there is none."""
     try:
         status = Path(path).stat()

@@ -38,11 +38,14 @@ def main(arguments: Sequence[str]) -> int:
         if getattr(args, name) < 1:
             raise ItaclipError(f"--{name} {getattr(args, name)}: expected 1 or more.")
     from itaclip.export.coco import check_target
+    from itaclip.files import refuse_arguments
     from itaclip.labelling.folder import find_items, segment_folder
 
     console = make_console(stderr=args.json)
     items = find_items(args.inputs, lambda line: console.print(line, markup=False))
+    skip = coco_skip(args)
     if args.coco is not None:
+        refuse_arguments("coco", vars(args))
         check_target(args.coco)
     began = time.perf_counter()
     segmenter = make_segmenter(args)
@@ -53,14 +56,15 @@ def main(arguments: Sequence[str]) -> int:
     with progress(console, len(items), "segmenting") as advance:
         report = segment_folder(
             segmenter, vocabulary, items, args.out, batch=args.batch, overlays=not args.no_overlays,
-            every=args.every, overwrite=args.overwrite, coco=args.coco, coco_skip=coco_skip(args), advance=advance,
+            every=args.every, overwrite=args.overwrite, coco=args.coco, coco_skip=skip, advance=advance,
         )  # fmt: skip
     seconds = time.perf_counter() - began
     for name, reason in report.failed.items():
         console.print(f"failed: {name}: {reason}", markup=False)
     kept = f", {report.kept} kept from an earlier run" if report.kept else ""
+    coco = f", COCO in {args.coco}" if args.coco else ""
     console.print(f"{report.done} segmented in {seconds:.1f} s{kept}, {len(report.failed)} failed; "
-                  f"masks, overlays and results in {args.out}" + (f", COCO in {args.coco}" if args.coco else ""), markup=False)  # fmt: skip
+                  f"masks, overlays and results in {args.out}{coco}", markup=False)  # fmt: skip
     if args.json:
         summary = {"out": str(args.out), "done": report.done, "kept": report.kept, "failed": report.failed}
         sys.stdout.write(json.dumps(summary | {"classes": vocabulary.names, "seconds": seconds}) + "\n")
