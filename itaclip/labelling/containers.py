@@ -8,6 +8,11 @@ from typing import BinaryIO
 
 _ZEROS = 4096  # bytes at the end of a file; a download that reserved its space leaves more of them
 _SEGMENT = b"\x18\x53\x80\x67"
+_BOXES = frozenset(
+    b"ftyp styp moov moof mdat mfra sidx ssix emsg prft pdin meta udta uuid free skip wide pnot junk".split()
+)
+"""The kinds of boxes that stand outermost in MP4 and MOV."""
+
 _EBML = b"\x1a\x45\xdf\xa3"
 
 
@@ -76,8 +81,7 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
     while end < size:
         file.seek(end)
         head = file.read(16)
-        kind = head[4:8]
-        if len(head) < 8 or not all(32 <= byte < 127 or byte == 0xA9 for byte in kind):
+        if head[4:8] not in _BOXES:
             return end  # something else behind the boxes
         (length,) = struct.unpack(">I", head[:4])
         if length == 1 and len(head) == 16:
