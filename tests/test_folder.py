@@ -145,6 +145,8 @@ def test_nothing_but_results(entry: str, quick: Segmenter, words: Vocabulary, ph
     (tmp_path / "link").symlink_to("out/masks", target_is_directory=True)
     with pytest.raises(ItaclipError, match=r"holds nothing but results of an earlier run \(.*out/(masks|overlays)"):
         find_items([tmp_path / entry])
+    with pytest.raises(ItaclipError, match=r"nowhere: no file or folder matches"):
+        find_items([tmp_path, tmp_path / "nowhere"])
     shutil.copytree(tmp_path / "out/masks", tmp_path / "copied/masks")  # a folder of the user's, not a run's
     assert len(find_items([tmp_path / "copied"])) == 7
 

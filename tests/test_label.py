@@ -40,7 +40,7 @@ from itaclip.collection.label import label_with
 from itaclip.collection.locations import Location, checked_address, redacted
 from itaclip.collection.sources import Entry, open_source, split_into_parts
 from itaclip.collection.store import Store
-from itaclip.collection.transfer import RateLimiter
+from itaclip.collection.transfer import Job, RateLimiter, make_plan
 from itaclip.command.label import told
 from itaclip.command.main import main as program
 from itaclip.files import atomic_path
@@ -438,7 +438,7 @@ def labelled_source(request: pytest.FixtureRequest, crops: Path, tmp_path: Path)
     storage.rm("/photos", recursive=True)
 
 
-def test_results_of_earlier_runs_and_hidden_files_are_no_sources(labelled_source: str) -> None:
+def test_results_of_earlier_runs_and_hidden_files_are_no_sources(labelled_source: str, tmp_path: Path) -> None:
     images = ["a.jpg", "sub/b.jpg", "sub/masks/c.png"]  # the last folder is the user's own
     assert sorted(keys(labelled_source)) == images
     assert sorted(keys(f"{labelled_source}/**/*.jpg")) == images[:2]
@@ -449,6 +449,8 @@ def test_results_of_earlier_runs_and_hidden_files_are_no_sources(labelled_source
     assert sorted(source.skipped) == [
         f"{labelled_source}/segmented/{kind}" for kind in ("masks", "overlays")
     ] + [f"{labelled_source}/sub/labelled/{kind}" for kind in ("labels", "masks")]  # fmt: skip
+    plan = make_plan(Job(labelled_source, str(tmp_path / "out"), None, None, 2, {}), overwrite=False)
+    assert (plan.images, plan.skipped) == (3, source.skipped)  # for the report
     for nothing in ("segmented", "segmented/masks", "sub/labelled/masks/**/*.tar", "sub/labelled/labels/*/*.parquet"):
         with pytest.raises(ItaclipError, match="holds nothing but results of an earlier run"):
             keys(f"{labelled_source}/{nothing}")

@@ -102,6 +102,7 @@ def find_items(inputs: Sequence[str | Path], tell: Callable[[str], None] = lambd
     resolved = cache(Path.resolve)  # of folders
     for entry in map(str, inputs):
         path = _absolute(Path(entry))
+        before = len(results.skipped)
         if path.is_dir():
             found = sorted(results.walk(path))
             roots.append(path)
@@ -113,8 +114,8 @@ def find_items(inputs: Sequence[str | Path], tell: Callable[[str], None] = lambd
         if not found:
             kinds = ", ".join(sorted(suffix[1:] for suffix in _SUFFIXES))
             reason = f"contains no image or video ({kinds})" if path.is_dir() else "no file or folder matches"
-            if results.skipped:
-                reason = f"holds nothing but results of an earlier run ({', '.join(results.skipped)})"
+            if skipped := list(results.skipped)[before:]:
+                reason = f"holds nothing but results of an earlier run ({', '.join(skipped)})"
             raise ItaclipError(f"{entry}: {reason}.")
         for p in found:
             paths.setdefault((resolved(p.parent), p.name), p)
