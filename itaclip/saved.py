@@ -89,10 +89,11 @@ def write_segmenter(
         vocabulary: the classes, or None.
 
     Raises:
-        ItaclipError: the folder cannot be written, or the second encoder or the region source
-            is not a file that can be copied.
+        ItaclipError: the folder cannot be written or holds such files of other origin, or the
+            second encoder or the region source is not a file that can be copied.
     """
     root = local_path(folder, "Save to a folder first, then upload it.").expanduser()
+    _check_free(root)
     plain = asdict(settings)
     del plain["device"]
     second = _second_encoder_file(settings)
@@ -129,6 +130,17 @@ def write_segmenter(
         _copy_calibration(settings.calibration, root / CALIBRATION)
         plain["calibration"] = CALIBRATION
     write_json(root / DESCRIPTION, description)
+
+
+def _check_free(root: Path) -> None:
+    """Check that a folder holds no files of other origin under the names of a saved segmenter, such as weights.
+
+    Raises:
+        ItaclipError: it does.
+    """
+    for path in () if is_saved(root) else (root / MODEL, root / VOCABULARY, root / DESCRIPTION, root / CALIBRATION):
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            raise ItaclipError(f"{path}: exists, but not from an earlier save; choose another folder.")
 
 
 def read_segmenter(folder: str | os.PathLike[str], changes: Mapping[str, Any]) -> SavedSegmenter:

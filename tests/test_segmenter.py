@@ -295,6 +295,7 @@ def test_coco_export_reproduces_the_masks(quick: Segmenter, photo: Path) -> None
         np.testing.assert_array_equal(mask, result.mask(names[annotation["category_id"]]))
         assert annotation["area"] == mask.sum()
         assert annotation["image_id"] == 7
+        assert annotation["category_id"] == result.names.index(names[annotation["category_id"]]) + 1
         rows, columns = np.nonzero(mask)
         assert annotation["bbox"] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
 

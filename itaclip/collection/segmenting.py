@@ -136,11 +136,11 @@ def row_of(key: str, result: Result | str) -> dict[str, Any]:
     height, width = result.labels.shape
     segments = [
         {
-            "id": found["category_id"], "name": result.names[found["category_id"]], "area": found["area"],
+            "id": found["category_id"] - 1, "name": result.names[found["category_id"] - 1], "area": found["area"],
             "share": found["area"] / result.labels.size, "score": found["score"],
             "rle": found["segmentation"]["counts"],
         }
-        for found in result.coco()["annotations"]
+        for found in result.to_coco()["annotations"]
     ]  # fmt: skip
     return {"key": key, "height": height, "width": width, "segments": segments, "error": None}
 

@@ -81,6 +81,24 @@ def _reading(args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def add_coco_options(options: argparse._ArgumentGroup, kind: Callable[[str], Any] = str) -> None:
+    """Add the options for a COCO file of the whole run, whose path has the given type."""
+    options.add_argument("--coco", type=kind, metavar="FILE.json", help="also write all masks into one COCO file")
+    options.add_argument("--coco-skip", default="", metavar="CLASSES", help='classes to leave out there, such as '
+                         '"background"; semicolons between them')  # fmt: skip
+
+
+def coco_skip(args: argparse.Namespace) -> list[str]:
+    """The classes that ``--coco-skip`` names.
+
+    Raises:
+        ItaclipError: there is no ``--coco``.
+    """
+    if args.coco_skip and args.coco is None:
+        raise ItaclipError("--coco-skip: belongs to --coco FILE.json, which is missing.")
+    return [name.strip() for name in args.coco_skip.split(";") if name.strip()]
+
+
 def make_segmenter(args: argparse.Namespace) -> Segmenter:
     """The segmenter that the options describe.
 

@@ -21,7 +21,7 @@ from itaclip.evaluation.identity import digest
 from itaclip.evaluation.journal import Entry, Journal
 from itaclip.evaluation.loading import load_batches, plan_batches
 from itaclip.figures import result_figure, save_mask
-from itaclip.files import atomic_path
+from itaclip.files import atomic_path, refuse_inputs
 from itaclip.images import read_image
 from itaclip.openmmlab import ITACLIPLoadImage, ITACLIPSegmentor
 
@@ -64,6 +64,20 @@ class OutputFolders:
         targets = [folder / name.with_suffix(".png") for folder in (self.masks, self.overlays) if folder]
         return all(target.is_file() and target.stat().st_size for target in targets)
 
+    def check(self, dataset: Any) -> None:
+        """Check that no output would replace an image or a ground truth of the data set.
+
+        Raises:
+            ItaclipError: one would.
+        """
+        folders = [folder for folder in (self.masks, self.overlays) if folder]
+        if not folders:
+            return
+        found = [dataset.get_data_info(i) for i in range(len(dataset))]
+        inputs = [info[key] for info in found for key in ("img_path", "seg_map_path") if info.get(key)]
+        names = [own_name(info["img_path"], dataset).with_suffix(".png") for info in found]
+        refuse_inputs((folder / name for folder in folders for name in names), inputs, "choose another folder")
+
     def write(self, sample: Any, predicted: NDArray[np.int64], dataset: Any) -> None:
         """Write the outputs of an image."""
         name = own_name(sample.img_path, dataset).with_suffix(".png")
@@ -105,9 +119,11 @@ def evaluate(
         advance: called with the number of images done since the last call.
 
     Raises:
-        ItaclipError: a file that cannot be written, or a loading process that was killed.
+        ItaclipError: a file that cannot be written or would replace an input, or a loading process
+            that was killed.
     """
     outputs = outputs or OutputFolders()
+    outputs.check(dataset)
     plan = plan_batches(len(dataset), batch_size, limit)
     outcome = Outcome(IoUCounts(len(dataset.metainfo["classes"])))
     names, done = [""] * len(plan), set[str]()

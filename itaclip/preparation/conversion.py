@@ -16,6 +16,7 @@ from rich.console import Console
 
 from itaclip.console import make_progress
 from itaclip.errors import ItaclipError
+from itaclip.files import refuse_inputs
 from itaclip.preparation.jobs import default_workers, run_jobs
 from itaclip.preparation.masks import LabelMap, read_label_map, write_label_map
 
@@ -150,4 +151,6 @@ def _convert_one(labels_of: Callable[[Source], LabelMap], conversion: Conversion
         labels = labels_of(conversion.source)
     except MemoryError as error:
         raise ItaclipError(f"{conversion.target}: out of memory; use fewer --workers.") from error
+    if isinstance(conversion.source, Path):
+        refuse_inputs([conversion.target], [conversion.source], "choose another output folder with -o")
     write_label_map(conversion.target, labels)

@@ -19,7 +19,7 @@ from pathlib import Path
 from itaclip.console import make_console, progress
 from itaclip.devices import choose_device
 from itaclip.errors import ItaclipError
-from itaclip.files import IMAGE_SUFFIXES, local_path, write_json
+from itaclip.files import IMAGE_SUFFIXES, is_hidden, local_path, write_json
 from itaclip.images import read_image
 from itaclip.preparation.jobs import default_workers, run_jobs
 from itaclip.regions.files import write_region_map
@@ -149,7 +149,8 @@ def find_images(inputs: Sequence[str]) -> list[SourceImage]:
         path = local_path(entry)
         if path.is_dir():
             roots.append(path)
-            matches = [p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+            shown = (p for p in path.rglob("*") if not is_hidden(str(p.relative_to(path))))
+            matches = [p for p in shown if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
         else:
             matches = [path] if path.is_file() else [Path(p) for p in glob.glob(entry, recursive=True)]  # noqa: PTH207
             matches = [p for p in matches if p.is_file()]
