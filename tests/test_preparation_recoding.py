@@ -279,6 +279,19 @@ def test_two_conversions_never_mix(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / RECORD).read_text())["ids"] == {"0": 1, "255": 0}
 
 
+def test_a_class_file_with_synonyms_is_kept(tmp_path: Path) -> None:
+    paint(tmp_path / "masks/a.png", some_ids(0, 2), [ROAD, WATER])
+    (tmp_path / "c.txt").write_text("128 64 128 road\n0 0 255 water\n")
+    options = (tmp_path / "masks", tmp_path / "out", "--colors", str(tmp_path / "c.txt"))
+    assert convert(*options) == 0
+    (tmp_path / "out/classes.txt").write_text("road, street\nwater, lake\n")
+    assert convert(*options) == convert(*options, "--force") == 0
+    assert lines(tmp_path / "out/classes.txt") == ["road, street", "water, lake"]
+    (tmp_path / "c.txt").write_text("0 0 255 water\n128 64 128 road\n")
+    assert convert(*options, "--force") == 0
+    assert lines(tmp_path / "out/classes.txt") == ["water", "road"]
+
+
 def test_an_interrupted_conversion_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one that was forced to other ids: no mask of the earlier conversion is kept."""
     truth = [some_ids(number, 2) for number in range(4)]

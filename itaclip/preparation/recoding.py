@@ -329,20 +329,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.force:  # first: an interrupted run must not leave masks that the record below does not describe
         for job in jobs:
             job.target.unlink(missing_ok=True)
-        (args.out / CLASS_FILE).unlink(missing_ok=True)
     write_json(args.out / RECORD, _record(args.masks, coding))
     if coding.names:
-        _write_class_file(args.out / CLASS_FILE, coding)
+        _write_class_file(args.out / CLASS_FILE, coding, args.force)
     failed = convert_masks(jobs, coding, RunOptions(console, args.workers, args.force), args.ignore_unknown)
     _say_next(args.out, coding)
     return SOME_FAILED if failed else 0
 
 
-def _write_class_file(path: Path, coding: Coding) -> None:
-    """Write the class file; an existing one stays, because its owner may have added synonyms."""
-    if not path.exists():
-        # a comma separates synonyms in class files
-        write_text(path, "".join(f"{name.replace(', ', ' ')}\n" for name in coding.names))
+def _write_class_file(path: Path, coding: Coding, force: bool) -> None:
+    """Write the class file. An existing one stays, because its owner may have added synonyms, unless it is forced
+    and its classes are others."""
+    # a comma separates synonyms in class files
+    names = [name.replace(", ", " ") for name in coding.names]
+    if path.exists() and (not force or [line.split(", ")[0] for line in _lines(path)] == names):
+        return
+    write_text(path, "".join(f"{name}\n" for name in names))
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a class file; none if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 def _say_next(out: Path, coding: Coding) -> None:
