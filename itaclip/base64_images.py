@@ -39,8 +39,8 @@ def decode_base64(text: str, name: str) -> bytes:
     """
     text = text.strip()
     if is_data_url(text):
-        header, _, text = text.partition(",")
-        if not header.lower().endswith(";base64"):
+        header, comma, text = text.partition(",")
+        if not comma or not header.lower().endswith(";base64"):
             raise ItaclipError(f"{name}: not base64: expected a data URL such as data:image/png;base64,iVBORw0K...")
         text = unquote(text) if "%" in text else text
     text = _LINE_BREAKS.sub("", text.strip())

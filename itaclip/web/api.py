@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -31,7 +32,7 @@ from itaclip.web.request import (
     SegmentJson,
     SegmentRoute,
     check_fields,
-    explain,
+    explained,
     file_name,
 )
 from itaclip.web.response import Health, Info, Segmentation, offered_outputs
@@ -98,15 +99,12 @@ def make_api(
             version=version("itaclip"), model=title, methods=offered_methods(segmenter.settings),
             outputs=offered_outputs(), classes=list(segmenter.names), own=own_classes(segmenter.vocabulary),
             defaults={"background": GENERAL, "output": "json"} | default_options(segmenter.settings),
-            limits={
-                "megapixels": limits.megapixels, "upload_mb": limits.upload_mb, "words": limits.words,
-                "characters": limits.characters, "seconds": limits.seconds, "queue": limits.queue,
-            },
+            limits={name: value for name, value in asdict(limits).items() if name != "upload_seconds"},
             waiting=queue.waiting,
         )  # fmt: skip
 
     async def answer(request: Request, image: bytes, sent: SegmentFields) -> Response:
-        check_fields(sent, image, segmenter.vocabulary is not None)
+        check_fields(sent, image, segmenter.vocabulary is not None, limits)
         progress = NDJSON in request.headers.get("accept", "")
         if progress and sent.output in ("mask", "overlay"):
             raise BadRequestError(422, f"output = {sent.output!r}: progress comes only with outputs that are JSON.")
@@ -160,6 +158,4 @@ def make_api(
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    if isinstance(error, RequestValidationError):
-        error = BadRequestError(422, explain(error))
-    return problem_response(error)
+    return problem_response(explained(error) if isinstance(error, RequestValidationError) else error)

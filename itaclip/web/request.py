@@ -44,11 +44,11 @@ _EXPECTED = {"bool": "true or false", "float": "a number in [0, 1]", "string": "
 
 
 def _from_text(field: str, value: Any) -> Any:
-    """Read a text that holds JSON (a list, an object, true or false); return anything else as it is."""
-    if not isinstance(value, str) or not re.match(r"\s*([\[{]|(true|false)\s*$)", value):
+    """Read a text that holds a JSON list or object; return anything else as it is."""
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
         return value
     try:
-        return json.loads(value)
+        return json.loads(value, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError):
         raise ItaclipError(
             f"{field} = {value[:60]!r}: begins like JSON but is none. Write JSON with double quotes, "
@@ -73,9 +73,8 @@ def _classes(value: Any) -> list[str]:
 
 
 def _background(value: Any) -> bool | list[str]:
-    value = _from_text("background", value)
-    if isinstance(value, bool) or value in (GENERAL, NONE):
-        return value in (True, GENERAL)
+    if isinstance(value, bool) or value in (GENERAL, NONE, "true", "false"):
+        return value in (True, GENERAL, "true")
     return [word for line in _lines("background", value) for word in split_words(line)]
 
 
@@ -163,19 +162,16 @@ class SegmentJson(SegmentFields):
 FIELDS = ("image", *SegmentFields.model_fields)
 
 
-def check_fields(sent: SegmentFields, image: bytes, own: bool) -> None:
-    """Refuse fields that do not go together.
-
-    Args:
-        sent: the fields.
-        image: content of the image file.
-        own: whether the server has classes of its own.
+def check_fields(sent: SegmentFields, image: bytes, own: bool, limits: Limits) -> None:
+    """Check what concerns several fields, and whether the server has classes of its `own`.
 
     Raises:
-        BadRequestError: no image, no classes, or a background or definitions without classes.
+        BadRequestError: no image, a file that is too large, no classes, or only their background or definitions.
     """
     if not image:
         raise BadRequestError(422, _NO_IMAGE)
+    if len(image) > limits.upload_bytes:
+        raise BadRequestError(413, f"Too large: at most {limits.upload_mb:g} MB are accepted.")
     if sent.classes is None:
         if not own:
             raise BadRequestError(422, 'classes: name them, such as "cat; sofa, couch".')
@@ -240,15 +236,15 @@ class BoundedRequest(Request):
             if name not in _REPEATABLE and len(values) > 1:
                 raise BadRequestError(422, f"{name[:60]}: sent twice.")
             found.append((name, "\n".join(values) if name in _REPEATABLE else values[0]))
-        _check_length([value for _, value in found], limits)
+        _check_length(dict(found), limits)
         return FormData(found)
 
     async def json(self) -> Any:
         """The value of a JSON body."""
         try:
             found = json.loads(await self.body(), object_pairs_hook=_without_repeats)
-            fields = found.items() if isinstance(found, dict) else ()
-            _check_length([value for name, value in fields if name != "image"], self.app.state.limits)
+            if isinstance(found, dict):
+                _check_length(found, self.app.state.limits)
         except (ValueError, RecursionError) as error:
             raise BadRequestError(400, f"Not JSON: {str(error)[:100]}.") from None
         return found
@@ -263,9 +259,10 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_length(values: list[Any], limits: Limits) -> None:
-    """Refuse long texts before anything splits them."""
-    if (length := _length(values)) > limits.characters:
+def _check_length(values: dict[str, Any], limits: Limits) -> None:
+    """Refuse long texts before anything splits them; unknown fields are refused anyway."""
+    length = sum(_length(values.get(name)) for name in FIELDS if name != "image")
+    if length > limits.characters:
         raise BadRequestError(422, f"{length:,} characters of text; at most {limits.characters:,} are accepted.")
 
 
@@ -275,7 +272,7 @@ def _length(value: Any) -> int:
     return sum(map(_length, value)) if isinstance(value, list) else len(value) if isinstance(value, str) else 0
 
 
-def explain(error: RequestValidationError) -> str:
+def explained(error: RequestValidationError) -> BadRequestError:
     """What is wrong with the fields of a request, in the words of this server; unknown fields first."""
     first, *_ = sorted(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
     field = str(first["loc"][1]) if len(first["loc"]) > 1 else ""
@@ -283,12 +280,12 @@ def explain(error: RequestValidationError) -> str:
     if kind == "extra_forbidden":
         usual = next((name for name, others in _OTHER_NAMES.items() if field.lower() in others), None)
         hint = f" Did you mean {usual!r}?" if usual else did_you_mean(field, FIELDS)
-        return f"unknown field {field[:60]!r}.{hint} Fields: {', '.join(FIELDS)}."
+        return BadRequestError(422, f"unknown field {field[:60]!r}.{hint} Fields: {', '.join(FIELDS)}.")
     if isinstance(cause, ItaclipError):
-        return str(cause)
-    if not field:
-        return "Expected a JSON object."
+        return BadRequestError(422, str(cause))
     if kind == "missing":
-        return _NO_IMAGE
+        return BadRequestError(422, _NO_IMAGE) if field else BadRequestError(400, "Not JSON: the body is empty.")
+    if not field:
+        return BadRequestError(422, "Expected a JSON object.")
     expected = _EXPECTED.get(kind.partition("_")[0], _EXPECTED["float"])
-    return f"{field} = {str(first['input'])[:60]!r}: expected {expected}."
+    return BadRequestError(422, f"{field} = {str(first['input'])[:60]!r}: expected {expected}.")
