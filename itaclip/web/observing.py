@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import time
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -62,7 +63,7 @@ class Metrics:
         )
         self._pixels = Counter("itaclip_pixels", "Pixels segmented.", registry=self._registry)
         for name, text in (("waiting", "Requests that wait."), ("running", "Requests being computed.")):
-            Gauge(f"itaclip_{name}", text, registry=self._registry).set_function(lambda name=name: getattr(queue, name))
+            Gauge(f"itaclip_{name}", text, registry=self._registry).set_function(partial(getattr, queue, name))
         ProcessCollector(registry=self._registry)
 
     def count(self, path: str, status: int, seconds: float) -> None:

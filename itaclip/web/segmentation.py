@@ -70,7 +70,7 @@ def segment(
         image: content of the image file.
         fields: of the request.
         limits: on pixels, words and time.
-        stopped: set when nobody waits for the result any more.
+        stopped: set once the client has disconnected.
 
     Raises:
         ItaclipError: a bad image, class list or setting, or the time is over. Messages name
