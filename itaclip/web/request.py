@@ -175,7 +175,7 @@ def check_fields(sent: SegmentFields, image: bytes, own: bool, limits: Limits) -
     if sent.classes is None:
         if not own:
             raise BadRequestError(422, 'classes: name them, such as "cat; sofa, couch".')
-        for name in {"background", "definitions"} & sent.model_fields_set:
+        for name in sorted({"background", "definitions"} & sent.model_fields_set):
             raise BadRequestError(422, f"{name}: the server's classes have their own; send classes too.")
 
 
