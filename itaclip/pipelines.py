@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import itertools
 import os
 import urllib.error
@@ -12,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from http.client import HTTPException
 from typing import Any
 
+from itaclip.base64_images import decode_base64, is_base64, is_data_url
 from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.images import ImageSource, decode_image, is_image
 from itaclip.saved import is_saved
@@ -118,8 +117,9 @@ class ImageSegmentationPipeline:
         """Segment an image, a list of images, or a stream of them.
 
         Args:
-            inputs: an image (a path, an http(s) URL if allowed, a ``data:`` URI, a PIL image, or
-                an H x W x 3 RGB array or tensor), or a list, an iterator or a data set of images.
+            inputs: an image (a path, an http(s) URL if allowed, a data URL or base64 as in
+                `itaclip.base64_images.decode_base64`, a PIL image, or an H x W x 3 RGB array or
+                tensor), or a list, an iterator or a data set of images.
             candidate_labels: classes for this call, see `Segmenter.prepare`.
             background: see `Segmenter.prepare`; used only with `candidate_labels`.
             batch_size: images per batch for this call.
@@ -161,20 +161,19 @@ class ImageSegmentationPipeline:
                 yield result.to_hf()
 
     def _opened(self, entry: Any) -> ImageSource:
-        """Fetch URLs and decode ``data:`` URIs; pass everything else on to the segmenter."""
+        """Fetch URLs, decode data URLs and base64; pass everything else on to the segmenter."""
         if not isinstance(entry, str):
             source: ImageSource = entry
             return source
         scheme = entry.partition(":")[0].lower()
         if scheme in ("http", "https"):
             return decode_image(self._fetched(entry), entry, self.segmenter.reading)
-        if scheme == "data":
-            header, _, text = entry.partition(",")
-            try:
-                content = base64.b64decode(text, validate=True)
-            except binascii.Error as error:
-                raise ItaclipError(f"{header[:60]}: not base64 ({error}).") from None
-            return decode_image(content, header[:60], self.segmenter.reading)
+        if is_data_url(entry):
+            name = entry.lstrip().partition(",")[0][:60]
+            return decode_image(decode_base64(entry, name), name, self.segmenter.reading)
+        if is_base64(entry) and not os.path.lexists(entry):
+            name = f"{entry.strip()[:20]}... (base64, as no file has this name)"
+            return decode_image(decode_base64(entry, name), name, self.segmenter.reading)
         return entry
 
     def _fetched(self, url: str) -> bytes:

@@ -68,6 +68,41 @@ def test_an_image_in_any_form_gives_the_segmenter_s_labels(
         assert entry["mask"].mode == "L"
 
 
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_base64_as_programs_write_it_gives_the_same(
+    segment: ImageSegmentationPipeline, quick: Segmenter, demo_root: Path, number: int
+) -> None:
+    path = demo_root / f"JPEGImages/scene_00{number}.jpg"
+    content = path.read_bytes()
+    plain, safe = base64.b64encode(content).decode(), base64.urlsafe_b64encode(content).decode()
+    lines = base64.encodebytes(content).decode()
+    expected = quick(path, quick.prepare(CLASSES)).to_hf()
+    urls = (lines, safe.rstrip("="), plain.replace("+", "%2b"))
+    texts = [plain, plain.rstrip("="), safe, lines, lines.replace("\n", "\r\n  ")]
+    for text in (*texts, *(f"data:image/jpeg;base64,{url}" for url in urls), f"DATA:;BASE64,{plain}"):
+        assert same(segment(text), expected), text[:40]
+
+
+@pytest.mark.parametrize("kind", ["short", "long, without a dot", "with folders"])
+def test_a_file_comes_before_base64(
+    segment: ImageSegmentationPipeline,
+    quick: Segmenter,
+    photo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    name = {"short": "photo", "long, without a dot": "A" * 80, "with folders": "holidays/" + "B" * 55}[kind]
+    monkeypatch.chdir(tmp_path)
+    Path(name).parent.mkdir(exist_ok=True)
+    shutil.copy(photo, name)
+    assert same(segment(name), quick(photo, quick.prepare(CLASSES)).to_hf())
+    Path(name).unlink()
+    message = "photo: no such file" if kind == "short" else r"\.\.\. \(base64, as no file has this name\): not"
+    with pytest.raises(ItaclipError, match=message):
+        segment(name)
+
+
 def test_lists_give_lists_and_iterators_give_iterators(segment: ImageSegmentationPipeline, demo_root: Path) -> None:
     paths = sorted(str(path) for path in (demo_root / "JPEGImages").iterdir())[:3]
     single = [segment(path) for path in paths]
@@ -128,6 +163,9 @@ def test_bad_pipelines(quick: Segmenter, arguments: dict[str, Any], message: str
         ("http://127.0.0.1:1/a.jpg", {}, "URLs are not fetched by default; pass allow_urls=True"),
         ("data:image/png;base64,???", {}, "not base64"),
         ("data:image/png;base64,AAAA", {}, "not an image"),
+        ("data:image/png,AAAA", {}, "not base64: expected a data URL such as"),
+        ("data:image/png;base64,AA+_", {}, "mixes the alphabets"),
+        ("data:image/png;base64,AA AA", {}, "' ' at character 3; was a \\+ sent as a blank"),
         (7, {}, "inputs of type int"),
         ([7], {}, "image of type int"),
         ("missing.jpg", {"subtask": "panoptic"}, "only 'semantic' is supported"),

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         console.print(f"serving at {address} until Ctrl-C, {what}", markup=False)
 
     serve(
-        lambda line: make_api(segmenter, title, limits, line, token, page), limits, args.host, args.port,
+        lambda queue: make_api(segmenter, title, limits, queue, token, page), limits, args.host, args.port,
         args.root_path, guarded=token is not None, ready=ready,
     )  # fmt: skip
     return 0
