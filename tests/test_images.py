@@ -407,6 +407,12 @@ def test_truncated_tiffs_are_damaged(content: bytes) -> None:
             decode_image(content[:cut], "x")
 
 
+@pytest.mark.parametrize("content", [b"II*\0\x08\0\0\0\0\0", b"MM\0*\0\0\0\x08\0\0", b"II*\0", b"II+\0" + bytes(30)])
+def test_tiffs_without_pixels_are_damaged(content: bytes) -> None:
+    with pytest.raises(ItaclipError, match="x: damaged"):
+        decode_image(content, "x")
+
+
 @pytest.mark.parametrize("text", ["0,3000", "-1,1", "0.5,1e3", "stretch"])
 def test_value_ranges_from_the_command_line(text: str) -> None:
     expected = text if text == STRETCH else tuple(map(float, text.split(",")))

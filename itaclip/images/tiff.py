@@ -155,6 +155,8 @@ def _check_pages(opened: tifffile.TiffFile, name: str) -> None:
 
 
 def _check_complete(page: Any, size: int) -> None:
+    if not (page.imagewidth and page.imagelength and page.dataoffsets):
+        raise ValueError("it holds no pixels")
     ends = (at + length for at, length in zip(page.dataoffsets, page.databytecounts, strict=True))
     if max(ends, default=0) > size:
         raise ValueError("the file ends before its pixels")
