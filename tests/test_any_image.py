@@ -35,8 +35,8 @@ from itaclip.labelling.folder import find_items, read_lines, segment_folder
 from itaclip.pipelines import ImageSegmentationPipeline
 from itaclip.vocabulary import Vocabulary
 from itaclip.web.api import make_api
+from itaclip.web.job_queue import JobQueue
 from itaclip.web.limits import Limits
-from itaclip.web.line import Line
 from itaclip.web.view import view
 
 CLASSES = ["car, taxi", "cloud"]
@@ -293,7 +293,7 @@ def test_the_pipeline_takes_any_shape_and_names_what_it_cannot_read(
 
 def test_the_server_answers_about_any_image(quick: Segmenter, odd: Path) -> None:
     async def ask(path: Path, output: str) -> httpx.Response:
-        transport = httpx.ASGITransport(make_api(quick, "", Limits(megapixels=0.15), Line(1)))
+        transport = httpx.ASGITransport(make_api(quick, "", Limits(megapixels=0.15), JobQueue(1)))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             files = {"image": (path.name, path.read_bytes())}
             data = {"classes": "car; cloud", "refine": "false", "views": "false", "output": output}

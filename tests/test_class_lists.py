@@ -33,8 +33,8 @@ from itaclip.text import parse_class_names, read_class_names
 from itaclip.text.class_names import read_lines
 from itaclip.vocabulary import CONTRAST_WORDS
 from itaclip.web.api import make_api
+from itaclip.web.job_queue import JobQueue
 from itaclip.web.limits import Limits
-from itaclip.web.line import Line
 
 WORDS = ["background", "cardboard box", "blank billboard"]
 OWN = ", ".join(WORDS)
@@ -214,7 +214,7 @@ def test_messages_name_the_class_file_and_its_line(tmp_path: Path) -> None:
 
 def posted(segmenter: Segmenter, **fields: Any) -> httpx.Response:
     async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(make_api(segmenter, "", Limits(), Line(2)))
+        transport = httpx.ASGITransport(make_api(segmenter, "", Limits(), JobQueue(2)))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.post("/v1/segment", json=fields)
 
