@@ -88,7 +88,7 @@ def test_any_shape_gets_labels_of_its_own_size(
     assert sum(result.areas.values()) == pytest.approx(1)
     assert sum(int(np.asarray(entry["mask"]).astype(bool).sum()) for entry in result.to_hf()) == shape[0] * shape[1]
     assert result.overlay(legend=False).size == shape[::-1]
-    assert view(result, b"")["labels"]["height"] == shape[0]
+    assert view(result, b"", False)["labels"]["height"] == shape[0]
 
 
 def test_a_folder_of_any_shapes(quick: Segmenter, words: Vocabulary, odd: Path, tmp_path: Path) -> None:
