@@ -246,7 +246,7 @@ def test_a_disk_that_takes_nothing_ends_a_run(
 
 
 @pytest.mark.parametrize("layer", ["itaclip.apps.collection.segmenting.decode_image", "itaclip.segmenter._resized",
-                                   "itaclip.common.figures.save_mask", "itaclip.result.Result.coco"])  # fmt: skip
+                                   "itaclip.common.figures.save_mask", "itaclip.result.Result.to_coco"])  # fmt: skip
 @pytest.mark.parametrize("error", ERRORS[:3:2], ids=lambda make: type(make()).__name__)
 def test_one_bad_image_never_ends_a_part_of_a_collection(
     layer: str, error: Callable[[], BaseException], quick: Segmenter, words: Vocabulary, mixed: Path, odd: Path,

@@ -24,7 +24,8 @@ from itaclip.core.clip.openai import CLIP
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.engines import cache, clear_engines, openvino
 from itaclip.core.engines import select as choosing
-from itaclip.core.engines.select import calibration_windows, on_engine
+from itaclip.core.engines.calibration import calibration_windows
+from itaclip.core.engines.select import on_engine
 from itaclip.core.methods import METHODS, LastBlock, Window
 from itaclip.core.methods.attention import neighbour
 from itaclip.core.pipeline import Pipeline, Segmentation

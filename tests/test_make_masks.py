@@ -15,7 +15,7 @@ from PIL import Image
 from preparation_helpers import ROOT, environment, fails_clearly, run_script
 
 from itaclip.common.images import read_image
-from itaclip.core.engines.select import images_of
+from itaclip.core.engines.calibration import images_of
 from itaclip.core.regions import MaskFolder, read_region_map, region_source
 from itaclip.errors import ItaclipError
 from itaclip.research.preparation.region_masks import find_images, main

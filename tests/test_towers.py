@@ -34,12 +34,13 @@ from itaclip import ItaclipError, Segmenter
 from itaclip.core.clip import download as finding
 from itaclip.core.clip import load_clip
 from itaclip.core.clip.loading import load_openai_clip
-from itaclip.core.clip.tokenizer import TokenizerSource
+from itaclip.core.clip.tokenizer_source import TokenizerSource
 from itaclip.core.clip.towers import MEAN, STD, as_tower
 from itaclip.core.clip.towers.tower import resample
 from itaclip.core.clip.trunk import Needs
 from itaclip.core.encoder import DenseEncoder
-from itaclip.core.engines.select import calibration_windows, on_engine
+from itaclip.core.engines.calibration import calibration_windows
+from itaclip.core.engines.select import on_engine
 from itaclip.core.images import normalise
 from itaclip.core.methods import METHODS, get_method
 from itaclip.core.methods.corrclip import region_tokens

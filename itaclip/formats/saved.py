@@ -25,7 +25,7 @@ from itaclip.core.clip.fingerprint import fingerprint
 from itaclip.core.clip.names import DEMO
 from itaclip.core.clip.openai import CLIP
 from itaclip.core.clip.weights import metadata_of, read_safetensors
-from itaclip.core.engines.select import CALIBRATION_IMAGES, images_of
+from itaclip.core.engines.calibration import CALIBRATION_IMAGES, images_of
 from itaclip.core.methods import METHODS
 from itaclip.core.settings import Settings, checked_names
 from itaclip.core.text import TextBank, parse_class_names

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from itaclip.core.clip.tokenizer import TokenizerSource
+from itaclip.core.clip.tokenizer_source import TokenizerSource
 from itaclip.errors import ItaclipError
 
 _LOG = logging.getLogger(__name__)

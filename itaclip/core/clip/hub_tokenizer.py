@@ -14,22 +14,27 @@ from open_clip.tokenizer import HFTokenizer
 from torch import Tensor
 
 from itaclip.core.clip.download import local_folder, quiet, require_network, weight_folders
-from itaclip.core.clip.tokenizer import Tokenizer, TokenizerSource
+from itaclip.core.clip.tokenizer import Tokenizer
 from itaclip.errors import ItaclipError
 
 # Every repository with a tokenizer has at least one of these.
 _FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "sentencepiece.bpe.model", "vocab.txt")
 
 
-def load(source: TokenizerSource) -> Tokenizer:
+def load_tokenizer(name: str | None, context_length: int, mode: str | None, options: dict[str, Any]) -> Tokenizer:
     """Load a tokenizer from a folder, the hub's cache, or the hub.
+
+    Args:
+        name: a repository of the hub or a folder; None for CLIP's byte pairs with `options`.
+        context_length: tokens of a prompt.
+        mode: open_clip's `tokenizer_mode`.
+        options: further arguments of open_clip's tokenizer.
 
     Raises:
         ItaclipError: its files are missing or damaged.
     """
-    options, name = dict(source.options), source.name
     if name is None:
-        return OpenClipTokenizer(open_clip.SimpleTokenizer(context_length=source.context_length, **options))
+        return OpenClipTokenizer(open_clip.SimpleTokenizer(context_length=context_length, **options))
     folder = Path(name) if Path(name).is_dir() else local_folder(name)
     cached = folder is None and any(isinstance(try_to_load_from_cache(name, f), str) for f in _FILES)
     try:
@@ -37,7 +42,7 @@ def load(source: TokenizerSource) -> Tokenizer:
             require_network(ENDPOINT)
         with quiet("huggingface_hub", "httpx", "transformers"):
             found = HFTokenizer(
-                str(folder or name), context_length=source.context_length, tokenizer_mode=source.mode,
+                str(folder or name), context_length=context_length, tokenizer_mode=mode,
                 local_files_only=bool(folder or cached), trust_remote_code=False, **options,
             )  # fmt: skip
     except Exception as error:  # transformers, its parsers and the network raise many types

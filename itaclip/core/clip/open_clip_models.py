@@ -33,7 +33,7 @@ from itaclip.core.clip.facts import Fact, Stated, warn_of_assumptions
 from itaclip.core.clip.names import DEMO, OPENAI_NAMES, is_path
 from itaclip.core.clip.openai import CLIP, ImageTower, TransformerShape
 from itaclip.core.clip.state_dict import fill, set_statistics
-from itaclip.core.clip.tokenizer import TokenizerSource
+from itaclip.core.clip.tokenizer_source import TokenizerSource
 from itaclip.core.clip.towers import as_tower
 from itaclip.core.clip.towers.libraries import refusal
 from itaclip.core.clip.transformers_config import read_object, statistics

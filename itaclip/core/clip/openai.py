@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from itaclip.core.clip.facts import Fact
-from itaclip.core.clip.tokenizer import TokenizerSource
+from itaclip.core.clip.tokenizer_source import TokenizerSource
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,9 @@ import gzip
 import html
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import regex
 import torch
@@ -41,36 +39,6 @@ class Tokenizer(ABC):
     @abstractmethod
     def length(self, text: str) -> int:
         """Count the tokens of a text before truncation, including the start and end tokens."""
-
-
-@dataclass(frozen=True)
-class TokenizerSource:
-    """Source of a tokenizer, as in open_clip's configurations.
-
-    Attributes:
-        name: a repository of the Hugging Face hub, or a folder; None for CLIP's byte pairs,
-            which come with open_clip.
-        context_length: tokens of a prompt.
-        mode: open_clip's `tokenizer_mode`.
-        options: further arguments of open_clip's tokenizer, by name.
-    """
-
-    name: str | None = None
-    context_length: int = 77
-    mode: str | None = None
-    options: tuple[tuple[str, Any], ...] = ()
-
-    def load(self) -> Tokenizer:
-        """Load the tokenizer from a folder, the hub's cache, or the hub.
-
-        Raises:
-            ItaclipError: its files are missing or damaged.
-        """
-        if self.name is None and not self.options:
-            return BytePairs(self.context_length)
-        from itaclip.core.clip.hub_tokenizer import load  # here, because it imports open_clip
-
-        return load(self)
 
 
 class BytePairs(Tokenizer):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from itaclip.core.clip.facts import Stated, require_division
-from itaclip.core.clip.tokenizer import BytePairs, TokenizerSource
+from itaclip.core.clip.tokenizer import BytePairs
+from itaclip.core.clip.tokenizer_source import TokenizerSource
 from itaclip.errors import ItaclipError
 
 CONFIG = "config.json"
