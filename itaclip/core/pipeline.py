@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from itaclip.clip.towers import as_tower
-from itaclip.core.across import whole_plan
 from itaclip.core.decision import class_scores, label_map
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.engine import on_engine
 from itaclip.core.interleaved import Interleaved
-from itaclip.core.methods import METHODS
+from itaclip.core.methods import METHODS, WholeImageMethod
 from itaclip.core.pamr import pamr
 from itaclip.core.passes import Reading, grouped, interleaved_logits, shared_logits
 from itaclip.core.regions import resize_map
@@ -152,8 +151,8 @@ class Pipeline(nn.Module):
             for places in alike.values():
                 first = places[0]
                 plan = plans[first][n]
-                if variants[first][0].across_windows:
-                    plan = whole_plan(plan, self.encoder.patch_size, readings[first].multiple)
+                if isinstance(readings[first].method, WholeImageMethod):  # one map, stretched over the image
+                    plan = WindowPlan.of((plan.rows.size, plan.columns.size), 0, 1, patch=1)
                 stitched = stitch(logits[first][n], plan, size)
                 refined: dict[Hashable, Tensor] = {}
                 for i in places:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from itaclip.clip.towers import PatchReading, Positions
 from itaclip.core.encoder import DTYPES
-from itaclip.core.methods import METHODS, Method, attention, get_method
+from itaclip.core.methods import METHODS, Method, WholeImageMethod, attention, get_method
 from itaclip.core.windows import Padding
 from itaclip.engines import ENGINES, OPENVINO_DTYPES
 from itaclip.errors import ItaclipError, did_you_mean
@@ -95,10 +95,6 @@ class Settings:
     """Where zeros pad a window to whole patches: at its end, or half on each side ("centre",
     as ClearCLIP does)."""
 
-    across_windows: bool = False
-    """Let the method read the whole image at once, from the stitched block outputs of the windows;
-    see `itaclip.core.across`. This project's own, not part of any published protocol."""
-
     # --- refinement ---
     pamr_steps: int = 0
     """Rounds of pixel-adaptive mask refinement; 0 is off. Published: 10."""
@@ -167,7 +163,8 @@ class Settings:
             (not self.slide_crop or self.slide_stride <= self.slide_crop, "slide_stride",
              f"at most slide_crop ({self.slide_crop}), or pixels between windows are never seen"),
             (not self.tolerance or self.img_engineering, "tolerance", "0 without image engineering: one view is read"),
-            (not self.tolerance or not self.across_windows, "tolerance", "0 with across_windows, which reads all"),
+            (not self.tolerance or not isinstance(METHODS.get(self.method), WholeImageMethod), "tolerance",
+             f"0 with method = {self.method!r}, which needs all windows"),
             (self.blur_kernel % 2 == 1 and self.blur_kernel > 0, "blur_kernel", "odd and positive"),
             (self.blur_sigma > 0, "blur_sigma", "positive"),
             (self.pamr_steps >= 0, "pamr_steps", "0 or more"),

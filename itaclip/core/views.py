@@ -5,11 +5,14 @@ ITACLIP, section 4. Shapes: n crops, h x w pixels, r x c patches, E channels, Q 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itaclip.core.settings import Settings
+if TYPE_CHECKING:  # settings know the encoder, and it the views
+    from itaclip.core.settings import Settings
 
 VIEWS = 5
 

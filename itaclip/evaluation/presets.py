@@ -56,7 +56,7 @@ REPOSITORY_OF = {
 """The repository whose settings a method uses; ClearCLIP's repository also evaluates older methods."""
 
 _PLAIN: dict[str, Any] = dict(img_engineering=False, closing=False, area_thd=None, pamr_steps=0, pamr_stride=(8, 16),
-              map_correction=False, across_windows=False, method_options={})  # fmt: skip
+              map_correction=False, method_options={})  # fmt: skip
 """Settings that all other methods share and ITACLIP changes."""
 
 
