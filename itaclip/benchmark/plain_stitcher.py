@@ -4,8 +4,8 @@ One window at a time through open_clip's own modules, a region token for every r
 a further row of every block, maps over all positions of the image stored. The measure that
 `itaclip.core.methods.OVStitcher` is timed against, and an oracle for it.
 
-Shapes: one image of H x W pixels; patches of p pixels on (H // p) x (W // p); windows of C pixels;
-M positions of the second encoder on its grid of the image; D width.
+Shapes: one image of H x W pixels; patches of p pixels on (H // p) x (W // p); M positions of the second
+encoder on its grid of the image; D width.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Image:
     """An image and what is given with it.
 
     Attributes:
-        pixels: 3 x H x W, normalised; H and W are at least the side of a window.
+        pixels: 3 x H x W, normalised.
         regions: H x W integers; the smallest is "unsegmented".
         features: M x C unit rows of the second encoder.
-        crop: side of a window.
+        crop: side of a window; windows are at most as large as the image. Whole patches.
         stride: step from one window to the next.
         fine: side of the second encoder's patches.
     """
@@ -47,14 +47,19 @@ class Image:
         """Height and width."""
         return tuple(self.pixels.shape[1:])
 
+    @property
+    def window(self) -> Grid:
+        """Height and width of a window."""
+        return tuple(min(side, self.crop) for side in self.size)
+
     def grid(self, patch: int) -> Grid:
         """Rows and columns of whole patches."""
         return self.size[0] // patch, self.size[1] // patch
 
     def corners(self) -> list[tuple[int, int]]:
         """First row and column of every window."""
-        starts = [sorted({min(at, side - self.crop) for at in range(0, side, self.stride) if at < side})
-                  for side in self.size]  # fmt: skip
+        starts = [sorted({min(at, side - own) for at in range(0, side, self.stride)})
+                  for side, own in zip(self.size, self.window, strict=True)]  # fmt: skip
         return [(y, x) for y in starts[0] for x in starts[1]]
 
 
@@ -129,10 +134,10 @@ def read_window(visual: Any, method: OVStitcher, image: Image, corner: tuple[int
     """
     y, x = corner
     patch, names = visual.conv1.kernel_size[0], ids.unique()
-    inside = slice(y, y + image.crop), slice(x, x + image.crop)
-    side = image.crop // patch
-    regions = nearest(ids[inside], (side, side)).flatten()
-    tokens = embedded(visual, image.pixels[:, *inside])
+    down, right = slice(y, y + image.window[0]), slice(x, x + image.window[1])
+    grid, fine = (tuple(side // p for side in image.window) for p in (patch, image.fine))
+    regions = nearest(ids[down, right], grid).flatten()
+    tokens = embedded(visual, image.pixels[:, down, right])
     copies, count = len(names), len(tokens)
     blocked = torch.ones(copies + count, copies + count, dtype=torch.bool)
     blocked[:, copies:] = False
@@ -144,12 +149,11 @@ def read_window(visual: Any, method: OVStitcher, image: Image, corner: tuple[int
     for number, block in enumerate(visual.transformer.resblocks, 1):
         if first <= number <= last:
             joint = F.linear(block.ln_1(z), block.attn.in_proj_weight, block.attn.in_proj_bias)
-            layers[number] = torch.cat([z, joint], dim=1)[copies + 1 :].unflatten(0, (side, side))
+            layers[number] = torch.cat([z, joint], dim=1)[copies + 1 :].unflatten(0, grid)
         if number == len(visual.transformer.resblocks):
-            values = heads(block, z)[2].transpose(0, 1).flatten(1)[copies + 1 :].unflatten(0, (side, side))
+            values = heads(block, z)[2].transpose(0, 1).flatten(1)[copies + 1 :].unflatten(0, grid)
         z = block(z[None], attn_mask=bias)[0]
-    fine = image.crop // image.fine
-    own = nearest(regions.unflatten(0, (side, side)), (fine, fine))
+    own = nearest(regions.unflatten(0, grid), fine)
     return WindowParts(layers, values, z[:copies][torch.searchsorted(names, own)])
 
 

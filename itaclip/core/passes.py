@@ -272,15 +272,17 @@ class _Shared:
         """Compute the second encoders' unit features of an image, by feature key: V x C x H x W."""
         plan = self.plans[i]
         read_by = {key: (way.second, way.method.reads_features) for key, way in self.ways.items()}
-        canvases = {(name, kind): Canvas(plan, self.helpers[name].patch_size) for name, kind in read_by.values() if name}
+        canvases = {
+            (name, kind): Canvas(plan, self.helpers[name].patch_size) for name, kind in read_by.values() if name
+        }
 
         def read(units: Sequence[Unit]) -> None:
             ((_, first, _),) = runs = _runs(units)
             pixels = self._pixels(runs)
             for name, helper in self.helpers.items():
-                found = helper(pixels, {kind for its, kind in canvases if its == name and kind})
+                found = helper(pixels, {kind for its, kind in canvases if its == name})
                 for (its, kind), canvas in canvases.items():
-                    if its == name and kind:
+                    if its == name:
                         maps = getattr(found, kind)
                         maps = maps if kind == LAST_BLOCK else F.normalize(maps, dim=1)
                         views = maps.movedim(1, 3).unflatten(0, (self.views, -1))
@@ -292,7 +294,7 @@ class _Shared:
             maps = canvas.mean().movedim(3, 1)
             maps = self.helpers[name].run_last_block(maps) if kind == LAST_BLOCK else maps
             features[name, kind] = F.normalize(maps, dim=1)
-        return {key: features[name, kind] for key, (name, kind) in read_by.items() if name}
+        return {key: features[name, kind] for key, (name, kind) in read_by.items() if name and kind}
 
     @property
     def _per_pass(self) -> int:

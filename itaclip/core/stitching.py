@@ -55,7 +55,7 @@ def spans(axis: Axis, patch: int) -> tuple[Span, ...]:
 
 
 @lru_cache(maxsize=64)
-def _shares(plan: WindowPlan, patch: int, device: torch.device) -> Tensor:
+def window_shares(plan: WindowPlan, patch: int, device: torch.device) -> Tensor:
     """One over the number of windows that show each place: rows x columns."""
     sides = []
     for axis, places in zip((plan.rows, plan.columns), image_grid(plan, patch), strict=True):
@@ -105,7 +105,7 @@ class Canvas:
         """
         if self._sum is None or len(self._added) != self._plan.count:
             raise RuntimeError(f"{len(self._added)} of {self._plan.count} windows were added.")
-        shares = _shares(self._plan, self._patch, self._sum.device)
+        shares = window_shares(self._plan, self._patch, self._sum.device)
         found, self._sum = self._sum, None
         return found.mul_(shares.view(*shares.shape, *[1] * (found.ndim - 3)))
 

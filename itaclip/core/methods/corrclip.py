@@ -74,7 +74,8 @@ class CorrCLIP(Method):
         For the arguments see `attended`; `semantic` is B x H x W x D, the region tokens.
         """
         main, second = self.attended(trunk, features, regions, spatial)
-        normed = trunk.norm(main) + trunk.norm(second) + self.semantic_weight * trunk.norm(semantic.flatten(1, 2).float())
+        named = trunk.norm(semantic.flatten(1, 2).float())
+        normed = trunk.norm(main) + trunk.norm(second) + self.semantic_weight * named
         return trunk.joint(normed).unflatten(1, features.shape[2:])
 
     def attended(self, trunk: Trunk, features: Tensor, regions: Tensor, spatial: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,7 +201,9 @@ class RegionTokens:
         else:
             weights = member.to(embedded.dtype)
             self.x = weights @ embedded / weights.sum(2, keepdim=True).clamp(min=1)
-            self._seen = (member | ~member.any(2, keepdim=True))[:, None]  # the result of a region without any is unused
+            self._seen = (member | ~member.any(2, keepdim=True))[
+                :, None
+            ]  # the result of a region without any is unused
 
     def take(self, block: TowerBlock, p: Projections) -> None:
         """Pass through a block, given its projections of the ordinary tokens."""
