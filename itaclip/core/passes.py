@@ -25,7 +25,7 @@ from itaclip.core.methods import Method, WholeImageMethod, Window
 from itaclip.core.regions import Ids, dense_ranks, resize_map, window_regions
 from itaclip.core.settings import Settings
 from itaclip.core.stitching import Canvas, image_grid
-from itaclip.core.views import VIEWS, make_view, make_views, mix_views, turned, view_features, view_maps
+from itaclip.core.views import VIEWS, make_view, make_views, mix_views, turn_views, turned, view_features, view_maps
 from itaclip.core.whole_image import WholeImage, WindowReader, regions_shown
 from itaclip.core.windows import WindowPlan, cut_windows
 from itaclip.encoders import LAST_BLOCK, SecondEncoder
@@ -231,9 +231,7 @@ class _Shared:
         for i, image in enumerate(self.images):
             tokens = self._whole_image(i)
             for key, reading in self.distinct.items():
-                maps = tokens[reading.features]
-                # flipped again, because mix_views undoes the flips
-                flipped = torch.stack([turned(one, view, 0) for view, one in enumerate(maps)])
+                flipped = turn_views(tokens[reading.features][:, None])[:, 0]  # mix_views undoes the flips
                 features = view_features(flipped, 1)
                 logits[key].append(mix_views(features, reading.text.to(image.device), reading.settings))
         return logits
@@ -272,9 +270,8 @@ class _Shared:
         """Compute the second encoders' unit features of an image, by feature key: V x C x H x W."""
         plan = self.plans[i]
         read_by = {key: (way.second, way.method.reads_features) for key, way in self.ways.items()}
-        canvases = {
-            (name, kind): Canvas(plan, self.helpers[name].patch_size) for name, kind in read_by.values() if name
-        }
+        asked = {(name, kind): self.helpers[name].patch_size for name, kind in read_by.values() if name and kind}
+        canvases = {key: Canvas(plan, patch) for key, patch in asked.items()}
 
         def read(units: Sequence[Unit]) -> None:
             ((_, first, _),) = runs = _runs(units)
@@ -285,8 +282,7 @@ class _Shared:
                     if its == name:
                         maps = getattr(found, kind)
                         maps = maps if kind == LAST_BLOCK else F.normalize(maps, dim=1)
-                        views = maps.movedim(1, 3).unflatten(0, (self.views, -1))
-                        canvas.add(torch.stack([turned(one, view, 1) for view, one in enumerate(views)]), first)
+                        canvas.add(turn_views(maps.movedim(1, 3).unflatten(0, (self.views, -1))), first)
 
         self._in_passes(_passes({i: plan}, self._per_pass), read)
         features = {}

@@ -58,6 +58,13 @@ def turned(maps: Tensor, view: int, rows: int) -> Tensor:
     return maps.flip(rows + view - 3) if view >= 3 else maps
 
 
+def turn_views(maps: Tensor) -> Tensor:
+    """Flip the maps of flipped views, or undo it: V x n x r x c x ...; unchanged if V is 1."""
+    if len(maps) == 1:
+        return maps
+    return torch.stack([turned(one, view, 1) for view, one in enumerate(maps)])
+
+
 def view_maps(maps: Tensor, settings: Settings) -> Tensor:
     """Repeat maps of the crops, n x h x w, for all views in the order of `make_views`: 5n x h x w."""
     if not settings.img_engineering:

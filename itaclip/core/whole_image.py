@@ -25,7 +25,7 @@ from itaclip.core.methods.method import WholeImageMethod, Window
 from itaclip.core.methods.proxyclip import required
 from itaclip.core.regions import Ids, dense_ranks
 from itaclip.core.stitching import Canvas, image_grid, shown_places
-from itaclip.core.views import turned
+from itaclip.core.views import turn_views
 from itaclip.core.windows import WindowPlan
 
 _OUTPUT, _PROJECTED = "output", ("query", "key", "value")
@@ -148,9 +148,7 @@ class WindowReader:
 
     def _turned(self, maps: Tensor) -> Tensor:
         """Flip the windows of flipped views, or undo it: L x n x r x c x ..."""
-        if not self._image.views:
-            return maps
-        return torch.stack([turned(windows, view, 1) for view, windows in enumerate(maps)])
+        return turn_views(maps) if self._image.views else maps
 
 
 def ranked(ids: Tensor) -> Tensor:

@@ -201,9 +201,8 @@ class RegionTokens:
         else:
             weights = member.to(embedded.dtype)
             self.x = weights @ embedded / weights.sum(2, keepdim=True).clamp(min=1)
-            self._seen = (member | ~member.any(2, keepdim=True))[
-                :, None
-            ]  # the result of a region without any is unused
+            # a region without patches sees all of them; its result is not used
+            self._seen = (member | ~member.any(2, keepdim=True))[:, None]
 
     def take(self, block: TowerBlock, p: Projections) -> None:
         """Pass through a block, given its projections of the ordinary tokens."""
