@@ -311,7 +311,7 @@ class Segmenter:
         Raises:
             ItaclipError: a bad setting, or a dtype, engine or device that differs from the loaded one.
         """
-        for name in ("dtype", "engine", "calibration", "compile", "device"):
+        for name in ("dtype", "engine", "calibration", "compile", "device", "class_prompts"):
             if changes.get(name, getattr(self.settings, name)) != getattr(self.settings, name):
                 raise ItaclipError(f"{name} = {changes[name]!r}: cannot change after loading; create a new Segmenter.")
         chosen: dict[str, Any] = {"background": vocabulary.background}

@@ -11,7 +11,7 @@ import torch
 from itaclip.core.settings import Settings
 from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.figures.palette import palette
-from itaclip.text import ClassNames, TextBank, TextEncoder, build_text_bank, parse_class_names
+from itaclip.text import ClassNames, TextBank, TextEncoder, build_text_bank, parse_class_names, read_class_prompts
 from itaclip.text.auxiliary import SEPARATOR
 from itaclip.text.class_names import plain_name
 
@@ -77,10 +77,11 @@ def make_vocabulary(
             that occur in the classes, such as "wall" in "brick wall"; a list of words adds it
             with these words instead; False assigns every pixel to one of the classes.
         definitions: texts that describe classes; the key is any word of the class.
-        settings: only `def_coefficient`, the weight of the definitions, matters here.
+        settings: only `def_coefficient`, the weight of the definitions, and `class_prompts` matter here.
 
     Raises:
-        ItaclipError: no class, an empty name, a word used twice, or a definition of an unknown class.
+        ItaclipError: no class, an empty name, a word used twice, a definition of an unknown class,
+            or bad class-biased prompts.
     """
     if isinstance(classes, str):
         raise ItaclipError(f"classes = {classes!r}: expected a list with one entry per class, such as ['cat', 'dog'].")
@@ -104,8 +105,10 @@ def make_vocabulary(
             _LOG.warning("%r: CLIP's text encoder was trained on English and barely understands other scripts.", word)
     known = parse_class_names(lines, "class list")
     texts = _texts(definitions or {}, named)
-    coefficient = (settings or Settings()).def_coefficient
-    return Vocabulary.of(build_text_bank(encoder, known, texts, coefficient, has_background), has_background, texts)
+    chosen = settings or Settings()
+    prompts = read_class_prompts(chosen.class_prompts, known, needed=False)
+    bank = build_text_bank(encoder, known, texts, chosen.def_coefficient, has_background, prompts)
+    return Vocabulary.of(bank, has_background, texts)
 
 
 def split_classes(text: str) -> list[str]:

@@ -58,13 +58,14 @@ class Settings:
     """Further options of the method by name, such as ``{"threshold": 0.2}`` for resclip; the
     fields of its class in `itaclip.core.methods` are its options. A mapping is accepted too."""
     second_encoder: str = "dino-vitb8"
-    """The vision model whose features shape the attention of proxyclip and corrclip: a name,
+    """The vision model whose features shape the attention of proxyclip, corrclip and ovstitcher: a name,
     a file or a folder that `itaclip.encoders.load_second_encoder` accepts, or "demo"."""
 
     # --- regions ---
     regions: str = "felzenszwalb"
-    """Source of the region masks for corrclip and map correction: "felzenszwalb" and "slic" need
-    no weights, "sam2" is the published source, a folder contains masks made in advance."""
+    """Source of the region masks for corrclip, ovstitcher and map correction: "felzenszwalb" and
+    "slic" need no weights, "sam2" and "sam2-64" are the published sources of corrclip and of
+    ovstitcher, a folder contains masks made in advance."""
     map_correction: bool = False
     """Finally assign all pixels of a region its most frequent label (CorrCLIP's last step)."""
 
@@ -81,6 +82,9 @@ class Settings:
     # --- texts ---
     def_coefficient: float = 0.2
     """Weight of the auxiliary text relative to the class name; in [0, 1]."""
+    class_prompts: str | None = None
+    """JSON file of class-biased prompts, ``{word: [sentence, ...]}``: a word's sentences are encoded
+    beside the 80 templates (OV-Stitcher). Words without an entry have the templates alone."""
 
     # --- sliding window ---
     slide_crop: int = 224

@@ -23,7 +23,15 @@ from itaclip.errors import ItaclipError
 from itaclip.figures.palette import palette
 from itaclip.openmmlab.preprocessor import ITACLIPPreprocessor
 from itaclip.regions import RegionMap
-from itaclip.text import TextBank, TextCache, TextEncoder, build_text_bank, default_folder, read_texts
+from itaclip.text import (
+    TextBank,
+    TextCache,
+    TextEncoder,
+    build_text_bank,
+    default_folder,
+    read_class_prompts,
+    read_texts,
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -83,7 +91,8 @@ class ITACLIPSegmentor(BaseSegmentor):
         pipeline = Pipeline(clip, self.settings)
         cache = TextCache(default_folder()) if text_cache else None
         encoder = TextEncoder(clip, cache, pipeline.engine).to(device)
-        bank = build_text_bank(encoder, classes, auxiliary, self.settings.def_coefficient, background)
+        prompts = read_class_prompts(self.settings.class_prompts, classes)
+        bank = build_text_bank(encoder, classes, auxiliary, self.settings.def_coefficient, background, prompts)
         self.classes = classes
         self.register_buffer("text_features", bank.features, persistent=False)
         self.pipeline = pipeline
