@@ -85,13 +85,11 @@ def test_bad_answers(answer: str, task: Task, reason: str) -> None:
     assert reason in (fault(tidy(answer, task), "cat", task) or "accepted")
 
 
-FIFTEEN = [f"a {place} with a cat in it" for place in ("room", "garden", "street", "barn", "shop", "park", "field", "yard",
-                                                   "kitchen", "car", "box", "basket", "tree", "bed", "ship")]  # fmt: skip
+PLACES = "room garden street barn shop park field yard kitchen car box basket tree bed ship"
+FIFTEEN = [f"a {place} with a cat in it" for place in PLACES.split()]
 
 
-@pytest.mark.parametrize(
-    "form", ["{}", "{n}. {}", "- {}", '"{}"', "Here are 15 sentences:\n{}", "<think>Hm.</think>{}"]
-)
+@pytest.mark.parametrize("form", ["{}", "{n}. {}", "- {}", '"{}"', "Here are 15:\n{}", "<think>Hm.</think>{}"])
 def test_sentences_in_every_form(form: str) -> None:
     first, *others = FIFTEEN
     head, _, line = form.rpartition("\n")
