@@ -42,13 +42,14 @@ from itaclip.benchmark.stages import (
     random_bank,
     throughput,
 )  # fmt: skip
+from itaclip.benchmark.whole_image import whole_image_row
 from itaclip.clip.loading import load_openai_clip
 from itaclip.clip.registry import as_open_clip
 from itaclip.command.options import parse_setting
 from itaclip.configuration import ModelDescription, read_config, read_model
 from itaclip.console import make_console, run, table_of
 from itaclip.core.images import normalise
-from itaclip.core.methods import METHODS
+from itaclip.core.methods import METHODS, WholeImageMethod
 from itaclip.core.pamr import pamr
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import PRECISIONS, Settings
@@ -150,6 +151,10 @@ def main() -> int:
         rows = method_seconds(encoder, args.methods, args.batch if args.batch > 1 else 10, count, visual)
         console.print(table_of(f"seconds per window, {count} queries, {description.settings.dtype}", rows))
         figures["rows"] = rows
+        if any(isinstance(METHODS[name], WholeImageMethod) for name in args.methods):
+            row = whole_image_row(encoder, visual)
+            console.print(table_of(f"a whole image, {description.settings.dtype}", [row]))
+            figures["whole image"] = row
     elif args.pamr:
         queries = len(read_class_names(descriptions[0].name_path, descriptions[0].settings.background).queries)
         figures |= pamr_alone(size, queries, descriptions[0].settings)

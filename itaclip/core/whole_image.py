@@ -90,8 +90,8 @@ class WholeImage:
             if self.tower.rotates:
                 projections[number] = blocks[number - 1].project(outputs[number - 1])
             else:
-                heads = (found[part, number].transpose(1, 2).to(self._dtype) for part in _PROJECTED)
-                projections[number] = Projections(*heads, normed=torch.empty(0))  # which no method reads
+                query, key, value = (found[part, number].transpose(1, 2).to(self._dtype) for part in _PROJECTED)
+                projections[number] = Projections(query, key, value, torch.empty(0))  # no method reads the input
         trunk = Trunk(self.tower, grid, outputs, projections, prefix=0)
         return trunk, replace(self._window, region_tokens=self._semantic.mean())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +20,10 @@ from itaclip.clip.trunk import Needs, Trunk
 from itaclip.core.methods.method import FeatureKind, Method, Window, scaled_layers
 from itaclip.core.methods.proxyclip import required, resized_values
 
-_MOST_CELLS = 2**23
-"""Entries of a map that are computed at a time: 32 MiB, of which a few exist."""
+Own = TypeVar("Own", bound="CorrCLIP")
+
+_MOST_CELLS = 2**21
+"""Entries of a map that are computed at a time: 8 MiB, of which a few exist."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class CorrCLIP(Method):
         main, second = (last.output(part.to(values[0].dtype)).float() for part in mixed.chunk(2, dim=-1))
         return main, second
 
-    def for_depth(self, depth: int) -> CorrCLIP:
+    def for_depth(self: Own, depth: int) -> Own:
         published = {12: self.spatial_layers, 24: (11, 22), 32: (3, 30)}
         layers = scaled_layers(self.spatial_layers, depth)
         return replace(self, spatial_layers=published.get(depth, (layers[0], layers[-1])) if layers else (1, 1))
@@ -157,7 +159,7 @@ def attended_in_scope(features: Tensor, regions: Tensor, scale: float, values: T
         similarity = features[:, rows] @ features.mT
         allowed = scope(similarity, mean, regions[:, rows], regions) | (itself[rows, None] == itself)
         # every position attends to itself, so that no row is empty
-        found[:, rows] = (scale * similarity).masked_fill_(~allowed, -torch.inf).softmax(-1) @ values
+        found[:, rows] = similarity.mul_(scale).masked_fill_(~allowed, -torch.inf).softmax(-1) @ values
     return found
 
 

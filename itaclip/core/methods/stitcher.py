@@ -37,7 +37,7 @@ class OVStitcher(CorrCLIP, WholeImageMethod):
     stitched_spatial: bool = True
 
     @property
-    def reads_features(self) -> FeatureKind:  # type: ignore[override]
+    def reads_features(self) -> FeatureKind:
         return "last_block" if self.stitched_features else "query_key"
 
     def needs(self, depth: int) -> Needs:
