@@ -155,6 +155,15 @@ def scaled(block: Any, number: int, update: Tensor) -> Tensor:
     return update if gamma is None else gamma * update
 
 
+def test_the_last_block_may_take_its_rows_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    second, pixels = SecondEncoder(dinov3(), "dinov3"), clip_pixels(2, 3, 48, 80)[0]
+    read = second(pixels, ["last_block"]).last_block
+    assert read is not None
+    expected = second.run_last_block(read)
+    monkeypatch.setattr("itaclip.encoders.encoder._MOST_CELLS", 1000)
+    torch.testing.assert_close(second.run_last_block(read), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_a_last_block_with_another_attention_is_refused() -> None:
     encoder = SecondEncoder(shaken(VisionTransformer(**SMALL, attn_layer="diff")), "unusual")
     pixels, _ = clip_pixels(1, 3, 64, 64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 from typing import Any
@@ -11,13 +12,16 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from gpu_helpers import needs_pretending
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_methods import bank_of, picture, regions_of
 from torch import Tensor
+from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from itaclip.benchmark import plain_stitcher
+from itaclip.benchmark.pretended import on_gpu, pretended_gpu
 from itaclip.clip import registry
 from itaclip.clip.openai import CLIP
 from itaclip.core.decision import class_scores
@@ -33,6 +37,7 @@ from itaclip.core.whole_image import WholeImage, WindowReader, ranked, regions_s
 from itaclip.core.windows import WindowPlan, cut_windows, plan_axis, stitch
 from itaclip.encoders import load_second_encoder
 from itaclip.errors import ItaclipError
+from itaclip.text import TextBank
 
 METHOD = METHODS["ovstitcher"]
 assert isinstance(METHOD, OVStitcher)
@@ -310,6 +315,26 @@ def test_attention_over_the_image_is_never_stored_whole() -> None:
     with Largest() as largest:
         attended_in_scope(features, regions, 4.0, torch.ones(1, places, 2))
     assert largest.elements < 2**22
+
+
+@needs_pretending
+def test_memory_of_cityscapes_is_bounded_by_the_image(tiny_clip: CLIP, second_weights: str) -> None:
+    """Live tensors of a 1024 x 2048 image on 70 x 140 positions: two maps of all pairs alone would take 733 MiB."""
+    chosen = Settings(method="ovstitcher", second_encoder=second_weights, img_engineering=False, batch_crops=10)
+    pipeline = Pipeline(copy.deepcopy(tiny_clip), chosen)
+    second = pipeline._second[second_weights] = load_second_encoder(second_weights)
+    regions = {"felzenszwalb": [np.arange(1024 * 2048, dtype=np.int32).reshape(1024, 2048) // 20000]}
+    with pretended_gpu(), torch.no_grad():
+        on_gpu(second)
+        on_gpu(pipeline)
+        features = torch.empty(len(bank_of(64).class_names.queries), 64, device="cuda")
+        bank, pixels = TextBank(features, bank_of(64).class_names), torch.empty(3, 560, 1120, device="cuda")
+        tracker = MemTracker()
+        tracker.track_external(pipeline, pixels)
+        with tracker:
+            pipeline([pixels], [(1024, 2048)], bank, regions)
+        found = {str(device): counts["Total"] for device, counts in tracker.get_tracker_snapshot("peak").items()}
+    assert 50 < found["cuda:0"] / 2**20 < 400
 
 
 # --- bad input ---------------------------------------------------------------

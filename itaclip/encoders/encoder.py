@@ -24,6 +24,9 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Rotary tables kept at a time; whole images come in many sizes.
 _MAX_TABLES = 64
 
+# Entries of the attention maps of a whole image that may be stored at a time: 64 MiB in float32.
+_MOST_CELLS = 2**24
+
 TOKENS = "tokens"
 QUERY_KEY = "query_key"
 LAST_BLOCK = "last_block"
@@ -165,7 +168,10 @@ class SecondEncoder(nn.Module):
             table = self.model.rope.get_embed([size[0], size[1]])
             table = table[-1] if table.ndim == 4 else table  # the last block's, or one for all
             q, k = (apply_rot_embed_cat(part, table, half=attention.rotate_half).to(v.dtype) for part in (q, k))
-        heads = F.scaled_dot_product_attention(q, k, v, scale=attention.scale)
+        # in blocks of rows, because not every device has a kernel that does not store the map
+        step = max(1, _MOST_CELLS // (q.shape[0] * q.shape[1] * q.shape[2]))
+        parts = (F.scaled_dot_product_attention(rows, k, v, scale=attention.scale) for rows in q.split(step, dim=2))
+        heads = torch.cat(list(parts), dim=2)
         update = attention.proj(attention.norm(heads.transpose(1, 2).flatten(2)))
         y = y + _layer_scaled(block, 1, update).float()
         y = y + _layer_scaled(block, 2, block.mlp(block.norm2(y.to(self.dtype)))).float()
