@@ -76,6 +76,9 @@ class Pipeline(nn.Module):
         self._temperature = 1.0 if clip.logit_bias is None else float(clip.logit_scale.exp()) / _LEARNED_BY_CLIP
         if settings.compile:
             self.encoder.compiled()
+            if isinstance(method, WholeImageMethod):
+                _LOG.info("compile = True: %s goes through the blocks one by one, which is not compiled.",
+                          settings.method)  # fmt: skip
         self._second: dict[str, SecondEncoder] = {}
         self._sources: dict[str, RegionSource] = {}
 
