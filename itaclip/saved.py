@@ -159,6 +159,8 @@ def read_segmenter(folder: str | os.PathLike[str], changes: Mapping[str, Any]) -
         raise ItaclipError(f"{path}: format {str(found)[:20]!r}; this version reads format {FORMAT}.")
     try:
         saved = dict(_typed(content, "settings", dict))
+        if saved.get("across_windows") is False:  # earlier versions had this switch
+            del saved["across_windows"]
         used = Settings(**checked_names(_from_json(saved)))
         if _reads_second_encoder(used) and used.second_encoder != DEMO:
             saved["second_encoder"] = _inside(root, used.second_encoder)
