@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from itaclip.core.settings import Settings, checked_names, implied_background
 from itaclip.errors import ItaclipError
+from itaclip.images.values import ValueRange, checked_range
 from itaclip.shipped import find_configuration
 from itaclip.text import TextEncoder, build_text_bank, read_class_prompts, read_texts
 from itaclip.vocabulary import Vocabulary
@@ -32,6 +33,7 @@ class ModelDescription:
         short_side: short side in pixels that images are resized to.
         name_path: class file.
         auxiliary_text_path: file of definitions or synonyms, or None.
+        value_range: of the data set's images, see `itaclip.images.ValueRange`.
     """
 
     weights: tuple[str, str | None, bool | None]
@@ -39,6 +41,7 @@ class ModelDescription:
     short_side: int
     name_path: str
     auxiliary_text_path: str | None
+    value_range: ValueRange = None
 
     def vocabulary(self, encoder: TextEncoder) -> Vocabulary:
         """The classes, encoded.
@@ -95,7 +98,11 @@ def read_model(
     if model:
         options["model_name"] = model
     weights, settings = weights_and_settings(options, changes)
-    return ModelDescription(weights, settings, min(scales[0]), options["name_path"], options.get("auxiliary_text_path"))
+    ranges = [step.get("value_range") for step in steps if step.get("type") == "ITACLIPLoadImage"]
+    return ModelDescription(
+        weights, settings, min(scales[0]), options["name_path"], options.get("auxiliary_text_path"),
+        checked_range(ranges[0] if ranges else None),
+    )  # fmt: skip
 
 
 def weights_and_settings(

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import itertools
 import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
 from http.client import HTTPException
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from itaclip.core.images import ImageSource, decode_image
+from itaclip.base64_images import decode_base64, is_base64, is_data_url
 from itaclip.errors import ItaclipError, did_you_mean
+from itaclip.images import ImageSource, decode_image, is_image
 from itaclip.saved import is_saved
 from itaclip.segmenter import Segmenter
 from itaclip.vocabulary import Vocabulary
@@ -64,6 +59,10 @@ def pipeline(
         if options:
             raise ItaclipError(f"{', '.join(options)}: a Segmenter is already configured; pass a model name instead.")
         segmenter = model
+    elif not isinstance(model, (str, os.PathLike)):
+        raise ItaclipError(
+            f"model = {str(model)[:60]!r}: expected a name, a file or a Segmenter. Classes are candidate_labels=[...]."
+        )
     elif is_saved(model):
         segmenter = Segmenter.from_pretrained(model, **options)
     else:
@@ -99,6 +98,8 @@ class ImageSegmentationPipeline:
         largest_download: int = _LARGEST_DOWNLOAD,
         timeout: float = _SECONDS,
     ) -> None:
+        if vocabulary is not None:
+            segmenter.for_vocabulary(vocabulary)
         self.segmenter, self.vocabulary = segmenter, vocabulary
         self.batch_size = _checked_batch(batch_size)
         self._allow_urls, self._largest_download, self._timeout = allow_urls, largest_download, timeout
@@ -116,8 +117,9 @@ class ImageSegmentationPipeline:
         """Segment an image, a list of images, or a stream of them.
 
         Args:
-            inputs: an image (a path, an http(s) URL if allowed, a ``data:`` URI, a PIL image, or
-                an H x W x 3 uint8 RGB array), or a list, an iterator or a data set of images.
+            inputs: an image (a path, an http(s) URL if allowed, a data URL or base64 as in
+                `itaclip.base64_images.decode_base64`, a PIL image, or an H x W x 3 RGB array or
+                tensor), or a list, an iterator or a data set of images.
             candidate_labels: classes for this call, see `Segmenter.prepare`.
             background: see `Segmenter.prepare`; used only with `candidate_labels`.
             batch_size: images per batch for this call.
@@ -142,7 +144,7 @@ class ImageSegmentationPipeline:
         if vocabulary is None and self.segmenter.vocabulary is None:
             raise ItaclipError('no classes yet: pass candidate_labels=["cat", "sofa, couch"].')
         batch = _checked_batch(batch_size if batch_size is not None else self.batch_size)
-        if isinstance(inputs, (str, os.PathLike, Image.Image, np.ndarray)):
+        if is_image(inputs):
             return next(self._run([inputs], 1, vocabulary, settings))
         if isinstance(inputs, (list, tuple)):
             return list(self._run(inputs, batch, vocabulary, settings))
@@ -159,21 +161,20 @@ class ImageSegmentationPipeline:
                 yield result.to_hf()
 
     def _opened(self, entry: Any) -> ImageSource:
-        """Fetch URLs and decode ``data:`` URIs; pass everything else on to the segmenter."""
+        """Fetch URLs, decode data URLs and base64; pass everything else on to the segmenter."""
         if not isinstance(entry, str):
             source: ImageSource = entry
             return source
         scheme = entry.partition(":")[0].lower()
         if scheme in ("http", "https"):
-            return decode_image(self._fetched(entry), entry, self.segmenter.largest)
-        if scheme == "data":
-            header, _, text = entry.partition(",")
-            try:
-                content = base64.b64decode(text, validate=True)
-            except binascii.Error as error:
-                raise ItaclipError(f"{header[:60]}: not base64 ({error}).") from None
-            return decode_image(content, header[:60], self.segmenter.largest)
-        return Path(entry)
+            return decode_image(self._fetched(entry), entry, self.segmenter.reading)
+        if is_data_url(entry):
+            name = entry.lstrip().partition(",")[0][:60]
+            return decode_image(decode_base64(entry, name), name, self.segmenter.reading)
+        if is_base64(entry) and not os.path.lexists(entry):
+            name = f"{entry.strip()[:20]}... (base64, as no file has this name)"
+            return decode_image(decode_base64(entry, name), name, self.segmenter.reading)
+        return entry
 
     def _fetched(self, url: str) -> bytes:
         if not self._allow_urls:

@@ -21,7 +21,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from itaclip.clip.archives import read_safetensors
+from itaclip.clip.archives import metadata_of, read_safetensors
 from itaclip.clip.fingerprint import fingerprint
 from itaclip.clip.names import DEMO
 from itaclip.clip.openai import CLIP
@@ -29,8 +29,9 @@ from itaclip.core.engine import CALIBRATION_IMAGES, images_of
 from itaclip.core.methods import METHODS
 from itaclip.core.settings import Settings, checked_names
 from itaclip.errors import ItaclipError
-from itaclip.files import atomic_path, write_json
-from itaclip.text import ClassNames, TextBank
+from itaclip.files import atomic_path, local_path, write_json
+from itaclip.images import ReadOptions
+from itaclip.text import TextBank, parse_class_names
 from itaclip.vocabulary import Vocabulary
 
 DESCRIPTION, MODEL, VOCABULARY = "itaclip.json", "model.safetensors", "vocabulary.safetensors"
@@ -50,7 +51,7 @@ class SavedSegmenter:
     Attributes:
         settings: settings of the pipeline.
         short_side: images are resized so that their short side has this many pixels.
-        largest: maximum number of pixels of an image; larger ones are rejected.
+        reading: how images are read.
         vocabulary: the classes, or None.
         weights: path of the weight file.
         fingerprint: fingerprint of the weights.
@@ -59,7 +60,7 @@ class SavedSegmenter:
 
     settings: Settings
     short_side: int
-    largest: int
+    reading: ReadOptions
     vocabulary: Vocabulary | None
     weights: Path
     fingerprint: str
@@ -76,7 +77,7 @@ def write_segmenter(
     clip: CLIP,
     settings: Settings,
     short_side: int,
-    largest: int,
+    reading: ReadOptions,
     vocabulary: Vocabulary | None,
 ) -> None:
     """Write a segmenter: every file atomically, the description last.
@@ -86,14 +87,15 @@ def write_segmenter(
         clip: the model, float32.
         settings: settings of the pipeline; the device is not saved, it belongs to the machine.
         short_side: images are resized so that their short side has this many pixels.
-        largest: maximum number of pixels of an image.
+        reading: how images are read.
         vocabulary: the classes, or None.
 
     Raises:
-        ItaclipError: the folder cannot be written, or the second encoder or the region source
-            is not a file that can be copied.
+        ItaclipError: the folder cannot be written or holds such files of other origin, or the
+            second encoder or the region source is not a file that can be copied.
     """
-    root = Path(folder).expanduser()
+    root = local_path(folder, "Save to a folder first, then upload it.").expanduser()
+    _check_free(root)
     plain = asdict(settings)
     del plain["device"]
     second = _second_encoder_file(settings)
@@ -102,7 +104,8 @@ def write_segmenter(
             f"regions = {settings.regions!r} cannot be saved with the segmenter; use {' or '.join(_WITHOUT_FILES)}."
         )
     description: dict[str, Any] = {
-        "format": FORMAT, "itaclip": version("itaclip"), "short_side": short_side, "largest": largest,
+        "format": FORMAT, "itaclip": version("itaclip"), "short_side": short_side,
+        "largest": reading.largest, "value_range": reading.value_range,
         "settings": plain, "weights": fingerprint(clip.named_parameters()), "vocabulary": None, "preprocessing": {},
     }  # fmt: skip
     mean, std = getattr(clip.visual, "image_mean", None), getattr(clip.visual, "image_std", None)
@@ -110,14 +113,15 @@ def write_segmenter(
         description["preprocessing"] = {"mean": list(mean), "std": list(std)}
     state = {name: value.contiguous() for name, value in clip.named_parameters()}
     with atomic_path(root / MODEL) as partial:
-        save_file(state, partial, metadata={"quick_gelu": str(clip.quick_gelu).lower()})
+        save_file(state, partial, metadata=metadata_of(clip))
     if vocabulary:
         features = vocabulary.bank.features.cpu().contiguous()
         with atomic_path(root / VOCABULARY) as partial:
             save_file({"features": features}, partial)
         description["vocabulary"] = {
             "classes": vocabulary.bank.class_names.synonyms, "background": vocabulary.background,
-            "definitions": vocabulary.definitions, "features": fingerprint([("features", features)]),
+            "definitions": vocabulary.definitions, "colors": vocabulary.colors,
+            "features": fingerprint([("features", features)]),
         }  # fmt: skip
     if second:
         copied = root / f"second_encoder{second.suffix}"
@@ -136,6 +140,17 @@ def write_segmenter(
     write_json(root / DESCRIPTION, description)
 
 
+def _check_free(root: Path) -> None:
+    """Check that a folder holds no files of other origin under the names of a saved segmenter, such as weights.
+
+    Raises:
+        ItaclipError: it does.
+    """
+    for path in () if is_saved(root) else (root / MODEL, root / VOCABULARY, root / DESCRIPTION, root / CALIBRATION):
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            raise ItaclipError(f"{path}: exists, but not from an earlier save; choose another folder.")
+
+
 def read_segmenter(folder: str | os.PathLike[str], changes: Mapping[str, Any]) -> SavedSegmenter:
     """Read a folder written by `write_segmenter`. Executes nothing from it.
 
@@ -146,7 +161,7 @@ def read_segmenter(folder: str | os.PathLike[str], changes: Mapping[str, Any]) -
     Raises:
         ItaclipError: no such folder, a damaged or foreign file, or a bad setting; the message names the file.
     """
-    root = Path(folder).expanduser()
+    root = local_path(folder, "Download the folder first.").expanduser()
     path = root / DESCRIPTION
     try:
         content = json.loads(path.read_bytes())
@@ -175,7 +190,7 @@ def read_segmenter(folder: str | os.PathLike[str], changes: Mapping[str, Any]) -
         return SavedSegmenter(
             Settings(**_from_json(saved) | checked_names(changes)),
             _typed(content, "short_side", int),
-            _typed(content, "largest", int),
+            ReadOptions(_typed(content, "largest", int), content.get("value_range")),
             _read_vocabulary(root, content.get("vocabulary")),
             root / MODEL,
             _typed(content, "weights", str),
@@ -246,7 +261,7 @@ def _from_json(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_preprocessing(content: Any) -> Mapping[str, Sequence[float]]:
     usable = isinstance(content, dict) and all(
-        isinstance(values, list) and len(values) == 3 and all(isinstance(v, float) and 0 < v < 1 for v in values)
+        isinstance(values, list) and len(values) == 3 and all(isinstance(v, float) and 0 <= v <= 1 for v in values)
         for values in content.values()
     )
     if not usable or set(content) not in (set(), {"mean", "std"}):
@@ -276,7 +291,7 @@ def _read_vocabulary(folder: Path, content: Any) -> Vocabulary | None:
         and all(text is None or isinstance(text, str) for text in definitions)
     ):
         raise ItaclipError("definitions: expected one text or null per class.")
-    names = ClassNames(tuple(tuple(words) for words in classes), str(folder / DESCRIPTION))
+    names = parse_class_names([", ".join(words) for words in classes], "classes", background)
     path = folder / VOCABULARY
     features = read_safetensors(path)[0].get("features")
     if (
@@ -286,7 +301,11 @@ def _read_vocabulary(folder: Path, content: Any) -> Vocabulary | None:
         or fingerprint([("features", features)]) != content.get("features")
     ):
         raise ItaclipError(f"{path}: the text features do not match the classes; save the segmenter again.")
-    return Vocabulary.of(TextBank(features, names), background, definitions)
+    vocabulary = Vocabulary.of(TextBank(features, names), background, definitions)
+    colors = content.get("colors", vocabulary.colors)  # earlier folders have none
+    if not isinstance(colors, (list, tuple)) or len(colors) != len(vocabulary.names):
+        raise ItaclipError("colors: expected one RGB colour per class.")
+    return vocabulary.colored(dict(zip(vocabulary.names, colors, strict=True)))
 
 
 def _is_word(word: Any) -> bool:

@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 from itaclip.errors import ItaclipError, did_you_mean
+from itaclip.files import local_path
 
 _PACKAGE = Path(__file__).parent
 
@@ -37,7 +38,7 @@ def find_configuration(name: str | Path) -> Path:
     Raises:
         ItaclipError: neither.
     """
-    path = Path(name)
+    path = local_path(name)
     if path.is_file():
         return path
     known = configurations()

@@ -39,8 +39,9 @@ def tiny_state() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory, tiny_state: dict[str, torch.Tensor]) -> Path:
+    """An archive in OpenAI's form, which states its activation."""
     path = tmp_path_factory.mktemp("weights") / "tiny.pt"
-    torch.save(tiny_state, path)
+    as_torchscript(tiny_state).save(str(path))
     return path
 
 

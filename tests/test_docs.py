@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from itaclip.core.quality import free_form
 from itaclip.core.settings import Settings
 from itaclip.evaluation.command import parser
 
@@ -20,10 +21,33 @@ DOCUMENTS = [
 ]
 
 
+def _written(default: object) -> str:
+    """A default as the guide writes it."""
+    if isinstance(default, tuple):
+        return ", ".join(map(str, default)) or "none"
+    return f"`{default}`" if isinstance(default, str) else str(default).removesuffix(".0")
+
+
 def test_every_setting_is_documented_with_its_default() -> None:
-    text = (ROOT / "docs/configuration.md").read_text()
+    text = (ROOT / "docs/configuration.md").read_text().split("## Settings")[1]
+    shown = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|", text, re.MULTILINE))
+    pair = re.search(r"^\| `(\w+)`, `(\w+)` \| [^|]+ \| ([^|]+), ([^|]+) \|", text, re.MULTILINE)
+    assert pair is not None
+    shown |= {pair[1]: pair[3], pair[2]: pair[4]}
     for field in fields(Settings):
-        assert f"`{field.name}`" in text, field.name
+        assert field.name in shown, field.name
+        stated = shown[field.name].split(":")[0].removesuffix(".0")  # "None: what None means"
+        assert stated == _written(getattr(Settings(), field.name)), field.name
+
+
+def test_other_defaults_of_free_class_lists_are_documented() -> None:
+    text = (ROOT / "docs/configuration.md").read_text().split("\n## ")[0]
+    _, chosen = free_form("balanced", 224, 16)
+    default = Settings()
+    others = {name for name, value in chosen.items() if value != getattr(default, name)}
+    assert others - {"slide_stride", "img_engineering", "tolerance"} == {"background", "pamr_steps", "prob_thd"}
+    for name in ("background", "pamr_steps", "prob_thd"):
+        assert f"`{name}={chosen[name]}`" in text
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.relative_to(ROOT).as_posix())
@@ -66,3 +90,5 @@ def test_the_guide_to_class_lists_shows_the_measured_numbers() -> None:
     }
     assert set(shown) == measured
     assert len(shown) == 9
+    inside = re.findall(r"\b\d\d\.\d\b(?! \|)", text)  # in sentences, with one digit
+    assert {float(score) for score in inside} <= {round(row["mean_iou"] + 1e-9, 1) for row in rows}

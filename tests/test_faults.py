@@ -22,6 +22,7 @@ from itaclip.demo.dataset import ensure_demo_dataset
 from itaclip.errors import ItaclipError
 from itaclip.evaluation.journal import Entry, Journal
 from itaclip.evaluation.loop import OutputFolders
+from itaclip.export.coco import CocoFile, CocoMask, encoded
 from itaclip.files import write_json, write_text
 from itaclip.preparation.masks import write_label_map
 from itaclip.text.cache import TextCache
@@ -57,6 +58,12 @@ def pictures(kind: str) -> Callable[[Path], None]:
     return write
 
 
+def many_images(folder: Path) -> None:
+    with CocoFile(folder / "coco.json", ["a", "b"]) as coco:
+        for n in range(1000):
+            coco.add(f"{n}.jpg", (1, 2), [CocoMask(1, encoded(np.array([[False, True]])), 1)])
+
+
 RESULT = Result(Cell("configs/cfg_demo.py", "clip", "common", "off"), "DemoDataset", False, error="x" * 400)
 
 WRITERS: dict[str, Callable[[Path], Any]] = {
@@ -67,6 +74,7 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
     "overlay of an evaluation": pictures("overlays"),
     "report of a comparison": lambda folder: write_report([RESULT], folder / "results"),
     "journal": lambda folder: Journal(folder, {}).write("b", Entry(["x.jpg"], [list(range(1000))], 0.0)),
+    "COCO file": many_images,
     "demo": lambda folder: ensure_demo_dataset(folder / "demo", scenes=1),
 }
 

@@ -23,13 +23,13 @@ from safetensors.torch import save as save_safetensors
 
 from itaclip.clip.archives import read_weights
 from itaclip.command.main import main as program
-from itaclip.core.images import LARGEST, read_image
 from itaclip.core.settings import Settings
 from itaclip.errors import ItaclipError
 from itaclip.evaluation import command
 from itaclip.evaluation.journal import Entry, Journal
 from itaclip.evaluation.loading import load_batches
 from itaclip.evaluation.setup import load_config
+from itaclip.images import LARGEST, read_image
 from itaclip.preparation.masks import read_label_map
 from itaclip.text import parse_class_names, read_auxiliary_texts, read_class_names
 from itaclip.vocabulary import split_classes
@@ -162,7 +162,8 @@ def test_decompression_bombs_are_rejected_before_decoding(
     (batch, skipped), *_ = load_batches(dataset, [range(2)], 0)
     assert len(batch["inputs"]) == 1
     assert skipped[0][0].endswith("image_1.jpg")
-    assert "DecompressionBomb" in skipped[0][1]
+    assert "at most 100,000,000 are accepted" in skipped[0][1]
+    assert "ITACLIPLoadImage" in skipped[0][1]
 
 
 def test_a_mask_of_another_size_affects_only_its_image(voc_like: Callable[..., Path]) -> None:

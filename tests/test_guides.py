@@ -12,7 +12,6 @@ from comparison_helpers import small_config
 from conftest import ROOT
 
 from itaclip.comparison.command import main as compare
-from itaclip.comparison.published import ALL, TABLES
 from itaclip.core.methods import GEM, METHODS, LastBlock
 from itaclip.evaluation.command import main as evaluate
 
@@ -55,18 +54,3 @@ def test_every_method_is_described() -> None:
         method = METHODS[name]
         assert isinstance(method, (LastBlock, GEM))
         assert (method.residual, method.feed_forward) == (residual == "yes", feed_forward == "yes")
-
-
-def test_published_numbers_of_the_guide_are_the_data() -> None:
-    printed = set()
-    for line in METHODS_GUIDE.split("## Published mIoU")[1].split("\n## ")[0].splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("| ") and cells[0] != "method":
-            scores = {name: float(value) for name, value in zip(ALL, cells[3:], strict=True) if value}
-            printed.add((cells[0], cells[1], cells[2], tuple(scores.items())))
-    data = {
-        (row.label, row.extra, row.source, tuple((name, row.scores[name]) for name in ALL if name in row.scores))
-        for row in TABLES
-        if row.backbone == "OpenAI ViT-B/16"
-    }
-    assert printed == data

@@ -43,6 +43,8 @@ def same_weights(a: CLIP, b: CLIP) -> bool:
 def test_torchscript_state_dict_and_safetensors_agree(
     tiny_clip: CLIP, tiny_torchscript: Path, tiny_state: State, tmp_path: Path
 ) -> None:
+    torch.save(tiny_state, tmp_path / "tiny.pt")
+    assert same_weights(tiny_clip, load_clip(str(tmp_path / "tiny.pt")))
     save_file({k: v.contiguous() for k, v in tiny_state.items()}, tmp_path / "tiny.safetensors")
     assert same_weights(tiny_clip, load_clip(str(tiny_torchscript)))
     assert same_weights(tiny_clip, load_clip(str(tmp_path / "tiny.safetensors")))
@@ -237,10 +239,10 @@ def test_missing_file() -> None:
 
 @pytest.mark.parametrize("kind", ["pt", "jit", "safetensors"])
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
-def test_truncated_files(
-    kind: str, share: float, tmp_path: Path, tiny_weights: Path, tiny_torchscript: Path, tiny_state: State
-) -> None:
-    source = {"pt": tiny_weights, "jit": tiny_torchscript, "safetensors": tmp_path / "whole.safetensors"}[kind]
+def test_truncated_files(kind: str, share: float, tmp_path: Path, tiny_torchscript: Path, tiny_state: State) -> None:
+    source = {"pt": tmp_path / "whole.pt", "jit": tiny_torchscript, "safetensors": tmp_path / "whole.safetensors"}[kind]
+    if kind == "pt":
+        torch.save(tiny_state, source)
     if kind == "safetensors":
         save_file({k: v.contiguous() for k, v in tiny_state.items()}, source)
     content = source.read_bytes()

@@ -417,7 +417,7 @@ def test_convolutional_towers_are_refused_in_words(name: str, message: str, tiny
 
 
 def test_weights_of_another_family_than_the_name_says(
-    folders: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+    folders: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ItaclipError, match="weights of another family: open_clip's own image tower, where PE-Core-S"):
         load_clip("PE-Core-S-16-384", str(tiny_weights))
@@ -425,8 +425,20 @@ def test_weights_of_another_family_than_the_name_says(
     path = str(folders / "eva02/open_clip_model.safetensors")
     with pytest.raises(ItaclipError, match="family: timm's image tower with a class token, where ViT-B-16-SigLIP2"):
         load_clip("ViT-B-16-SigLIP2", path)
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes(Path(path).read_bytes())
     with pytest.raises(ItaclipError, match=r"not the weights of a CLIP ViT of OpenAI's layout.*ViT-B-16-SigLIP2:"):
-        load_clip(path)
+        load_clip(str(alone))
+
+
+@pytest.mark.parametrize("family", ["clipa", "siglip", "eva02", "coca"])
+def test_a_file_of_any_family_is_read_with_the_configuration_beside_it(family: str, folders: Path) -> None:
+    clip = load_clip(str(folders / family / "open_clip_model.safetensors"))
+    whole = load_clip(str(folders / family))
+    assert as_tower(clip.visual).conversion == as_tower(whole.visual).conversion
+    assert clip.tokenizer_source == whole.tokenizer_source
+    assert clip.facts == whole.facts
+    assert all(torch.equal(a, b) for a, b in zip(clip.parameters(), whole.parameters(), strict=True))
 
 
 def test_what_takes_a_model_apart_needs_openais_layout(folders: Path) -> None:

@@ -56,7 +56,7 @@ from itaclip.core.settings import PRECISIONS, Settings
 from itaclip.devices import choose_device
 from itaclip.engines import ENGINES
 from itaclip.evaluation.report import machine, versions
-from itaclip.files import write_json
+from itaclip.files import refuse_arguments, write_json
 from itaclip.text import TextBank, TextCache, TextEncoder, read_class_names
 
 PLAIN_TEXTS = 3  # encoded by the plain implementation; the time for all texts is extrapolated
@@ -125,6 +125,7 @@ def main() -> int:
     parser.add_argument("--gpu-memory", action="store_true", help="only the memory needed on a GPU, from tensor shapes")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     args = parser.parse_args()
+    refuse_arguments("out", vars(args))
     several = len(args.config) > 1 or args.gpu_memory
     if several and (args.baseline or args.pamr or args.growth or args.image or args.queries):
         parser.error("several configurations and --gpu-memory cannot be combined with other measurements.")

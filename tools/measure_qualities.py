@@ -25,7 +25,7 @@ from itaclip.engines import ENGINES
 from itaclip.evaluation.counts import IoUCounts
 from itaclip.evaluation.report import machine, versions
 from itaclip.evaluation.setup import build_dataset, load_config
-from itaclip.files import write_json
+from itaclip.files import refuse_arguments, write_json
 
 
 def main() -> int:
@@ -38,6 +38,7 @@ def main() -> int:
     parser.add_argument("--limit", type=int, help="only the first N images")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     args = parser.parse_args()
+    refuse_arguments("out", vars(args))
     config = load_config(args.config)
     if args.data_root is not None:
         config.test_dataloader.dataset.data_root = args.data_root

@@ -24,7 +24,7 @@ from itaclip.core.encoder import DTYPES, DenseEncoder
 from itaclip.core.methods import METHODS, get_method
 from itaclip.errors import ItaclipError
 from itaclip.evaluation.report import machine, versions
-from itaclip.files import write_json
+from itaclip.files import refuse_arguments, write_json
 
 MODELS = (
     "ViT-B-16",
@@ -88,6 +88,7 @@ def main() -> int:
     parser.add_argument("--note", default="", help="a remark about the machine, stored in the file")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     args = parser.parse_args()
+    refuse_arguments("out", vars(args))
     device = torch.device(args.device)
     rows = []
     for name in args.models:

@@ -24,7 +24,7 @@ from itaclip.console import make_console, run, table_of
 from itaclip.core.engine import CALIBRATION_IMAGES, images_of
 from itaclip.errors import ItaclipError
 from itaclip.evaluation.report import machine, versions
-from itaclip.files import write_json
+from itaclip.files import refuse_arguments, write_json
 from itaclip.segmenter import Segmenter
 from itaclip.vocabulary import Vocabulary
 
@@ -50,6 +50,7 @@ def main() -> int:
     add_model_options(parser)
     add_class_options(parser)
     args = parser.parse_args()
+    refuse_arguments("out", vars(args))
     console = make_console()
     calibration = args.calibrate_on or str(args.images)
     used = set(images_of(calibration)[:CALIBRATION_IMAGES]) if calibration != "demo" else set()

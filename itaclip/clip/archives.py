@@ -1,8 +1,9 @@
 """Read CLIP weights from a file without executing anything in it.
 
 Four formats are understood: OpenAI's TorchScript archive, a plain PyTorch state
-dict, safetensors, and a Hugging Face CLIP folder. All come out as one state dict
-under OpenAI's parameter names.
+dict, safetensors, and a Hugging Face CLIP folder, whole or in parts. All come out
+as one state dict under OpenAI's parameter names, with what the file or the
+configuration beside it says about the model.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from itaclip.clip.facts import LAYOUT_EPS, Stated, require_agreement
+from itaclip.clip.transformers_config import CONFIG, read_config, read_object, statistics
 from itaclip.errors import ItaclipError
 
 # Buffers in OpenAI's archives that describe the model instead of being part of it.
@@ -34,12 +37,12 @@ class WeightFile:
 
     Attributes:
         state: tensors under OpenAI CLIP's parameter names.
-        quick_gelu: whether the activation is QuickGELU; None if the file does not say.
+        stated: what the file, or the configuration beside it, says about the model.
         path: the file they come from.
     """
 
     state: dict[str, Tensor]
-    quick_gelu: bool | None
+    stated: Stated
     path: Path
 
 
@@ -65,22 +68,38 @@ def check_tensors(path: Path, problems: Mapping[str, Sequence[str]], question: s
 def read_weights(path: str | Path) -> WeightFile:
     """Read any of the four formats; the content decides, not the file extension.
 
+    Tensors in Transformers' layout are described by the ``config.json`` in their folder, whether the
+    folder, the file, its index or one of its parts is given.
+
     Raises:
-        ItaclipError: no such file, truncated or foreign content, or a pickle that
-            contains more than tensors.
+        ItaclipError: no such file, truncated or foreign content, a pickle that contains more than
+            tensors, or a configuration that contradicts the tensors.
     """
     path = Path(path)
     if path.is_dir():
-        return _read_hugging_face(path)
-    if not path.is_file():
+        path = _transformers_file(path)
+    elif not path.is_file():
         raise ItaclipError(f"{path}: no such weight file or folder.")
+    path = _whole(path)
+    if path.name.endswith(_INDEX):
+        state, stated = _read_parts(path), Stated()
+    else:
+        state, stated = _read_file(path)
+    if _IN_TRANSFORMERS not in state:
+        return WeightFile(_openai_names(state), stated, path)
+    if not stated.source and (path.parent / CONFIG).is_file():
+        stated = read_config(path.parent)
+    weights = WeightFile(_openai_names(state), stated, path)
+    require_agreement(path, stated.source, stated.sizes, weights.state)
+    return weights
+
+
+def _read_file(path: Path) -> tuple[dict[str, Tensor], Stated]:
     with path.open("rb") as file:
         start = file.read(9)
     if start[8:9] == b"{":  # a safetensors file: 8 bytes of header length, then JSON
         state, metadata = read_safetensors(path)
-        stated = metadata.get("quick_gelu")
-        quick_gelu = None if stated is None else stated.lower() == "true"
-        return WeightFile(_openai_names(state), quick_gelu, path)
+        return state, _stated(metadata, path)
     if zipfile.is_zipfile(path):
         try:
             with zipfile.ZipFile(path) as archive:
@@ -88,8 +107,46 @@ def read_weights(path: str | Path) -> WeightFile:
         except (zipfile.BadZipFile, RuntimeError, ValueError) as error:  # such as an unsupported zip version
             raise ItaclipError(f"{path}: damaged archive ({type(error).__name__}: {error}).") from error
         if any(name.split("/")[1:2] == ["constants.pkl"] or "/code/" in name for name in names):
-            return WeightFile(_openai_names(_read_torchscript(path)), True, path)
-    return WeightFile(_openai_names(_read_state_dict(path)), None, path)
+            return _read_torchscript(path), Stated("OpenAI's archive", complete=True, quick_gelu=True)
+    return _read_state_dict(path), Stated()
+
+
+# --- what files of this project state ----------------------------------------
+
+
+def metadata_of(clip: Any) -> dict[str, str]:
+    """Describe a model of OpenAI's layout in the metadata of a safetensors file, as `read_weights` reads it."""
+    image, text = clip.visual.transformer.resblocks[0], clip.transformer.resblocks[0]
+    found = {
+        "quick_gelu": str(clip.quick_gelu).lower(),
+        "image_heads": str(image.attn.num_heads), "text_heads": str(text.attn.num_heads),
+        "image_eps": repr(image.ln_1.eps), "text_eps": repr(text.ln_1.eps),
+    }  # fmt: skip
+    mean, std = getattr(clip.visual, "image_mean", None), getattr(clip.visual, "image_std", None)
+    if mean is not None and std is not None:
+        found |= {"mean": " ".join(map(repr, mean)), "std": " ".join(map(repr, std))}
+    return {"clip": json.dumps(found, sort_keys=True)}  # one entry, since safetensors writes several in any order
+
+
+def _stated(metadata: Mapping[str, str], path: Path) -> Stated:
+    """Read what `metadata_of` wrote; files of other programs say nothing there."""
+    try:
+        metadata = json.loads(metadata["clip"]) if "clip" in metadata else metadata
+        if "quick_gelu" not in metadata:
+            return Stated()
+        quick_gelu = {"true": True, "false": False}[metadata["quick_gelu"].lower()]
+        heads = [int(metadata[name]) if name in metadata else None for name in ("image_heads", "text_heads")]
+        eps = [float(metadata.get(name, LAYOUT_EPS)) for name in ("image_eps", "text_eps")]
+        pixels = [[float(v) for v in metadata[name].split()] if name in metadata else None for name in ("mean", "std")]
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ItaclipError(f"{path}: its metadata do not describe a model ({error!r:.60}); save it again.") from error
+    mean, std = (None if v is None else tuple(statistics(path, f"metadata {name}", v))
+                 for name, v in zip(("mean", "std"), pixels, strict=True))  # fmt: skip
+    source = f"the metadata of {path.name}"
+    return Stated(
+        source, complete=True, quick_gelu=quick_gelu, image_heads=heads[0], text_heads=heads[1], image_eps=eps[0],
+        text_eps=eps[1], mean=mean, std=std, pixels_source=source,
+    )  # fmt: skip
 
 
 # --- formats -----------------------------------------------------------------
@@ -132,32 +189,55 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def _read_hugging_face(folder: Path) -> WeightFile:
-    config_path = folder / "config.json"
-    if not config_path.is_file():
-        raise ItaclipError(f"{folder}: a Hugging Face CLIP folder needs config.json, which is missing.")
-    try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
-        vision, text = config["vision_config"], config["text_config"]
-    except (json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
-        raise ItaclipError(f"{config_path}: not the configuration of a CLIP model ({error!r}).") from error
-    if config.get("model_type", "clip") != "clip":
+_IN_TRANSFORMERS = "vision_model.embeddings.class_embedding"
+_INDEX = ".index.json"
+_PART = re.compile(r"^(.+)-\d{5}-of-(\d{5})(\.\w+)$")
+_TRANSFORMERS_FILES = ("model.safetensors", f"model.safetensors{_INDEX}", "pytorch_model.bin",
+                       f"pytorch_model.bin{_INDEX}")  # fmt: skip
+
+
+def _transformers_file(folder: Path) -> Path:
+    """Find the weights, or the index of their parts, in a folder of Transformers."""
+    if not (folder / CONFIG).is_file():
         raise ItaclipError(
-            f"{config_path}: a {config['model_type']!r} in transformers' layout, which is supported only for 'clip'. "
-            "Use open_clip's version of the model: by name, or a folder with open_clip_config.json."
+            f"{folder}: a Hugging Face CLIP folder needs config.json, which is missing. If there is a weight file in "
+            "the folder, name the file."
         )
-    activation = {part.get("hidden_act", "quick_gelu") for part in (vision, text)}
-    if not activation <= {"quick_gelu", "gelu"} or len(activation) > 1:
-        raise ItaclipError(f"{config_path}: hidden_act {sorted(activation)} is neither 'quick_gelu' nor 'gelu'.")
-    weights = folder / "model.safetensors"
-    if weights.is_file():
-        state, _ = read_safetensors(weights)
-    elif (folder / "pytorch_model.bin").is_file():
-        weights = folder / "pytorch_model.bin"
-        state = _read_state_dict(weights)
-    else:
-        raise ItaclipError(f"{folder}: holds neither model.safetensors nor pytorch_model.bin.")
-    return WeightFile(_openai_names(state), activation == {"quick_gelu"}, weights)
+    read_config(folder)  # so that the configuration's faults are reported before those of its weights
+    found = next((folder / name for name in _TRANSFORMERS_FILES if (folder / name).is_file()), None)
+    if found is None:
+        raise ItaclipError(f"{folder}: holds neither model.safetensors nor pytorch_model.bin, nor an index of either.")
+    return found
+
+
+def _whole(path: Path) -> Path:
+    """The index of a file that is one of several parts; another file itself."""
+    match = _PART.match(path.name)
+    if match is None or int(match.group(2)) < 2:
+        return path
+    index = path.with_name(f"{match.group(1)}{match.group(3)}{_INDEX}")
+    if not index.is_file():
+        raise ItaclipError(
+            f"{path}: one of {int(match.group(2))} parts of a model; {index.name}, which lists them, is missing "
+            "beside it; download it too."
+        )
+    return index
+
+
+def _read_parts(index: Path) -> dict[str, Tensor]:
+    """Read the parts that an index lists; they lie in its folder."""
+    places = read_object(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise ItaclipError(f"{index}: weight_map is missing: the part that holds each tensor.")
+    state: dict[str, Tensor] = {}
+    for name in sorted(set(places.values())):
+        part = index.parent / name
+        if Path(name).name != name or not part.is_file():
+            raise ItaclipError(f"{index}: lists the part {name!r:.80}, which is no file of its folder; download it.")
+        state |= _read_file(part)[0]
+    problems = {"listed but in none of its parts": sorted(places.keys() - state.keys())}
+    check_tensors(index, problems, "Download all parts again.")
+    return state
 
 
 class _Inert:
@@ -266,7 +346,7 @@ def _openai_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename Hugging Face parameters to OpenAI's; drop everything else."""
     if any(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
-    if "vision_model.embeddings.class_embedding" not in state:
+    if _IN_TRANSFORMERS not in state:
         return {key: value for key, value in state.items() if key not in _DESCRIPTIONS}
     renamed: dict[str, Tensor] = {}
     for key, value in state.items():

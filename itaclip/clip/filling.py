@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from itaclip.clip.archives import check_tensors
+from itaclip.clip.facts import require_agreement
 from itaclip.errors import ItaclipError
 
 _Model = TypeVar("_Model", bound=nn.Module)
 
 
-def fill(model: _Model, state: Mapping[str, Tensor], path: Path, name: str) -> _Model:
+def fill(
+    model: _Model, state: Mapping[str, Tensor], path: Path, name: str, stated: Mapping[str, int] | None = None
+) -> _Model:
     """Load tensors into a model after checking their names and shapes; return it frozen, in float32.
 
     Args:
@@ -23,6 +26,8 @@ def fill(model: _Model, state: Mapping[str, Tensor], path: Path, name: str) -> _
         state: tensors by parameter name.
         path: their file, for messages.
         name: name of the model, for messages.
+        stated: sizes that the model's configuration states, under the names of
+            `itaclip.clip.facts.measured_sizes`; explain tensors of a wrong shape.
 
     Raises:
         ItaclipError: tensors are missing, unexpected, of a wrong shape or of another family.
@@ -49,6 +54,8 @@ def fill(model: _Model, state: Mapping[str, Tensor], path: Path, name: str) -> _
         raise ItaclipError(
             f"{path}: weights of another family: {theirs}, where {name} has {ours}. Name the model that they belong to."
         )
+    if stated and (missing or unexpected or wrong):
+        require_agreement(path, name, stated, state)
     problems = {"missing": missing, "unexpected": unexpected, "of a wrong shape": wrong}
     check_tensors(path, problems, "Wrong model_name, or a damaged file?")
     if "logit_bias" in expected:

@@ -23,6 +23,10 @@ HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """File names that open_clip uses for weights in a repository of the hub."""
 
 
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+"""File name of the configuration that lies beside them."""
+
+
 def weight_folders() -> list[Path]:
     """List the folders searched for downloaded weight files, in order."""
     own = os.environ.get("ITACLIP_WEIGHTS_DIR")

@@ -5,9 +5,14 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from itaclip.clip.facts import LAYOUT_EPS
+
+_HEAD = 64
 
 
 def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -20,6 +25,25 @@ def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
     for name, tensor in tensors:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {checksum(tensor)}\n".encode())
     return digest.hexdigest()[:32]
+
+
+def structure(module: nn.Module) -> str:
+    """Describe what a module computes with its weights beyond their shapes; empty for OpenAI's own conventions.
+
+    These are the activation, the channels of a head, the epsilon of norms, and the normalisation of pixels.
+    """
+    unusual = set()
+    for part in module.modules():
+        if isinstance(part, nn.GELU):
+            unusual.add(f"GELU {part.approximate}")
+        elif isinstance(part, nn.MultiheadAttention) and part.head_dim != _HEAD:
+            unusual.add(f"{part.num_heads} heads of {part.head_dim}")
+        elif isinstance(part, nn.LayerNorm) and part.eps != LAYOUT_EPS:
+            unusual.add(f"eps {part.eps}")
+        mean: Any = getattr(part, "image_mean", None)
+        if mean is not None:
+            unusual.add(f"pixels {list(mean)} {list(getattr(part, 'image_std', ()))}")
+    return "; ".join(sorted(unusual))
 
 
 def checksum(tensor: Tensor) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from itaclip.clip.facts import Fact
 from itaclip.clip.tokenizer import TokenizerSource
 
 
@@ -25,12 +26,14 @@ class TransformerShape:
         layers: number of blocks, L.
         heads: attention heads per block, h; they divide the width.
         hidden: channels inside the feed-forward network.
+        eps: epsilon of the norms.
     """
 
     width: int
     layers: int
     heads: int
     hidden: int
+    eps: float = 1e-5
 
 
 class QuickGELU(nn.Module):
@@ -45,9 +48,9 @@ class Block(nn.Module):
 
     def __init__(self, shape: TransformerShape, quick_gelu: bool) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(shape.width)
+        self.ln_1 = nn.LayerNorm(shape.width, shape.eps)
         self.attn = nn.MultiheadAttention(shape.width, shape.heads, batch_first=True)
-        self.ln_2 = nn.LayerNorm(shape.width)
+        self.ln_2 = nn.LayerNorm(shape.width, shape.eps)
         self.mlp = nn.Sequential(OrderedDict(
             c_fc=nn.Linear(shape.width, shape.hidden),
             gelu=QuickGELU() if quick_gelu else nn.GELU(),
@@ -80,9 +83,9 @@ class ImageTower(nn.Module):
         self.positional_embedding = nn.Parameter(torch.empty(1 + grid**2, shape.width))
         self.proj = nn.Parameter(torch.empty(shape.width, channels))
         self.conv1 = nn.Conv2d(3, shape.width, patch, stride=patch, bias=False)
-        self.ln_pre = nn.LayerNorm(shape.width)
+        self.ln_pre = nn.LayerNorm(shape.width, shape.eps)
         self.transformer = Transformer(shape, quick_gelu)
-        self.ln_post = nn.LayerNorm(shape.width)
+        self.ln_post = nn.LayerNorm(shape.width, shape.eps)
 
 
 class CLIP(nn.Module):
@@ -98,6 +101,7 @@ class CLIP(nn.Module):
 
     Attributes:
         tokenizer_source: the tokenizer that the text tower was trained with.
+        facts: what the tensors do not show, and where it was taken from.
         logit_bias: None; models trained with a sigmoid have one.
     """
 
@@ -120,8 +124,9 @@ class CLIP(nn.Module):
         self.transformer = Transformer(shape, quick_gelu)
         # not nn.Embedding(...), whose random initialisation imports PyTorch's compiler on the meta device
         self.token_embedding = nn.Embedding.from_pretrained(torch.empty(vocabulary, shape.width), freeze=False)
-        self.ln_final = nn.LayerNorm(shape.width)
+        self.ln_final = nn.LayerNorm(shape.width, shape.eps)
         self.tokenizer_source = TokenizerSource(context_length=context_length)
+        self.facts: tuple[Fact, ...] = ()
 
     @property
     def quick_gelu(self) -> bool:

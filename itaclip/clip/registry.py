@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,14 +18,26 @@ from open_clip.transformer import QuickGELU, ResidualAttentionBlock, TextTransfo
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from itaclip.clip import facts
+from itaclip.clip.architectures import stated_sizes
 from itaclip.clip.archives import WeightFile, read_weights
+from itaclip.clip.facts import Fact, Stated, warn_of_assumptions
 from itaclip.clip.filling import fill, set_statistics
-from itaclip.clip.finding import HUB_FILES, fetch, local_folder, quiet, require_network, weight_folders
+from itaclip.clip.finding import (
+    HUB_FILES,
+    OPEN_CLIP_CONFIG,
+    fetch,
+    local_folder,
+    quiet,
+    require_network,
+    weight_folders,
+)
 from itaclip.clip.names import DEMO, OPENAI_NAMES, is_path
 from itaclip.clip.openai import CLIP, ImageTower, TransformerShape
 from itaclip.clip.tokenizer import TokenizerSource
 from itaclip.clip.towers import as_tower
 from itaclip.clip.towers.libraries import refusal
+from itaclip.clip.transformers_config import read_object, statistics
 from itaclip.errors import ItaclipError, did_you_mean
 
 
@@ -48,11 +59,7 @@ def load_named(model_name: str, pretrained: str | None, quick_gelu: bool | None)
         )
     tag = pretrained or named_tag or default_tag(architecture)
     if is_path(tag):
-        weights = read_weights(Path(tag).expanduser())
-        stated = weights.quick_gelu if weights.quick_gelu is not None else config.get("quick_gelu")
-        model = _build(config, bool(stated) if quick_gelu is None else quick_gelu, name)
-        set_statistics(model, _usual_statistics(architecture))
-        return _fill(model, weights, name)
+        return _load_own(name, config, Path(tag).expanduser(), quick_gelu)
     published = get_pretrained_cfg(architecture, tag)
     if not published:
         tags = open_clip.list_pretrained_tags_by_model(architecture)
@@ -60,10 +67,75 @@ def load_named(model_name: str, pretrained: str | None, quick_gelu: bool | None)
             f"{name} has no pretrained tag {tag!r}; open_clip knows: {', '.join(tags) or 'none'}."
             + did_you_mean(tag, tags)
         )
-    stated = published.get("quick_gelu", config.get("quick_gelu", False))
-    model = _build(config, bool(stated) if quick_gelu is None else quick_gelu, name)
+    stated, source = published.get("quick_gelu", config.get("quick_gelu", False)), f"the tag {tag} of {name}"
+    active = _chosen(quick_gelu) or facts.activation(bool(stated), source)
+    model = _build(config, active.value == facts.name_of(True), name)
     set_statistics(model, published)
-    return _fill(model, read_weights(fetch(architecture, tag, published)), name)
+    _fill(model, read_weights(fetch(architecture, tag, published)), name, config)
+    return _told(model, active, f"the name {name}", _pixels(model, source))
+
+
+def _load_own(name: str, config: Mapping[str, Any], path: Path, quick_gelu: bool | None) -> Any:
+    """Load a weight file of the user's own for a named architecture.
+
+    What the file states itself must agree with the name; an archive of OpenAI's, which always has QuickGELU, decides,
+    because open_clip's name for its architecture is the one with GELU.
+
+    Raises:
+        ItaclipError: the file and the name contradict each other, or the file does not fit.
+    """
+    architecture, source = OPENAI_NAMES.get(name, name), f"the name {name}"
+    held = next((path / file for file in HUB_FILES if (path / file).is_file()), path)
+    weights = read_weights(held)
+    stated = weights.stated
+    if quick_gelu is not None:
+        active = facts.activation(quick_gelu, f"quick_gelu={quick_gelu}")
+    elif name in OPENAI_NAMES and stated.quick_gelu is None:  # it names a shape that others have trained with GELU
+        active = facts.activation(True, "as OpenAI's weights have it", assumed=True)
+    else:
+        named = bool(config.get("quick_gelu", False))
+        if stated.quick_gelu not in (None, named) and not stated.complete and name not in OPENAI_NAMES:
+            raise ItaclipError(
+                f"{weights.path}: {stated.source} states {facts.name_of(bool(stated.quick_gelu))}, where {name} has "
+                f"{facts.name_of(named)}. Give the path alone, or set quick_gelu to True or False."
+            )
+        said = stated.quick_gelu is not None
+        active = facts.activation(bool(stated.quick_gelu) if said else named, stated.source if said else source)
+    model = _build(config, active.value == facts.name_of(True), name)
+    usual = _usual_statistics(architecture)
+    if stated.mean and stated.std:
+        set_statistics(model, {"mean": stated.mean, "std": stated.std})
+        pixels = _pixels(model, stated.pixels_source)
+    else:
+        set_statistics(model, usual)
+        pixels = _pixels(model, source if usual else "as OpenAI's weights have it", not usual)
+    _fill(model, weights, name, config)
+    _require_the_same_blocks(model, stated, name, weights.path)
+    _told(model, active, source, pixels)
+    names = [architecture, f"{architecture}-quickgelu"] if name in OPENAI_NAMES else None
+    warn_of_assumptions(weights.path, model.facts, names)
+    return model
+
+
+def _require_the_same_blocks(model: Any, stated: Stated, name: str, path: Path) -> None:
+    """Refuse heads and norms that a file states differently from the name.
+
+    Raises:
+        ItaclipError: they differ.
+    """
+    if not isinstance(model, CLIP):
+        return
+    image, text = _shape(model.visual), _shape(model)
+    for what, value, found in (
+        (facts.IMAGE_HEADS, stated.image_heads, image.heads),
+        (facts.TEXT_HEADS, stated.text_heads, text.heads),
+        ("epsilon of the image tower's norms", stated.image_eps, image.eps),
+        ("epsilon of the text tower's norms", stated.text_eps, text.eps),
+    ):
+        if value not in (None, found):
+            raise ItaclipError(
+                f"{path}: {stated.source} states {what} {value}, where {name} has {found}. Give the path alone."
+            )
 
 
 def default_tag(architecture: str) -> str:
@@ -83,25 +155,89 @@ def default_tag(architecture: str) -> str:
     return tags[0]
 
 
-def load_folder(folder: Path, quick_gelu: bool | None) -> Any:
+def load_folder(folder: Path, quick_gelu: bool | None, weights: WeightFile | None = None) -> Any:
     """Load a folder in the format of open_clip's models on the hub: configuration, weights, tokenizer.
 
+    Args:
+        folder: contains ``open_clip_config.json``.
+        quick_gelu: the activation; None follows the configuration.
+        weights: a file of the folder; None reads the one with open_clip's name.
+
     Raises:
-        ItaclipError: a damaged configuration, or weights that are missing or do not fit it.
+        ItaclipError: a damaged configuration, or weights that are missing or contradict it.
     """
-    path = folder / "open_clip_config.json"
+    path = folder / OPEN_CLIP_CONFIG
+    described = read_object(path)
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
         config, preprocessing = described["model_cfg"], described.get("preprocess_cfg", {})
-        stated = bool(config.get("quick_gelu", False))
-        model = _build(config, stated if quick_gelu is None else quick_gelu, str(folder), folder)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        _require_sizes(config, path)
+        active = _chosen(quick_gelu) or facts.activation(bool(config.get("quick_gelu", False)), str(path))
+        model = _build(config, active.value == facts.name_of(True), str(path), folder)
+        if mean := preprocessing.get("mean"):
+            mean, std = statistics(path, "mean", mean), statistics(path, "std", preprocessing.get("std"))
+            set_statistics(model, {"mean": mean, "std": std})
+    except (KeyError, TypeError, AttributeError) as error:
         raise ItaclipError(f"{path}: not the configuration of an open_clip model ({error!r}).") from error
-    set_statistics(model, preprocessing)
-    weights = next((folder / name for name in HUB_FILES if (folder / name).is_file()), None)
     if weights is None:
-        raise ItaclipError(f"{folder}: holds none of {', '.join(HUB_FILES)}.")
-    return _fill(model, read_weights(weights), str(folder))
+        file = next((folder / name for name in HUB_FILES if (folder / name).is_file()), None)
+        if file is None:
+            raise ItaclipError(f"{folder}: holds none of {', '.join(HUB_FILES)}.")
+        weights = read_weights(file)
+    _fill(model, weights, str(path), config)
+    return _told(model, active, str(path), _pixels(model, str(path)))
+
+
+def _require_sizes(config: Mapping[str, Any], path: Path) -> None:
+    """Refuse sizes that open_clip would round down or that are no sizes.
+
+    Raises:
+        ItaclipError: heads that do not divide the width, patches that are not square, a bad number.
+    """
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    if not vision.get("timm_model_name") and not isinstance(vision.get("layers"), list):
+        side = vision.get("image_size", 224)
+        if isinstance(side, list) and len(set(side)) > 1:
+            raise ItaclipError(f"{path}: vision_cfg.image_size = {side}: only squares are supported.")
+        for key in ("width", "layers", "patch_size", "head_width"):
+            _require_count(vision, key, 1, path, "vision_cfg")
+        width, head = vision.get("width", 768), vision.get("head_width", 64)
+        if width % head:
+            raise ItaclipError(f"{path}: vision_cfg.head_width = {head} does not divide the width of {width} channels.")
+    if not text.get("hf_model_name"):
+        for key in ("width", "layers", "heads", "context_length", "vocab_size"):
+            _require_count(text, key, 1, path, "text_cfg")
+        facts.require_division(f"{path}: text_cfg", "text", text.get("width", 512), text.get("heads", 8))
+
+
+def _require_count(part: Mapping[str, Any], key: str, default: int, path: Path, name: str) -> None:
+    value = part.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ItaclipError(f"{path}: {name}.{key} = {value!r:.40}: expected a positive whole number.")
+
+
+# --- facts -------------------------------------------------------------------
+
+
+def _chosen(quick_gelu: bool | None) -> Fact | None:
+    return None if quick_gelu is None else facts.activation(quick_gelu, f"quick_gelu={quick_gelu}")
+
+
+def _pixels(model: Any, source: str, assumed: bool = False) -> Fact:
+    mean, std = getattr(model.visual, "image_mean", None), getattr(model.visual, "image_std", None)
+    return facts.normalisation(mean, std, source, assumed)
+
+
+def _told(model: Any, active: Fact, source: str, pixels: Fact) -> Any:
+    """Attach the facts to a model; a tower of another library has no activation and heads to choose."""
+    found = [pixels, Fact(facts.TOKENIZER, model.tokenizer_source.name or "CLIP's byte pairs", source)]
+    if isinstance(model.visual, (ImageTower, VisionTransformer)):
+        image = _shape(model.visual)
+        found = [active, facts.heads(facts.IMAGE_HEADS, image.heads, image.width, source), *found]
+    if isinstance(model, CLIP):
+        text = _shape(model)
+        found.insert(2, facts.heads(facts.TEXT_HEADS, text.heads, text.width, source))
+    model.facts = tuple(found)
+    return model
 
 
 # --- building ----------------------------------------------------------------
@@ -205,13 +341,13 @@ def _usual_statistics(architecture: str) -> Mapping[str, Any]:
     return dict(zip(("mean", "std"), distinct.pop(), strict=True)) if len(distinct) == 1 else {}
 
 
-def _fill(model: Any, weights: WeightFile, name: str) -> Any:
+def _fill(model: Any, weights: WeightFile, name: str, config: Mapping[str, Any]) -> Any:
     """Load tensors into a model; in files, the text tower may or may not be a separate module."""
     if isinstance(model, CLIP):
         state: Mapping[str, Tensor] = {key.removeprefix("text."): value for key, value in weights.state.items()}
     else:
         state = convert_to_custom_text_state_dict(dict(weights.state))
-    return fill(model, state, weights.path, name)
+    return fill(model, state, weights.path, name, stated_sizes(config))
 
 
 # --- OpenAI's layout ---------------------------------------------------------
@@ -251,7 +387,11 @@ def _activation(block: Any) -> str:
 def _shape(tower: Any) -> TransformerShape:
     blocks = tower.transformer.resblocks
     return TransformerShape(
-        blocks[0].ln_1.weight.shape[0], len(blocks), blocks[0].attn.num_heads, blocks[0].mlp.c_fc.out_features
+        blocks[0].ln_1.weight.shape[0],
+        len(blocks),
+        blocks[0].attn.num_heads,
+        blocks[0].mlp.c_fc.out_features,
+        blocks[0].ln_1.eps,
     )
 
 
@@ -262,9 +402,11 @@ def as_open_clip(clip: CLIP) -> open_clip.CLIP:
         found = open_clip.CLIP(
             tower.channels,
             dict(width=image.width, layers=image.layers, head_width=image.width // image.heads,
-                 mlp_ratio=image.hidden / image.width, patch_size=tower.patch_size, image_size=tower.image_size),
+                 mlp_ratio=image.hidden / image.width, patch_size=tower.patch_size, image_size=tower.image_size,
+                 norm_kwargs={"eps": image.eps}),
             dict(width=text.width, layers=text.layers, heads=text.heads, mlp_ratio=text.hidden / text.width,
-                 context_length=len(clip.positional_embedding), vocab_size=clip.token_embedding.num_embeddings),
+                 context_length=len(clip.positional_embedding), vocab_size=clip.token_embedding.num_embeddings,
+                 norm_kwargs={"eps": text.eps}),
             quick_gelu=clip.quick_gelu,
         )  # fmt: skip
     found.load_state_dict(clip.state_dict(), assign=True)

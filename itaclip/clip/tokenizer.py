@@ -83,14 +83,18 @@ class BytePairs(Tokenizer):
     def __init__(self, context_length: int = 77) -> None:
         self._context_length = context_length
         merges = _merges()
-        letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-        tokens = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges), _START, _END]
-        vocabulary = {token: number for number, token in enumerate(tokens)}
+        vocabulary = _numbered(merges)
+        vocabulary |= {_START: len(vocabulary), _END: len(vocabulary) + 1}
         self._library = Library(models.BPE(vocabulary, merges, end_of_word_suffix="</w>"))
         self._library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         self._library.add_special_tokens([_START, _END])
         self._words = regex.compile(_WORDS, regex.IGNORECASE)
         self._start, self._end = vocabulary[_START], vocabulary[_END]
+
+    @staticmethod
+    def merged() -> dict[str, int]:
+        """Number all tokens but the start and the end of a text."""
+        return _numbered(_merges())
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         rows = torch.zeros(len(texts), self._context_length, dtype=torch.int64)
@@ -112,6 +116,12 @@ def _clean(text: str) -> str:
 
         text = ftfy.fix_text(text)
     return " ".join(html.unescape(html.unescape(text)).split()).lower()
+
+
+def _numbered(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges)]
+    return {token: number for number, token in enumerate(tokens)}
 
 
 def _merges() -> list[tuple[str, str]]:

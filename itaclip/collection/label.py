@@ -25,6 +25,7 @@ import ray.data
 from numpy.typing import NDArray
 
 from itaclip.collection.locations import Location, Storage, checked_address
+from itaclip.collection.results import check_coco_target, write_coco
 from itaclip.collection.segmenting import Recipe, SegmentParts, provenance_json
 from itaclip.collection.sources import open_source
 from itaclip.collection.store import Plan, Store, run_digest
@@ -32,6 +33,7 @@ from itaclip.collection.transfer import Job, RateLimiter, make_plan, read_units
 from itaclip.core.settings import Settings
 from itaclip.errors import ItaclipError
 from itaclip.evaluation.report import versions
+from itaclip.export.coco import kept_labels
 from itaclip.labelling.folder import run_key
 from itaclip.segmenter import Segmenter
 from itaclip.vocabulary import Vocabulary
@@ -61,6 +63,9 @@ class LabelOptions:
         max_errors: stop when more images than this have failed in this run.
         retry_errors: whether to relabel units with failed images.
         overwrite: whether to delete results of other settings from the destination.
+        coco: file, local or at an fsspec address, for the masks of all images in COCO's format,
+            written at the end.
+        coco_skip: names of classes to leave out there.
 
     Raises:
         ItaclipError: a value outside its range.
@@ -79,6 +84,8 @@ class LabelOptions:
     max_errors: int | None = None
     retry_errors: bool = False
     overwrite: bool = False
+    coco: str | None = None
+    coco_skip: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for name in ("part_size", "batch", "workers", "threads"):
@@ -112,6 +119,7 @@ class LabelReport:
         workers: number of segmenters.
         gpu: whether they run on GPUs.
         seconds: since Ray could start the first worker.
+        skipped: folders of the source that were left out, because an earlier run filled them.
     """
 
     images: int | None
@@ -125,6 +133,7 @@ class LabelReport:
     workers: int = 1
     gpu: bool = False
     seconds: float = 0.0
+    skipped: list[str] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
@@ -213,6 +222,12 @@ def label_with(
     source, out = checked_address(source, "SOURCE"), checked_address(out, "DEST")
     open_source(source, options.storage, options.column, options.key)  # report wrong options before starting Ray
     store = Store(Location(out, options.storage))
+    coco = None
+    if options.coco is not None:
+        coco = Location(checked_address(options.coco, "coco"), options.storage)
+        check_coco_target(coco)
+        if coco.address == (store.location / "run.json").address:
+            raise ItaclipError(f"{coco}: holds what the results depend on; choose another file for COCO.")
     with _cluster(options.address), _unwrapped():
         known = store.read_run()
         job = Job(source, out, options.column, options.key, options.part_size, options.storage)
@@ -222,12 +237,13 @@ def label_with(
         planning = None if known else list_source.remote(job, overwrite=False)
         segmenter = load(device="cpu")
         vocabulary = choose(segmenter)
+        kept_labels(vocabulary.names, options.coco_skip)  # report unknown names before the work
         key = run_key(segmenter, vocabulary) | {
             "source": source, "column": options.column, "key": options.key, "part_size": options.part_size,
             "masks": options.masks,
         }  # fmt: skip
         if known and known[0] != key:
-            different = [name for name in key if known[0].get(name) != key[name]]
+            different = [name for name in known[0] | key if known[0].get(name) != key.get(name)]
             if not options.overwrite:
                 raise ItaclipError(
                     f"{store.location}: holds results of another run (different {', '.join(different)}); choose "
@@ -256,10 +272,13 @@ def label_with(
         job = replace(job, digest=digest, started=started, limiter=limiter)
         del segmenter
         kept = int(done.sum())
-        report = LabelReport(plan.images, plan.units, kept, kept, workers=allocation.workers, gpu=allocation.gpu)
+        report = LabelReport(plan.images, plan.units, kept, kept, workers=allocation.workers, gpu=allocation.gpu,
+                             skipped=plan.skipped)  # fmt: skip
         watch(report)
         if kept < plan.units:
             _run(job, recipe, np.flatnonzero(~done), allocation.available, report, options.max_errors, watch)
+        if coco is not None:
+            write_coco(store, plan.units, digest, coco, options.coco_skip)
         store.location.clear_partial()
         return report
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
@@ -27,6 +26,7 @@ T = TypeVar("T")
 
 _ADDRESS = re.compile(r"(\b[a-z][a-z0-9+.-]*://)(?:[^\s/'\"]*@)?([^\s?#'\"<>]*)(?:[?#][^\s'\"<>]*)?", re.IGNORECASE)
 _PARTIAL = ".partial"
+_ABANDONED = 3600.0  # seconds after which a partial file has no writer any more
 
 
 class MissingError(ItaclipError):
@@ -132,25 +132,36 @@ class Location:
         except MissingError:
             return []
 
-    def walk(self) -> Iterator[tuple[str, list[str]]]:
+    def walk(self, enter: Callable[[str], bool] = lambda _: True) -> Iterator[tuple[str, list[str]]]:
         """Yield the subfolders, "" first, each with the names of its files; both sorted.
 
         Keeps the names of one folder in memory at a time.
+
+        Args:
+            enter: whether to look into a subfolder, given relative to this one.
 
         Raises:
             ItaclipError: the storage does not respond or denies access.
         """
         if self.local:
             for folder, inner, files in os.walk(self.address, followlinks=False):
-                inner.sort()
-                below = os.path.relpath(folder, self.address)
-                yield ("" if below == "." else below), sorted(files)
+                relative = os.path.relpath(folder, self.address)
+                below = "" if relative == "." else relative
+                inner[:] = [name for name in sorted(inner) if enter(f"{below}/{name}" if below else name)]
+                yield below, sorted(files)
             return
         system, root = self._attempt(lambda system, path: (system, path.rstrip("/")))
         try:
+            left_out = None
             for folder, inner, files in system.walk(root):
                 inner.sort()
-                yield folder[len(root) :].strip("/"), sorted(files)
+                below = folder[len(root) :].strip("/")
+                if left_out is not None and f"{below}/".startswith(left_out):
+                    continue
+                if below and not enter(below):
+                    left_out = f"{below}/"  # its subfolders come next
+                    continue
+                yield below, sorted(files)
                 system.invalidate_cache()  # otherwise all listings stay in memory
         except OSError as error:
             raise self._as_error(error) from None
@@ -194,10 +205,25 @@ class Location:
         if target.kind() is not None:
             target._attempt(lambda system, path: system.rm(path, recursive=True), "removed")
 
+    def upload(self, path: Path) -> None:
+        """Copy a local file to this address; it appears when it is complete.
+
+        Raises:
+            ItaclipError: the file cannot be written; the message contains no secrets.
+        """
+        self._attempt(lambda system, target: system.put_file(str(path), target), "written")
+
     def clear_partial(self) -> None:
-        """Remove the partial files of killed writers."""
-        if self.local:
-            shutil.rmtree(Path(self.address) / _PARTIAL, ignore_errors=True)
+        """Remove the partial files of killed writers: those that nobody has touched for an hour."""
+        folder = Path(self.address) / _PARTIAL
+        if not self.local or not folder.is_dir():
+            return
+        for path in folder.iterdir():
+            with suppress(OSError):  # another process was faster
+                if time.time() - path.stat().st_mtime > _ABANDONED:
+                    path.unlink()
+        with suppress(OSError):  # not empty: another run is writing
+            folder.rmdir()
 
     def _attempt(self, action: Callable[[Any, str], T], verb: str = "read") -> T:
         protocol = "file" if self.local else urlsplit(self.address).scheme

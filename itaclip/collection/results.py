@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pycocotools import mask as rle
@@ -16,6 +20,7 @@ from pycocotools import mask as rle
 from itaclip.collection.locations import Location, Storage, checked_address
 from itaclip.collection.store import METADATA, Store, run_digest
 from itaclip.errors import ItaclipError
+from itaclip.export.coco import CocoFile, CocoMask, check_begin, check_target
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +72,7 @@ def read_labels(
 
 def _labels(store: Store, units: int, digest: str, wanted: set[str] | None) -> Iterator[Labels]:
     for _, location in store.parts(units, digest):
-        with location.opened() as file:
-            table = pq.ParquetFile(file).read()
-        provenance = json.loads(table.schema.metadata[METADATA])
+        table, provenance = _read(location)
         if wanted is not None:
             mask = [key in wanted for key in table.column("key").to_pylist()]
             table = table.filter(mask)
@@ -89,3 +92,59 @@ def _decoded(row: Mapping[str, Any], provenance: Mapping[str, Any]) -> Labels:
         row["key"], labels, names, {s["name"]: s["share"] for s in row["segments"]},
         {s["name"]: s["score"] for s in row["segments"]}, provenance=provenance,
     )  # fmt: skip
+
+
+# --- one COCO file -------------------------------------------------------------
+
+
+def write_coco(store: Store, units: int, digest: str, target: Location, skip: Sequence[str] = ()) -> None:
+    """Write the masks of a labelled collection into one COCO file, in source order and constant memory.
+
+    Images that could not be labelled are left out; ``file_name`` is the key.
+
+    Args:
+        store: the results.
+        units: number of units of the run.
+        digest: digest of the run.
+        target: the file; see `check_coco_target`.
+        skip: names of classes to leave out.
+
+    Raises:
+        ItaclipError: the results cannot be read, the file cannot be written, or an unknown class in `skip`.
+    """
+    with TemporaryDirectory() as folder:
+        path = Path(target.address) if target.local else Path(folder) / "coco.json"
+        parts = (_read(location) for _, location in store.parts(units, digest))
+        first = next(parts)  # every run has at least one
+        with CocoFile(path, first[1]["names"], skip) as coco:
+            for rows, _ in itertools.chain([first], parts):
+                for row in rows.to_pylist():
+                    if row["error"] is None:
+                        coco.add(row["key"], (row["height"], row["width"]), map(_coco_mask, row["segments"]))
+        if not target.local:
+            target.upload(path)
+
+
+def check_coco_target(target: Location) -> None:
+    """Check that a COCO file may be written: it ends in ``.json``, and replaces only one from here.
+
+    Raises:
+        ItaclipError: it may not, or the storage does not respond.
+    """
+    if target.local:
+        check_target(Path(target.address))
+    elif not target.address.lower().endswith(".json"):
+        raise ItaclipError(f"{target}: the COCO file must end in .json.")
+    elif target.kind() is not None:
+        check_begin(target.slice(0, 1000), str(target))
+
+
+def _coco_mask(segment: Mapping[str, Any]) -> CocoMask:
+    return CocoMask(segment["id"], segment["rle"], segment["area"], segment["score"])
+
+
+def _read(location: Location) -> tuple[pa.Table, dict[str, Any]]:
+    """The rows of a part, and its provenance."""
+    with location.opened() as file:
+        table = pq.ParquetFile(file).read()
+    return table, json.loads(table.schema.metadata[METADATA])

@@ -22,9 +22,9 @@ from itaclip.collection.locations import redacted
 from itaclip.collection.sources import Entry
 from itaclip.collection.store import Part, part_bytes
 from itaclip.collection.transfer import REPORT, Job
-from itaclip.core.images import decode_image
 from itaclip.errors import ItaclipError
-from itaclip.labelling.batches import read_ahead, segment_batch
+from itaclip.images import decode_image
+from itaclip.labelling.batches import read_ahead, reason_of, segment_batch
 from itaclip.result import Result
 from itaclip.segmenter import Segmenter
 from itaclip.vocabulary import Vocabulary
@@ -109,15 +109,16 @@ class SegmentParts:
                     found = segment_batch(self._segmenter, recipe.vocabulary, read)
                     seconds += time.perf_counter() - began
                 for entry, result in zip(batch, found, strict=True):
-                    rows.append(row_of(entry.key, result))
-                    if recipe.masks and isinstance(result, Result):
-                        _add_mask(tar, entry.key, result)
+                    row, png = _written(entry.key, result, recipe.masks)
+                    rows.append(row)
+                    if png is not None:
+                        _add_mask(tar, entry.key, png)
         return rows, buffer.getvalue() if recipe.masks else None, seconds
 
     def _image(self, entry: Entry) -> NDArray[np.uint8]:
         if entry.content is None:
             raise ItaclipError(entry.error or f"{entry.key}: contains no image.")
-        return decode_image(entry.content, entry.key, self._segmenter.largest)
+        return decode_image(entry.content, entry.key, self._segmenter.reading)
 
 
 def provenance_json(
@@ -135,21 +136,31 @@ def row_of(key: str, result: Result | str) -> dict[str, Any]:
     height, width = result.labels.shape
     segments = [
         {
-            "id": found["category_id"], "name": result.names[found["category_id"]], "area": found["area"],
+            "id": found["category_id"] - 1, "name": result.names[found["category_id"] - 1], "area": found["area"],
             "share": found["area"] / result.labels.size, "score": found["score"],
             "rle": found["segmentation"]["counts"],
         }
-        for found in result.coco()["annotations"]
+        for found in result.to_coco()["annotations"]
     ]  # fmt: skip
     return {"key": key, "height": height, "width": width, "segments": segments, "error": None}
 
 
-def _add_mask(tar: tarfile.TarFile, key: str, result: Result) -> None:
+def _written(key: str, result: Result | str, mask: bool) -> tuple[dict[str, Any], bytes | None]:
+    """The row of an image and, if asked for, its mask as PNG; whatever the image raises becomes the row's error."""
+    try:
+        row = row_of(key, result)
+        if not mask or isinstance(result, str):
+            return row, None
+        buffer = io.BytesIO()
+        figures.save_mask(result.labels, result.colors, buffer)
+        return row, buffer.getvalue()
+    except Exception as error:
+        return row_of(key, f"{key}: {reason_of(error)}"), None
+
+
+def _add_mask(tar: tarfile.TarFile, key: str, png: bytes) -> None:
     """Add a mask under a name that cannot leave the folder into which the archive is extracted."""
     steps = [step for step in key.replace("://", "/").split("/") if step not in ("", ".", "..")]
-    buffer = io.BytesIO()
-    figures.save_mask(result.labels, result.colors, buffer)
     member = tarfile.TarInfo("/".join(steps) + ".png")
-    member.size = buffer.tell()
-    buffer.seek(0)
-    tar.addfile(member, buffer)
+    member.size = len(png)
+    tar.addfile(member, io.BytesIO(png))

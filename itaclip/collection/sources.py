@@ -7,6 +7,7 @@ result file.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import itertools
 import os
@@ -24,7 +25,7 @@ import pyarrow.parquet as pq
 
 from itaclip.collection.locations import Location, MissingError, Storage, redacted
 from itaclip.errors import ItaclipError, did_you_mean
-from itaclip.files import IMAGE_SUFFIXES
+from itaclip.files import IMAGE_SUFFIXES, RESULT_FOLDERS, is_hidden, result_folders
 
 LIST_SUFFIXES = (".txt", ".lst")
 TABLE_SUFFIXES = (".parquet", ".pq")
@@ -64,6 +65,10 @@ class Unit:
 
 class Source(Protocol):
     """A collection."""
+
+    @property
+    def skipped(self) -> list[str]:
+        """Folders that `units` has left out, because an earlier run filled them."""
 
     def units(self, size: int) -> Iterator[Unit]:
         """Yield its units lazily in a fixed order; lists and image files are divided into units of `size` images.
@@ -113,10 +118,18 @@ def open_source(
 
 
 class ImageFiles:
-    """Images in a folder, searched recursively, or those that match a pattern; the key is the relative path."""
+    """Images in a folder, searched recursively, or those that match a pattern; the key is the relative path.
+
+    The search takes no hidden files (`itaclip.files.is_hidden`) and no results of earlier runs.
+    """
 
     def __init__(self, root: Location, pattern: str) -> None:
-        self._root, self._pattern = root, pattern
+        self._root, self._pattern, self._results = root, pattern, _Results(root)
+
+    @property
+    def skipped(self) -> list[str]:
+        """See `Source`."""
+        return list(self._results.skipped)
 
     def units(self, size: int) -> Iterator[Unit]:
         """See `Source`."""
@@ -127,6 +140,7 @@ class ImageFiles:
             found = True
             yield Unit("", names=tuple(os.fsencode(name) for name in chunk), count=len(chunk))
         if not found:
+            self._results.check_others()
             what = f"no image matches {self._pattern}" if self._pattern else "contains no image"
             kinds = ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
             raise ItaclipError(
@@ -146,19 +160,28 @@ class ImageFiles:
     def _names(self) -> Iterator[str]:
         if not self._pattern or "**" in self._pattern:  # recursive: one folder at a time
             matches = _matcher(self._pattern) if self._pattern else _is_image
-            for below, files in self._root.walk():
+            spelled = is_hidden(self._pattern)
+            if self._results.hold_root():
+                return
+            for below, files in self._root.walk(self._enters):
                 names = (f"{below}/{file}" if below else file for file in files if _is_image(file))
-                yield from filter(matches, names)
+                yield from (name for name in names if matches(name) and (spelled or not is_hidden(name)))
         else:
-            yield from filter(_is_image, _files(self._root, self._pattern))
+            yield from filter(_is_image, _files(self._root, self._pattern, self._results))
+
+    def _enters(self, folder: str) -> bool:
+        hidden = is_hidden(folder) and not is_hidden(self._pattern)
+        return not hidden and not self._results.is_result(folder)
 
 
 class ImageList:
     """A text file with one path or address per line; the key is the line without user, password, query and fragment.
 
     A relative path starts at the folder of the list. Repeated lines are ignored; keys of lines
-    that differ only in their query get numbers.
+    that differ only in their query get numbers. A byte-order mark is no part of a line.
     """
+
+    skipped: list[str] = []  # noqa: RUF012 - never changes
 
     def __init__(self, location: Location) -> None:
         self._location = location
@@ -184,7 +207,7 @@ class ImageList:
         wanted: list[tuple[str, bytes | Location | str]] = []
         for n, key in enumerate(name.decode() for name in unit.names):
             begin, end = unit.offsets[2 * n] - first, unit.offsets[2 * n + 1] - first
-            line = content[begin:end].decode("utf-8", "replace").strip()
+            line = _line(content[begin:end])
             if not key.startswith(_listed_key(line)) or not line:
                 wanted.append((key, f"{key}: {self._location} has changed since it was first read."))
             else:
@@ -201,8 +224,10 @@ class ImageList:
         position = 0
         with self._location.opened() as file:
             for raw in file:
+                if not position and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                    raise ItaclipError(f"{self._location}: the list is UTF-16 text; save it as UTF-8.")
                 begin, position = position, position + len(raw)
-                line = raw.decode("utf-8", "replace").strip()
+                line = _line(raw)
                 if not line or _already_seen(seen, "line " + line):
                     continue
                 key = stem = _listed_key(line)
@@ -211,6 +236,10 @@ class ImageList:
                         break
                     key = f"{stem}#{number}"
                 yield key, begin, position
+
+
+def _line(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace").removeprefix("\ufeff").strip()
 
 
 def _listed_key(line: str) -> str:
@@ -228,11 +257,17 @@ class Tables:
 
     def __init__(self, root: Location, pattern: str, column: str | None, key: str | None) -> None:
         self._root, self._pattern, self._column, self._key = root, pattern, column, key
+        self._results = _Results(root)
+
+    @property
+    def skipped(self) -> list[str]:
+        """See `Source`."""
+        return list(self._results.skipped)
 
     def units(self, size: int) -> Iterator[Unit]:
         """See `Source`."""
         seen: set[bytes] = set()
-        for path in _files(self._root, self._pattern):
+        for path in _some(_files(self._root, self._pattern, self._results), self._results):
             with _opened_table(self._root / path) as table:
                 self._columns(path, table.schema_arrow)
                 start = 0
@@ -334,16 +369,23 @@ def _is_text(kind: pa.DataType) -> bool:
 class Archives:
     """WebDataset shards: tar archives with images among other files; the key is ``TAR/MEMBER``.
 
-    If several members share a name, the first one counts.
+    If several members share a name, the first one counts. Hidden members do not count, such as those
+    that macOS adds.
     """
 
     def __init__(self, root: Location, pattern: str, ending: str | None) -> None:
         self._root, self._pattern = root, pattern
         self._endings = ("." + ending.lower().lstrip("."),) if ending else tuple(IMAGE_SUFFIXES)
+        self._results = _Results(root)
+
+    @property
+    def skipped(self) -> list[str]:
+        """See `Source`."""
+        return list(self._results.skipped)
 
     def units(self, size: int) -> Iterator[Unit]:
         """See `Source`."""
-        for path in _files(self._root, self._pattern):
+        for path in _some(_files(self._root, self._pattern, self._results), self._results):
             yield Unit(path)
 
     def entries(self, unit: Unit) -> Iterator[Entry]:
@@ -354,7 +396,8 @@ class Archives:
             with (self._root / unit.path).opened() as file, tarfile.open(fileobj=file, mode="r|*") as archive:
                 for member in archive:
                     name = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-                    if not member.isfile() or not name.lower().endswith(self._endings) or _already_seen(seen, name):
+                    wanted = member.isfile() and name.lower().endswith(self._endings) and not is_hidden(name)
+                    if not wanted or _already_seen(seen, name):
                         continue
                     opened = archive.extractfile(member)
                     assert opened is not None  # a file
@@ -401,15 +444,82 @@ def _fetched(wanted: Sequence[tuple[str, bytes | Location | str]]) -> Iterator[E
         yield from pool.map(fetch, wanted)
 
 
-def _files(root: Location, pattern: str) -> Iterator[str]:
-    """Names below the root that a pattern matches, after expanding ``{000..123}``; a literal file name comes first."""
+class _Results:
+    """Recognises the folders below a source that earlier runs of `segment` or `label` filled.
+
+    Attributes:
+        skipped: those found so far.
+    """
+
+    def __init__(self, root: Location) -> None:
+        self._root = root
+        self._known: dict[str, frozenset[str]] = {}
+        self.skipped: dict[str, None] = {}
+
+    def is_result(self, folder: str) -> bool:
+        """Whether an earlier run filled a folder, given relative to the root."""
+        return self._filled(f"{self._root.address.rstrip('/')}/{folder}")
+
+    def hold(self, name: str) -> bool:
+        """Whether a file, given relative to the root, lies in such a folder."""
+        return any(self.is_result(name[: match.start()]) for match in re.finditer("/", name)) or self.hold_root()
+
+    def hold_root(self) -> bool:
+        """Whether the root is such a folder, or lies in one."""
+        addresses = [self._root.address]
+        if self._root.local:
+            addresses.append(os.path.realpath(self._root.address))
+        parts = [(address, match.start()) for address in addresses for match in re.finditer("(?<=[^:/])(/|$)", address)]
+        return any(self._filled(address[:end]) for address, end in parts)
+
+    def check_others(self) -> None:
+        """Refuse a source that holds nothing but results.
+
+        Raises:
+            ItaclipError: something was skipped.
+        """
+        if self.skipped:
+            names = ", ".join(self.skipped)
+            raise ItaclipError(f"{self._root}: holds nothing but results of an earlier run ({names}).")
+
+    def _filled(self, address: str) -> bool:
+        parent, _, name = address.rpartition("/")
+        if name not in RESULT_FOLDERS:
+            return False
+        if parent not in self._known:
+            try:
+                self._known[parent] = result_folders((Location(parent, self._root.storage) / "run.json").read())
+            except ItaclipError:
+                self._known[parent] = frozenset()
+        found = name in self._known[parent]
+        if found:
+            self.skipped[redacted(address)] = None
+        return found
+
+
+def _files(root: Location, pattern: str, results: _Results) -> Iterator[str]:
+    """Names below the root that a pattern matches, after expanding ``{000..123}``; a literal file name comes first.
+
+    Hidden files match only where the pattern spells them, results of earlier runs never.
+    """
     for plain in _braces(pattern):
         if (root / plain).kind() == "file":
-            yield plain
-        elif found := root.matches(plain) if _MAGIC.search(plain) else []:
-            yield from found
-        else:
+            found = [plain]
+        elif not (found := root.matches(plain) if _MAGIC.search(plain) else []):
             raise MissingError(f"{root / plain}: no such file, and no file matches.")
+        elif not is_hidden(plain):
+            found = [name for name in found if not is_hidden(name)]
+        yield from (name for name in found if not results.hold(name))
+
+
+def _some(names: Iterator[str], results: _Results) -> Iterator[str]:
+    """The names; raises an error if results of earlier runs are all there is."""
+    first = next(names, None)
+    if first is None:
+        results.check_others()
+        return
+    yield first
+    yield from names
 
 
 def _split(address: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from itaclip.collection.locations import Location
 from itaclip.collection.sources import Unit
 from itaclip.errors import ItaclipError
+from itaclip.files import result_folders
 
 UNITS_PER_FILE = 1024
 """Units per file of the plan; each such range of units has its own result folder."""
@@ -73,11 +74,13 @@ class Plan:
         units: number of units.
         images: number of images; None for archives, which are not counted in advance.
         digest: hash of the units.
+        skipped: folders of the source that were left out, because an earlier run filled them.
     """
 
     units: int
     images: int | None
     digest: str
+    skipped: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,10 @@ class Store:
             found = json.loads(location.read())
             return found["key"], Plan(**found["plan"])
         except (ValueError, KeyError, TypeError):
-            raise ItaclipError(f"{location}: not written by `itaclip label`; choose another destination.") from None
+            other = "`itaclip segment`" if result_folders(location.read()) else "another program"
+            raise ItaclipError(
+                f"{location}: written by {other}, not by `itaclip label`; choose another destination."
+            ) from None
 
     def write_run(self, key: Mapping[str, Any], plan: Plan) -> None:
         """Record everything the results depend on, which also marks the plan as complete.

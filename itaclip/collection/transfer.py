@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -89,7 +89,9 @@ def make_plan(job: Job, overwrite: bool) -> Plan:
     store = job.store()
     if overwrite:
         store.clear()
-    return store.write_plan(job.open().units(job.size))
+    source = job.open()
+    plan = store.write_plan(source.units(job.size))
+    return replace(plan, skipped=source.skipped)
 
 
 class RateLimiter:

@@ -116,8 +116,8 @@ def self_check() -> dict[str, Any]:
     import numpy as np
 
     from itaclip.clip.names import DEMO
-    from itaclip.core.images import read_image
     from itaclip.demo.dataset import class_lines, ensure_demo_dataset
+    from itaclip.images import read_image
     from itaclip.segmenter import Segmenter
 
     began = time.perf_counter()

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from itaclip.command.options import add_class_options, add_model_options, choose_vocabulary, segmenter_maker
+from itaclip.command.options import (
+    add_class_options,
+    add_coco_options,
+    add_image_options,
+    add_model_options,
+    choose_vocabulary,
+    coco_skip,
+    segmenter_maker,
+)
 from itaclip.console import make_console
 
 if TYPE_CHECKING:
@@ -39,7 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     from itaclip.collection.label import LabelOptions, label_with  # needs the extra
 
     named = {field.name for field in fields(LabelOptions)}
-    options = LabelOptions(**{name: value for name, value in vars(args).items() if name in named})
+    given = vars(args) | {"coco_skip": coco_skip(args)}
+    options = LabelOptions(**{name: value for name, value in given.items() if name in named})
     make, device = segmenter_maker(args)
     console = make_console(stderr=args.json)
     with _display(console) as watch:
@@ -47,11 +56,14 @@ def main(arguments: Sequence[str]) -> int:
             args.source, args.out, make, lambda made: choose_vocabulary(args, made),
             device=device, options=options, watch=watch,
         )  # fmt: skip
+    for folder in report.skipped:
+        console.print(f"skipped: {folder} (results of an earlier run)", markup=False)
     for reason in report.reasons:
         console.print(f"failed: {reason}", markup=False)
     kept = f", {report.kept} of {report.units} units kept from an earlier run" if report.kept else ""
+    coco = f", COCO in {args.coco}" if args.coco else ""
     console.print(f"{report.done - report.failed} labelled in {report.seconds:.1f} s{kept}, {report.failed} failed; "
-                  f"results in {args.out}", markup=False)  # fmt: skip
+                  f"results in {args.out}{coco}", markup=False)  # fmt: skip
     if args.json:
         summary = {"out": args.out, "done": report.done, "failed": report.failed, "units": report.units,
                    "kept": report.kept, "seconds": report.seconds, "busy": report.share}  # fmt: skip
@@ -102,11 +114,13 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--out", required=True, metavar="DEST", help="folder for the results, local or s3://, ...")
     add_class_options(options)
     add_model_options(options)
+    add_image_options(options)
     group = options.add_argument_group("source and results")
     group.add_argument("--column", help="table column with image bytes or URLs; for archives, the suffix of the images")
     group.add_argument("--key", help="table column that names the images (default: file and row)")
     group.add_argument("--part-size", type=int, default=128, metavar="N", help="images per result file (default: 128)")
     group.add_argument("--masks", action="store_true", help="also write PNG masks, in tar archives")
+    add_coco_options(group)
     group.add_argument("--overwrite", action="store_true", help="replace results made with other settings in --out")
     group = options.add_argument_group("run")
     group.add_argument("--address", help="address of a Ray cluster, or auto on one of its machines (default: start "

@@ -53,6 +53,52 @@ def add_class_options(options: argparse.ArgumentParser) -> None:
     group.add_argument("--definitions", type=Path, help="one `name >=text` per line, for some or all classes")
 
 
+def add_image_options(options: argparse.ArgumentParser, largest: bool = True) -> None:
+    """Add the options for reading images.
+
+    Args:
+        options: receives them.
+        largest: offer ``--largest``.
+    """
+    group = options.add_argument_group("images")
+    if largest:
+        group.add_argument("--largest", type=int, metavar="N",
+                           help="maximum number of pixels of an image (default: 100 million)")  # fmt: skip
+    group.add_argument("--value-range", metavar="LOW,HIGH", help="values of images with more than 8 bits that become "
+                       "0 and 255; 'stretch' takes the 2nd and 98th percentile of each image")  # fmt: skip
+
+
+def _reading(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `Segmenter` for reading images; those not given are left out."""
+    from itaclip.images import ReadOptions, parse_range
+
+    found: dict[str, Any] = {}
+    if getattr(args, "largest", None) is not None:
+        found["largest"] = args.largest
+    if getattr(args, "value_range", None) is not None:
+        found["value_range"] = parse_range(args.value_range)
+    ReadOptions(**found)  # report a bad value before loading weights
+    return found
+
+
+def add_coco_options(options: argparse._ArgumentGroup, kind: Callable[[str], Any] = str) -> None:
+    """Add the options for a COCO file of the whole run, whose path has the given type."""
+    options.add_argument("--coco", type=kind, metavar="FILE.json", help="also write all masks into one COCO file")
+    options.add_argument("--coco-skip", default="", metavar="CLASSES", help='classes to leave out there, such as '
+                         '"background"; semicolons between them')  # fmt: skip
+
+
+def coco_skip(args: argparse.Namespace) -> list[str]:
+    """The classes that ``--coco-skip`` names.
+
+    Raises:
+        ItaclipError: there is no ``--coco``.
+    """
+    if args.coco_skip and args.coco is None:
+        raise ItaclipError("--coco-skip: belongs to --coco FILE.json, which is missing.")
+    return [name.strip() for name in args.coco_skip.split(";") if name.strip()]
+
+
 def make_segmenter(args: argparse.Namespace) -> Segmenter:
     """The segmenter that the options describe.
 
@@ -77,6 +123,7 @@ def segmenter_maker(args: argparse.Namespace) -> tuple[Callable[..., Segmenter],
 
     changes = {"device": args.device} | dict(parse_setting(text) for text in args.changes)
     device = changes.pop("device")
+    changes |= _reading(args)
     text_cache = not args.no_text_cache
     if args.config is not None:
         if args.quality is not None:
@@ -102,8 +149,11 @@ def choose_vocabulary(args: argparse.Namespace, segmenter: Segmenter) -> Vocabul
 
     if args.classes is not None and args.classes_file is not None:
         raise ItaclipError("--classes and --classes-file: give only one of them.")
+    source = "--classes"
     if args.classes_file is not None:
-        classes = [line for line in read_lines(args.classes_file) if line.strip()]
+        lines = read_lines(args.classes_file)
+        classes = [line for line in lines if line.strip()]
+        source = str(args.classes_file) + (" (without its blank lines)" if len(classes) < len(lines) else "")
         if not classes:
             raise ItaclipError(f"{args.classes_file}: contains no class; write one per line.")
     elif args.classes is not None:
@@ -116,9 +166,9 @@ def choose_vocabulary(args: argparse.Namespace, segmenter: Segmenter) -> Vocabul
         raise ItaclipError('no classes: give --classes "cat; sofa, couch" or --classes-file FILE.')
     backgrounds: dict[str, bool | list[str]] = {"yes": True, "no": False}
     words = args.background or "yes"
-    background = backgrounds.get(words, words.replace(";", ",").split(","))
+    background = backgrounds.get(words.lower(), words.replace(";", ",").split(","))
     definitions = split_definitions(read_lines(args.definitions), str(args.definitions)) if args.definitions else None
-    return segmenter.prepare(classes, background, definitions)
+    return segmenter.prepare(classes, background, definitions, source=source)
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

@@ -9,7 +9,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from itaclip.command.options import add_class_options, add_model_options, choose_vocabulary, make_segmenter
+from itaclip.command.options import (
+    add_class_options,
+    add_coco_options,
+    add_image_options,
+    add_model_options,
+    choose_vocabulary,
+    coco_skip,
+    make_segmenter,
+)
 from itaclip.console import make_console, progress
 from itaclip.errors import ItaclipError
 
@@ -30,10 +38,16 @@ def main(arguments: Sequence[str]) -> int:
     for name in ("batch", "every"):
         if getattr(args, name) < 1:
             raise ItaclipError(f"--{name} {getattr(args, name)}: expected 1 or more.")
+    from itaclip.export.coco import check_target
+    from itaclip.files import refuse_arguments
     from itaclip.labelling.folder import find_items, segment_folder
 
-    items = find_items(args.inputs)
     console = make_console(stderr=args.json)
+    items = find_items(args.inputs, lambda line: console.print(line, markup=False))
+    skip = coco_skip(args)
+    if args.coco is not None:
+        refuse_arguments("coco", vars(args))
+        check_target(args.coco)
     began = time.perf_counter()
     segmenter = make_segmenter(args)
     vocabulary = choose_vocabulary(args, segmenter)
@@ -43,14 +57,15 @@ def main(arguments: Sequence[str]) -> int:
     with progress(console, len(items), "segmenting") as advance:
         report = segment_folder(
             segmenter, vocabulary, items, args.out, batch=args.batch, overlays=not args.no_overlays,
-            every=args.every, overwrite=args.overwrite, advance=advance,
+            every=args.every, overwrite=args.overwrite, coco=args.coco, coco_skip=skip, advance=advance,
         )  # fmt: skip
     seconds = time.perf_counter() - began
     for name, reason in report.failed.items():
         console.print(f"failed: {name}: {reason}", markup=False)
     kept = f", {report.kept} kept from an earlier run" if report.kept else ""
+    coco = f", COCO in {args.coco}" if args.coco else ""
     console.print(f"{report.done} segmented in {seconds:.1f} s{kept}, {len(report.failed)} failed; "
-                  f"masks, overlays and results in {args.out}", markup=False)  # fmt: skip
+                  f"masks, overlays and results in {args.out}{coco}", markup=False)  # fmt: skip
     if args.json:
         summary = {"out": str(args.out), "done": report.done, "kept": report.kept, "failed": report.failed}
         sys.stdout.write(json.dumps(summary | {"classes": vocabulary.names, "seconds": seconds}) + "\n")
@@ -70,10 +85,12 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--out", type=Path, required=True, help="folder for masks/, overlays/ and results.jsonl")
     add_class_options(options)
     add_model_options(options)
+    add_image_options(options)
     group = options.add_argument_group("run")
     group.add_argument("--batch", type=int, default=4, help="images per step (default: 4)")
     group.add_argument("--every", type=int, default=1, help="segment every Nth frame of a video (default: 1)")
     group.add_argument("--no-overlays", action="store_true", help="write masks and results only")
+    add_coco_options(group, Path)
     group.add_argument("--overwrite", action="store_true", help="replace results made with other settings in --out")
     group.add_argument("--json", action="store_true", help="print a JSON summary to standard output, the rest to "
                        "standard error")  # fmt: skip

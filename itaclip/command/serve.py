@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from itaclip.command.options import add_model_options, make_segmenter
+from itaclip.command.options import add_image_options, add_model_options, make_segmenter
 from itaclip.console import make_console
 from itaclip.errors import ItaclipError
 from itaclip.web.address import check_address
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         console.print(f"serving at {address} until Ctrl-C, {what}", markup=False)
 
     serve(
-        lambda line: make_api(segmenter, title, limits, line, token, page), limits, args.host, args.port,
+        lambda queue: make_api(segmenter, title, limits, queue, token, page), limits, args.host, args.port,
         args.root_path, guarded=token is not None, ready=ready,
     )  # fmt: skip
     return 0
@@ -81,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_model_options(options, text_cache=False)  # what strangers type is not written to the disk
+    add_image_options(options, largest=False)  # --max-megapixels
     default = Limits()
     group = options.add_argument_group("server")
     group.add_argument("--api", nargs="?", choices=(BESIDE, ALONE), const=BESIDE,

@@ -92,7 +92,7 @@ def compare(recorded: str | Path, weights: str | Path | None = None) -> list[Sta
         raise ItaclipError(f"{recorded}: contains no recorded outputs in a known format (keys: {list(arrays)[:4]}).")
     if weights is None:
         raise ItaclipError(f"{recorded}: pass the weights it was recorded with (--weights).")
-    clip = load_openai_clip(str(weights))
+    clip = load_openai_clip(str(weights), quick_gelu=True)  # as in every recording
     width = arrays["query_features" if run is _itaclip else "text"].shape[1]
     if clip.text_projection.shape[1] != width:
         raise ItaclipError(

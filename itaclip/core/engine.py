@@ -21,13 +21,14 @@ from torch import Tensor
 
 from itaclip.clip.towers import Grid
 from itaclip.core.encoder import DenseEncoder
-from itaclip.core.images import normalise, read_image
+from itaclip.core.images import normalise
 from itaclip.core.settings import Settings
 from itaclip.core.views import VIEWS, make_view
 from itaclip.devices import choose_device
 from itaclip.engines import OPENVINO_DTYPES, OpenVINOBlocks, engine_folder, has_openvino
 from itaclip.errors import ItaclipError
-from itaclip.files import IMAGE_SUFFIXES, write_json
+from itaclip.files import IMAGE_SUFFIXES, is_hidden, write_json
+from itaclip.images import read_image
 
 _LOG = logging.getLogger(__name__)
 
@@ -114,7 +115,8 @@ def images_of(folder: str | Path) -> list[Path]:
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise ItaclipError(f"calibration = {str(folder)!r}: expected a folder of images, or 'demo'.")
-    files = sorted(path for path in root.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    shown = (path for path in root.iterdir() if not is_hidden(path.name))
+    files = sorted(path for path in shown if path.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise ItaclipError(f"{root}: no image to calibrate int8 on; expected files such as .jpg or .png.")
     return files

@@ -5,7 +5,7 @@ times over. If each is read in only one view, and its neighbours in other views,
 still seen in all views, for a fifth of the passes. What is missing is estimated from the
 neighbours. Each further round reads the pairs of window and view that tell most: near the
 borders, where few windows overlap. The sweep ends when the labels hardly change
-(docs/benchmarks.md).
+(docs/record.md).
 
 Shapes: n windows of r x c patches, V views, Q queries.
 """

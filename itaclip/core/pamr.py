@@ -3,7 +3,7 @@
 Each round replaces a pixel's logits by a mean over 8 neighbours per dilation, weighted by the
 similarity of the pixels in the guide image. This is what an embedding bag computes: pixels are the
 rows of a table, neighbours the rows that a bag sums, and weights its sample weights. PyTorch's
-kernel gathers and sums in one step, without storing the neighbours side by side (docs/benchmarks.md).
+kernel gathers and sums in one step, without storing the neighbours side by side (docs/record.md).
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from itaclip.clip.finding import quiet, require_network, weight_folders
 from itaclip.encoders.encoder import IMAGENET_MEAN, IMAGENET_STD, SecondEncoder
 from itaclip.encoders.weights import EVA, Weights, read_second_weights
 from itaclip.errors import ItaclipError, did_you_mean
+from itaclip.files import local_path
 
 DEMO = "demo"
 """Name of the miniature DINO bundled with the package."""
@@ -72,12 +73,12 @@ def load_second_encoder(
         with resources.as_file(file) as path:
             return _from_file(read_second_weights(path), DEMO, dtype, device)
     if _is_path(name):
-        return _from_file(read_second_weights(Path(name).expanduser()), name, dtype, device)
+        return _from_file(read_second_weights(local_path(name).expanduser()), name, dtype, device)
     named, _, file_name = name.removeprefix("name=").partition("@")
     timm_name = NAMES.get(named, named)
     _require_known(timm_name, named)
     given = weights or file_name
-    found = read_second_weights(Path(given).expanduser() if given else _fetch(timm_name, named))
+    found = read_second_weights(local_path(given).expanduser() if given else _fetch(timm_name, named))
     return _named(timm_name, found, name, dtype, device)
 
 

@@ -7,6 +7,7 @@ checkpoints), and Hugging Face folders. Nothing in them is executed.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from torch import Tensor
 from itaclip.clip.archives import load_tensors, read_safetensors
 from itaclip.encoders.encoder import IMAGENET_MEAN, IMAGENET_STD
 from itaclip.errors import ItaclipError
+
+_LOG = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
 
@@ -51,8 +54,9 @@ def read_second_weights(path: Path) -> Weights:
     """Read a weight file or a Hugging Face folder.
 
     A safetensors file may give its layout in the metadata entry `architecture`: the arguments of
-    timm's VisionTransformer as JSON. Otherwise the layout is inferred from the tensor shapes,
-    assuming heads of 64 channels.
+    timm's VisionTransformer as JSON. A file of Hugging Face is read with the ``config.json`` beside it.
+    Otherwise the layout is inferred from the tensor shapes; heads have 64 channels, as in all DINO
+    models, which is warned of for widths that no DINO model has.
 
     Raises:
         ItaclipError: the file is missing, damaged or foreign, or contains more than tensors.
@@ -68,9 +72,13 @@ def read_second_weights(path: Path) -> Weights:
         content, metadata = read_safetensors(path)
     else:
         content = load_tensors(path)
+    if any("embeddings.patch_embeddings." in str(key) for key in content) and (path.parent / "config.json").is_file():
+        return _read_folder(path.parent, path)
     state = timm_names(_unwrapped(content, path))
     family = VIT if "pos_embed" in state else EVA
     text = metadata.get("architecture")
+    if not text and "patch_embed.proj.weight" in state:
+        _check_heads(state["patch_embed.proj.weight"].shape[0], path)
     architecture = _parse_architecture(text, path) if text else infer_architecture(state, family, path)
     return Weights(state, path, VIT if text else family, architecture)
 
@@ -141,6 +149,24 @@ def _parse_architecture(text: str, path: Path) -> dict[str, Any]:
             f"{path}: metadata `architecture` is {type(arguments).__name__}; expected an object of arguments."
         )
     return arguments
+
+
+_DINO_WIDTHS = (384, 768, 1024)
+_WIDTHS_WITH_OTHER_HEADS = {1152: 72, 1280: 80, 1408: 88, 1664: 104}  # channels of a head in timm's ViTs
+
+
+def _check_heads(width: int, path: Path) -> None:
+    """Refuse a width whose known models do not have heads of 64 channels; warn of a width that none has."""
+    if width in _WIDTHS_WITH_OTHER_HEADS:
+        raise ItaclipError(
+            f"{path}: the number of heads cannot be told from its tensors: models {width} channels wide have heads of "
+            f"{_WIDTHS_WITH_OTHER_HEADS[width]} or 64 channels. Specify the architecture: NAME@FILE."
+        )
+    if width % 64 == 0 and width not in _DINO_WIDTHS:
+        _LOG.warning(
+            "%s does not state its number of heads. Taken: %d of 64 channels, as in all DINO models. If that is "
+            "wrong, so are all its features; to state it, name the architecture: NAME@FILE.", path, width // 64,
+        )  # fmt: skip
 
 
 def infer_architecture(state: State, family: str, path: Path) -> dict[str, Any]:
@@ -221,8 +247,9 @@ _HUGGING_FACE = (
 )
 
 
-def _read_folder(folder: Path) -> Weights:
-    config_path, path = folder / "config.json", folder / "model.safetensors"
+def _read_folder(folder: Path, path: Path | None = None) -> Weights:
+    """Read a folder's ``model.safetensors``, or another file that its ``config.json`` describes."""
+    config_path, path = folder / "config.json", path or folder / "model.safetensors"
     config = _read_json(config_path)
     kind = config.get("model_type")
     if kind not in _FOLDER_TYPES:
@@ -233,11 +260,12 @@ def _read_folder(folder: Path) -> Weights:
         raise ItaclipError(
             f"{config_path}: only plain feed-forward networks with GELU are supported; load the model by its timm name."
         )
-    loaded, _ = read_safetensors(path)
+    loaded = load_tensors(path) if path.suffix in (".bin", ".pt", ".pth") else read_safetensors(path)[0]
     try:
         state = _from_hugging_face(loaded, rotary=kind == "dinov3_vit")
         family = VIT if "pos_embed" in state else EVA
         architecture = infer_architecture(state, family, path) | {"num_heads": config["num_attention_heads"]}
+        _require_agreement(config, architecture, config_path, path)
         architecture["norm_eps"] = config["layer_norm_eps"]
         if family == EVA:
             architecture["rope_temperature"] = config.get("rope_theta", 100.0)
@@ -247,6 +275,23 @@ def _read_folder(folder: Path) -> Weights:
     statistics = _read_json(preprocessor) if preprocessor.is_file() else {}
     mean, std = statistics.get("image_mean", IMAGENET_MEAN), statistics.get("image_std", IMAGENET_STD)
     return Weights(state, path, family, architecture, tuple(mean), tuple(std))
+
+
+def _require_agreement(config: dict[str, Any], found: dict[str, Any], config_path: Path, path: Path) -> None:
+    """Refuse tensors of other sizes than the configuration states, and heads that do not divide the width.
+
+    Raises:
+        ItaclipError: they contradict each other.
+    """
+    for key, name in (("hidden_size", "embed_dim"), ("num_hidden_layers", "depth"), ("patch_size", "patch_size")):
+        if config.get(key, found[name]) != found[name]:
+            raise ItaclipError(f"{path}: {config_path} states {key} {config[key]}, the tensors have {found[name]}.")
+    heads = found["num_heads"]
+    if not isinstance(heads, int) or heads < 1 or found["embed_dim"] % heads:
+        raise ItaclipError(
+            f"{config_path}: num_attention_heads = {heads!r:.40} does not divide the width of {found['embed_dim']} "
+            "channels."
+        )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from itaclip.clip.blocks import Projections
-from itaclip.clip.fingerprint import fingerprint
+from itaclip.clip.fingerprint import fingerprint, structure
 from itaclip.clip.towers import Grid, PatchReading, Tower
 from itaclip.clip.trunk import Needs, Trunk
 from itaclip.engines.cache import MODEL, converted, described
@@ -236,7 +236,7 @@ def _names(needs: Needs) -> list[str]:
 def _key(weights: str, module: nn.Module) -> dict[str, Any]:
     """Collect what every conversion depends on: weights, structure, versions."""
     versions = {name: version(name) for name in ("itaclip", "openvino", "torch")}
-    return {"weights": weights, "structure": repr(module), "versions": versions, "format": _FORMAT}
+    return {"weights": weights, "structure": f"{module!r} {structure(module)}", "versions": versions, "format": _FORMAT}
 
 
 def _write(
@@ -265,7 +265,7 @@ def _write_int8(exact: Path, windows: Sequence[Tensor], folder: Path) -> None:
             nncf.Dataset([x.numpy() for x in windows]),
             subset_size=len(windows),
             model_type=nncf.ModelType.TRANSFORMER,
-            # SmoothQuant at half strength: closest to float32 of all settings tried at this speed (docs/benchmarks.md)
+            # SmoothQuant at half strength: closest to float32 of all settings tried at this speed
             preset=nncf.QuantizationPreset.PERFORMANCE,
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=0.5)

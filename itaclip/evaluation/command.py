@@ -13,7 +13,7 @@ from mmengine import dist
 from mmengine.config import Config
 from rich.console import Console
 
-from itaclip.clip.fingerprint import fingerprint
+from itaclip.clip.fingerprint import fingerprint, structure
 from itaclip.console import make_console, progress
 from itaclip.errors import ItaclipError
 from itaclip.evaluation.distributed import joined
@@ -22,13 +22,14 @@ from itaclip.evaluation.journal import Journal
 from itaclip.evaluation.loop import Outcome, OutputFolders, evaluate
 from itaclip.evaluation.options import parser as parser
 from itaclip.evaluation.protocol import apply_protocol
-from itaclip.evaluation.report import as_json, class_table
+from itaclip.evaluation.report import as_json, by_reason, class_table, mask_notes
 from itaclip.evaluation.setup import (
     build_dataset,
     build_model,
     change_config,
     check_classes,
     check_labels,
+    check_model,
     load_config,
 )
 from itaclip.files import write_json
@@ -36,7 +37,9 @@ from itaclip.openmmlab import ITACLIPSegmentor
 from itaclip.shipped import find_configuration
 
 SOME_SKIPPED = 1
-"""Exit status of a run that finished although some images could not be read."""
+"""Exit status of a run that finished although some images could not be evaluated, or no pixel was labelled."""
+
+_NAMED = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,10 +78,11 @@ def _evaluate(
         dataset = build_dataset(config)
     dist.barrier()
     dataset = dataset if first else build_dataset(config)
-    check_labels(dataset)
+    check_classes(check_model(config), dataset)
+    for note in check_labels(dataset):
+        console.print(f"note: {note}", markup=False)
     began = time.perf_counter()
     model = build_model(config)
-    check_classes(model.classes, dataset)
     console.print(f"{args.config.name}: {len(dataset)} images, {len(model.classes)} classes, "
                   f"{len(model.text_features)} queries; model and texts ready after "
                   f"{time.perf_counter() - began:.1f} s")  # fmt: skip
@@ -107,7 +111,7 @@ def _evaluate(
     dist.barrier()  # the journal is needed until the numbers are written
     if not outcome.skipped:
         journal.remove()
-    return SOME_SKIPPED if first and outcome.skipped else 0
+    return SOME_SKIPPED if first and (outcome.skipped or not outcome.counts.metrics().pixels) else 0
 
 
 def _open_journal(folder: Path, config: Config, model: ITACLIPSegmentor, console: Console) -> Journal:
@@ -115,7 +119,7 @@ def _open_journal(folder: Path, config: Config, model: ITACLIPSegmentor, console
     parts: list[dict[str, str]] = [{}]
     if dist.get_rank() == 0:
         tower = model.pipeline.encoder
-        parts = [identity(config) | {"image tower": fingerprint(tower.named_parameters()),
+        parts = [identity(config) | {"image tower": f"{fingerprint(tower.named_parameters())} {structure(tower)}",
                                      "device": next(tower.parameters()).device.type}]  # fmt: skip
     dist.broadcast_object_list(parts)
     journal = Journal(folder / "journal", parts[0])
@@ -129,19 +133,27 @@ def _report(args: argparse.Namespace, dataset: Any, model: ITACLIPSegmentor, out
     """Write `metrics.json` and print the table."""
     metrics = outcome.counts.metrics()
     names = tuple(dataset.metainfo["classes"])
-    write_json(folder / "metrics.json", as_json(metrics, names, outcome, model.settings, run))
-    console.print(class_table(metrics, names))
-    console.print(f"mIoU {metrics.mean_iou:.2f}  mAcc {metrics.mean_accuracy:.2f}  aAcc {metrics.all_accuracy:.2f}  "
-                  f"on {outcome.images} images, {outcome.seconds / max(outcome.images, 1):.2f} s each")  # fmt: skip
+    notes = mask_notes(metrics, names, outcome, dataset)
+    write_json(folder / "metrics.json", as_json(metrics, names, outcome, model.settings, run) | {"notes": notes})
+    if metrics.pixels:
+        console.print(class_table(metrics, names, notes))
+        scores = f"mIoU {metrics.mean_iou:.2f}  mAcc {metrics.mean_accuracy:.2f}  aAcc {metrics.all_accuracy:.2f}  "
+        console.print(f"{scores}on {outcome.images} images, {outcome.seconds / outcome.images:.2f} s each")
+    else:
+        console.print(f"no scores: {outcome.images} images evaluated, and their masks contain no pixel of any class.")
     if outcome.resumed:
         console.print(f"{outcome.resumed} of them come from an earlier run, which this one continued")
     console.print(f"written: {folder / 'metrics.json'}"
                   + (f", masks in {args.out}" if args.out else "")
                   + (f", overlays in {args.show_dir}" if args.show_dir else ""))  # fmt: skip
-    for path, reason in outcome.skipped:
-        console.print(f"skipped: {path} ({reason})", markup=False)
+    for reason, paths in by_reason(outcome.skipped).items():
+        named = ", ".join(paths[:_NAMED]) + (", ..." if len(paths) > _NAMED else "")
+        count = f"{len(paths)} images: " if len(paths) > 1 else ""
+        console.print(f"skipped: {count}{named} ({reason})", markup=False)
     if outcome.skipped:
-        console.print("Repair these files and run the same command again: only their batches are evaluated then.")
+        console.print(
+            "Repair or add these files and run the same command again: only their batches are evaluated then."
+        )
 
 
 def configure(args: argparse.Namespace, folder: Path) -> tuple[Config, str | None]:

@@ -65,6 +65,7 @@ class IoUCounts:
             mean_accuracy=float(100 * np.nanmean(values["Acc"])) if float(labelled.sum()) else float("nan"),
             all_accuracy=float(100 * values["aAcc"]),
             pixels=int(labelled.sum()),
+            labelled=[int(v) for v in labelled],
         )
 
 
@@ -78,3 +79,6 @@ class Metrics:
     mean_accuracy: float
     all_accuracy: float
     pixels: int
+    """Pixels of all classes."""
+    labelled: list[int]
+    """Pixels of each class."""

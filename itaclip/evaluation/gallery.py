@@ -25,6 +25,9 @@ _STYLE = (
 )
 
 
+_CHARTS = ("iou.png", "confusion.png")
+
+
 @dataclass(frozen=True)
 class _Card:
     """One image of the gallery."""
@@ -48,6 +51,11 @@ class Gallery:
         self._cards: list[_Card] = []
         self.confusion = torch.zeros(len(names) + 1, len(names), dtype=torch.int64)
 
+    @staticmethod
+    def files(out: Path, count: int) -> list[Path]:
+        """The files that a page of `count` images consists of."""
+        return [out / name for name in (*map(_picture, range(count)), *_CHARTS, "index.html")]
+
     def add(
         self, name: str, image: NDArray[np.uint8], predicted: NDArray[np.integer], truth: NDArray[np.integer]
     ) -> float:
@@ -65,7 +73,7 @@ class Gallery:
         counts = confusion_matrix(predicted, truth, len(self._names))
         self.confusion += counts
         mean = float(class_iou(counts).nanmean())
-        picture = f"images/{len(self._cards):06d}.jpg"
+        picture = _picture(len(self._cards))
         with atomic_path(self._out / picture) as partial:
             drawn = result_figure(image, predicted, self._names, truth, self._colors, errors=True)
             drawn.save(partial, "JPEG", quality=88)
@@ -75,11 +83,8 @@ class Gallery:
     def write(self, title: str) -> Path:
         """Write the charts and the page; return the path of the page."""
         values, labelled = class_iou(self.confusion), self.confusion[:-1]
-        charts = {
-            "iou.png": iou_chart(values.tolist(), self._names),
-            "confusion.png": confusion_chart(labelled.numpy(), self._names),
-        }
-        for name, chart in charts.items():
+        charts = iou_chart(values.tolist(), self._names), confusion_chart(labelled.numpy(), self._names)
+        for name, chart in zip(_CHARTS, charts, strict=True):
             _save(chart, self._out / name)
         accuracy = int(labelled.trace()) / max(1, int(labelled.sum()))
         cards = sorted(self._cards, key=lambda card: (np.isfinite(card.mean_iou), card.mean_iou))
@@ -106,6 +111,10 @@ def read_mask(path: Path) -> NDArray[np.integer]:
     """Class ids, H x W, of a PNG written by `save_mask`."""
     with Image.open(path) as opened:
         return np.array(opened)  # a copy, because PyTorch expects a writable array
+
+
+def _picture(number: int) -> str:
+    return f"images/{number:06d}.jpg"
 
 
 def _save(chart: Figure, path: Path) -> None:

@@ -35,11 +35,13 @@ class Entry:
         images: names of its images.
         counts: confusion matrix of each image.
         seconds: time spent in the model.
+        ignored: number of ignored pixels of its masks.
     """
 
     images: list[str]
     counts: list[Sparse]
     seconds: float
+    ignored: int = 0
 
 
 class Journal:
@@ -124,7 +126,10 @@ class Journal:
     def _read(self, path: Path) -> Iterator[tuple[str, Entry]]:
         for content in _lines(path):
             if "batch" in content:
-                yield content["batch"], Entry(content["images"], content["counts"], content["seconds"])
+                yield (
+                    content["batch"],
+                    Entry(content["images"], content["counts"], content["seconds"], content.get("ignored", 0)),
+                )
 
 
 def _line(content: dict[str, Any]) -> bytes:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset
 
-import itaclip.openmmlab  # noqa: F401 - a loading process started afresh cannot import mmseg without it
-from itaclip.core.images import LARGEST
+import itaclip.openmmlab  # a loading process started afresh cannot import mmseg without it
 from itaclip.errors import ItaclipError
+from itaclip.images import ImageTooLargeError, ReadOptions, check_for_opencv
+from itaclip.images.orientation import TURNS, stored_orientation, turn_remedy
+
+_LOADER = "dict(type='ITACLIPLoadImage', value_range=...)"
 
 
 @dataclass(frozen=True)
@@ -27,17 +30,23 @@ class _Guarded(Dataset[Any]):
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
+        steps = getattr(getattr(dataset, "pipeline", None), "transforms", [])
+        self._by_opencv = not any(isinstance(step, itaclip.openmmlab.ITACLIPLoadImage) for step in steps)
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> Any:
-        path = str(self._dataset.get_data_info(index).get("img_path", f"image {index}"))
+        info = self._dataset.get_data_info(index)
+        path = str(info.get("img_path", f"image {index}"))
         try:
-            _check_image(path)
+            if self._by_opencv:
+                _check_image(path)
             item = self._dataset[index]
-            _check_mask(item["data_samples"])
+            _check_mask(item["data_samples"], path)
             return item
+        except FileNotFoundError as error:
+            return _Failure(path, f"its {'mask' if error.filename == info.get('seg_map_path') else 'file'} is missing")
         except Exception as error:  # decoders and transforms raise all kinds of exceptions
             return _Failure(path, _reason(error))
 
@@ -51,22 +60,30 @@ def _reason(error: Exception) -> str:
 
 
 def _check_image(path: str) -> None:
-    """Reject images that OpenCV would accept: huge ones that would fill the memory, and truncated
-    ones, whose missing part it fills with grey."""
+    """Reject images that OpenCV would accept and read wrongly: truncated ones, whose missing part it fills with
+    grey; dark ones of more than 8 bits; and huge ones that would fill the memory."""
     try:
-        with Image.open(path) as opened:
-            width, height = opened.size
-            if width * height > LARGEST:
-                raise Image.DecompressionBombError(f"{width} x {height} pixels; at most {LARGEST:,} are allowed")
-            opened.load()
-    except (UnidentifiedImageError, FileNotFoundError):
-        return  # the data set may read other formats and locations itself
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        return  # the data set may read other locations itself
+    try:
+        check_for_opencv(content, path, ReadOptions(limit=f"largest= of {_LOADER}"))
+    except ImageTooLargeError:
+        raise
+    except ItaclipError as error:
+        if isinstance(error.__cause__, Exception):  # damaged
+            raise
+        raise ItaclipError(f"{error} In an evaluation, put {_LOADER} in the place of LoadImageFromFile.") from None
 
 
-def _check_mask(sample: Any) -> None:
+def _check_mask(sample: Any, path: str) -> None:
     found, expected = tuple(sample.gt_sem_seg.shape), tuple(sample.ori_shape)
     if found != expected:
-        raise ItaclipError(f"the mask is {found[0]} x {found[1]}, but the image is {expected[0]} x {expected[1]}")
+        turned = stored_orientation(path) if found == expected[::-1] and Path(path).is_file() else 1
+        remedy = f". {turn_remedy(turned)}" if turned in TURNS else ""
+        raise ItaclipError(
+            f"the mask is {found[0]} x {found[1]}, but the image is {expected[0]} x {expected[1]}{remedy}"
+        )
 
 
 def plan_batches(images: int, batch_size: int, limit: int | None = None) -> list[range]:

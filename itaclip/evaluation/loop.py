@@ -21,8 +21,9 @@ from itaclip.evaluation.identity import digest
 from itaclip.evaluation.journal import Entry, Journal
 from itaclip.evaluation.loading import load_batches, plan_batches
 from itaclip.figures import result_figure, save_mask
-from itaclip.files import atomic_path
-from itaclip.openmmlab import ITACLIPSegmentor
+from itaclip.files import atomic_path, refuse_inputs
+from itaclip.images import read_image
+from itaclip.openmmlab import ITACLIPLoadImage, ITACLIPSegmentor
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Outcome:
         skipped: path and reason of every image that could not be evaluated.
         seconds: time spent in the model, including the earlier runs that this one resumed.
         resumed: number of images that earlier runs had evaluated.
+        ignored: number of pixels of the evaluated masks that are ignored.
     """
 
     counts: IoUCounts
@@ -42,6 +44,7 @@ class Outcome:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
     resumed: int = 0
+    ignored: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,20 @@ class OutputFolders:
         """Whether all outputs of an image exist."""
         targets = [folder / name.with_suffix(".png") for folder in (self.masks, self.overlays) if folder]
         return all(target.is_file() and target.stat().st_size for target in targets)
+
+    def check(self, dataset: Any) -> None:
+        """Check that no output would replace an image or a ground truth of the data set.
+
+        Raises:
+            ItaclipError: one would.
+        """
+        folders = [folder for folder in (self.masks, self.overlays) if folder]
+        if not folders:
+            return
+        found = [dataset.get_data_info(i) for i in range(len(dataset))]
+        inputs = [info[key] for info in found for key in ("img_path", "seg_map_path") if info.get(key)]
+        names = [own_name(info["img_path"], dataset).with_suffix(".png") for info in found]
+        refuse_inputs((folder / name for folder in folders for name in names), inputs, "choose another folder")
 
     def write(self, sample: Any, predicted: NDArray[np.int64], dataset: Any) -> None:
         """Write the outputs of an image."""
@@ -102,9 +119,11 @@ def evaluate(
         advance: called with the number of images done since the last call.
 
     Raises:
-        ItaclipError: a file that cannot be written, or a loading process that was killed.
+        ItaclipError: a file that cannot be written or would replace an input, or a loading process
+            that was killed.
     """
     outputs = outputs or OutputFolders()
+    outputs.check(dataset)
     plan = plan_batches(len(dataset), batch_size, limit)
     outcome = Outcome(IoUCounts(len(dataset.metainfo["classes"])))
     names, done = [""] * len(plan), set[str]()
@@ -119,24 +138,28 @@ def evaluate(
         samples, refused = _segment(model, batch)
         seconds = time.perf_counter() - began
         counts: list[Sparse] = []
+        ignored = 0
         for sample in samples:
             predicted = sample.pred_sem_seg.data[0]
             matrix = outcome.counts.add(predicted, sample.gt_sem_seg.data[0])
             outputs.write(sample, predicted.cpu().numpy(), dataset)
             counts.append(to_sparse(matrix))
+            ignored += predicted.numel() - int(matrix.sum())
         outcome.skipped += skipped + refused
         outcome.images += len(counts)
         outcome.seconds += seconds
+        outcome.ignored += ignored
         if journal and len(counts) == len(indices):  # last: it states that all outputs exist
             images = [str(own_name(sample.img_path, dataset)) for sample in samples]
-            journal.write(name, Entry(images, counts, seconds))
+            journal.write(name, Entry(images, counts, seconds, ignored))
         advance(len(indices) * dist.get_world_size())
     meet()
     outcome.counts.add_from_other_processes()
-    parts = dist.all_gather_object((outcome.images, outcome.seconds, outcome.skipped))
-    outcome.images = sum(images for images, _, _ in parts)
-    outcome.seconds = sum(seconds for _, seconds, _ in parts)
-    outcome.skipped = sorted(pair for _, _, pairs in parts for pair in pairs)
+    parts = dist.all_gather_object((outcome.images, outcome.seconds, outcome.ignored, outcome.skipped))
+    outcome.images = sum(images for images, *_ in parts)
+    outcome.seconds = sum(seconds for _, seconds, *_ in parts)
+    outcome.ignored = sum(ignored for _, _, ignored, _ in parts)
+    outcome.skipped = sorted(pair for *_, pairs in parts for pair in pairs)
     return outcome
 
 
@@ -151,7 +174,10 @@ def own_name(path: str, dataset: Any) -> Path:
 def image_as_loaded(path: str, dataset: Any) -> NDArray[np.uint8]:
     """An image, H x W x 3 uint8 RGB, in the orientation in which its data set loads it: mmcv applies
     the EXIF orientation unless a `color_type` disables it."""
-    kind = getattr(dataset.pipeline.transforms[0], "color_type", "color")
+    loader = dataset.pipeline.transforms[0]
+    if isinstance(loader, ITACLIPLoadImage):
+        return read_image(path, loader.options)
+    kind = getattr(loader, "color_type", "color")
     flag = "color" if kind in ("color", "grayscale") else "color_ignore_orientation"
     return mmcv.imread(path, flag)[..., ::-1]
 
@@ -186,6 +212,7 @@ def _restore(
             outcome.counts.add_sparse(cells)
         outcome.images += len(entry.counts)
         outcome.seconds += entry.seconds
+        outcome.ignored += entry.ignored
     names = [found[i][0] for i in range(len(plan))]
     outcome.resumed = sum(len(batch) for name, batch in zip(names, plan, strict=True) if name in done)
     return names, done

@@ -6,14 +6,17 @@ import dataclasses
 import math
 import platform
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.table import Table
+from rich.text import Text
 
 from itaclip.core.settings import Settings
+from itaclip.preparation.diagnosis import absent_classes, ignored_share
 
 if TYPE_CHECKING:  # `itaclip env` reports versions where MMSegmentation may be missing
     from itaclip.evaluation.counts import Metrics
@@ -23,9 +26,9 @@ PACKAGES = ("itaclip", "torch", "torchvision", "open_clip_torch", "mmsegmentatio
             "transformers", "fastapi", "pycocotools", "numpy", "opencv-python", "pillow")  # fmt: skip
 
 
-def class_table(metrics: Metrics, names: tuple[str, ...]) -> Table:
-    """Table of the IoU and accuracy of every class, with summary rows."""
-    table = Table(title="Results in percent")
+def class_table(metrics: Metrics, names: tuple[str, ...], notes: Sequence[str] = ()) -> Table:
+    """Table of the IoU and accuracy of every class, with summary rows, and notes below."""
+    table = Table(title="Results in percent", caption=Text("\n".join(notes)), caption_justify="left")
     table.add_column("class")
     table.add_column("IoU", justify="right")
     table.add_column("Acc", justify="right")
@@ -35,6 +38,26 @@ def class_table(metrics: Metrics, names: tuple[str, ...]) -> Table:
     table.add_row("mean", _percent(metrics.mean_iou), _percent(metrics.mean_accuracy))
     table.add_row("all pixels", "", _percent(metrics.all_accuracy))
     return table
+
+
+def mask_notes(metrics: Metrics, names: Sequence[str], outcome: Outcome, dataset: Any) -> list[str]:
+    """What a reader of the scores should know about the masks: absent classes, many ignored pixels."""
+    where = f"{outcome.images} masks"
+    absent = [name for name, pixels in zip(names, metrics.labelled, strict=True) if not pixels]
+    note = absent_classes(absent, where) if outcome.images else None
+    notes = [f"{note} Where such a class is predicted, its IoU is 0 and counts."] if note else []
+    note = ignored_share(outcome.ignored, metrics.pixels + outcome.ignored, where)
+    if note and getattr(dataset, "reduce_zero_label", False):
+        note += " Label 0 is among them (reduce_zero_label)."
+    return notes + ([note] if note else [])
+
+
+def by_reason(skipped: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """Paths by reason."""
+    found: dict[str, list[str]] = {}
+    for path, reason in skipped:
+        found.setdefault(reason, []).append(path)
+    return found
 
 
 def as_json(metrics: Metrics, names: tuple[str, ...], outcome: Outcome, settings: Settings,
@@ -50,6 +73,8 @@ def as_json(metrics: Metrics, names: tuple[str, ...], outcome: Outcome, settings
         },
         "images": outcome.images,
         "pixels": metrics.pixels,
+        "ignored_pixels": outcome.ignored,
+        "classes_without_pixels": [name for name, n in zip(names, metrics.labelled, strict=True) if not n],
         "skipped": [{"path": path, "reason": reason} for path, reason in outcome.skipped],
         "seconds_per_image": outcome.seconds / max(outcome.images, 1),
         "peak_memory_mib": peak_memory_mib(),

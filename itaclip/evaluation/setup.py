@@ -6,20 +6,18 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 
-from itaclip.configuration import read_config
+from itaclip.configuration import read_config, weights_and_settings
 from itaclip.demo.dataset import ensure_demo_dataset
 from itaclip.errors import ItaclipError
-from itaclip.evaluation.confusion import IGNORED_LABEL
+from itaclip.evaluation.checks import check_images, check_settings
+from itaclip.evaluation.checks import check_labels as check_labels
 from itaclip.openmmlab import ITACLIPSegmentor
-from itaclip.text import ClassNames
+from itaclip.text import ClassNames, read_texts
 from itaclip.text.class_names import plain_name
-
-_MASKS_CHECKED = 5
 
 
 def load_config(path: str | Path) -> Config:
@@ -72,9 +70,11 @@ def build_dataset(config: Config) -> Any:
     """Build the test data set; draw the demo's if it does not exist yet.
 
     Raises:
-        ItaclipError: a folder or list file that does not exist, or a data set without images.
+        ItaclipError: bad classes or a bad palette, a folder or list file that does not exist, or a data set without
+            images.
     """
     settings = config.test_dataloader.dataset
+    check_settings(config)
     root = Path(settings.get("data_root") or "")
     if settings.type == "DemoDataset":
         ensure_demo_dataset(root)
@@ -89,7 +89,15 @@ def build_dataset(config: Config) -> Any:
                 f"{path}: does not exist ({name} of the data set {settings.type}). Pass the folder that contains "
                 f"{', '.join(str(v) for v in prefix.values())} with --data-root; docs/datasets.md shows the layout."
             )
-    dataset = DATASETS.build(settings)
+    check_images(config)
+    try:
+        dataset = DATASETS.build(settings)
+    except ItaclipError:
+        raise
+    except Exception as error:  # data sets and transforms raise all kinds of exceptions
+        raise ItaclipError(
+            f"test_dataloader.dataset: {settings.type} cannot be built ({type(error).__name__}: {error})."
+        ) from error
     if not len(dataset):
         raise ItaclipError(f"{root}: contains no image of the data set {settings.type}.")
     return dataset
@@ -101,13 +109,28 @@ def build_model(config: Config) -> ITACLIPSegmentor:
     Raises:
         ItaclipError: another type of model, or bad settings.
     """
-    if config.model.get("type") not in ("ITACLIPSegmentor", "ITACLIP_Segmentor"):
-        raise ItaclipError(f"model.type {config.model.get('type')!r}: expected 'ITACLIPSegmentor'.")
+    check_model(config)
     options = {key: value for key, value in config.model.items() if key != "type"}
-    if "name_path" not in options:
-        raise ItaclipError("model.name_path is missing; set it to the class file, with one class per line.")
     segmentor: ITACLIPSegmentor = MODELS.get("ITACLIPSegmentor")(**options)
     return segmentor
+
+
+def check_model(config: Config) -> ClassNames:
+    """Check everything about a configuration's model that can be known before its weights are loaded.
+
+    Returns:
+        Its classes.
+
+    Raises:
+        ItaclipError: another type of model, bad settings, a bad class file or bad texts.
+    """
+    if config.model.get("type") not in ("ITACLIPSegmentor", "ITACLIP_Segmentor"):
+        raise ItaclipError(f"model.type {config.model.get('type')!r}: expected 'ITACLIPSegmentor'.")
+    if "name_path" not in config.model:
+        raise ItaclipError("model.name_path is missing; set it to the class file, with one class per line.")
+    _, settings = weights_and_settings(config.model)
+    classes, _ = read_texts(config.model.name_path, config.model.get("auxiliary_text_path"), settings.background)
+    return classes
 
 
 # --- checks before a long run ------------------------------------------------
@@ -136,27 +159,4 @@ def check_classes(classes: ClassNames, dataset: Any) -> None:
             raise ItaclipError(
                 f"{classes.source}, line {found + 1}: {classes.names[found]!r} is class {i} of {kind} and belongs on "
                 f"line {i + 1}, which has {classes.names[i]!r}."
-            )
-
-
-def check_labels(dataset: Any, count: int = _MASKS_CHECKED) -> None:
-    """Check that the first masks contain only class ids of the data set and 255 ("ignore").
-
-    Without this check, wrong masks would show only as an mIoU near zero.
-
-    Raises:
-        ItaclipError: a mask has another value; the message names both.
-    """
-    classes = len(dataset.metainfo["classes"])
-    for i in range(min(count, len(dataset))):
-        try:
-            sample = dataset[i]["data_samples"]
-        except Exception:
-            continue
-        values = np.unique(sample.gt_sem_seg.data.numpy())
-        invalid = [int(v) for v in values if v >= classes and v != IGNORED_LABEL]
-        if invalid:
-            raise ItaclipError(
-                f"{sample.seg_map_path}: contains label {invalid[0]}, but {type(dataset).__name__} has labels "
-                f"0..{classes - 1} and 255 (ignored). Are these the converted masks? See docs/datasets.md."
             )

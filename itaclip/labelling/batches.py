@@ -57,11 +57,17 @@ def segment_batch(segmenter: Segmenter, vocabulary: Vocabulary, read: Sequence[A
     return outcome
 
 
+def reason_of(error: Exception) -> str:
+    """The first line of an error, with its type if the message was not written for users."""
+    if isinstance(error, ItaclipError):
+        return str(error)
+    lines = str(error).strip().splitlines() or ["out of memory" if isinstance(error, MemoryError) else "no message"]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
 def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
     """The value that a function returns, or the message of its error."""
     try:
         return function(*arguments)
-    except ItaclipError as error:
-        return str(error)
-    except (RuntimeError, MemoryError) as error:  # usually out of memory
-        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'out of memory'}"
+    except Exception as error:  # whatever an image raises, the run goes on
+        return reason_of(error)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,20 @@ from PIL import Image
 from itaclip import figures
 from itaclip.errors import ItaclipError
 from itaclip.files import atomic_path
+from itaclip.labelling.containers import is_cut
 from itaclip.segmenter import Segmenter
 from itaclip.vocabulary import Vocabulary
 
 VIDEO_SUFFIXES = frozenset([".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"])
 """File extensions of videos."""
+
+
+@dataclass
+class _Reading:
+    """What the file had: the number of frames read, and how many are missing at its end if it is cut off."""
+
+    frames: int = 0
+    missing: int = 0
 
 
 def segment_video(
@@ -31,6 +42,7 @@ def segment_video(
     batch: int = 4,
     every: int = 1,
     overlay: bool = True,
+    replace: bool = False,
 ) -> dict[str, Any]:
     """Segment the frames of a video, skipping frames that already have a mask.
 
@@ -43,9 +55,12 @@ def segment_video(
         batch: frames per batch.
         every: segment every n-th frame.
         overlay: whether to write ``out/overlays/STEM.mp4`` too, without a legend.
+        replace: whether to segment frames again that have a mask.
 
     Returns:
-        Number of segmented frames, their size, mean areas, and paths of the files.
+        Number of segmented frames, their size, mean areas, and paths of the files. For a video
+        that is cut off also ``missing``, the number of frames that its container announces beyond
+        the last one (an estimate if frames vary in length), and ``error``, which says so.
 
     Raises:
         ItaclipError: not a video, or files that cannot be written.
@@ -59,14 +74,22 @@ def segment_video(
                 figures.save_mask(result.labels, result.colors, partial)
         waiting.clear()
 
-    for number, image in _frames(path, every):
-        if not (folder / f"{number:06d}.png").is_file():
+    reading = _Reading()
+    for number, image in _frames(path, every, reading):
+        if replace or not (folder / f"{number:06d}.png").is_file():
             waiting.append((number, image))
         if len(waiting) == batch:
             segment_waiting()
     if waiting:
         segment_waiting()
-    return _summary(vocabulary, path, stem, out, every, overlay)
+    line = _summary(vocabulary, path, stem, out, every, overlay)
+    if not reading.missing:
+        return line
+    error = (
+        f"{path}: cut off after {reading.frames} frames; by what its container announces, {reading.missing} are "
+        "missing. The masks of those read are kept. Replace the file by a whole one, and run again."
+    )
+    return line | {"missing": reading.missing, "error": error}
 
 
 def _summary(
@@ -93,21 +116,45 @@ def _summary(
     return line | {"mask": f"masks/{stem}"} | ({"overlay": f"overlays/{stem}.mp4"} if overlay else {})
 
 
-def _frames(path: Path, every: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Yield the number, from 0, and H x W x 3 uint8 RGB of every n-th frame."""
+def _frames(path: Path, every: int, reading: _Reading | None = None) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Yield the number, from 0, and H x W x 3 uint8 RGB of every n-th frame; at the end, fill in `reading`."""
     capture = cv2.VideoCapture(str(path))
     try:
-        number = -1
+        number, last = -1, 0.0
         while capture.grab():
             number += 1
+            last = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             if number % every == 0:
                 read, frame = capture.retrieve()
                 if read:
                     yield number, np.ascontiguousarray(frame[..., ::-1])
         if number < 0:
-            raise ItaclipError(f"{path}: contains no readable frame; is it a video?")
+            raise ItaclipError(f"{path}: contains no readable frame; is it a video, and whole?")
+        if reading is not None:
+            reading.frames = number + 1
+            if is_cut(path):
+                announced, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
+                reading.missing = _missing(number + 1, last, announced, rate)
     finally:
         capture.release()
+
+
+def _missing(frames: int, last: float, announced: float, rate: float) -> int:
+    """Frames missing at the end of a video that is cut off.
+
+    Containers that announce no number but a duration have the number estimated from the rate of
+    the first frames. The time that is missing, at the mean rate of the frames read, bounds it.
+
+    Args:
+        frames: number of frames read.
+        last: time of the last one in seconds.
+        announced: number of frames that the container announces, negative if it does not.
+        rate: its frames per second.
+    """
+    missing = announced - frames
+    if rate > 0 and last > 0 and frames > 1:
+        missing = min(missing, (announced / rate - last) / (last / (frames - 1)) - 1)
+    return max(0, round(missing)) if math.isfinite(missing) else 0
 
 
 def _writer(target: Path, source: Path, every: int, size: tuple[int, ...]) -> cv2.VideoWriter:

@@ -15,12 +15,14 @@ from itaclip.openmmlab.datasets import (  # noqa: E402
     PascalContext60Dataset,
     PascalVOC20Dataset,
 )
+from itaclip.openmmlab.loading import ITACLIPLoadImage  # noqa: E402
 from itaclip.openmmlab.preprocessor import ITACLIPPreprocessor  # noqa: E402
 from itaclip.openmmlab.segmentor import ITACLIPSegmentor  # noqa: E402
 
 __all__ = [
     "COCOObjectDataset",
     "DemoDataset",
+    "ITACLIPLoadImage",
     "ITACLIPPreprocessor",
     "ITACLIPSegmentor",
     "PascalContext59Dataset",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmseg.datasets import BaseSegDataset as BaseSegDataset
 from mmseg.datasets import (
-    BaseSegDataset,
     COCOStuffDataset,
     PascalContextDataset,
     PascalContextDataset59,

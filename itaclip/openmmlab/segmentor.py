@@ -15,12 +15,13 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from itaclip.clip import load_clip
-from itaclip.core.images import denormalise, read_image
+from itaclip.core.images import denormalise
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import Settings, checked_names, implied_background
 from itaclip.devices import choose_device
 from itaclip.errors import ItaclipError
 from itaclip.figures.palette import palette
+from itaclip.images import read_image
 from itaclip.openmmlab.preprocessor import ITACLIPPreprocessor
 from itaclip.regions import RegionMap
 from itaclip.text import (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ from PIL import Image, ImageDraw
 
 from itaclip.errors import ItaclipError
 from itaclip.preparation.conversion import Conversion, RunOptions, convert
+from itaclip.preparation.inspection import stored_values
 from itaclip.preparation.listing import iterate_files, require_folder
 from itaclip.preparation.masks import IGNORED, LabelMap, lookup_table, read_label_map
 
 SPLITS = ("train", "val", "test")
+
+_EXAMINED, _ENOUGH = 20, 8
+_VARIED = 8  # distinct ids; the test set's annotations have only a few
 
 _IDS = "_gtFine_labelIds.png"
 _POLYGONS = "_gtFine_polygons.json"
@@ -63,6 +68,7 @@ def convert_cityscapes(root: Path, out: Path | None, options: RunOptions) -> int
         find = partial(_find, source, (out or root) / "gtFine" / split)
         if source.is_dir() and any(find()):
             found = True
+            _refuse_train_ids(source)
             written += convert(find, _labels, options, f"Cityscapes {split}")
     if not found:
         raise ItaclipError(f"{root / 'gtFine'}: contains neither val/<city>/*{_IDS} nor val/<city>/*{_POLYGONS}.")
@@ -74,6 +80,23 @@ def _find(source: Path, target: Path) -> Iterator[Conversion[Path]]:
         stem = _stem(path)
         if stem is not None:
             yield Conversion(path, target / path.parent.relative_to(source) / (stem + _TRAIN_IDS))
+
+
+def _refuse_train_ids(source: Path) -> None:
+    """Look at the values of some label ids: masks of the 19 classes may have been given their names.
+
+    Raises:
+        ItaclipError: no examined file has an id above 18, as vegetation, sky, persons and cars have.
+    """
+    ids = (path for path in iterate_files(source, _IDS, recursive=True))
+    looks = [values for path in islice(ids, _EXAMINED) if (values := stored_values(path))]
+    values = set().union(*looks) - {IGNORED}
+    if len(looks) >= _ENOUGH and len(values) >= _VARIED and max(values) < len(_EVALUATED):
+        raise ItaclipError(
+            f"{source}: {len(looks)} files *{_IDS} contain nothing above {max(values)}: no vegetation (21), no sky "
+            f"(23), no car (26). They look like masks of the 19 classes under another name; rename them to "
+            f"*{_TRAIN_IDS}, or extract gtFine_trainvaltest.zip again."
+        )
 
 
 def _stem(path: Path) -> str | None:

@@ -11,21 +11,30 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
+
+import numpy as np
 
 from itaclip.console import make_console
 from itaclip.errors import ItaclipError
 from itaclip.files import atomic_path
 from itaclip.preparation.conversion import Conversion, RunOptions, add_options, convert
+from itaclip.preparation.inspection import stored_values
 from itaclip.preparation.jobs import run_jobs
 from itaclip.preparation.listing import iterate_files, require_folder
 from itaclip.preparation.masks import IGNORED, LabelMap, lookup_table, read_label_map
 
 SPLITS = ("train2017", "val2017")
 
+_EXAMINED = 50
+
 _LAST_THING, _LAST_STUFF = 91, 182
 _UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
 _CATEGORIES = [number for number in range(1, _LAST_STUFF + 1) if number not in _UNUSED]
+
+RAW_VALUES = tuple(category - 1 for category in _CATEGORIES)
+"""Values of raw maps, besides 255."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,7 @@ def convert_coco(root: Path, out: Path | None, target: Target, options: RunOptio
             find = partial(_find, source, (out or root) / "annotations" / split, target.suffix)
             written += convert(find, partial(_labels, target), options, f"{target.name} {split}")
     if not found:
+        _refuse_renamed(root, target)
         raise ItaclipError(
             f"{root}: contains no raw maps annotations/val2017/*.png. Extract stuffthingmaps_trainval2017.zip; "
             "files with 'TrainIds' in their names are converted masks, not sources."
@@ -129,8 +139,33 @@ def _raw_maps(folder: Path) -> Iterator[Path]:
     return (path for path in iterate_files(folder, ".png") if "TrainIds" not in path.name)
 
 
+def _refuse_renamed(root: Path, target: Target) -> None:
+    """Look at some files with the names of converted masks: raw maps may have been given these names.
+
+    Raises:
+        ItaclipError: one contains a value that converted masks do not have.
+    """
+    allowed = {*target.table.tolist(), IGNORED}
+    for folder in (root / "annotations" / split for split in SPLITS):
+        if folder.is_dir():
+            for path in islice(iterate_files(folder, target.suffix), _EXAMINED):
+                foreign = sorted(stored_values(path) - allowed)
+                if foreign:
+                    raise ItaclipError(
+                        f"{path}: contains value {foreign[0]}, which converted masks do not have: a raw map under "
+                        f"another name. Rename such maps to {path.name.removesuffix(target.suffix)}.png and convert "
+                        "again."
+                    )
+
+
 def _labels(target: Target, raw: Path) -> LabelMap:
     labels = read_label_map(raw)
+    unused = np.intersect1d(labels, [category - 1 for category in _UNUSED])
+    if unused.size:
+        raise ItaclipError(
+            f"{raw}: contains value {int(unused[0])}, which raw maps never have (category {int(unused[0]) + 1} is not "
+            "used). It looks like a mask that was converted already; use the maps of stuffthingmaps_trainval2017.zip."
+        )
     invalid = labels[(labels >= _LAST_STUFF) & (labels != IGNORED)]
     if invalid.size:
         raise ItaclipError(

@@ -13,16 +13,21 @@ from pathlib import Path
 from itaclip.console import make_console
 from itaclip.errors import ItaclipError
 from itaclip.files import write_text
+from itaclip.preparation.diagnosis import conclude
 from itaclip.preparation.inspection import Tree, inspect_tree
 from itaclip.preparation.listing import iterate_files, require_folder
 from itaclip.preparation.masks import IGNORED
 from itaclip.text import ClassNames, read_class_names
+from itaclip.text.class_names import is_background
 
 PROBLEMS = 1
 """Exit status when images, masks and classes do not match."""
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
-_MASK_REMEDY = "Create label maps with one 8-bit channel, or list all classes (--background, --ignore-zero)."
+_MASK_REMEDY = (
+    "Create label maps with one 8-bit channel, or list all classes (--background, --ignore-zero). For masks of colours "
+    "or grey values there is python tools/convert_masks.py MASKS --colors voc|cityscapes|ade20k|binary|FILE --out DIR."
+)
 _FILES_EXAMINED = 1000  # to find the suffix
 
 _CONFIG = '''"""ITACLIP on {name}: {images} images, {classes} classes.
@@ -204,6 +209,11 @@ def main(base: Path, arguments: Sequence[str] | None = None) -> int:
     if not re.fullmatch(r"\w+", args.name, re.ASCII):
         raise ItaclipError(f"--name {args.name!r}: use letters, digits and underscores only.")
     classes = read_class_names(args.classes, args.background)
+    if args.ignore_zero and is_background(classes.names[0]):
+        raise ItaclipError(
+            f"{args.classes}: the first class is the background, but with --ignore-zero label 0 is no class, and the "
+            "first one has label 1. Delete its line, or pass --background if label 0 is the background."
+        )
     if len(classes) > IGNORED - args.ignore_zero:
         raise ItaclipError(
             f"{args.classes}: {len(classes)} classes; 8-bit masks allow at most {IGNORED - args.ignore_zero}."
@@ -212,11 +222,17 @@ def main(base: Path, arguments: Sequence[str] | None = None) -> int:
     console = make_console()
     tree = dataset.tree()
     inspection = inspect_tree(tree)
+    conclude(inspection, tree, args.images)
     if inspection.findings:
         inspection.findings.show(console, f"{args.images}, {args.masks}: problems; no files written")
         return PROBLEMS
+    if is_background(classes.names[0]) and not args.background:
+        console.print(f"{args.classes}: the first class is a class like any other; pass --background if it stands "
+                      "for all that is none of the classes.")  # fmt: skip
     for path in write_files(dataset, tree, inspection.pairs, args.out, base, args.force):
         console.print(f"written: {path}")
+    for note in inspection.notes:
+        console.print(f"note: {note}", markup=False)
     console.print(f"{inspection.pairs} images, {len(classes)} classes. Next: python eval.py --config "
                   f"{args.out / 'configs' / f'cfg_{args.name}.py'}; see docs/custom-dataset.md.")  # fmt: skip
     return 0

@@ -17,10 +17,10 @@ from functools import cache, partial
 from pathlib import Path
 
 from itaclip.console import make_console, progress
-from itaclip.core.images import read_image
 from itaclip.devices import choose_device
 from itaclip.errors import ItaclipError
-from itaclip.files import IMAGE_SUFFIXES, write_json
+from itaclip.files import IMAGE_SUFFIXES, is_hidden, local_path, write_json
+from itaclip.images import read_image
 from itaclip.preparation.jobs import default_workers, run_jobs
 from itaclip.regions.files import write_region_map
 from itaclip.regions.source import RegionSource, region_source
@@ -149,10 +149,11 @@ def find_images(inputs: Sequence[str]) -> list[SourceImage]:
     found: dict[Path, None] = {}
     roots = []
     for entry in inputs:
-        path = Path(entry)
+        path = local_path(entry)
         if path.is_dir():
             roots.append(path)
-            matches = [p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+            shown = (p for p in path.rglob("*") if not is_hidden(str(p.relative_to(path))))
+            matches = [p for p in shown if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
         else:
             matches = [path] if path.is_file() else [Path(p) for p in glob.glob(entry, recursive=True)]  # noqa: PTH207
             matches = [p for p in matches if p.is_file()]
@@ -171,7 +172,7 @@ def images_of_config(config_path: str, data_root: str | None = None) -> list[Sou
         ItaclipError: a bad configuration, missing folders or lists.
     """
     from itaclip.evaluation.setup import load_config
-    from itaclip.preparation.check import describe, missing_parts
+    from itaclip.preparation.layout import describe, missing_parts
 
     config = load_config(config_path)
     if data_root:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from itaclip.clip.blocks import run_block
-from itaclip.clip.fingerprint import fingerprint
+from itaclip.clip.fingerprint import fingerprint, structure
 from itaclip.clip.openai import CLIP
 from itaclip.engines import OpenVINOText
 from itaclip.progress import report
@@ -59,7 +59,8 @@ class TextEncoder(nn.Module):
     @cached_property
     def fingerprint(self) -> str:
         """Identifier of the weights and the tokenizer, the same on every machine."""
-        parts = [fingerprint(self.tower.named_parameters()), self.tokenizer.vocabulary, *map(str, self._source.options)]
+        weights = fingerprint(self.tower.named_parameters())
+        parts = [weights, structure(self.tower), self.tokenizer.vocabulary, *map(str, self._source.options)]
         return " ".join(part for part in parts if part)
 
     @torch.no_grad()

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from itaclip.console import make_console, make_progress
 from itaclip.errors import ItaclipError, did_you_mean
-from itaclip.files import write_json, write_text
+from itaclip.files import refuse_arguments, write_json, write_text
 from itaclip.text.answers import Task, fault, tidy
 from itaclip.text.auxiliary import SEPARATOR, read_auxiliary_texts
 from itaclip.text.chat import ChatModel, LocalChat, Sampling, ServerChat
@@ -218,6 +218,7 @@ def main(task: Task, configs: Path, arguments: Sequence[str] | None = None) -> i
         ItaclipError: bad input, with its message.
     """
     args = parser(task).parse_args(arguments)
+    refuse_arguments("out", vars(args))
     for name in ("attempts", "batch_size"):
         if getattr(args, name) < 1:
             raise ItaclipError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected 1 or more.")

@@ -54,4 +54,7 @@ class TimeOverError(ItaclipError):
 
 
 class StoppedError(ItaclipError):
-    """Nobody waits for the result any more."""
+    """The client disconnected."""
+
+    def __init__(self) -> None:
+        super().__init__("The client disconnected.")

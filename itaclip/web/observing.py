@@ -6,11 +6,12 @@ import json
 import logging
 import sys
 import time
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from itaclip.web.line import Line
+from itaclip.web.job_queue import JobQueue
 
 REQUESTS = logging.getLogger("itaclip.requests")
 """One record per request; its attribute ``fields`` holds the values to log."""
@@ -45,10 +46,10 @@ class Metrics:
     """The counters of one server, in their own registry.
 
     Args:
-        line: the queue to report on.
+        queue: to report on.
     """
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, queue: JobQueue) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "itaclip_requests", "Requests by path and status.", ["path", "status"], registry=self._registry
@@ -61,8 +62,8 @@ class Metrics:
             "itaclip_segment_seconds", "Computing time, without waiting.", buckets=_SECONDS, registry=self._registry
         )
         self._pixels = Counter("itaclip_pixels", "Pixels segmented.", registry=self._registry)
-        Gauge("itaclip_waiting", "Requests that wait.", registry=self._registry).set_function(lambda: line.waiting)
-        Gauge("itaclip_running", "Requests being computed.", registry=self._registry).set_function(lambda: line.running)
+        for name, text in (("waiting", "Requests that wait."), ("running", "Requests being computed.")):
+            Gauge(f"itaclip_{name}", text, registry=self._registry).set_function(partial(getattr, queue, name))
         ProcessCollector(registry=self._registry)
 
     def count(self, path: str, status: int, seconds: float) -> None:

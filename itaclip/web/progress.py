@@ -1,4 +1,4 @@
-"""One number for how far a segmentation is."""
+"""The progress of a request as one number."""
 
 from __future__ import annotations
 

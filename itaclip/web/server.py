@@ -11,8 +11,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from itaclip.web.address import address_of, check_address, is_loopback, stop_signal, wait_until
+from itaclip.web.job_queue import JobQueue
 from itaclip.web.limits import Limits
-from itaclip.web.line import Line
 
 _LOG = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ _SECONDS_TO_SEND = 10  # that clients have to fetch their answers once the serve
 
 
 def serve(
-    make_app: Callable[[Line], ASGIApp],
+    make_app: Callable[[JobQueue], ASGIApp],
     limits: Limits,
     host: str,
     port: int,
@@ -46,10 +46,10 @@ def serve(
         _LOG.warning("%s: anyone who can reach this machine can use the server; it asks for no token.", host)
     check_address(host, port)
     stopped = stop_signal()
-    line = Line(limits.queue)
+    queue = JobQueue(limits.queue)
     server = uvicorn.Server(
         uvicorn.Config(
-            make_app(line), host=host, port=port, root_path=root_path or "", log_config=None, access_log=False,
+            make_app(queue), host=host, port=port, root_path=root_path or "", log_config=None, access_log=False,
             server_header=False, lifespan="off", timeout_graceful_shutdown=_SECONDS_TO_SEND,
         )
     )  # fmt: skip
@@ -62,6 +62,6 @@ def serve(
             ready(address_of(host, port))
             wait_until(stopped)
     finally:
-        line.close()
+        queue.close()
         server.should_exit = True
         thread.join()

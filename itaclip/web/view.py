@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from itaclip.result import Result
-from itaclip.web.answer import has_coco
 
 _SCORE_SIDE = 480  # longest side in pixels of a class's score map
 _MOST_SCORE_MAPS = 24
 _NOT_SHOWN = re.compile(rb"II\*\0|MM\0\*|P[1-7]\s")  # TIFF, PPM: browsers do not decode them
 
 
-def view(result: Result, upload: bytes) -> dict[str, Any]:
+def view(result: Result, upload: bytes, with_coco: bool) -> dict[str, Any]:
     """Arrays for the page, ready for JSON.
 
     Args:
         result: what to show.
         upload: content of the image file that the visitor sent.
+        with_coco: whether pycocotools is installed.
 
     Returns:
         ``labels`` (H x W class ids), ``score`` and ``runner_up_score`` (h x w, of the pixel's
@@ -45,7 +45,7 @@ def view(result: Result, upload: bytes) -> dict[str, Any]:
         "score_maps": {str(i): _packed(_quantised(scores)) for i, scores in score_maps(result).items()},
         "picture": None if shown else _jpeg(result.image),
         "summary": result.summary(),
-        "coco": result.to_coco() if has_coco() else None,
+        "coco": result.to_coco() if with_coco else None,
     }
 
 

@@ -18,7 +18,7 @@ from itaclip.benchmark.machine import timed
 from itaclip.console import make_console
 from itaclip.errors import ItaclipError
 from itaclip.evaluation.report import machine, peak_memory_mib, versions
-from itaclip.files import write_json
+from itaclip.files import refuse_arguments, write_json
 from itaclip.zero_shot import losses
 from itaclip.zero_shot.commands.setup import configure, options
 from itaclip.zero_shot.openmmlab import ZeroShotSegmentor
@@ -41,6 +41,7 @@ def main(description: str, arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--gradient-checkpointing", action="store_true", help="use it in training steps")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     args = parser.parse_args(arguments)
+    refuse_arguments("out", vars(args))
     config = configure(args)
     if args.gradient_checkpointing:
         config.model.setdefault("encoder", {}).gradient_checkpointing = True

@@ -1,4 +1,4 @@
-"""The queue before the one worker that segments images: first come, first served."""
+"""The queue of jobs for the one thread that segments images: first in, first out."""
 
 from __future__ import annotations
 
@@ -14,36 +14,38 @@ from itaclip.errors import ItaclipError
 T = TypeVar("T")
 
 
-class LineFullError(ItaclipError):
-    """The queue is full; `seconds` estimates when a place will be free."""
+class QueueFullError(ItaclipError):
+    """The queue is full; `seconds` estimates when it will accept a job again."""
 
     def __init__(self, seconds: int) -> None:
         super().__init__(f"The queue is full. Try again in about {seconds} s.")
         self.seconds = seconds
 
 
-class LineClosedError(ItaclipError):
+class QueueClosedError(ItaclipError):
     """The server is stopping."""
+
+    seconds = 10
 
     def __init__(self) -> None:
         super().__init__("The server is stopping; try again later.")
 
 
-class Line:
+class JobQueue:
     """Runs jobs one after the other, in order, in a thread of its own.
 
     Args:
-        places: how many jobs may wait; any more are refused.
+        capacity: how many jobs may wait; any more are refused.
     """
 
-    def __init__(self, places: int) -> None:
-        self.places = places
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="itaclip-line")
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="itaclip-queue")
         self._lock = threading.Lock()
         self._jobs: list[Future[Any]] = []  # unfinished, in order
         self._running = 0
         self._closed = False
-        self._usual = 1.0  # seconds per job, a running mean
+        self._mean_seconds = 1.0  # per job, a running mean
 
     @property
     def running(self) -> int:
@@ -69,31 +71,31 @@ class Line:
         """Refuse if `submit` would.
 
         Raises:
-            LineFullError: no place is free.
-            LineClosedError: the server is stopping.
+            QueueFullError: as many jobs wait as may.
+            QueueClosedError: the server is stopping.
         """
         if self._closed:
-            raise LineClosedError
+            raise QueueClosedError
         pending = len(self._jobs)
-        if pending > self.places:  # one of them runs, or is about to
-            raise LineFullError(max(1, math.ceil(self._usual * (pending - self.places))))
+        if pending > self.capacity:  # one of them runs, or is about to
+            raise QueueFullError(max(1, math.ceil(self._mean_seconds * (pending - self.capacity))))
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Add a job at the end of the queue; cancelling its future before it runs removes it.
 
         Raises:
-            LineFullError: no place is free.
-            LineClosedError: the server is stopping.
+            QueueFullError: as many jobs wait as may.
+            QueueClosedError: the server is stopping.
         """
         with self._lock:
             self.check()
             job = self._pool.submit(self._run, work)
             self._jobs.append(job)
-        job.add_done_callback(self._leave)
+        job.add_done_callback(self._remove)
         return job
 
     def close(self) -> None:
-        """Take no more jobs, drop those that wait, and wait until the running one is done."""
+        """Accept no more jobs, cancel those that wait, and wait until the running one is done."""
         with self._lock:
             self._closed = True
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -105,8 +107,8 @@ class Line:
             return work()
         finally:
             self._running = 0
-            self._usual += 0.2 * (time.perf_counter() - began - self._usual)
+            self._mean_seconds += 0.2 * (time.perf_counter() - began - self._mean_seconds)
 
-    def _leave(self, job: Future[Any]) -> None:
+    def _remove(self, job: Future[Any]) -> None:
         with self._lock:
             self._jobs.remove(job)
