@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from itaclip import figures
+from itaclip.common import figures
 from itaclip.errors import ItaclipError, did_you_mean
-from itaclip.export import coco, fiftyone, label_studio, supervision
-from itaclip.export.hugging_face import to_hf
-from itaclip.export.polygons import polygons_of, to_geojson
-from itaclip.export.segments import Segment, segments_of
 from itaclip.files import atomic_path, refuse_inputs, write_json
+from itaclip.formats import coco, fiftyone, label_studio, supervision
+from itaclip.formats.hugging_face import to_hf
+from itaclip.formats.polygons import polygons_of, to_geojson
+from itaclip.formats.segments import Segment, segments_of
 
 if TYPE_CHECKING:
     from fiftyone import Segmentation

@@ -15,22 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from itaclip.clip.filling import set_statistics
-from itaclip.clip.fingerprint import fingerprint, structure
-from itaclip.clip.loading import load_clip, load_openai_clip
-from itaclip.clip.names import DEMO
-from itaclip.clip.towers import as_tower
-from itaclip.configuration import read_model
+from itaclip.common.images import LARGEST, ImageSource, ReadOptions, ValueRange, is_image, read_image
+from itaclip.core.clip.fingerprint import fingerprint, structure
+from itaclip.core.clip.loading import load_clip, load_openai_clip
+from itaclip.core.clip.names import DEMO
+from itaclip.core.clip.state_dict import set_statistics
+from itaclip.core.clip.towers import as_tower
 from itaclip.core.images import normalise
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.quality import free_form
 from itaclip.core.settings import Settings, checked_names
+from itaclip.core.text import TextCache, TextEncoder, default_folder
 from itaclip.devices import choose_device
 from itaclip.errors import ItaclipError
-from itaclip.images import LARGEST, ImageSource, ReadOptions, ValueRange, is_image, read_image
+from itaclip.formats.configuration import read_model
+from itaclip.formats.saved import read_segmenter, write_segmenter
 from itaclip.result import Result
-from itaclip.saved import read_segmenter, write_segmenter
-from itaclip.text import TextCache, TextEncoder, default_folder
 from itaclip.vocabulary import Color, Vocabulary, make_vocabulary
 
 LONG_SIDE = 2048
@@ -52,13 +52,13 @@ class Segmenter:
 
     Args:
         model: a CLIP model (``"ViT-B/16"``, ``"ViT-B-16-SigLIP2"``, ``"demo"``, ...) or a weight file;
-            see `itaclip.clip.load_clip`.
+            see `itaclip.core.clip.load_clip`.
         quality: a key of `itaclip.core.quality.QUALITIES`: "exact" (published windows and views),
             "adaptive", "balanced" or "fast".
         pretrained: open_clip tag or weight path for a named model; None selects OpenAI's weights,
             or the only ones there are.
         quick_gelu: activation of weights that do not state it; None follows the file, the configuration
-            beside it or the name, see `itaclip.clip.load_clip`.
+            beside it or the name, see `itaclip.core.clip.load_clip`.
         short_side: images are resized so that their short side has this many pixels; None
             selects the model's default (336 for ViT-B/16).
         largest: maximum number of pixels of an image; larger ones are rejected.

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from PIL import ImageColor
 
+from itaclip.common.figures.palette import palette
 from itaclip.core.settings import Settings
+from itaclip.core.text import ClassNames, TextBank, TextEncoder, build_text_bank, parse_class_names, read_class_prompts
+from itaclip.core.text.auxiliary import SEPARATOR
+from itaclip.core.text.class_names import BACKGROUND_NAME, is_background, plain_name
 from itaclip.errors import ItaclipError, did_you_mean
-from itaclip.figures.palette import palette
-from itaclip.text import ClassNames, TextBank, TextEncoder, build_text_bank, parse_class_names, read_class_prompts
-from itaclip.text.auxiliary import SEPARATOR
-from itaclip.text.class_names import BACKGROUND_NAME, is_background, plain_name
 
 _LOG = logging.getLogger(__name__)
 

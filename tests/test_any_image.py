@@ -27,17 +27,17 @@ from PIL import Image
 
 import itaclip
 from itaclip import ItaclipError, Segmenter
-from itaclip.collection.segmenting import SegmentParts
-from itaclip.collection.transfer import Job
-from itaclip.command.main import main as program
-from itaclip.labelling import folder as labelling
-from itaclip.labelling.folder import find_items, read_lines, segment_folder
-from itaclip.pipelines import ImageSegmentationPipeline
+from itaclip.apps.collection.segmenting import SegmentParts
+from itaclip.apps.collection.transfer import Job
+from itaclip.apps.command.main import main as program
+from itaclip.apps.folders import folder as labelling
+from itaclip.apps.folders.folder import find_items, read_lines, segment_folder
+from itaclip.apps.pipelines import ImageSegmentationPipeline
+from itaclip.apps.web.api import make_api
+from itaclip.apps.web.job_queue import JobQueue
+from itaclip.apps.web.limits import Limits
+from itaclip.apps.web.view import view
 from itaclip.vocabulary import Vocabulary
-from itaclip.web.api import make_api
-from itaclip.web.job_queue import JobQueue
-from itaclip.web.limits import Limits
-from itaclip.web.view import view
 
 CLASSES = ["car, taxi", "cloud"]
 SHAPES = [(1, 1), (1, 2), (5000, 1), (1, 5000), (2, 100_000), (7, 3)]
@@ -130,7 +130,7 @@ def test_any_mode_format_and_shape(
     except ItaclipError as error:
         assert mode in ("I", "I;16", "F")
         assert "value_range=" in str(error)  # noqa: PT017
-        stretched = itaclip.images.read_image(passed, itaclip.images.ReadOptions(value_range="stretch"))
+        stretched = itaclip.common.images.read_image(passed, itaclip.common.images.ReadOptions(value_range="stretch"))
         assert stretched.shape == (height, width, 3)
 
 
@@ -152,10 +152,10 @@ ERRORS: list[Callable[[], BaseException]] = [
 ]
 
 LAYERS = (
-    "itaclip.labelling.folder.read_image",
+    "itaclip.apps.folders.folder.read_image",
     "itaclip.segmenter._resized",
     "itaclip.core.pipeline.Pipeline.variants",
-    "itaclip.figures.save_mask",
+    "itaclip.common.figures.save_mask",
     "itaclip.result.Result.overlay",
 )
 
@@ -245,8 +245,8 @@ def test_a_disk_that_takes_nothing_ends_a_run(
         segment_folder(quick, words, find_items([mixed]), tmp_path / "out", batch=2)
 
 
-@pytest.mark.parametrize("layer", ["itaclip.collection.segmenting.decode_image", "itaclip.segmenter._resized",
-                                   "itaclip.figures.save_mask", "itaclip.result.Result.coco"])  # fmt: skip
+@pytest.mark.parametrize("layer", ["itaclip.apps.collection.segmenting.decode_image", "itaclip.segmenter._resized",
+                                   "itaclip.common.figures.save_mask", "itaclip.result.Result.coco"])  # fmt: skip
 @pytest.mark.parametrize("error", ERRORS[:3:2], ids=lambda make: type(make()).__name__)
 def test_one_bad_image_never_ends_a_part_of_a_collection(
     layer: str, error: Callable[[], BaseException], quick: Segmenter, words: Vocabulary, mixed: Path, odd: Path,
@@ -254,14 +254,14 @@ def test_one_bad_image_never_ends_a_part_of_a_collection(
 ) -> None:  # fmt: skip
     raising(layer, error, monkeypatch)
     if layer.endswith("decode_image"):  # bytes do not tell a size
-        original = itaclip.images.decode_image
+        original = itaclip.common.images.decode_image
 
         def replaced(content: bytes, name: str, *options: Any) -> Any:
             if "red" in name:
                 raise error()
             return original(content, name, *options)
 
-        monkeypatch.setattr("itaclip.collection.segmenting.decode_image", replaced)
+        monkeypatch.setattr("itaclip.apps.collection.segmenting.decode_image", replaced)
     worker = SegmentParts.__new__(SegmentParts)  # without loading a segmenter
     worker._recipe = SimpleNamespace(batch=2, threads=1, vocabulary=words, masks=True, provenance="{}")  # type: ignore[assignment]
     worker._store = Job("", str(tmp_path / "out"), None, None, 9, {}).store()

@@ -31,11 +31,11 @@ import httpx
 from web_helpers import Server, running_server, write_bomb
 
 from itaclip import ItaclipError, Segmenter
-from itaclip.command import serve as serve_command
+from itaclip.apps.command import serve as serve_command
+from itaclip.apps.web.api import make_api
+from itaclip.apps.web.job_queue import JobQueue, QueueClosedError, QueueFullError
+from itaclip.apps.web.limits import Limits
 from itaclip.core.settings import Settings
-from itaclip.web.api import make_api
-from itaclip.web.job_queue import JobQueue, QueueClosedError, QueueFullError
-from itaclip.web.limits import Limits
 
 CLASSES = ["bus, city bus", "fence", "house"]
 TEXT = "bus, city bus; fence; house"

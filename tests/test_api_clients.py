@@ -29,7 +29,7 @@ import httpx
 from web_helpers import Server, free_port, running_server
 
 from itaclip import Segmenter
-from itaclip.web.request import FIELDS
+from itaclip.apps.web.request import FIELDS
 
 TOKEN = "a-token-of-the-tests"
 TEXT = "bus, city bus; fence; house"

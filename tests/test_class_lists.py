@@ -21,20 +21,20 @@ from preparation_helpers import write_image, write_mask
 
 import itaclip
 from itaclip import ItaclipError, Result, Segmenter
-from itaclip.collection.segmenting import row_of
-from itaclip.command.main import main as program
-from itaclip.configuration import read_model
-from itaclip.encoders.loading import load_second_encoder
-from itaclip.labelling.folder import find_items, segment_folder
-from itaclip.pipelines import ImageSegmentationPipeline
-from itaclip.preparation.custom import main as new_dataset
-from itaclip.regions.making import find_images
-from itaclip.text import parse_class_names, read_class_names
-from itaclip.text.class_names import read_lines
+from itaclip.apps.collection.segmenting import row_of
+from itaclip.apps.command.main import main as program
+from itaclip.apps.folders.folder import find_items, segment_folder
+from itaclip.apps.pipelines import ImageSegmentationPipeline
+from itaclip.apps.web.api import make_api
+from itaclip.apps.web.job_queue import JobQueue
+from itaclip.apps.web.limits import Limits
+from itaclip.core.second_encoders.loading import load_second_encoder
+from itaclip.core.text import parse_class_names, read_class_names
+from itaclip.core.text.class_names import read_lines
+from itaclip.formats.configuration import read_model
+from itaclip.research.preparation.custom import main as new_dataset
+from itaclip.research.preparation.region_masks import find_images
 from itaclip.vocabulary import CONTRAST_WORDS
-from itaclip.web.api import make_api
-from itaclip.web.job_queue import JobQueue
-from itaclip.web.limits import Limits
 
 WORDS = ["background", "cardboard box", "blank billboard"]
 OWN = ", ".join(WORDS)

@@ -15,10 +15,10 @@ from preparation_helpers import ROOT
 from test_text import CLASSES
 
 from itaclip import ItaclipError, Segmenter
-from itaclip.openmmlab import ITACLIPSegmentor
-from itaclip.text import TextCache, TextEncoder, build_text_bank, parse_class_names, read_class_prompts
-from itaclip.text.checking import check_prompts, main
-from itaclip.text.templates import TEMPLATES
+from itaclip.core.text import TextCache, TextEncoder, build_text_bank, parse_class_names, read_class_prompts
+from itaclip.core.text.templates import TEMPLATES
+from itaclip.research.openmmlab import ITACLIPSegmentor
+from itaclip.research.texts.checking import check_prompts, main
 
 SENTENCES = {"cat": ["a cat asleep on a sofa", "a striped cat in the sun"], "cup": ["a cup of tea on a saucer"]}
 

@@ -27,11 +27,11 @@ from transformers import (
     ViTModel,
 )
 
-from itaclip.benchmark.pretended import on_gpu, pretended_gpu
-from itaclip.clip.towers import MEAN, STD
-from itaclip.encoders import NAMES, SecondEncoder, load_second_encoder, loading
-from itaclip.encoders.encoder import IMAGENET_MEAN, IMAGENET_STD
+from itaclip.core.clip.towers import MEAN, STD
+from itaclip.core.second_encoders import NAMES, SecondEncoder, load_second_encoder, loading
+from itaclip.core.second_encoders.encoder import IMAGENET_MEAN, IMAGENET_STD
 from itaclip.errors import ItaclipError
+from itaclip.research.benchmark.pretended import on_gpu, pretended_gpu
 
 SMALL: dict[str, Any] = {
     "img_size": 64, "patch_size": 8, "embed_dim": 128, "depth": 3, "num_heads": 2, "num_classes": 0,
@@ -160,7 +160,7 @@ def test_the_last_block_may_take_its_rows_in_parts(monkeypatch: pytest.MonkeyPat
     read = second(pixels, ["last_block"]).last_block
     assert read is not None
     expected = second.run_last_block(read)
-    monkeypatch.setattr("itaclip.encoders.encoder._MOST_CELLS", 1000)
+    monkeypatch.setattr("itaclip.core.second_encoders.encoder._MOST_CELLS", 1000)
     torch.testing.assert_close(second.run_last_block(read), expected, atol=1e-5, rtol=1e-5)
 
 
@@ -430,7 +430,7 @@ def test_without_a_network_the_error_says_what_to_do(
 
 
 def test_a_missing_bundled_encoder_is_reported() -> None:
-    path = Path(loading.__file__).parents[1] / "demo/demo_dino.safetensors"
+    path = Path(loading.__file__).with_name("demo_dino.safetensors")
     if path.is_file():
         assert load_second_encoder("demo").patch_size > 0
     else:

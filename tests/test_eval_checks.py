@@ -14,9 +14,9 @@ from PIL import Image
 from preparation_helpers import run_script, write_image, write_mask
 
 from itaclip.errors import ItaclipError
-from itaclip.evaluation.command import SOME_SKIPPED, main
-from itaclip.preparation import check
-from itaclip.preparation.custom import main as new_dataset
+from itaclip.research.evaluation.command import SOME_SKIPPED, main
+from itaclip.research.preparation import check
+from itaclip.research.preparation.custom import main as new_dataset
 
 
 class Folder:

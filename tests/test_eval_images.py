@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from itaclip import ItaclipError, Segmenter
-from itaclip.evaluation.loading import load_batches
-from itaclip.evaluation.loop import image_as_loaded
-from itaclip.evaluation.setup import build_dataset, load_config
-from itaclip.images import check_for_opencv
-from itaclip.preparation.inspection import Pair, Tree, inspect_pair
-from itaclip.preparation.masks import write_label_map
+from itaclip.common.images import check_for_opencv
+from itaclip.research.evaluation.loading import load_batches
+from itaclip.research.evaluation.loop import image_as_loaded
+from itaclip.research.evaluation.setup import build_dataset, load_config
+from itaclip.research.preparation.inspection import Pair, Tree, inspect_pair
+from itaclip.research.preparation.masks import write_label_map
 
 RGB = BYTES[..., :3]
 

@@ -24,9 +24,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from itaclip import ItaclipError, Result, Segmenter
-from itaclip.export.coco import CocoFile, CocoMask, encoded
-from itaclip.export.label_studio import encode_brush
-from itaclip.export.polygons import Polygon, polygons_of
+from itaclip.formats.coco import CocoFile, CocoMask, encoded
+from itaclip.formats.label_studio import encode_brush
+from itaclip.formats.polygons import Polygon, polygons_of
 
 Mask = NDArray[np.bool_]
 

@@ -16,16 +16,16 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.structures import SegDataSample
 from PIL import Image
 
-from itaclip.comparison.cells import Cell, Result
-from itaclip.comparison.report import write_report
-from itaclip.demo.dataset import ensure_demo_dataset
+from itaclip.common.demo.dataset import ensure_demo_dataset
+from itaclip.core.text.cache import TextCache
 from itaclip.errors import ItaclipError
-from itaclip.evaluation.journal import Entry, Journal
-from itaclip.evaluation.loop import OutputFolders
-from itaclip.export.coco import CocoFile, CocoMask, encoded
 from itaclip.files import write_json, write_text
-from itaclip.preparation.masks import write_label_map
-from itaclip.text.cache import TextCache
+from itaclip.formats.coco import CocoFile, CocoMask, encoded
+from itaclip.research.comparison.cells import Cell, Result
+from itaclip.research.comparison.report import write_report
+from itaclip.research.evaluation.journal import Entry, Journal
+from itaclip.research.evaluation.loop import OutputFolders
+from itaclip.research.preparation.masks import write_label_map
 
 LIMIT = 300  # bytes per file; everything written here is larger
 

@@ -13,11 +13,11 @@ from conftest import ROOT
 from mmseg.evaluation import IoUMetric
 from PIL import Image
 
-from itaclip import figures
-from itaclip.evaluation.confusion import class_iou, confusion_matrix
-from itaclip.evaluation.gallery import Gallery
-from itaclip.figures import fonts
-from itaclip.figures.palette import palette
+from itaclip.common import figures
+from itaclip.common.figures import fonts
+from itaclip.common.figures.palette import palette
+from itaclip.research.evaluation.confusion import class_iou, confusion_matrix
+from itaclip.research.evaluation.gallery import Gallery
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_the_gallery_shows_the_worst_first_and_escapes_names(image: np.ndarray, 
 
 
 def test_visualize_agrees_with_eval(demo_root: Path, tmp_path: Path) -> None:
-    from itaclip.evaluation.command import main as evaluate
+    from itaclip.research.evaluation.command import main as evaluate
 
     config = str(ROOT / "configs/cfg_demo.py")
     assert evaluate(["--config", config, "--data-root", str(demo_root), "--limit", "2", "--work-dir", str(tmp_path),

@@ -24,7 +24,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from itaclip import ItaclipError, Segmenter
-from itaclip.labelling.folder import find_items, read_lines, segment_folder
+from itaclip.apps.folders.folder import find_items, read_lines, segment_folder
 from itaclip.vocabulary import Vocabulary
 
 
@@ -309,7 +309,7 @@ def test_memory_stays_flat(demo_root: Path, tmp_path: Path) -> None:
     program = """
 import resource, sys
 from itaclip import Segmenter
-from itaclip.labelling.folder import Item, segment_folder
+from itaclip.apps.folders.folder import Item, segment_folder
 from pathlib import Path
 segmenter = Segmenter("demo", "fast", pamr_steps=0)
 vocabulary = segmenter.prepare(["tartan", "clouds"])

@@ -18,8 +18,7 @@ from image_helpers import BYTES, DARK, DEEP, netpbm, opencv, packed_tiff, pages,
 from numpy.typing import NDArray
 from PIL import Image
 
-from itaclip.errors import ItaclipError
-from itaclip.images import (
+from itaclip.common.images import (
     STRETCH,
     ImageTooLargeError,
     ReadOptions,
@@ -29,6 +28,7 @@ from itaclip.images import (
     parse_range,
     read_image,
 )
+from itaclip.errors import ItaclipError
 
 GREY = BYTES[..., 0]
 RANGE = (100.0, 2000.0)

@@ -14,11 +14,11 @@ from conftest import ROOT
 from PIL import Image
 
 from itaclip import ItaclipError, Segmenter
-from itaclip.command.main import main as program
-from itaclip.evaluation.loop import OutputFolders
-from itaclip.evaluation.setup import build_dataset, load_config
+from itaclip.apps.command.main import main as program
+from itaclip.apps.folders.folder import find_items, segment_folder
 from itaclip.files import atomic_path, is_hidden, refuse_arguments, refuse_inputs
-from itaclip.labelling.folder import find_items, segment_folder
+from itaclip.research.evaluation.loop import OutputFolders
+from itaclip.research.evaluation.setup import build_dataset, load_config
 from itaclip.vocabulary import Vocabulary
 
 

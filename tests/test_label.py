@@ -36,13 +36,13 @@ from ray.cluster_utils import Cluster
 
 import itaclip
 from itaclip import ItaclipError, LabelOptions, LabelReport, Labels, Segmenter
-from itaclip.collection.label import label_with
-from itaclip.collection.locations import Location, checked_address, redacted
-from itaclip.collection.sources import Entry, open_source, split_into_parts
-from itaclip.collection.store import Store
-from itaclip.collection.transfer import Job, RateLimiter, make_plan
-from itaclip.command.label import told
-from itaclip.command.main import main as program
+from itaclip.apps.collection.label import label_with
+from itaclip.apps.collection.locations import Location, checked_address, redacted
+from itaclip.apps.collection.sources import Entry, open_source, split_into_parts
+from itaclip.apps.collection.store import Store
+from itaclip.apps.collection.transfer import Job, RateLimiter, make_plan
+from itaclip.apps.command.label import told
+from itaclip.apps.command.main import main as program
 from itaclip.files import atomic_path
 
 SECRET = "hunter2secret"

@@ -19,11 +19,13 @@ import torch
 from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel
 
-from itaclip.clip import finding, load_clip, registry
-from itaclip.clip.names import OPENAI_NAMES, OPENAI_WEIGHTS
-from itaclip.clip.openai import CLIP, QuickGELU
-from itaclip.clip.registry import as_open_clip
-from itaclip.clip.trunk import Needs
+from itaclip.core.clip import download as finding
+from itaclip.core.clip import load_clip
+from itaclip.core.clip import open_clip_models as registry
+from itaclip.core.clip.names import OPENAI_NAMES, OPENAI_WEIGHTS
+from itaclip.core.clip.open_clip_models import as_open_clip
+from itaclip.core.clip.openai import CLIP, QuickGELU
+from itaclip.core.clip.trunk import Needs
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.methods import LastBlock, attention, get_method
 from itaclip.errors import ItaclipError

@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 from preparation_helpers import ROOT, environment, fails_clearly, run_script
 
-from itaclip.core.engine import images_of
+from itaclip.common.images import read_image
+from itaclip.core.engines.select import images_of
+from itaclip.core.regions import MaskFolder, read_region_map, region_source
 from itaclip.errors import ItaclipError
-from itaclip.images import read_image
-from itaclip.regions import MaskFolder, read_region_map, region_source
-from itaclip.regions.making import find_images, main
+from itaclip.research.preparation.region_masks import find_images, main
 
 COUNT = 40
 

@@ -24,12 +24,12 @@ from safetensors.torch import load_file, save_file
 
 import itaclip
 from itaclip import ItaclipError, Segmenter
-from itaclip.clip.filling import set_statistics
-from itaclip.clip.loading import load_clip
+from itaclip.apps.pipelines import ImageSegmentationPipeline
+from itaclip.common.images import read_image
+from itaclip.core.clip.loading import load_clip
+from itaclip.core.clip.state_dict import set_statistics
 from itaclip.core.pipeline import Pipeline
-from itaclip.images import read_image
-from itaclip.pipelines import ImageSegmentationPipeline
-from itaclip.saved import write_segmenter
+from itaclip.formats.saved import write_segmenter
 
 CLASSES = ["cloud", "house, home", "balloon"]
 
@@ -271,7 +271,7 @@ print(segmenter.settings.pamr_steps, segmenter(sys.argv[2]).names)
 def test_pipeline_and_command_line_accept_the_folder(saved: Path, photo: Path, tmp_path: Path) -> None:
     expected = Segmenter.from_pretrained(saved)(photo)
     assert same(itaclip.pipeline(model=saved)(photo), expected.to_hf())
-    from itaclip.command.main import main
+    from itaclip.apps.command.main import main
 
     assert main(["segment", str(photo), "--model", str(saved), "--out", str(tmp_path / "out")]) == 0
     with Image.open(tmp_path / f"out/masks/{photo.stem}.png") as mask:

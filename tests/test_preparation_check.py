@@ -11,12 +11,12 @@ from mmengine.config import Config
 from PIL import Image
 from preparation_helpers import ROOT, fails_clearly, lines, run_script, visible, write_image, write_mask
 
+from itaclip.core.text import read_auxiliary_texts, read_class_names
 from itaclip.errors import ItaclipError
-from itaclip.preparation import check
-from itaclip.preparation.check import check_dataset
-from itaclip.preparation.custom import main as new_dataset
-from itaclip.preparation.layout import BENCHMARKS, Benchmark, describe
-from itaclip.text import read_auxiliary_texts, read_class_names
+from itaclip.research.preparation import check
+from itaclip.research.preparation.check import check_dataset
+from itaclip.research.preparation.custom import main as new_dataset
+from itaclip.research.preparation.layout import BENCHMARKS, Benchmark, describe
 
 VOC = ROOT / "configs/cfg_voc.py"
 

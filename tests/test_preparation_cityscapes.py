@@ -11,8 +11,8 @@ from preparation_helpers import fails_clearly, read, run_script, visible, write_
 from rich.console import Console
 
 from itaclip.errors import ItaclipError
-from itaclip.preparation.cityscapes import convert_cityscapes
-from itaclip.preparation.conversion import RunOptions
+from itaclip.research.preparation.cityscapes import convert_cityscapes
+from itaclip.research.preparation.conversion import RunOptions
 
 OPTIONS = RunOptions(Console(quiet=True))
 CITY = "gtFine/val/lindau"

@@ -11,8 +11,8 @@ from preparation_helpers import fails_clearly, read, run_script, visible, write_
 from rich.console import Console
 
 from itaclip.errors import ItaclipError
-from itaclip.preparation.coco import COCO_OBJECT, COCO_STUFF, Target, convert_coco, provide_images
-from itaclip.preparation.conversion import RunOptions
+from itaclip.research.preparation.coco import COCO_OBJECT, COCO_STUFF, Target, convert_coco, provide_images
+from itaclip.research.preparation.conversion import RunOptions
 
 # (raw value, COCO-Stuff label, COCO-Object label), from the official category list:
 # person is category 1, bicycle 2, stop sign 13 (12 was never used), backpack 27 (26 was not),

@@ -17,10 +17,10 @@ from PIL import Image
 from torchvision.ops import nms
 from transformers import Sam2Config, Sam2HieraDetConfig, Sam2ImageProcessor, Sam2Model, Sam2VisionConfig
 
-from itaclip.benchmark.pretended import pretended_gpu
+from itaclip.core.regions import MaskFolder, map_correction, read_region_map, region_source, write_region_map
+from itaclip.core.regions.sam2 import SAMPLINGS, Sam2Masks, Sampling, paint
 from itaclip.errors import ItaclipError
-from itaclip.regions import MaskFolder, map_correction, read_region_map, region_source, write_region_map
-from itaclip.regions.sam2 import SAMPLINGS, Sam2Masks, Sampling, paint
+from itaclip.research.benchmark.pretended import pretended_gpu
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
 
@@ -226,7 +226,7 @@ def masks_plainly(
 
 @pytest.mark.parametrize("overlap", [0.7, 0.97, 1.0])
 def test_sam2_is_the_plain_procedure(sam2_folder: Path, overlap: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("itaclip.regions.sam2.NMS", overlap)
+    monkeypatch.setattr("itaclip.core.regions.sam2.NMS", overlap)
     source = region_source(f"sam2:{sam2_folder}")
     assert isinstance(source, Sam2Masks)
     found, expected = source.masks(IMAGE), masks_plainly(source, IMAGE, overlap)
@@ -245,7 +245,7 @@ def test_the_settings_of_both_publications(sam2_folder: Path, monkeypatch: pytes
     assert fine.name == f"sam2-64:{sam2_folder}"
     # 64 points a side of a random model take minutes: the same procedure, with fewer
     monkeypatch.setitem(SAMPLINGS, "sam2-64", Sampling(12, 0.7, 0.7))
-    monkeypatch.setattr("itaclip.regions.sam2.NMS", 1.0)
+    monkeypatch.setattr("itaclip.core.regions.sam2.NMS", 1.0)
     source = region_source(f"sam2-64:{sam2_folder}")
     assert isinstance(source, Sam2Masks)
     found, expected = source.masks(IMAGE), masks_plainly(source, IMAGE, 1.0, side=12, least=0.7)

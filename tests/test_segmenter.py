@@ -19,8 +19,8 @@ from conftest import ROOT
 from PIL import Image
 
 from itaclip import ItaclipError, Segmenter
-from itaclip.evaluation.command import main as evaluate
-from itaclip.images import read_image
+from itaclip.common.images import read_image
+from itaclip.research.evaluation.command import main as evaluate
 from itaclip.vocabulary import CONTRAST_WORDS, split_classes
 
 CLASSES = ["cloud, white cloud", "tree, oak tree", "house, cottage", "balloon, hot-air balloon"]
@@ -58,7 +58,7 @@ model = dict(pamr_steps=2, slide_stride=56)
     assert evaluate(["--config", str(config), "--data-root", str(demo_root), "--limit", "2",
                      "--work-dir", str(tmp_path / "w"), "--out", str(tmp_path / "masks")]) == 0  # fmt: skip
     segmenter = Segmenter.from_config(config)
-    from itaclip.command.main import main as command
+    from itaclip.apps.command.main import main as command
 
     inputs = [str(demo_root / f"JPEGImages/scene_00{i}.jpg") for i in range(2)]
     assert command(["segment", *inputs, "--config", str(config), "--out", str(tmp_path / "cli"), "--batch", "2"]) == 0

@@ -18,14 +18,14 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel
 
 from itaclip import ItaclipError, Segmenter
-from itaclip.clip import architectures, load_clip
-from itaclip.clip.archives import WeightFile
-from itaclip.clip.facts import Stated
-from itaclip.clip.loading import _from_file as from_file
-from itaclip.clip.openai import CLIP
-from itaclip.clip.registry import as_open_clip
-from itaclip.clip.tokenizer import BytePairs
-from itaclip.text import TextEncoder
+from itaclip.core.clip import architectures, load_clip
+from itaclip.core.clip.facts import Stated
+from itaclip.core.clip.loading import _from_file as from_file
+from itaclip.core.clip.open_clip_models import as_open_clip
+from itaclip.core.clip.openai import CLIP
+from itaclip.core.clip.tokenizer import BytePairs
+from itaclip.core.clip.weights import WeightFile
+from itaclip.core.text import TextEncoder
 
 SIDE, PATCH = 32, 16
 

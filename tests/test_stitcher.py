@@ -20,24 +20,24 @@ from torch import Tensor
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from itaclip.benchmark import plain_stitcher
-from itaclip.benchmark.pretended import on_gpu, pretended_gpu
-from itaclip.clip import registry
-from itaclip.clip.openai import CLIP
+from itaclip.core.clip import open_clip_models as registry
+from itaclip.core.clip.openai import CLIP
 from itaclip.core.decision import class_scores
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.methods import METHODS, CorrCLIP, OVStitcher, Window, get_method
 from itaclip.core.methods.corrclip import attended_in_scope
 from itaclip.core.pipeline import Pipeline
-from itaclip.core.regions import dense_ranks, resize_map
+from itaclip.core.regions.maps import dense_ranks, resize_map
+from itaclip.core.second_encoders import load_second_encoder
 from itaclip.core.settings import Settings
 from itaclip.core.stitching import Canvas, image_grid, shown_places, spans
+from itaclip.core.text import TextBank
 from itaclip.core.views import make_views, mix_views, turned, view_features
 from itaclip.core.whole_image import WholeImage, WindowReader, ranked, regions_shown
 from itaclip.core.windows import WindowPlan, cut_windows, plan_axis, stitch
-from itaclip.encoders import load_second_encoder
 from itaclip.errors import ItaclipError
-from itaclip.text import TextBank
+from itaclip.research.benchmark import plain_stitcher
+from itaclip.research.benchmark.pretended import on_gpu, pretended_gpu
 
 METHOD = METHODS["ovstitcher"]
 assert isinstance(METHOD, OVStitcher)

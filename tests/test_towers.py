@@ -31,21 +31,22 @@ from tower_helpers import (
 from transformers import XLMRobertaConfig
 
 from itaclip import ItaclipError, Segmenter
-from itaclip.benchmark.methods import joined, random_windows
-from itaclip.clip import finding, load_clip
-from itaclip.clip.loading import load_openai_clip
-from itaclip.clip.tokenizer import TokenizerSource
-from itaclip.clip.towers import MEAN, STD, as_tower
-from itaclip.clip.towers.tower import resample
-from itaclip.clip.trunk import Needs
+from itaclip.core.clip import download as finding
+from itaclip.core.clip import load_clip
+from itaclip.core.clip.loading import load_openai_clip
+from itaclip.core.clip.tokenizer import TokenizerSource
+from itaclip.core.clip.towers import MEAN, STD, as_tower
+from itaclip.core.clip.towers.tower import resample
+from itaclip.core.clip.trunk import Needs
 from itaclip.core.encoder import DenseEncoder
-from itaclip.core.engine import calibration_windows, on_engine
+from itaclip.core.engines.select import calibration_windows, on_engine
 from itaclip.core.images import normalise
 from itaclip.core.methods import METHODS, get_method
 from itaclip.core.methods.corrclip import region_tokens
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import Settings
-from itaclip.text import TextBank, TextEncoder, parse_class_names
+from itaclip.core.text import TextBank, TextEncoder, parse_class_names
+from itaclip.research.benchmark.methods import joined, random_windows
 
 PROMPTS = ["a photo of a cat", "dog", "a small photo of the sofa .", "a photo of a photo of a photo of a wall ."]
 

@@ -20,17 +20,17 @@ from conftest import ROOT
 from PIL import Image
 
 from itaclip import Result, Segmenter
-from itaclip.command import serve as serve_command
+from itaclip.apps.command import serve as serve_command
+from itaclip.apps.web.limits import Limits
+from itaclip.apps.web.progress import Progress
+from itaclip.apps.web.request import SegmentFields
+from itaclip.apps.web.response import rendered
+from itaclip.apps.web.segmentation import collected_warnings, own_classes, segment
+from itaclip.apps.web.time_limit import TimeLimit
+from itaclip.apps.web.view import runner_up, score_maps
+from itaclip.common.progress import listening
 from itaclip.errors import ItaclipError
-from itaclip.progress import listening
 from itaclip.vocabulary import split_definitions
-from itaclip.web.limits import Limits
-from itaclip.web.progress import Progress
-from itaclip.web.request import SegmentFields
-from itaclip.web.response import rendered
-from itaclip.web.segmentation import collected_warnings, own_classes, segment
-from itaclip.web.time_limit import TimeLimit
-from itaclip.web.view import runner_up, score_maps
 
 CLASSES = "bus, city bus; fence\nhouse"
 LIST = ["bus, city bus", "fence", "house"]
@@ -278,8 +278,8 @@ def test_an_address_that_cannot_be(arguments: list[str]) -> None:
 
 
 def test_listening_elsewhere_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    from itaclip.web.address import is_loopback
-    from itaclip.web.server import serve
+    from itaclip.apps.web.address import is_loopback
+    from itaclip.apps.web.server import serve
 
     assert [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "example.org")] == [
         True, True, True, False, False, False,

@@ -7,7 +7,7 @@
     python tools/benchmark.py --config configs/cfg_*.py --weights vit-b-16.pt --dtype bf16
 
 `--baseline` also runs a plain implementation on the same image in the same process
-(`itaclip.benchmark.plain`: one window and one view per pass, in float32), and reports ratios and
+(`itaclip.research.benchmark.plain`: one window and one view per pass, in float32), and reports ratios and
 the share of equal labels. With several configurations, it measures images per second for each.
 `--gpu-memory` computes the memory needed on a GPU from the shapes of all tensors, without a GPU.
 The weights may be random ones of the right size (``python tests/make_weights.py vit-b-16 F``).
@@ -26,11 +26,26 @@ import cv2
 import mmcv
 import torch
 
-from itaclip.benchmark import plain
-from itaclip.benchmark.machine import matrix_peak, measured, timed
-from itaclip.benchmark.methods import method_seconds
-from itaclip.benchmark.pretended import gpu_peak_mib
-from itaclip.benchmark.stages import (
+from itaclip.apps.command.options import parse_setting
+from itaclip.common.console import make_console, run, table_of
+from itaclip.common.environment import machine, versions
+from itaclip.core.clip.loading import load_openai_clip
+from itaclip.core.clip.open_clip_models import as_open_clip
+from itaclip.core.engines import ENGINES
+from itaclip.core.images import normalise
+from itaclip.core.methods import METHODS, WholeImageMethod
+from itaclip.core.pamr import pamr
+from itaclip.core.pipeline import Pipeline
+from itaclip.core.settings import PRECISIONS, Settings
+from itaclip.core.text import TextBank, TextCache, TextEncoder, read_class_names
+from itaclip.devices import choose_device
+from itaclip.files import refuse_arguments, write_json
+from itaclip.formats.configuration import ModelDescription, read_config, read_model
+from itaclip.research.benchmark import plain
+from itaclip.research.benchmark.machine import matrix_peak, measured, timed
+from itaclip.research.benchmark.methods import method_seconds
+from itaclip.research.benchmark.pretended import gpu_peak_mib
+from itaclip.research.benchmark.stages import (
     TYPICAL_SIZES,
     decode,
     encoder_work,
@@ -42,22 +57,7 @@ from itaclip.benchmark.stages import (
     random_bank,
     throughput,
 )  # fmt: skip
-from itaclip.benchmark.whole_image import whole_image_row
-from itaclip.clip.loading import load_openai_clip
-from itaclip.clip.registry import as_open_clip
-from itaclip.command.options import parse_setting
-from itaclip.configuration import ModelDescription, read_config, read_model
-from itaclip.console import make_console, run, table_of
-from itaclip.core.images import normalise
-from itaclip.core.methods import METHODS, WholeImageMethod
-from itaclip.core.pamr import pamr
-from itaclip.core.pipeline import Pipeline
-from itaclip.core.settings import PRECISIONS, Settings
-from itaclip.devices import choose_device
-from itaclip.engines import ENGINES
-from itaclip.evaluation.report import machine, versions
-from itaclip.files import refuse_arguments, write_json
-from itaclip.text import TextBank, TextCache, TextEncoder, read_class_names
+from itaclip.research.benchmark.whole_image import whole_image_row
 
 PLAIN_TEXTS = 3  # encoded by the plain implementation; the time for all texts is extrapolated
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from rich.table import Table
 
-from itaclip.comparison.reference import compare
-from itaclip.console import make_console, run
-from itaclip.evaluation.report import machine, versions
+from itaclip.common.console import make_console, run
+from itaclip.common.environment import machine, versions
 from itaclip.files import write_json
+from itaclip.research.comparison.reference import compare
 
 
 def main() -> int:

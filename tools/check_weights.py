@@ -29,19 +29,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itaclip.clip import architectures, load_clip
-from itaclip.clip.facts import measured_sizes
-from itaclip.clip.names import is_path
-from itaclip.clip.openai import CLIP
-from itaclip.clip.registry import as_open_clip
-from itaclip.clip.trunk import Needs
-from itaclip.console import make_console, run
+from itaclip.common.console import make_console, run
+from itaclip.core.clip import architectures, load_clip
+from itaclip.core.clip.facts import measured_sizes
+from itaclip.core.clip.names import is_path
+from itaclip.core.clip.open_clip_models import as_open_clip
+from itaclip.core.clip.openai import CLIP
+from itaclip.core.clip.trunk import Needs
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.images import normalise
 from itaclip.core.methods import get_method
+from itaclip.core.text import TextEncoder
 from itaclip.errors import ItaclipError
-from itaclip.openmmlab import PascalVOC20Dataset
-from itaclip.text import TextEncoder
+from itaclip.research.openmmlab import PascalVOC20Dataset
 
 RECORDED = Path(__file__).parent / "real_text_embeddings"
 RECORDED_MODELS = ("ViT-B/16", "ViT-B-16", "ViT-B/16:openai", "ViT-B-16:openai", "ViT-B-16-quickgelu:openai")
@@ -110,7 +110,7 @@ def main() -> int:
         good &= bool(values.min() > SMALLEST_TO_OPEN_CLIP)
         console.print(f"{what}: smallest cosine with open_clip's own {values.min():.7f}")
     if args.recorded or args.weights in RECORDED_MODELS:
-        from mmseg.datasets import COCOStuffDataset  # importable only after itaclip.openmmlab
+        from mmseg.datasets import COCOStuffDataset  # importable only after itaclip.research.openmmlab
 
         for file, names in (
             ("voc12_single.npy", PascalVOC20Dataset.METAINFO["classes"]),

@@ -8,10 +8,10 @@ Run the same command again to resume. Exit status: 0 success, 1 some masks faile
 them), 2 bad usage. See docs/custom-dataset.md.
 """
 
-from itaclip.console import run
+from itaclip.common.console import run
 
 if __name__ == "__main__":
     # imported here so that worker processes load nothing early
-    from itaclip.preparation.recoding import main
+    from itaclip.research.preparation.recoding import main
 
     run(main)

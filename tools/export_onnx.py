@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from itaclip.clip.loading import load_clip
-from itaclip.clip.towers import MEAN, STD
-from itaclip.console import make_console, run
+from itaclip.common.console import make_console, run
+from itaclip.core.clip.loading import load_clip
+from itaclip.core.clip.towers import MEAN, STD
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.methods import METHODS, get_method
 from itaclip.errors import ItaclipError

@@ -25,15 +25,15 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from itaclip import LabelOptions, Segmenter, label
-from itaclip.collection.locations import Location
-from itaclip.collection.segmenting import row_of
-from itaclip.collection.sources import open_source
-from itaclip.collection.store import Store, part_bytes
-from itaclip.console import make_console, run, table_of
-from itaclip.demo.dataset import ensure_demo_dataset
-from itaclip.evaluation.report import machine, versions
+from itaclip.apps.collection.locations import Location
+from itaclip.apps.collection.segmenting import row_of
+from itaclip.apps.collection.sources import open_source
+from itaclip.apps.collection.store import Store, part_bytes
+from itaclip.common.console import make_console, run, table_of
+from itaclip.common.demo.dataset import ensure_demo_dataset
+from itaclip.common.environment import machine, versions
+from itaclip.common.images import decode_image
 from itaclip.files import refuse_arguments, write_json
-from itaclip.images import decode_image
 
 SECTIONS = ("stages", "runs", "entries")
 CLASSES = ["car, taxi", "house", "cloud", "tree"]

@@ -13,12 +13,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from itaclip.console import make_console, progress, run
+from itaclip.common.console import make_console, progress, run
 from itaclip.errors import ItaclipError
-from itaclip.evaluation.gallery import Gallery, read_mask
-from itaclip.evaluation.loop import image_as_loaded, own_name
-from itaclip.evaluation.setup import build_dataset, load_config
 from itaclip.files import refuse_inputs
+from itaclip.research.evaluation.gallery import Gallery, read_mask
+from itaclip.research.evaluation.loop import image_as_loaded, own_name
+from itaclip.research.evaluation.setup import build_dataset, load_config
 
 
 def main() -> int:

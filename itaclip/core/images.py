@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from itaclip.clip.towers import MEAN, STD
+from itaclip.core.clip.towers import MEAN, STD
 
 
 def normalise(rgb: NDArray[np.uint8]) -> Tensor:

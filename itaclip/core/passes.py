@@ -18,19 +18,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itaclip.clip.trunk import Needs
+from itaclip.common.progress import report
+from itaclip.core.adaptive import Interleaved, rounds, view_weights
+from itaclip.core.clip.trunk import Needs
 from itaclip.core.encoder import DenseEncoder
-from itaclip.core.interleaved import Interleaved, rounds, view_weights
 from itaclip.core.methods import Method, WholeImageMethod, Window
-from itaclip.core.regions import Ids, dense_ranks, resize_map, window_regions
+from itaclip.core.regions.maps import Ids, dense_ranks, resize_map, window_regions
+from itaclip.core.second_encoders import LAST_BLOCK, SecondEncoder
 from itaclip.core.settings import Settings
 from itaclip.core.stitching import Canvas, image_grid
 from itaclip.core.views import VIEWS, make_view, make_views, mix_views, turn_views, turned, view_features, view_maps
 from itaclip.core.whole_image import WholeImage, WindowReader, regions_shown
 from itaclip.core.windows import WindowPlan, cut_windows
-from itaclip.encoders import LAST_BLOCK, SecondEncoder
 from itaclip.errors import ItaclipError
-from itaclip.progress import report
 
 _LOG = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ def interleaved_logits(
     second: Callable[[str], SecondEncoder],
     regions: Mapping[str, Ids],
 ) -> Iterator[Interleaved]:
-    """Yield the logits of an image after every round of an interleaved sweep, see `itaclip.core.interleaved`.
+    """Yield the logits of an image after every round of an interleaved sweep, see `itaclip.core.adaptive`.
 
     Args:
         encoder: CLIP's image tower.

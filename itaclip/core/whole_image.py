@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itaclip.clip.blocks import Projections
-from itaclip.clip.towers import Tower
-from itaclip.clip.trunk import Needs, Step, Trunk
+from itaclip.core.clip.blocks import Projections
+from itaclip.core.clip.towers import Tower
+from itaclip.core.clip.trunk import Needs, Step, Trunk
 from itaclip.core.methods.corrclip import RegionTokens, on_places
 from itaclip.core.methods.method import WholeImageMethod, Window
 from itaclip.core.methods.proxyclip import required
-from itaclip.core.regions import Ids, dense_ranks
+from itaclip.core.regions.maps import Ids, dense_ranks
 from itaclip.core.stitching import Canvas, image_grid, shown_places
 from itaclip.core.views import turn_views
 from itaclip.core.windows import WindowPlan

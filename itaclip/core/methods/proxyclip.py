@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itaclip.clip.towers import Grid
-from itaclip.clip.trunk import Needs, Trunk
+from itaclip.core.clip.towers import Grid
+from itaclip.core.clip.trunk import Needs, Trunk
 from itaclip.core.methods.method import FeatureKind, Method, Window
 from itaclip.errors import ItaclipError
 

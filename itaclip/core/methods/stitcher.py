@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from itaclip.clip.blocks import attend
-from itaclip.clip.trunk import Needs, Trunk
+from itaclip.core.clip.blocks import attend
+from itaclip.core.clip.trunk import Needs, Trunk
 from itaclip.core.methods.corrclip import CorrCLIP
 from itaclip.core.methods.method import FeatureKind, WholeImageMethod, Window
 from itaclip.core.methods.proxyclip import required
