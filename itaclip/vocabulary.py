@@ -14,7 +14,7 @@ from PIL import ImageColor
 
 from itaclip.common.figures.palette import palette
 from itaclip.core.settings import Settings
-from itaclip.core.text import ClassNames, TextBank, TextEncoder, build_text_bank, parse_class_names
+from itaclip.core.text import ClassNames, TextBank, TextEncoder, build_text_bank, parse_class_names, read_class_prompts
 from itaclip.core.text.auxiliary import SEPARATOR
 from itaclip.core.text.class_names import BACKGROUND_NAME, is_background, plain_name
 from itaclip.errors import ItaclipError, did_you_mean
@@ -120,13 +120,14 @@ def make_vocabulary(
             It becomes class 0 wherever it stands; the other classes keep their order. With False,
             it is a class like any other.
         definitions: texts that describe classes; the key is any word of the class.
-        settings: only `def_coefficient`, the weight of the definitions, matters here.
+        settings: only `def_coefficient`, the weight of the definitions, and `class_prompts` matter here.
         colors: colours by class name; the other classes get the palette's.
         source: what messages call the class list.
 
     Raises:
         ItaclipError: a value of another type, no class, an empty name, a word used twice, two
-            backgrounds, or a definition or colour of an unknown class.
+            backgrounds, a definition or colour of an unknown class,
+            or bad class-biased prompts.
     """
     named = parse_class_names(_lines(classes, source), source)
     known = others = named
@@ -140,8 +141,9 @@ def make_vocabulary(
         if not word.isascii():
             _LOG.warning("%r: CLIP's text encoder was trained on English and barely understands other scripts.", word)
     texts = _texts(definitions, others)
-    coefficient = (settings or Settings()).def_coefficient
-    bank = build_text_bank(encoder, known, texts, coefficient, background is not False)
+    chosen = settings or Settings()
+    prompts = read_class_prompts(chosen.class_prompts, known, needed=False)
+    bank = build_text_bank(encoder, known, texts, chosen.def_coefficient, background is not False, prompts)
     return Vocabulary.of(bank, background is not False, texts).colored({} if colors is None else colors)
 
 

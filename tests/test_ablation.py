@@ -17,7 +17,7 @@ from itaclip.core.text import TextEncoder
 from itaclip.errors import ItaclipError
 from itaclip.research.comparison.ablation import Ablation
 from itaclip.research.comparison.ablation_command import main
-from itaclip.research.comparison.variants import GROUPS, METHODS_AND_PARTS, make_variants
+from itaclip.research.comparison.variants import GROUPS, METHODS_AND_PARTS, STITCHER_PARTS, make_variants
 from itaclip.research.evaluation.command import main as evaluate
 from itaclip.research.evaluation.setup import build_dataset, load_config
 
@@ -129,3 +129,20 @@ def test_ablations_that_do_not_apply_are_rejected(base: Settings, texts: bool, g
     with pytest.raises(ItaclipError, match=message):
         make_variants(base, 12, texts, [group])
     assert "area threshold" not in {v.group for v in make_variants(base, 12, texts)}
+
+
+def test_parts_of_ov_stitcher_are_switched_off_one_by_one(
+    tmp_path: Path, tiny_weights: Path, voc_like: Callable[..., Path], second_weights: str
+) -> None:
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(json.dumps({"cat": ["a cat"], "sky": ["the sky at night"]}))
+    path = small_config(tmp_path / "cfg_small.py", tiny_weights, voc_like([(40, 60), (64, 64)]), method="ovstitcher",
+                        second_encoder=second_weights, map_correction=True, class_prompts=str(prompts),
+                        slide_stride=48)  # fmt: skip
+    assert main(["--config", str(path), "--only", STITCHER_PARTS, "--out", str(tmp_path / "out")]) == 0
+    rows = json.loads((tmp_path / "out/ablation.json").read_text())["rows"]
+    assert [row["variant"] for row in rows] == ["all", "no stitched features", "no stitched spatial branch", "neither",
+                                                "no class-biased prompts", "no map correction"]  # fmt: skip
+    with pytest.raises(ItaclipError, match="needs the method ovstitcher"):
+        make_variants(Settings(), 12, texts=True, groups=[STITCHER_PARTS])
+    assert STITCHER_PARTS not in {variant.group for variant in make_variants(Settings(), 12, texts=True)}

@@ -122,6 +122,57 @@ def test_features_are_timms(kind: str, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_last_block_runs_on_what_was_read_before_it(kind: str) -> None:
+    """timm's own modules on the patches alone; rotary models place them on the grid that is given."""
+    model: Any = KINDS[kind]()
+    encoder, block = SecondEncoder(model, kind), model.blocks[-1]
+    pixels, own = clip_pixels(2, 3, 48, 80)
+    seen: list[Tensor] = []
+    hook = block.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    with torch.no_grad():
+        model.forward_features(own)
+        hook.remove()
+        read = encoder(pixels, ["last_block"]).last_block
+        assert read is not None
+        assert read.shape == (2, 4 * 128, 6, 10)
+        x = seen[0]
+        patches = x[:, model.num_prefix_tokens :]
+        rope: dict[str, Any] = {}
+        if getattr(model, "rope", None) is not None:
+            block.attn.num_prefix_tokens = 0
+            rope = {"rope": model.rope.get_embed([6, 10])}
+        y = model.norm(patches)
+        y = y + scaled(block, 1, block.attn(block.norm1(patches), **rope))
+        y = y + scaled(block, 2, block.mlp(block.norm2(y)))
+        torch.testing.assert_close(rows(encoder.run_last_block(read)), y, atol=1e-4, rtol=1e-4)
+
+
+def scaled(block: Any, number: int, update: Tensor) -> Tensor:
+    """LayerScale as timm's two kinds of blocks store it."""
+    if hasattr(block, f"ls{number}"):
+        return getattr(block, f"ls{number}")(update)
+    gamma = getattr(block, f"gamma_{number}")
+    return update if gamma is None else gamma * update
+
+
+def test_the_last_block_may_take_its_rows_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    second, pixels = SecondEncoder(dinov3(), "dinov3"), clip_pixels(2, 3, 48, 80)[0]
+    read = second(pixels, ["last_block"]).last_block
+    assert read is not None
+    expected = second.run_last_block(read)
+    monkeypatch.setattr("itaclip.core.second_encoders.encoder._MOST_CELLS", 1000)
+    torch.testing.assert_close(second.run_last_block(read), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_last_block_with_another_attention_is_refused() -> None:
+    encoder = SecondEncoder(shaken(VisionTransformer(**SMALL, attn_layer="diff")), "unusual")
+    pixels, _ = clip_pixels(1, 3, 64, 64)
+    assert encoder(pixels, ["tokens"]).tokens is not None
+    with pytest.raises(ItaclipError, match=r"unusual: its last block \(DiffAttention\) .*stitched_features"):
+        encoder(pixels, ["last_block"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_only_requested_features_are_computed(kind: str) -> None:
     encoder = SecondEncoder(KINDS[kind](), kind)
     pixels, _ = clip_pixels(1, 3, 64, 64)

@@ -22,10 +22,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from preparation_helpers import ROOT, environment, fails_clearly, lines, run_script, visible
 
-from itaclip.core.text import read_auxiliary_texts, read_class_names
+from itaclip.core.text import read_auxiliary_texts, read_class_names, read_class_prompts
 from itaclip.errors import ItaclipError
 from itaclip.research.texts import generation
-from itaclip.research.texts.answers import DEFINITION, SYNONYM, Task, fault, tidy
+from itaclip.research.texts.answers import DEFINITION, PROMPT, SYNONYM, Task, fault, tidy
 from itaclip.research.texts.chat import Sampling, ServerChat
 
 TOKEN = "sk-never-to-be-seen-again"
@@ -84,6 +84,36 @@ def test_good_answers(answer: str, task: Task, text: str) -> None:
 )
 def test_bad_answers(answer: str, task: Task, reason: str) -> None:
     assert reason in (fault(tidy(answer, task), "cat", task) or "accepted")
+
+
+PLACES = "room garden street barn shop park field yard kitchen car box basket tree bed ship"
+FIFTEEN = [f"a {place} with a cat in it" for place in PLACES.split()]
+
+
+@pytest.mark.parametrize("form", ["{}", "{n}. {}", "- {}", '"{}"', "Here are 15:\n{}", "<think>Hm.</think>{}"])
+def test_sentences_in_every_form(form: str) -> None:
+    first, *others = FIFTEEN
+    head, _, line = form.rpartition("\n")
+    answer = "\n".join([*([head] if head else []), *(line.format(s, n=n) for n, s in enumerate([first, *others], 1))])
+    answer = answer if "<think>" not in form else "<think>Hm.</think>" + "\n\n".join(FIFTEEN)
+    assert tidy(answer, PROMPT).splitlines() == FIFTEEN
+    assert fault(tidy(answer, PROMPT), "cat", PROMPT) is None
+
+
+@pytest.mark.parametrize(
+    ("sentences", "reason"),
+    [
+        ([], "is empty"),
+        (FIFTEEN[:9], "9 lines instead of 15"),
+        ([*FIFTEEN, "one more cat"], "16 lines instead"),
+        ([*FIFTEEN[:14], FIFTEEN[0].upper()], "repeats a sentence"),
+        ([*FIFTEEN[:14], "a dog on a chair"], "does not contain the word"),
+        ([*FIFTEEN[:14], "cat " * 51], "51 words"),
+        ([*FIFTEEN[:14], "I can also describe a cat"], "preamble"),
+    ],
+)
+def test_bad_sentences(sentences: list[str], reason: str) -> None:
+    assert reason in (fault(tidy("\n".join(sentences), PROMPT), "cat", PROMPT) or "accepted")
 
 
 def test_word_limit() -> None:
@@ -182,6 +212,25 @@ def arguments(names: Path, url: str, *more: object) -> list[str]:
 
 def generate(names: Path, server: Server, *more: object, task: Task = DEFINITION) -> int:
     return generation.main(task, CONFIGS, arguments(names, server.url, *more))
+
+
+def test_sentences_for_every_word_become_a_file_of_prompts(names: Path, serve: Callable[[Answer], Server]) -> None:
+    def answer(name: str, times: int) -> str:
+        sentences = [f"photo {number} of a {name}" for number in range(15)]
+        return "\n".join(sentences[:3] if name == "kitten" and times == 1 else sentences)
+
+    server = serve(answer)
+    assert generate(names, server, "--out", names.with_name("p.json"), task=PROMPT) == 0
+    classes = read_class_names(names, background=True)
+    found = read_class_prompts(names.with_name("p.json"), classes)
+    assert found is not None
+    assert set(found) == set(classes.queries)  # words of the background and synonyms too
+    assert found["kitten"] == tuple(f"photo {number} of a kitten" for number in range(15))
+    assert server.asked["kitten"] == 2
+    assert all(request["max_tokens"] >= 1000 for request in server.requests)
+    asked = sum(server.asked.values())
+    assert generate(names, server, "--out", names.with_name("p.json"), task=PROMPT) == 0  # already complete
+    assert sum(server.asked.values()) == asked
 
 
 def test_every_kind_of_answer_and_no_shifted_lines(names: Path, serve: Callable[[Answer], Server]) -> None:

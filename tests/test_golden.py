@@ -38,6 +38,24 @@ def test_stronger_methods_match_recorded_tokens_logits_and_choices(tiny_weights:
     assert [s for s in stages if not s.passed] == []
 
 
+def test_ov_stitcher_matches_every_recorded_stage(tiny_weights: Path) -> None:
+    stages = compare(GOLDEN / "ov_stitcher_seed0.npz", tiny_weights)
+    assert {s.name for s in stages} == {
+        *(f"{case}/{key}" for case in ("small", "uneven", "large") for key in ("merged", "tokens", "logits", "labels")),
+        "uneven/dino_feats", "uneven/branches",
+    }  # fmt: skip
+    assert [s for s in stages if not s.passed] == []
+
+
+@pytest.mark.parametrize(("key", "stage"), [("uneven/qkv", "uneven/dino_feats"), ("small/masks", "small/merged"),
+                                            ("large/image", "large/tokens")])  # fmt: skip
+def test_other_inputs_of_ov_stitcher_are_noticed(key: str, stage: str, tiny_weights: Path, tmp_path: Path) -> None:
+    arrays = dict(np.load(GOLDEN / "ov_stitcher_seed0.npz"))
+    arrays[key] = np.flip(arrays[key], -1) if key != "uneven/qkv" else arrays[key] * 1.5
+    np.savez(tmp_path / "other.npz", **arrays)
+    assert stage in {s.name for s in compare(tmp_path / "other.npz", tiny_weights) if not s.passed}
+
+
 @pytest.mark.vit_b_16
 def test_itaclip_matches_at_the_real_geometry(tmp_path: Path) -> None:
     path = tmp_path / "vit-b-16.pt"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -175,10 +176,10 @@ def test_an_image_does_not_depend_on_its_company(tiny_clip: CLIP) -> None:
         assert alone.passes == expected.passes
 
 
-@pytest.mark.parametrize("others", [{"img_engineering": False}, {"across_windows": True}])
-def test_tolerance_needs_views_of_windows(others: dict[str, bool]) -> None:
+@pytest.mark.parametrize("others", [{"img_engineering": False}, {"method": "ovstitcher"}])
+def test_tolerance_needs_views_of_windows(others: dict[str, Any]) -> None:
     with pytest.raises(ItaclipError, match=r"tolerance = 0\.1: expected 0 with"):
-        Settings(tolerance=0.1, **others)  # type: ignore[arg-type]
+        Settings(tolerance=0.1, **others)
 
 
 def test_quality_adaptive_agrees_with_exact() -> None:

@@ -406,3 +406,17 @@ def test_the_pixels_that_a_model_expects_are_saved(quick: Segmenter, photo: Path
     found = Segmenter.from_pretrained(tmp_path / "other", device="cpu")._pipeline.encoder(pixels)
     assert torch.equal(found, Pipeline(clip, quick.settings).encoder(pixels))
     assert not torch.allclose(found, quick._pipeline.encoder(pixels), atol=1e-3)
+
+
+def test_segmenters_saved_by_earlier_versions_load(tmp_path: Path) -> None:
+    segmenter = Segmenter("demo", "fast", text_cache=False)
+    segmenter.save_pretrained(tmp_path / "saved")
+    description = tmp_path / "saved/itaclip.json"
+    content = json.loads(description.read_text())
+    content["settings"]["across_windows"] = False  # a switch that is gone
+    description.write_text(json.dumps(content))
+    assert Segmenter.from_pretrained(tmp_path / "saved", text_cache=False).settings == segmenter.settings
+    content["settings"]["across_windows"] = True
+    description.write_text(json.dumps(content))
+    with pytest.raises(ItaclipError, match="unknown setting 'across_windows'"):
+        Segmenter.from_pretrained(tmp_path / "saved", text_cache=False)

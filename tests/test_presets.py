@@ -83,6 +83,15 @@ TABLE = {
         cityscapes  448 224 112 40 0    - 0
         ade20k      448 336 112 40 0    - 0""",
     ),
+    "ovstitcher": """
+        voc21       448 336 112 40 0.1 - 0
+        voc20       448 336 112 40 0   - 0
+        context60   448 336 112 40 0.1 - 0
+        context59   448 336 112 40 0   - 0
+        coco_object 448 336 112 40 0.2 - 0
+        coco_stuff  448 336 224 40 0   - 0
+        cityscapes  560 224 112 40 0   - 0
+        ade20k      448 336 112 40 0   - 0""",
 }
 ROWS = [(method, *line.split()) for method, text in TABLE.items() for line in text.strip().splitlines()]
 
@@ -100,8 +109,10 @@ def test_presets_are_the_published_settings(row: tuple[str, ...], tmp_path: Path
     assert settings.method == method
     assert settings.img_engineering == settings.closing == (method == "itaclip")
     assert bool(config.model.auxiliary_text_path) == (method == "itaclip")
-    assert settings.padding == ("centre" if method in ("clearclip", "proxyclip", "corrclip") else "end")
-    assert (settings.regions == "sam2") == settings.map_correction == (method == "corrclip")
+    assert settings.padding == ("centre" if method in ("clearclip", "proxyclip", "corrclip", "ovstitcher") else "end")
+    assert settings.map_correction == (method in ("corrclip", "ovstitcher"))
+    if settings.map_correction:
+        assert settings.regions == {"corrclip": "sam2", "ovstitcher": "sam2-64"}[method]
     assert config.test_dataloader.dataset.pipeline[1].scale == (2048, int(side))
 
 

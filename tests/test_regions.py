@@ -18,7 +18,7 @@ from torchvision.ops import nms
 from transformers import Sam2Config, Sam2HieraDetConfig, Sam2ImageProcessor, Sam2Model, Sam2VisionConfig
 
 from itaclip.core.regions import MaskFolder, map_correction, read_region_map, region_source, write_region_map
-from itaclip.core.regions.sam2 import Sam2Masks, paint
+from itaclip.core.regions.sam2 import SAMPLINGS, Sam2Masks, Sampling, paint
 from itaclip.errors import ItaclipError
 from itaclip.research.benchmark.pretended import pretended_gpu
 
@@ -192,7 +192,9 @@ def sam2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def masks_plainly(source: Sam2Masks, image: NDArray[np.uint8], overlap: float) -> list[NDArray[np.bool_]]:
+def masks_plainly(
+    source: Sam2Masks, image: NDArray[np.uint8], overlap: float, side: int = 8, least: float = 0.4
+) -> list[NDArray[np.bool_]]:
     """Run the whole model point by point, with scores, stability and suppression as defined by SAM 2's authors."""
     model, height, width = source._model, *image.shape[:2]
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
@@ -203,15 +205,15 @@ def masks_plainly(source: Sam2Masks, image: NDArray[np.uint8], overlap: float) -
     )
     assert (pixels - (resized / 255 - mean) / std).abs().max() < 0.03  # resized as uint8
     kept: list[Any] = []
-    for y in range(8):
-        for x in range(8):
-            point = torch.tensor([[[[(x + 0.5) * 8, (y + 0.5) * 8]]]])
+    for y in range(side):
+        for x in range(side):
+            point = torch.tensor([[[[(x + 0.5) * 64 / side, (y + 0.5) * 64 / side]]]])
             with torch.no_grad():
                 output = model(pixel_values=pixels, input_points=point, multimask_output=False)
             logits = F.interpolate(output.pred_masks[0], (height, width), mode="bilinear")[0, 0]
             rating = output.iou_scores.item()
             smaller, larger = (logits > 1).sum().item(), (logits > -1).sum().item()
-            if rating > 0.4 and larger and smaller / larger > 0.4:
+            if rating > least and larger and smaller / larger > least:
                 mask = logits > 0
                 rows, columns = (torch.nonzero(mask.any(dim=d)).flatten().tolist() or [0] for d in (1, 0))
                 kept.append((mask.numpy(), rating, [columns[0], rows[0], columns[-1], rows[-1]]))
@@ -236,8 +238,23 @@ def test_sam2_is_the_plain_procedure(sam2_folder: Path, overlap: float, monkeypa
     assert source.fingerprint == region_source(f"sam2:{sam2_folder}").fingerprint
 
 
+def test_the_settings_of_both_publications(sam2_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {"sam2": Sampling(8, 0.4, 0.4), "sam2-64": Sampling(64, 0.7, 0.7)} == SAMPLINGS
+    coarse, fine = (region_source(f"{name}:{sam2_folder}") for name in SAMPLINGS)
+    assert coarse.fingerprint != fine.fingerprint
+    assert fine.name == f"sam2-64:{sam2_folder}"
+    # 64 points a side of a random model take minutes: the same procedure, with fewer
+    monkeypatch.setitem(SAMPLINGS, "sam2-64", Sampling(12, 0.7, 0.7))
+    monkeypatch.setattr("itaclip.core.regions.sam2.NMS", 1.0)
+    source = region_source(f"sam2-64:{sam2_folder}")
+    assert isinstance(source, Sam2Masks)
+    found, expected = source.masks(IMAGE), masks_plainly(source, IMAGE, 1.0, side=12, least=0.7)
+    assert len(found) == len(expected)
+    assert max(((a != b).sum() for a, b in zip(found, expected, strict=True)), default=0) <= 2
+
+
 def test_no_mask_at_all_is_a_map_of_zeros(sam2_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("itaclip.core.regions.sam2.MIN_IOU", 1e9)
+    monkeypatch.setitem(SAMPLINGS, "sam2", Sampling(8, 1e9, 0.4))
     assert not Sam2Masks(str(sam2_folder))(IMAGE).any()
 
 

@@ -70,7 +70,8 @@ def test_merging_is_dbscan_with_one_sample_a_cluster(seed: int) -> None:
 
 def test_scope_keeps_regions_apart_and_lets_the_unsegmented_look_around() -> None:
     similarity = torch.tensor([[[1.0, 0.1, 0.9], [0.1, 1.0, 0.2], [0.9, 0.2, 1.0]]])
-    allowed = scope(similarity, torch.tensor([[1, 2, 0]]))[0]
+    regions = torch.tensor([[1, 2, 0]])
+    allowed = scope(similarity, similarity.mean()[None, None, None], regions, regions)[0]
     assert allowed.tolist() == [[True, False, True], [False, True, False], [True, False, True]]
 
 

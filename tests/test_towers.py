@@ -218,16 +218,13 @@ def test_every_method_reads_every_family_alike_in_batches_and_singly(family: str
 
 
 @pytest.mark.parametrize("family", ["openai", "siglip", "eva02", "pe_without_class"])
-@pytest.mark.parametrize("across", [False, True])
-def test_whole_images_become_labels(
-    family: str, across: bool, loaded: Callable[[str], Any], second_weights: str
-) -> None:
+def test_whole_images_become_labels(family: str, loaded: Callable[[str], Any], second_weights: str) -> None:
     model = loaded(family)
     bank = bank_of(["wall, background", "cat", "dog"], as_tower(model.visual).channels)
-    settings = Settings(slide_crop=SIDE, slide_stride=SIDE // 2, across_windows=across, second_encoder=second_weights)
+    settings = Settings(slide_crop=SIDE, slide_stride=SIDE // 2, second_encoder=second_weights)
     picture = normalise(image(80, 112))
     regions = {"felzenszwalb": [np.arange(80 * 112, dtype=np.int32).reshape(80, 112) // 2000]}
-    for name in ("clip", "itaclip", "scclip", "corrclip"):
+    for name in ("clip", "itaclip", "scclip", "corrclip", "ovstitcher"):
         pipeline = Pipeline(model, settings.changed(method=name))
         found = pipeline([picture], [(40, 56)], bank, regions)[0]
         assert found.labels.shape == (40, 56)

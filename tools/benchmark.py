@@ -33,7 +33,7 @@ from itaclip.core.clip.loading import load_openai_clip
 from itaclip.core.clip.open_clip_models import as_open_clip
 from itaclip.core.engines import ENGINES
 from itaclip.core.images import normalise
-from itaclip.core.methods import METHODS
+from itaclip.core.methods import METHODS, WholeImageMethod
 from itaclip.core.pamr import pamr
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import PRECISIONS, Settings
@@ -57,6 +57,7 @@ from itaclip.research.benchmark.stages import (
     random_bank,
     throughput,
 )  # fmt: skip
+from itaclip.research.benchmark.whole_image import whole_image_row
 
 PLAIN_TEXTS = 3  # encoded by the plain implementation; the time for all texts is extrapolated
 
@@ -151,6 +152,10 @@ def main() -> int:
         rows = method_seconds(encoder, args.methods, args.batch if args.batch > 1 else 10, count, visual)
         console.print(table_of(f"seconds per window, {count} queries, {description.settings.dtype}", rows))
         figures["rows"] = rows
+        if any(isinstance(METHODS[name], WholeImageMethod) for name in args.methods):
+            row = whole_image_row(encoder, visual)
+            console.print(table_of(f"a whole image, {description.settings.dtype}", [row]))
+            figures["whole image"] = row
     elif args.pamr:
         queries = len(read_class_names(descriptions[0].name_path, descriptions[0].settings.background).queries)
         figures |= pamr_alone(size, queries, descriptions[0].settings)

@@ -36,7 +36,7 @@ def main() -> int:
         for column in ("stage", "largest difference", "tolerance", ""):
             table.add_column(column)
         for stage in stages:
-            label = f"{stage.value:.4%} equal" if stage.name == "pred" else f"{stage.value:.2e}"
+            label = f"{stage.value:.4%} equal" if stage.is_share else f"{stage.value:.2e}"
             table.add_row(stage.name, label, f"{stage.limit:g}", "ok" if stage.passed else "DIFFERS")
         console.print(table)
     if args.out:

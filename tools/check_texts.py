@@ -1,7 +1,8 @@
-"""Check definitions and synonyms against their class files; without options, all shipped ones.
+"""Check definitions, synonyms and class-biased prompts against their class files; without options, all shipped ones.
 
     python tools/check_texts.py
     python tools/check_texts.py --names my_classes.txt --texts my_definitions.txt --background
+    python tools/check_texts.py --names my_classes.txt --texts my_prompts.json --background
 
 Exit status: 0 all files are usable, 1 some are not, 2 bad usage.
 """

@@ -28,9 +28,6 @@ class Recorded:
 
 
 FILES = {
-    "across_demo": Recorded(
-        "attention across windows, demo", f"python tools/measure_across.py {DEMO} --limit 16 --out F"
-    ),
     "agreement": Recorded(
         "differences from the published code, tiny randomly initialised weights",
         "python tools/check_reference.py tests/golden/*_{plain,like,seed0}.npz --weights tiny.pt --out F",

@@ -149,18 +149,6 @@ def _gains(record: Record, variant: str, base: str = "plain") -> list[float]:
     return [scores[variant] - scores[base] for scores in _scores_of_stages(record).values()]
 
 
-def _across(record: Record) -> str:
-    rows = record["across_demo"]["rows"]
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    found = {(row["method"], row["stride"], row["across_windows"]): row for row in rows}
-    lines = []
-    for stride in dict.fromkeys(row["stride"] for row in rows):
-        pairs = [f"{found[m, stride, across]['mIoU']:.1f}" for m in methods for across in (False, True)]
-        lines.append([str(stride), f"{found[methods[0], stride, False]['passes']:.1f}", *pairs])
-    header = ["stride", "windows per image", *(name for m in methods for name in (f"`{m}`", "across"))]
-    return _with_machine(_table(header, lines), record.machine("across_demo"))
-
-
 # --- quality presets ---------------------------------------------------------
 
 
@@ -435,7 +423,6 @@ def _files(record: Record) -> str:
 
 
 TABLES_BY_NAME: dict[str, Callable[[Record], str]] = {
-    "across": _across,
     "agreement": _agreement,
     "agreement of other methods": _agreement_methods,
     "demo": _demo,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from itaclip.core.clip.towers import Grid, Positions, as_tower
-from itaclip.core.clip.trunk import Needs, Trunk
+from itaclip.core.clip.trunk import Needs, Step, Trunk, steps
 from itaclip.core.engines import OpenVINOBlocks
-from itaclip.core.methods.method import Method, Window
+from itaclip.core.methods.method import Method, WholeImageMethod, Window
+from itaclip.core.whole_image import read_windows
 from itaclip.errors import ItaclipError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -102,6 +104,8 @@ class DenseEncoder(nn.Module):
     def read(self, pixels: Tensor, readings: Sequence[tuple[Method, Window]]) -> list[Tensor]:
         """Compute the features of several methods in one pass: the ordinary blocks run only once.
 
+        A method that reads whole images takes every window as an image of its own, in a pass of its own.
+
         Args:
             pixels: as for `forward`.
             readings: methods that resample positional embeddings alike, each with its further inputs.
@@ -135,9 +139,16 @@ class DenseEncoder(nn.Module):
                 return [self.engine.tokens(x, grid, first)]
         needs = Needs()
         for method, _ in readings:
-            needs |= method.needs(self.depth)
+            if not isinstance(method, WholeImageMethod):
+                needs |= method.needs(self.depth)
         trunk = self.trunk(pixels, needs, first.positions)
-        return [method.tokens(trunk.read_as(method.patch_reading or "values"), window) for method, window in readings]
+        return [self._read(pixels, trunk, method, window) for method, window in readings]
+
+    def _read(self, pixels: Tensor, trunk: Trunk, method: Method, window: Window) -> Tensor:
+        if isinstance(method, WholeImageMethod):
+            steps = self.steps(pixels, method.needs(self.depth), method.positions)
+            return read_windows(self.tower, steps, method, replace(window, pixels=pixels))
+        return method.tokens(trunk.read_as(method.patch_reading or "values"), window)
 
     def trunk(self, pixels: Tensor, needs: Needs, positions: Positions = "scale") -> Trunk:
         """Run the ordinary blocks on pixels as in `forward`, keeping only the outputs and projections needed."""
@@ -145,6 +156,21 @@ class DenseEncoder(nn.Module):
         if self.engine and self.engine.takes(grid):
             return self.engine.trunk(x, grid, needs)
         return Trunk.run(self.tower, x, grid, needs)
+
+    def steps(self, pixels: Tensor, needs: Needs, positions: Positions = "scale") -> Iterator[Step]:
+        """Run all blocks on pixels as in `forward`, one by one, keeping nothing.
+
+        Args:
+            pixels: as for `forward`.
+            needs: outputs that an engine, which runs all blocks at once, has to return; besides
+                these, the first block's input is always there.
+            positions: how positional embeddings are resampled.
+        """
+        x, grid = self.embed(pixels, positions)
+        if self.engine and self.engine.takes(grid):
+            every = Needs.of(outputs={0} | needs.outputs, projections=range(1, self.depth + 1))
+            return self.engine.trunk(x, grid, every).steps()
+        return steps(self.tower, x, grid, self.depth)
 
     def embed(self, pixels: Tensor, positions: Positions = "scale") -> tuple[Tensor, Grid]:
         """Embed pixels as in `forward`: tokens before the first block, B x (P + N) x D, and their grid."""

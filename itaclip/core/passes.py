@@ -11,8 +11,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
-from operator import or_
 from typing import TypeAlias
 
 import numpy as np
@@ -21,14 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from itaclip.common.progress import report
-from itaclip.core.across import inputs_of, read_across, whole_plan
 from itaclip.core.adaptive import Interleaved, rounds, view_weights
+from itaclip.core.clip.trunk import Needs
 from itaclip.core.encoder import DenseEncoder
-from itaclip.core.methods import Method, Window
-from itaclip.core.regions.maps import Ids, dense_ranks, window_regions
-from itaclip.core.second_encoders import SecondEncoder
+from itaclip.core.methods import Method, WholeImageMethod, Window
+from itaclip.core.regions.maps import Ids, dense_ranks, resize_map, window_regions
+from itaclip.core.second_encoders import LAST_BLOCK, SecondEncoder
 from itaclip.core.settings import Settings
-from itaclip.core.views import VIEWS, make_view, make_views, mix_views, turned, view_features, view_maps
+from itaclip.core.stitching import Canvas, image_grid
+from itaclip.core.views import VIEWS, make_view, make_views, mix_views, turn_views, turned, view_features, view_maps
+from itaclip.core.whole_image import WholeImage, WindowReader, regions_shown
 from itaclip.core.windows import WindowPlan, cut_windows
 from itaclip.errors import ItaclipError
 
@@ -66,7 +66,8 @@ class Reading:
     def trunk(self) -> Hashable:
         """Key of the encoder pass: readings with equal keys can share one."""
         s = self.settings
-        return s.slide_crop, s.slide_stride, s.padding, s.dtype, self.method.positions, self.multiple, s.across_windows
+        return (s.slide_crop, s.slide_stride, s.padding, s.dtype, self.method.positions, self.multiple,
+                isinstance(self.method, WholeImageMethod))  # fmt: skip
 
     @property
     def features(self) -> Hashable:
@@ -111,14 +112,15 @@ def shared_logits(
         regions: per source, the region map of every image at its size, H x W.
 
     Returns:
-        Per reading and image, windows x r x c x Q float32 on the method's grid; equal readings
-        share the tensors.
+        Per reading and image, windows x r x c x Q float32 on the method's grid, or 1 x H x W x Q of
+        the whole image for a method that reads whole images; equal readings share the tensors.
 
     Raises:
         ItaclipError: not even a single window fits into memory.
     """
     shared = _Shared(encoder, images, plans, readings, second, regions)
-    logits = shared.across_windows() if readings[0].settings.across_windows else shared.window_by_window()
+    whole = isinstance(readings[0].method, WholeImageMethod)
+    logits = shared.whole_images() if whole else shared.window_by_window()
     return [logits[reading.key] for reading in readings]
 
 
@@ -223,46 +225,72 @@ class _Shared:
             self._in_passes([pairs[at : at + step] for at in range(0, len(pairs), step)], read, VIEWS)
             yield Interleaved(logits, seen, plan, weights)
 
-    def across_windows(self) -> dict[Hashable, list[Tensor]]:
-        """Compute the logits of every image, by reading key, with attention across windows, on one grid per image."""
+    def whole_images(self) -> dict[Hashable, list[Tensor]]:
+        """Compute the logits of every image, by reading key, for methods that read whole images."""
         logits: dict[Hashable, list[Tensor]] = {key: [] for key in self.distinct}
         for i, image in enumerate(self.images):
-            features = self._across(i)
+            tokens = self._whole_image(i)
             for key, reading in self.distinct.items():
-                text = reading.text.to(image.device)
-                logits[key].append(mix_views(features[reading.features], text, reading.settings))
+                flipped = turn_views(tokens[reading.features][:, None])[:, 0]  # mix_views undoes the flips
+                features = view_features(flipped, 1)
+                logits[key].append(mix_views(features, reading.text.to(image.device), reading.settings))
         return logits
 
-    def _across(self, i: int) -> dict[Hashable, Tensor]:
-        """Compute an image's features as one window, by feature key: V x 1 x r x c x E, flipped views still flipped."""
-        image, plan = self.images[i], self.plans[i]
-        positions, multiple = next((way.method.positions, way.multiple) for way in self.ways.values())
-        wanted = inputs_of(reduce(or_, (w.method.needs(self.encoder.depth) for w in self.ways.values())))
-        entire = whole_plan(plan, self.encoder.patch_size, multiple)
-        passes: list[tuple[dict[int, Tensor], dict[Hashable, Tensor]]] = []
-
-        def read(runs: Sequence[Run]) -> None:
-            pixels = self._pixels(runs)
-            trunk = self.encoder.trunk(pixels, wanted, positions)
-            found = self._second_features(pixels)
-            passes.append(({number: trunk.output(number) for number in wanted.outputs}, found))
-
-        def joined(parts: Sequence[Tensor]) -> Tensor:
-            return torch.cat([part.unflatten(0, (self.views, -1)) for part in parts], dim=1).flatten(0, 1)
-
-        self._in_passes(_passes({i: plan}, self._per_pass), lambda units: read(_runs(units)))
-        outputs = {number: joined([blocks[number] for blocks, _ in passes]) for number in wanted.outputs}
-        second = {key: joined([found[key] for _, found in passes]) for key in passes[0][1]}
-        features: dict[Hashable, Tensor] = {}
+    def _whole_image(self, i: int) -> dict[Hashable, Tensor]:
+        """Read an image: its tokens by feature key, V x H x W x E, no view flipped."""
+        image, plan, tower = self.images[i], self.plans[i], self.encoder.tower
+        features = self._stitched_features(i)
+        wholes = {}
         for key, way in self.ways.items():
-            window = self._window(way, image, second)
-            if way.method.reads_regions:
-                ids, count = self._regions(way, [(i, entire, 0, 1)])
-                window = replace(window, regions=ids.to(image.device), region_count=count)
-            whole = view_features(read_across(self.encoder, way.method, outputs, plan, entire, image, window), 1)
-            # flipped again, because mix_views undoes the flips
-            features[key] = torch.stack([turned(maps, view, 1) for view, maps in enumerate(whole)])
-        return features
+            assert isinstance(way.method, WholeImageMethod)
+            patch = self._patch(way)
+            ids, count = dense_ranks(resize_map(self.regions[way.settings.regions][i], image_grid(plan, patch))[None])
+            regions = torch.from_numpy(ids).to(image.device, non_blocking=True).expand(self.views, -1, -1)
+            window = replace(self._window(way, image, features), regions=regions, region_count=count)
+            shown = regions_shown(ids[0], plan, tower.patch_size)
+            wholes[key] = WholeImage(tower, way.method, plan, window, patch, shown, self.views > 1)
+        needs = Needs()
+        for whole in wholes.values():
+            needs |= whole.needs
+        positions = next(way.method.positions for way in self.ways.values())
+
+        def read(units: Sequence[Unit]) -> None:
+            ((_, first, last),) = runs = _runs(units)
+            readers = [WindowReader(whole, first, last) for whole in wholes.values()]
+            for step in self.encoder.steps(self._pixels(runs), needs, positions):
+                for reader in readers:
+                    reader.see(step)
+            for reader in readers:
+                reader.finish()
+
+        self._in_passes(_passes({i: plan}, self._per_pass), read)
+        return {key: whole.tokens() for key, whole in wholes.items()}
+
+    def _stitched_features(self, i: int) -> dict[Hashable, Tensor]:
+        """Compute the second encoders' unit features of an image, by feature key: V x C x H x W."""
+        plan = self.plans[i]
+        read_by = {key: (way.second, way.method.reads_features) for key, way in self.ways.items()}
+        asked = {(name, kind): self.helpers[name].patch_size for name, kind in read_by.values() if name and kind}
+        canvases = {key: Canvas(plan, patch) for key, patch in asked.items()}
+
+        def read(units: Sequence[Unit]) -> None:
+            ((_, first, _),) = runs = _runs(units)
+            pixels = self._pixels(runs)
+            for name, helper in self.helpers.items():
+                found = helper(pixels, {kind for its, kind in canvases if its == name})
+                for (its, kind), canvas in canvases.items():
+                    if its == name:
+                        maps = getattr(found, kind)
+                        maps = maps if kind == LAST_BLOCK else F.normalize(maps, dim=1)
+                        canvas.add(turn_views(maps.movedim(1, 3).unflatten(0, (self.views, -1))), first)
+
+        self._in_passes(_passes({i: plan}, self._per_pass), read)
+        features = {}
+        for (name, kind), canvas in canvases.items():
+            maps = canvas.mean().movedim(3, 1)
+            maps = self.helpers[name].run_last_block(maps) if kind == LAST_BLOCK else maps
+            features[name, kind] = F.normalize(maps, dim=1)
+        return {key: features[name, kind] for key, (name, kind) in read_by.items() if name and kind}
 
     @property
     def _per_pass(self) -> int:

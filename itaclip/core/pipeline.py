@@ -17,13 +17,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from itaclip.core.across import whole_plan
 from itaclip.core.adaptive import Interleaved
 from itaclip.core.clip.towers import as_tower
 from itaclip.core.decision import class_scores, label_map
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.engines.select import on_engine
-from itaclip.core.methods import METHODS
+from itaclip.core.methods import METHODS, WholeImageMethod
 from itaclip.core.pamr import pamr
 from itaclip.core.passes import Reading, grouped, interleaved_logits, shared_logits
 from itaclip.core.regions import RegionMap, RegionSource, map_correction, region_source
@@ -77,6 +76,9 @@ class Pipeline(nn.Module):
         self._temperature = 1.0 if clip.logit_bias is None else float(clip.logit_scale.exp()) / _LEARNED_BY_CLIP
         if settings.compile:
             self.encoder.compiled()
+            if isinstance(method, WholeImageMethod):
+                _LOG.info("compile = True: %s goes through the blocks one by one, which is not compiled.",
+                          settings.method)  # fmt: skip
         self._second: dict[str, SecondEncoder] = {}
         self._sources: dict[str, RegionSource] = {}
 
@@ -152,8 +154,8 @@ class Pipeline(nn.Module):
             for places in alike.values():
                 first = places[0]
                 plan = plans[first][n]
-                if variants[first][0].across_windows:
-                    plan = whole_plan(plan, self.encoder.patch_size, readings[first].multiple)
+                if isinstance(readings[first].method, WholeImageMethod):  # one map, stretched over the image
+                    plan = WindowPlan.of((plan.rows.size, plan.columns.size), 0, 1, patch=1)
                 stitched = stitch(logits[first][n], plan, size)
                 refined: dict[Hashable, Tensor] = {}
                 for i in places:

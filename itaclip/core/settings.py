@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from itaclip.core.clip.towers import PatchReading, Positions
 from itaclip.core.encoder import DTYPES
 from itaclip.core.engines import ENGINES, OPENVINO_DTYPES
-from itaclip.core.methods import METHODS, Method, attention, get_method
+from itaclip.core.methods import METHODS, Method, WholeImageMethod, attention, get_method
 from itaclip.core.windows import Padding
 from itaclip.errors import ItaclipError, did_you_mean
 
@@ -58,13 +58,14 @@ class Settings:
     """Further options of the method by name, such as ``{"threshold": 0.2}`` for resclip; the
     fields of its class in `itaclip.core.methods` are its options. A mapping is accepted too."""
     second_encoder: str = "dino-vitb8"
-    """The vision model whose features shape the attention of proxyclip and corrclip: a name,
+    """The vision model whose features shape the attention of proxyclip, corrclip and ovstitcher: a name,
     a file or a folder that `itaclip.core.second_encoders.load_second_encoder` accepts, or "demo"."""
 
     # --- regions ---
     regions: str = "felzenszwalb"
-    """Source of the region masks for corrclip and map correction: "felzenszwalb" and "slic" need
-    no weights, "sam2" is the published source, a folder contains masks made in advance."""
+    """Source of the region masks for corrclip, ovstitcher and map correction: "felzenszwalb" and
+    "slic" need no weights, "sam2" and "sam2-64" are the published sources of corrclip and of
+    ovstitcher, a folder contains masks made in advance."""
     map_correction: bool = False
     """Finally assign all pixels of a region its most frequent label (CorrCLIP's last step)."""
 
@@ -81,6 +82,9 @@ class Settings:
     # --- texts ---
     def_coefficient: float = 0.2
     """Weight of the auxiliary text relative to the class name; in [0, 1]."""
+    class_prompts: str | None = None
+    """JSON file of class-biased prompts, ``{word: [sentence, ...]}``: a word's sentences are encoded
+    beside the 80 templates (OV-Stitcher). Words without an entry have the templates alone."""
 
     # --- sliding window ---
     slide_crop: int = 224
@@ -94,10 +98,6 @@ class Settings:
     padding: Padding = "end"
     """Where zeros pad a window to whole patches: at its end, or half on each side ("centre",
     as ClearCLIP does)."""
-
-    across_windows: bool = False
-    """Let the method read the whole image at once, from the stitched block outputs of the windows;
-    see `itaclip.core.across`. This project's own, not part of any published protocol."""
 
     # --- refinement ---
     pamr_steps: int = 0
@@ -167,7 +167,8 @@ class Settings:
             (not self.slide_crop or self.slide_stride <= self.slide_crop, "slide_stride",
              f"at most slide_crop ({self.slide_crop}), or pixels between windows are never seen"),
             (not self.tolerance or self.img_engineering, "tolerance", "0 without image engineering: one view is read"),
-            (not self.tolerance or not self.across_windows, "tolerance", "0 with across_windows, which reads all"),
+            (not self.tolerance or not isinstance(METHODS.get(self.method), WholeImageMethod), "tolerance",
+             f"0 with method = {self.method!r}, which needs all windows"),
             (self.blur_kernel % 2 == 1 and self.blur_kernel > 0, "blur_kernel", "odd and positive"),
             (self.blur_sigma > 0, "blur_sigma", "positive"),
             (self.pamr_steps >= 0, "pamr_steps", "0 or more"),

@@ -5,11 +5,14 @@ ITACLIP, section 4. Shapes: n crops, h x w pixels, r x c patches, E channels, Q 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itaclip.core.settings import Settings
+if TYPE_CHECKING:  # settings know the encoder, and it the views
+    from itaclip.core.settings import Settings
 
 VIEWS = 5
 
@@ -53,6 +56,13 @@ def blurred(crops: Tensor, kernel: int, sigma: float) -> Tensor:
 def turned(maps: Tensor, view: int, rows: int) -> Tensor:
     """Flip maps like a view, or undo the flip. Rows are dimension `rows`, and columns the next one."""
     return maps.flip(rows + view - 3) if view >= 3 else maps
+
+
+def turn_views(maps: Tensor) -> Tensor:
+    """Flip the maps of flipped views, or undo it: V x n x r x c x ...; unchanged if V is 1."""
+    if len(maps) == 1:
+        return maps
+    return torch.stack([turned(one, view, 1) for view, one in enumerate(maps)])
 
 
 def view_maps(maps: Tensor, settings: Settings) -> Tensor:

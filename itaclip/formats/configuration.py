@@ -12,7 +12,7 @@ from mmengine.config import Config
 from itaclip.common.images.values import ValueRange, checked_range
 from itaclip.common.shipped import find_configuration
 from itaclip.core.settings import Settings, checked_names, implied_background
-from itaclip.core.text import TextEncoder, build_text_bank, read_texts
+from itaclip.core.text import TextEncoder, build_text_bank, read_class_prompts, read_texts
 from itaclip.errors import ItaclipError
 from itaclip.vocabulary import Vocabulary
 
@@ -47,11 +47,12 @@ class ModelDescription:
         """The classes, encoded.
 
         Raises:
-            ItaclipError: a bad class file or bad texts.
+            ItaclipError: a bad class file, bad texts or bad class-biased prompts.
         """
         background = self.settings.background
         classes, texts = read_texts(self.name_path, self.auxiliary_text_path, background)
-        bank = build_text_bank(encoder, classes, texts, self.settings.def_coefficient, background)
+        prompts = read_class_prompts(self.settings.class_prompts, classes)
+        bank = build_text_bank(encoder, classes, texts, self.settings.def_coefficient, background, prompts)
         return Vocabulary.of(bank, background, texts)
 
 

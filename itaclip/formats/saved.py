@@ -4,6 +4,7 @@ FOLDER/itaclip.json                settings, sizes, classes and their definition
 FOLDER/model.safetensors           CLIP, both towers, float32
 FOLDER/vocabulary.safetensors      the text bank, if there are classes
 FOLDER/second_encoder.*            a copy of the second encoder's file, if the method uses one
+FOLDER/class_prompts.json          a copy of the class-biased prompts, if there are any
 FOLDER/calibration                 copies of the images that int8 is calibrated on, unless they are the demo's
 """
 
@@ -35,6 +36,7 @@ from itaclip.vocabulary import Vocabulary
 
 DESCRIPTION, MODEL, VOCABULARY = "itaclip.json", "model.safetensors", "vocabulary.safetensors"
 CALIBRATION = "calibration"
+CLASS_PROMPTS = "class_prompts.json"
 
 FORMAT = 1
 """Version of the layout. A reader rejects versions that it does not know."""
@@ -126,6 +128,12 @@ def write_segmenter(
         _copy(second, copied)
         named, at, _ = settings.second_encoder.rpartition("@")
         plain["second_encoder"] = f"{named}{at}{copied.name}"
+    if settings.class_prompts:
+        source = Path(settings.class_prompts).expanduser()
+        if not source.is_file():
+            raise ItaclipError(f"class_prompts = {settings.class_prompts!r}: no such file, so it cannot be saved.")
+        _copy(source, root / CLASS_PROMPTS)
+        plain["class_prompts"] = CLASS_PROMPTS
     if _calibrated(settings):
         _copy_calibration(settings.calibration, root / CALIBRATION)
         plain["calibration"] = CALIBRATION
@@ -166,9 +174,15 @@ def read_segmenter(folder: str | os.PathLike[str], changes: Mapping[str, Any]) -
         raise ItaclipError(f"{path}: format {str(found)[:20]!r}; this version reads format {FORMAT}.")
     try:
         saved = dict(_typed(content, "settings", dict))
+        if saved.get("across_windows") is False:  # earlier versions had this switch
+            del saved["across_windows"]
         used = Settings(**checked_names(_from_json(saved)))
         if _reads_second_encoder(used) and used.second_encoder != DEMO:
             saved["second_encoder"] = _inside(root, used.second_encoder)
+        if used.class_prompts:
+            if used.class_prompts != CLASS_PROMPTS:
+                raise ItaclipError(f"class_prompts = {used.class_prompts!r}: expected {CLASS_PROMPTS!r}.")
+            saved["class_prompts"] = str(root.resolve() / CLASS_PROMPTS)
         if _calibrated(used):
             if used.calibration != CALIBRATION:
                 raise ItaclipError(f"calibration = {used.calibration!r}: expected {CALIBRATION!r}, in this folder.")

@@ -7,7 +7,7 @@ of d channels.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -37,6 +37,39 @@ class Needs:
         return Needs(self.outputs | other.outputs, self.projections | other.projections)
 
 
+@dataclass(frozen=True)
+class Step:
+    """One ordinary block at work.
+
+    Attributes:
+        number: the block's number, counted from 1.
+        block: the block.
+        input: B x (P + N) x D, the output of the block before; empty if an engine did not return it.
+        projections: the block's queries, keys and values.
+    """
+
+    number: int
+    block: TowerBlock
+    input: Tensor
+    projections: Projections
+
+
+def steps(tower: Tower, x: Tensor, grid: Grid, last: int) -> Iterator[Step]:
+    """Run embedded tokens, B x (P + N) x D, through the blocks one by one, keeping nothing.
+
+    Args:
+        tower: the image tower.
+        x: the tokens.
+        grid: rows and columns of patches.
+        last: the last block that is read; its own output is not computed.
+    """
+    for number, block in enumerate(tower.blocks(grid)[:last], 1):
+        p = block.project(x)
+        yield Step(number, block, x, p)
+        if number < last:
+            x = block.run(x, p)
+
+
 class Trunk:
     """Outputs of the ordinary blocks for a batch of windows.
 
@@ -46,9 +79,16 @@ class Trunk:
         prefix: number of tokens before the patches, P; 0 if the tower has no class token.
     """
 
-    def __init__(self, tower: Tower, grid: Grid, outputs: dict[int, Tensor], projections: dict[int, Projections]):
+    def __init__(
+        self,
+        tower: Tower,
+        grid: Grid,
+        outputs: dict[int, Tensor],
+        projections: dict[int, Projections],
+        prefix: int | None = None,
+    ) -> None:
         self.grid = grid
-        self.prefix = tower.prefix
+        self.prefix = tower.prefix if prefix is None else prefix
         self.blocks = tower.blocks(grid)
         self._tower = tower
         self._outputs, self._projections = outputs, projections
@@ -70,6 +110,12 @@ class Trunk:
             if number in needs.outputs:
                 outputs[number] = x
         return cls(tower, grid, outputs, projections)
+
+    def steps(self) -> Iterator[Step]:
+        """Go through the blocks again, for a trunk that holds the projections of all of them."""
+        for number in sorted(self._projections):
+            p = self._projections[number]
+            yield Step(number, self.block(number), self._outputs.get(number - 1, p.value.new_empty(0)), p)
 
     def read_as(self, reading: PatchReading) -> Trunk:
         """Copy the trunk with another way of mapping a pooling head's patches into the joint space."""

@@ -14,10 +14,11 @@ from itaclip.core.methods.attention import Recipe
 from itaclip.core.methods.corrclip import CorrCLIP
 from itaclip.core.methods.gem import GEM
 from itaclip.core.methods.last_block import LastBlock
-from itaclip.core.methods.method import Method, Window, scaled_layers
+from itaclip.core.methods.method import Method, WholeImageMethod, Window, scaled_layers
 from itaclip.core.methods.proxyclip import ProxyCLIP
 from itaclip.core.methods.resclip import ResCLIP
 from itaclip.core.methods.scclip import SCCLIP
+from itaclip.core.methods.stitcher import OVStitcher
 from itaclip.errors import ItaclipError, did_you_mean
 
 __all__ = [
@@ -28,10 +29,12 @@ __all__ = [
     "CorrCLIP",
     "LastBlock",
     "Method",
+    "OVStitcher",
     "Positions",
     "ProxyCLIP",
     "Recipe",
     "ResCLIP",
+    "WholeImageMethod",
     "Window",
     "get_method",
     "scaled_layers",
@@ -60,11 +63,12 @@ METHODS: dict[str, Method] = {
     "resclip_sclip": ResCLIP(base="sclip"),
     "proxyclip": ProxyCLIP(),
     "corrclip": CorrCLIP(),
+    "ovstitcher": OVStitcher(),
 }
 
 
 COMPARED = ("clip", "maskclip", "sclip", "clearclip", "naclip", "gem", "itaclip", "scclip", "resclip", "proxyclip",
-            "corrclip")  # fmt: skip
+            "corrclip", "ovstitcher")  # fmt: skip
 """The published methods in order of appearance, ITACLIP among its contemporaries."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,12 @@ from itaclip.core.clip.blocks import Projections
 from itaclip.core.clip.towers import TowerBlock
 from itaclip.core.clip.trunk import Needs, Trunk
 from itaclip.core.methods.method import FeatureKind, Method, Window, scaled_layers
-from itaclip.core.methods.proxyclip import attended, cosines, masked_softmax, required
+from itaclip.core.methods.proxyclip import required, resized_values
+
+Own = TypeVar("Own", bound="CorrCLIP")
+
+_MOST_CELLS = 2**21
+"""Entries of a map that are computed at a time: 8 MiB, of which a few exist."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,11 @@ class CorrCLIP(Method):
     spatial_layers: tuple[int, int] = (6, 10)
     semantic_weight: float = 0.5
 
-    reads_features: ClassVar[FeatureKind | None] = "query_key"
     reads_regions: ClassVar[bool] = True
+
+    @property
+    def reads_features(self) -> FeatureKind:
+        return "query_key"
 
     def needs(self, depth: int) -> Needs:
         first, last = self.spatial_layers
@@ -47,29 +55,51 @@ class CorrCLIP(Method):
 
     def tokens(self, trunk: Trunk, window: Window) -> Tensor:
         features = required(window.features, "features of a second encoder")
-        regions, count = required(window.regions, "region masks").flatten(1), window.region_count
-        target = features.shape[2:]
-        similarity = cosines(features)
-        regions = merge_regions(features.flatten(2).transpose(1, 2), regions, count, self.merging)
-        attention = masked_softmax(self.scale * similarity, scope(similarity, regions))
+        regions = self.merged(features, required(window.regions, "region masks"), window.region_count)
 
-        last, p = trunk.last, trunk.projections(trunk.depth)
         first, end = self.spatial_layers
-        mean = sum(trunk.output(layer) for layer in range(first, end + 1)) / (end - first + 1)
-        main = attended(last, attention, p, trunk.grid, target)
-        spatial = attended(last, attention, last.project(torch.as_tensor(mean)), trunk.grid, target)
+        mean = torch.stack([trunk.output(layer) for layer in range(first, end + 1)]).mean(0)
 
         # the regions on CLIP's grid, and their tokens back on the second encoder's grid
-        on_patches = _nearest(regions.unflatten(1, target), trunk.grid).flatten(1)
+        on_patches = nearest(regions, trunk.grid)
         ordinary = [trunk.projections(number) for number in range(1, trunk.depth + 1)]
-        tokens = region_tokens(trunk.blocks, trunk.output(0), ordinary, on_patches, count)
-        on_places = _nearest(on_patches.unflatten(1, trunk.grid), target).flatten(1)
-        semantic = tokens.gather(1, on_places[..., None].expand(-1, -1, tokens.shape[-1]))
+        tokens = region_tokens(trunk.blocks, trunk.output(0), ordinary, on_patches.flatten(1), window.region_count)
+        return self.combined(trunk, features, regions, mean, on_places(tokens, on_patches, features.shape[2:]))
 
-        normed = trunk.norm(main) + trunk.norm(spatial) + self.semantic_weight * trunk.norm(semantic.float())
-        return trunk.joint(normed).unflatten(1, target)
+    def merged(self, features: Tensor, regions: Tensor, count: int) -> Tensor:
+        """Merge similar regions: B x H x W ids below `count` on the grid of B x C x H x W unit features."""
+        return merge_regions(features.flatten(2).mT, regions.flatten(1), count, self.merging).view_as(regions)
 
-    def for_depth(self, depth: int) -> CorrCLIP:
+    def combined(self, trunk: Trunk, features: Tensor, regions: Tensor, spatial: Tensor, semantic: Tensor) -> Tensor:
+        """Normalise and add the three branches, and map them into the joint space: B x H x W x E.
+
+        For the arguments see `attended`; `semantic` is B x H x W x D, the region tokens.
+        """
+        main, second = self.attended(trunk, features, regions, spatial)
+        named = trunk.norm(semantic.flatten(1, 2).float())
+        normed = trunk.norm(main) + trunk.norm(second) + self.semantic_weight * named
+        return trunk.joint(normed).unflatten(1, features.shape[2:])
+
+    def attended(self, trunk: Trunk, features: Tensor, regions: Tensor, spatial: Tensor) -> tuple[Tensor, Tensor]:
+        """Read the last block's values with attention within the scope: main and spatial branch.
+
+        Args:
+            trunk: provides the last block, and its values for the main branch.
+            features: B x C x H x W, unit norm over C.
+            regions: B x H x W, merged.
+            spatial: B x (P + N) x D, the last block's input in the spatial branch.
+
+        Returns:
+            Two times B x HW x D float32.
+        """
+        last, target = trunk.last, features.shape[2:]
+        values = [trunk.projections(trunk.depth).value, last.project(spatial).value]
+        resized = torch.cat([resized_values(value, trunk.grid, target) for value in values], dim=-1)
+        mixed = attended_in_scope(features.flatten(2).mT, regions.flatten(1), self.scale, resized)
+        main, second = (last.output(part.to(values[0].dtype)).float() for part in mixed.chunk(2, dim=-1))
+        return main, second
+
+    def for_depth(self: Own, depth: int) -> Own:
         published = {12: self.spatial_layers, 24: (11, 22), 32: (3, 30)}
         layers = scaled_layers(self.spatial_layers, depth)
         return replace(self, spatial_layers=published.get(depth, (layers[0], layers[-1])) if layers else (1, 1))
@@ -107,49 +137,105 @@ def merge_regions(features: Tensor, regions: Tensor, count: int, distance: float
     return _first(reach).gather(1, regions)
 
 
-def scope(similarity: Tensor, regions: Tensor) -> Tensor:
-    """Determine which positions may attend to each other: B x M x M bool.
+def attended_in_scope(features: Tensor, regions: Tensor, scale: float, values: Tensor) -> Tensor:
+    """Apply the softmax of scaled cosines within the scope to values: B x M x D.
+
+    Rows are taken in blocks, so that the M x M map is never stored. The mean of all cosines is the
+    squared length of the mean feature.
+
+    Args:
+        features: B x M x C, unit rows.
+        regions: B x M int64, 0 "unsegmented".
+        scale: inverse temperature.
+        values: B x M x D.
+    """
+    batch, count, _ = features.shape
+    mean = features.mean(1).square().sum(1)[:, None, None]
+    step = max(1, _MOST_CELLS // (batch * count))
+    itself = torch.arange(count, device=features.device)
+    found = torch.empty_like(values)
+    for start in range(0, count, step):
+        rows = slice(start, start + step)
+        similarity = features[:, rows] @ features.mT
+        allowed = scope(similarity, mean, regions[:, rows], regions) | (itself[rows, None] == itself)
+        # every position attends to itself, so that no row is empty
+        found[:, rows] = similarity.mul_(scale).masked_fill_(~allowed, -torch.inf).softmax(-1) @ values
+    return found
+
+
+def scope(similarity: Tensor, mean: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Determine which positions may attend to which: B x R x M bool.
 
     These are the positions of one region or, if one of the two is unsegmented, similar ones.
+
+    Args:
+        similarity: B x R x M cosines.
+        mean: B x 1 x 1, the mean cosine of all pairs.
+        rows: B x R, regions of those that attend.
+        columns: B x M, regions of those that are attended to.
     """
-    unsegmented = regions == 0
-    either = unsegmented[:, :, None] | unsegmented[:, None]
-    alike = similarity > similarity.mean((1, 2), keepdim=True)
-    return torch.where(either, alike, regions[:, :, None] == regions[:, None])
+    either = (rows == 0)[:, :, None] | (columns == 0)[:, None]
+    return torch.where(either, similarity > mean, rows[:, :, None] == columns[:, None])
+
+
+class RegionTokens:
+    """Copies of the class token, each attending to the class token and one region's patches.
+
+    They pass through the blocks beside the ordinary tokens, which do not attend to them and
+    need not run again. In a tower without a class token, a region's token starts as the mean of
+    the region's patches.
+
+    Args:
+        embedded: B x (P + N) x D, tokens before the first block.
+        regions: B x N int64, region ids of the patches.
+        count: R.
+
+    Attributes:
+        x: B x R x D after the last block taken.
+    """
+
+    def __init__(self, embedded: Tensor, regions: Tensor, count: int) -> None:
+        member = F.one_hot(regions, count).transpose(1, 2).bool()  # B x R x N
+        prefix = embedded.shape[1] - regions.shape[1]
+        if prefix:
+            self.x = embedded[:, :1].expand(-1, count, -1)
+            self._seen = F.pad(member, (prefix, 0), value=True)[:, None]
+        else:
+            weights = member.to(embedded.dtype)
+            self.x = weights @ embedded / weights.sum(2, keepdim=True).clamp(min=1)
+            # a region without patches sees all of them; its result is not used
+            self._seen = (member | ~member.any(2, keepdim=True))[:, None]
+
+    def take(self, block: TowerBlock, p: Projections) -> None:
+        """Pass through a block, given its projections of the ordinary tokens."""
+        heads = F.scaled_dot_product_attention(block.query_of(self.x), p.key, p.value, attn_mask=self._seen)
+        x = self.x + block.merge_heads(heads).to(self.x.dtype)
+        self.x = x + block.feed_forward(x)
 
 
 def region_tokens(
     blocks: Sequence[TowerBlock], embedded: Tensor, projections: Sequence[Projections], regions: Tensor, count: int
 ) -> Tensor:
-    """Run copies of the class token, each attending to the class token and one region's patches.
+    """Run `RegionTokens` through blocks whose projections are all at hand: B x R x D."""
+    tokens = RegionTokens(embedded, regions, count)
+    for block, p in zip(blocks, projections, strict=True):
+        tokens.take(block, p)
+    return tokens.x
 
-    The ordinary tokens do not attend to them, so the ordinary blocks need not run again. In a
-    tower without a class token, a region's token starts as the mean of the region's patches.
+
+def on_places(tokens: Tensor, regions: Tensor, target: Sequence[int]) -> Tensor:
+    """Give every place of a grid the token of its region.
 
     Args:
-        blocks: all blocks of the tower.
-        embedded: B x (P + N) x D, tokens before the first block.
-        projections: projections of the ordinary tokens, block by block.
-        regions: B x N int64, region ids of the patches.
-        count: R.
+        tokens: B x R x D.
+        regions: B x r x c, below R.
+        target: H x W, to which the regions are resized.
 
     Returns:
-        B x R x D after the last block.
+        B x H x W x D.
     """
-    member = F.one_hot(regions, count).transpose(1, 2).bool()  # B x R x N
-    prefix = embedded.shape[1] - regions.shape[1]
-    if prefix:
-        x = embedded[:, :1].expand(-1, count, -1)
-        seen = F.pad(member, (prefix, 0), value=True)[:, None]
-    else:
-        weights = member.to(embedded.dtype)
-        x = weights @ embedded / weights.sum(2, keepdim=True).clamp(min=1)
-        seen = (member | ~member.any(2, keepdim=True))[:, None]  # a region without patches, whose result is not used
-    for block, p in zip(blocks, projections, strict=True):
-        heads = F.scaled_dot_product_attention(block.query_of(x), p.key, p.value, attn_mask=seen)
-        x = x + block.merge_heads(heads).to(x.dtype)
-        x = x + block.feed_forward(x)
-    return x
+    index = nearest(regions, target).flatten(1)[..., None].expand(-1, -1, tokens.shape[-1])
+    return tokens.gather(1, index).unflatten(1, tuple(target))
 
 
 def _first(reach: Tensor) -> Tensor:
@@ -159,7 +245,7 @@ def _first(reach: Tensor) -> Tensor:
     return torch.where(reach > 0, ids, count).amin(2)
 
 
-def _nearest(ids: Tensor, size: Sequence[int]) -> Tensor:
+def nearest(ids: Tensor, size: Sequence[int]) -> Tensor:
     """Resize B x H x W ids by nearest neighbour."""
     rows, columns = (torch.arange(want, device=ids.device) * have // want
                      for want, have in zip(size, ids.shape[1:], strict=True))  # fmt: skip

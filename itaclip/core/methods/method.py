@@ -10,7 +10,7 @@ from torch import Tensor
 from itaclip.core.clip.towers import PatchReading, Positions
 from itaclip.core.clip.trunk import Needs, Trunk
 
-FeatureKind: TypeAlias = Literal["tokens", "query_key"]
+FeatureKind: TypeAlias = Literal["tokens", "query_key", "last_block"]
 
 PUBLISHED_BLOCKS = 12
 """Blocks of ViT-B, for which the published layers were chosen."""
@@ -30,6 +30,8 @@ class Window:
             smallest value of a window and means "unsegmented"; regions are numbered from 1
             without gaps.
         region_count: the largest number of regions in a window, 0 included.
+        region_tokens: B x H x W x D, the token of the region at every place, for methods that
+            read whole images.
     """
 
     pixels: Tensor
@@ -38,6 +40,7 @@ class Window:
     features: Tensor | None = None
     regions: Tensor | None = None
     region_count: int = 1
+    region_tokens: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,12 @@ class Method:
     reads_trunk_alone: ClassVar[bool] = False
     """Whether `tokens` ignores the window, so that an engine can run the whole method."""
     reads_text: ClassVar[bool] = False
-    reads_features: ClassVar[FeatureKind | None] = None
     reads_regions: ClassVar[bool] = False
+
+    @property
+    def reads_features(self) -> FeatureKind | None:
+        """What the method reads of a second encoder; None if it reads none."""
+        return None
 
     def needs(self, depth: int) -> Needs:
         """State which blocks of a tower with `depth` blocks are read."""
@@ -75,6 +82,32 @@ class Method:
     def for_depth(self, depth: int) -> Method:
         """Adapt the method to a tower with another depth than ViT-B's 12 blocks."""
         return self
+
+
+@dataclass(frozen=True)
+class WholeImageMethod(Method):
+    """A method that reads a whole image, put together from its windows (`itaclip.core.whole_image`).
+
+    Three steps replace one. The second encoder's features of all windows are stitched, and
+    `merged` decides with them which regions are one. Then CLIP reads the windows: `needs` are
+    stitched as they come, and every region has a token of its own. Finally `tokens` reads the
+    stitched trunk, which has no tokens before its patches.
+    """
+
+    reads_regions: ClassVar[bool] = True
+
+    def merged(self, features: Tensor, regions: Tensor, count: int) -> Tensor:
+        """Merge regions of whole images.
+
+        Args:
+            features: L x C x H x W, unit norm over C.
+            regions: L x H x W int64, 0 to `count` - 1; 0 is "unsegmented".
+            count: number of regions, 0 included.
+
+        Returns:
+            L x H x W int64; a merged region has the id of one of its parts.
+        """
+        raise TypeError(f"{type(self).__name__} does not say which regions it merges.")
 
 
 def scaled_layers(layers: tuple[int, ...], blocks: int) -> tuple[int, ...]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itaclip.core.clip.blocks import Projections
-from itaclip.core.clip.towers import Grid, TowerBlock
+from itaclip.core.clip.towers import Grid
 from itaclip.core.clip.trunk import Needs, Trunk
 from itaclip.core.methods.method import FeatureKind, Method, Window
 from itaclip.errors import ItaclipError
@@ -28,7 +27,9 @@ class ProxyCLIP(Method):
     shift: float = 1.2
     scale: float = 3.0
 
-    reads_features: ClassVar[FeatureKind | None] = "tokens"
+    @property
+    def reads_features(self) -> FeatureKind:
+        return "tokens"
 
     def needs(self, depth: int) -> Needs:
         return Needs.of(projections=[depth])
@@ -38,7 +39,9 @@ class ProxyCLIP(Method):
         similarity = cosines(features)
         weights = self.scale * (similarity - self.shift * similarity.mean((1, 2), keepdim=True))
         attention = masked_softmax(weights, weights >= 0)
-        out = attended(trunk.last, attention, trunk.projections(trunk.depth), trunk.grid, features.shape[2:])
+        value = trunk.projections(trunk.depth).value
+        mixed = attention @ resized_values(value, trunk.grid, features.shape[2:])
+        out = trunk.last.output(mixed.to(value.dtype)).float()
         return trunk.joint(trunk.norm(out)).unflatten(1, features.shape[2:])
 
 
@@ -65,21 +68,15 @@ def masked_softmax(weights: Tensor, allowed: Tensor) -> Tensor:
     return weights.masked_fill(~(allowed | itself), -torch.inf).softmax(-1)
 
 
-def attended(block: TowerBlock, attention: Tensor, p: Projections, grid: Grid, target: tuple[int, ...]) -> Tensor:
-    """Apply one map for all heads to the patches' values, resized to its grid, then the output projection.
+def resized_values(value: Tensor, grid: Grid, target: Sequence[int]) -> Tensor:
+    """Resize the patches' values to another grid, bilinearly: B x h x (P + N) x d to B x HW x D float32.
 
     Args:
-        block: the block whose output projection is applied.
-        attention: B x HW x HW, rows that sum to 1.
-        p: projections of all tokens of the block, the patches last.
+        value: values of a block, heads apart; the patches come last.
         grid: r x c, of the patches.
         target: H x W.
-
-    Returns:
-        B x HW x D float32.
     """
-    patches = p.value[:, :, p.value.shape[2] - grid[0] * grid[1] :]
-    values = patches.transpose(2, 3).flatten(1, 2).unflatten(2, grid)  # B x D x r x c, heads side by side
-    values = F.interpolate(values.float(), size=tuple(target), mode="bilinear", align_corners=False)
-    mixed = attention @ values.flatten(2).transpose(1, 2)
-    return block.output(mixed.to(p.value.dtype)).float()
+    patches = value[:, :, value.shape[2] - grid[0] * grid[1] :]
+    maps = patches.transpose(2, 3).flatten(1, 2).unflatten(2, grid)  # B x D x r x c, heads side by side
+    maps = F.interpolate(maps.float(), size=tuple(target), mode="bilinear", align_corners=False)
+    return maps.flatten(2).transpose(1, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,26 @@ from itaclip.errors import ItaclipError
 LARGE = "facebook/sam2-hiera-large"
 """The model behind the published masks."""
 
-POINTS = 8
-"""Points per side of the grid; each gives one mask. This and the two thresholds are CorrCLIP's settings
-(Zhang et al., ICCV 2025)."""
-MIN_IOU = 0.4
-"""Drop masks whose IoU, as predicted by the model, is lower."""
-MIN_STABILITY = 0.4
-"""Drop masks whose stability under changes of their threshold is lower."""
+
+@dataclass(frozen=True)
+class Sampling:
+    """How many masks are tried, and which are kept.
+
+    Attributes:
+        points: points per side of the grid; each gives one mask.
+        min_iou: masks whose IoU, as predicted by the model, is lower are dropped.
+        min_stability: masks whose stability under changes of their threshold is lower are dropped.
+    """
+
+    points: int
+    min_iou: float
+    min_stability: float
+
+
+SAMPLINGS = {"sam2": Sampling(8, 0.4, 0.4), "sam2-64": Sampling(64, 0.7, 0.7)}
+"""Published settings by name: CorrCLIP's (Zhang et al., ICCV 2025) and OV-Stitcher's (Moon et al., arXiv
+2604.08110), which takes 64 times as many passes of the mask decoder."""
+
 NMS = 0.7
 """If the boxes of two masks overlap more than this, keep only the better one; SAM 2's own default."""
 POINTS_AT_ONCE = 16
@@ -36,18 +50,20 @@ class Sam2Masks:
 
     Args:
         model: a Hugging Face Hub name whose files are in the local cache, or a folder (safetensors).
+        sampling: a key of `SAMPLINGS`.
         device: device of the model.
 
     Raises:
         ItaclipError: the model is in no folder or cache, or its files are damaged.
     """
 
-    def __init__(self, model: str = LARGE, *, device: str = "cpu") -> None:
-        self.name = f"sam2:{model}"
+    def __init__(self, model: str = LARGE, *, sampling: str = "sam2", device: str = "cpu") -> None:
+        self.name = f"{sampling}:{model}"
+        self.sampling = SAMPLINGS[sampling]
         self._device = choose_device(device)
         self._model, self._processor = _load(model)
         self._model.to(self._device)
-        settings = f"{POINTS} {MIN_IOU} {MIN_STABILITY} {NMS} "
+        settings = f"{self.sampling.points} {self.sampling.min_iou} {self.sampling.min_stability} {NMS} "
         weights = hashlib.sha256(settings.encode())
         for key, value in sorted(self._model.state_dict().items()):
             weights.update(key.encode() + value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -65,7 +81,7 @@ class Sam2Masks:
         size = image.shape[:2]
         inputs = processor(images=image, return_tensors="pt").to(self._device)
         pixels = inputs["pixel_values"]
-        points = point_grid(POINTS, pixels.shape[-2:]).to(self._device)
+        points = point_grid(self.sampling.points, pixels.shape[-2:]).to(self._device)
         labels = torch.ones(points.shape[:-1], dtype=torch.int32, device=self._device)
         whole = torch.tensor([0, 0, size[1], size[0]], device=self._device)
         embeddings = self._model.get_image_embeddings(pixels)
@@ -80,7 +96,7 @@ class Sam2Masks:
             )  # fmt: skip
             large = processor.post_process_masks(output.pred_masks, [size], binarize=False)[0]
             kept, kept_scores, kept_boxes = processor.filter_masks(
-                large, output.iou_scores[0], size, whole, MIN_IOU, MIN_STABILITY
+                large, output.iou_scores[0], size, whole, self.sampling.min_iou, self.sampling.min_stability
             )
             found.extend(kept)
             scores.append(kept_scores)

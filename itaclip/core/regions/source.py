@@ -14,6 +14,9 @@ from itaclip.errors import ItaclipError, did_you_mean
 
 RegionMap: TypeAlias = NDArray[np.int32]
 
+SAM2 = ("sam2", "sam2-64")
+"""Keys of `itaclip.core.regions.sam2.SAMPLINGS`, which loads PyTorch."""
+
 
 class RegionSource(Protocol):
     """Computes or finds the region map of an image."""
@@ -47,7 +50,8 @@ def region_source(spec: str, *, device: str = "cpu") -> RegionSource:
 
     Args:
         spec: ``"felzenszwalb"`` or ``"slic"`` (no weights), ``"sam2"``, ``"sam2:NAME"`` or
-            ``"sam2:FOLDER"``, or a folder of masks (`MaskFolder`).
+            ``"sam2:FOLDER"`` (8 points a side, as CorrCLIP has them; ``"sam2-64"`` instead: 64 and
+            stricter thresholds, as OV-Stitcher has them), or a folder of masks (`MaskFolder`).
         device: device for SAM 2.
 
     Raises:
@@ -58,13 +62,13 @@ def region_source(spec: str, *, device: str = "cpu") -> RegionSource:
     if spec == "slic":
         return Slic()
     kind, _, model = spec.partition(":")
-    if kind == "sam2":
+    if kind in SAM2:
         from itaclip.core.regions.sam2 import LARGE, Sam2Masks
 
-        return Sam2Masks(model or LARGE, device=device)
+        return Sam2Masks(model or LARGE, sampling=kind, device=device)
     if Path(spec).expanduser().is_dir():
         return MaskFolder(Path(spec).expanduser())
-    known = ("felzenszwalb", "slic", "sam2")
+    known = ("felzenszwalb", "slic", *SAM2)
     raise ItaclipError(
         f"regions {spec!r}: expected {', '.join(known)}, sam2:NAME, sam2:FOLDER, or an existing folder of masks."
         + did_you_mean(spec, known)

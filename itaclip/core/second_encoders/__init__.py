@@ -3,11 +3,12 @@
     encoder = load_second_encoder("dino-vitb8")
     features = encoder(pixels)  # normalised for CLIP
     features.tokens, features.query_key
+    encoder.run_last_block(encoder(pixels, ["last_block"]).last_block)  # on any grid of patches
 
 They are loaded by name through timm, from a file, or from a Hugging Face folder. Loading executes no code from files.
 """
 
-from itaclip.core.second_encoders.encoder import Features, SecondEncoder
+from itaclip.core.second_encoders.encoder import LAST_BLOCK, Features, SecondEncoder
 from itaclip.core.second_encoders.loading import DEMO, NAMES, load_second_encoder
 
-__all__ = ["DEMO", "NAMES", "Features", "SecondEncoder", "load_second_encoder"]
+__all__ = ["DEMO", "LAST_BLOCK", "NAMES", "Features", "SecondEncoder", "load_second_encoder"]

@@ -24,9 +24,13 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Rotary tables kept at a time; whole images come in many sizes.
 _MAX_TABLES = 64
 
+# Entries of the attention maps of a whole image that may be stored at a time: 64 MiB in float32.
+_MOST_CELLS = 2**24
+
 TOKENS = "tokens"
 QUERY_KEY = "query_key"
-KINDS = (TOKENS, QUERY_KEY)
+LAST_BLOCK = "last_block"
+KINDS = (TOKENS, QUERY_KEY, LAST_BLOCK)
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,15 @@ class Features:
         query_key: B x C x r x c float32, query plus key of the last block's patch tokens,
             including biases, heads concatenated. If the model normalises or rotates queries
             and keys, these are the values before that step.
+        last_block: B x (C + 3A) x r x c float32, what the last block reads of its patch tokens, for
+            `SecondEncoder.run_last_block`: the output of the block before, after the final norm,
+            then queries, keys and values of all heads (A channels each, usually C), before any
+            step that normalises or rotates them.
     """
 
     tokens: Tensor | None = None
     query_key: Tensor | None = None
+    last_block: Tensor | None = None
 
 
 class SecondEncoder(nn.Module):
@@ -94,15 +103,15 @@ class SecondEncoder(nn.Module):
         self.register_buffer("_shift", ((clip_mean - to) / by).float().view(3, 1, 1).to(device), persistent=False)
 
     @torch.no_grad()
-    def forward(self, pixels: Tensor, wants: Collection[str] = KINDS) -> Features:
+    def forward(self, pixels: Tensor, wants: Collection[str] = (TOKENS, QUERY_KEY)) -> Features:
         """Compute the requested features of a batch in a single pass.
 
         On a GPU this never synchronises with the host, except for a rotary model's first batch of a grid size.
 
         Args:
             pixels: B x 3 x h x w float RGB, normalised for CLIP (the pipeline's `MEAN` and `STD`).
-            wants: ``"tokens"``, ``"query_key"`` or both. Without tokens, the last block's
-                attention and feed-forward network do not run.
+            wants: some of `KINDS`. Without tokens, the last block's attention and feed-forward
+                network do not run.
 
         Raises:
             ItaclipError: another shape, sides that are not multiples of the patch size, or an
@@ -110,18 +119,63 @@ class SecondEncoder(nn.Module):
         """
         if unknown := set(wants) - set(KINDS):
             raise ItaclipError(f"features {sorted(unknown)}: expected {' or '.join(KINDS)}.")
+        if LAST_BLOCK in wants:
+            _require_last_block(self.model.blocks[-1], self.name)
         grid = self._grid(pixels)
         x = (pixels.float() * self._scale + self._shift).to(self.dtype)
         x, rope = self._embed(x)
         *first, last = self.model.blocks
         for depth, block in enumerate(first):
             x = _run(block, x, rope, depth)
-        query_key = tokens = None
+        query_key = tokens = last_block = None
         if QUERY_KEY in wants:
             query_key = self._on_grid(query_plus_key(last.attn, last.norm1(x)), grid)
         if TOKENS in wants:
             tokens = self._on_grid(self.model.norm(_run(last, x, rope, len(first))), grid)
-        return Features(tokens, query_key)
+        if LAST_BLOCK in wants:
+            parts = self.model.norm(x), *_projections(last.attn, last.norm1(x))
+            last_block = self._on_grid(torch.cat(parts, dim=-1), grid)
+        return Features(tokens, query_key, last_block)
+
+    @torch.no_grad()
+    def run_last_block(self, stitched: Tensor) -> Tensor:
+        """Run the last block over any grid of patches, without class and register tokens.
+
+        ``y = P + attention(q, k, v)``, ``y + MLP(norm(y))`` (OV-Stitcher, arXiv 2604.08110): DINO's block on
+        a normalised input. LayerScale applies as in the model (DINOv2). Rotary positions are those
+        of the given grid (DINOv3): stitching joins queries and keys that have no positions yet, and
+        the grid gives them. OV-Stitcher was published for DINO alone.
+
+        Args:
+            stitched: B x (C + 3A) x H x W from `Features.last_block`, of one window or stitched.
+
+        Returns:
+            B x C x H x W float32, without a final norm.
+
+        Raises:
+            ItaclipError: the last block is not one of timm's plain ones.
+        """
+        block = self.model.blocks[-1]
+        _require_last_block(block, self.name)
+        attention, size = block.attn, stitched.shape[2:]
+        flat = stitched.flatten(2).mT
+        y, *projected = flat.split([self.channels, *[(flat.shape[2] - self.channels) // 3] * 3], dim=2)
+        q, k, v = (part.to(self.dtype).unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for part in projected)
+        q, k = attention.q_norm(q), attention.k_norm(k)
+        if isinstance(getattr(self.model, "rope", None), nn.Module):
+            from timm.layers import apply_rot_embed_cat
+
+            table = self.model.rope.get_embed([size[0], size[1]])
+            table = table[-1] if table.ndim == 4 else table  # the last block's, or one for all
+            q, k = (apply_rot_embed_cat(part, table, half=attention.rotate_half).to(v.dtype) for part in (q, k))
+        # in blocks of rows, because not every device has a kernel that does not store the map
+        step = max(1, _MOST_CELLS // (q.shape[0] * q.shape[1] * q.shape[2]))
+        parts = (F.scaled_dot_product_attention(rows, k, v, scale=attention.scale) for rows in q.split(step, dim=2))
+        heads = torch.cat(list(parts), dim=2)
+        update = attention.proj(attention.norm(heads.transpose(1, 2).flatten(2)))
+        y = y + _layer_scaled(block, 1, update).float()
+        y = y + _layer_scaled(block, 2, block.mlp(block.norm2(y.to(self.dtype)))).float()
+        return y.mT.unflatten(2, size)
 
     def _grid(self, pixels: Tensor) -> tuple[int, int]:
         if pixels.ndim != 4 or pixels.shape[1] != 3:
@@ -144,6 +198,37 @@ class SecondEncoder(nn.Module):
         """Reshape B x N x C tokens to B x C x r x c float32, dropping class and register tokens."""
         patches = tokens[:, self.model.num_prefix_tokens :].float()
         return patches.transpose(1, 2).reshape(patches.shape[0], -1, *grid)
+
+
+def _projections(attention: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of all heads, B x N x A each, in the dtype of the model."""
+    if attention.qkv is None:
+        return attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
+    bias = attention.qkv.bias
+    if getattr(attention, "q_bias", None) is not None:
+        bias = torch.cat((attention.q_bias, attention.k_bias, attention.v_bias)).to(x.dtype)
+    q, k, v = F.linear(x, attention.qkv.weight, bias).chunk(3, dim=-1)
+    return q, k, v
+
+
+def _layer_scaled(block: Any, number: int, update: Tensor) -> Tensor:
+    """Apply the first or second LayerScale of a block, if it has any: timm has two ways to store them."""
+    gamma = getattr(block, f"gamma_{number}", None)
+    scale = getattr(block, f"ls{number}", None)
+    scaled: Tensor = update if scale is None else scale(update)
+    return scaled if gamma is None else gamma * scaled
+
+
+def _require_last_block(block: Any, name: str) -> None:
+    """Refuse blocks whose attention is more than projections, softmax and an output projection."""
+    from timm.layers import Attention
+    from timm.models.eva import EvaAttention
+
+    if type(block.attn) not in (Attention, EvaAttention) or block.attn.gate is not None:
+        raise ItaclipError(
+            f"{name}: its last block ({type(block.attn).__name__}) cannot be read before its attention, so it cannot "
+            "see a whole image; use the ViTs of DINO, DINOv2 or DINOv3, or method_options={'stitched_features': False}."
+        )
 
 
 def query_plus_key(attention: Any, x: Tensor) -> Tensor:

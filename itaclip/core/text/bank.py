@@ -11,6 +11,7 @@ from torch import Tensor
 
 from itaclip.core.text.cache import TextCache, text_key
 from itaclip.core.text.class_names import ClassNames
+from itaclip.core.text.class_prompts import ClassPrompts
 from itaclip.core.text.encoder import TextEncoder
 from itaclip.core.text.templates import TEMPLATES
 from itaclip.errors import ItaclipError
@@ -34,7 +35,12 @@ class TextBank:
         return len(self.class_names)
 
 
-def ensemble(encoder: TextEncoder, texts: Sequence[str], templates: Sequence[str] = TEMPLATES) -> Tensor:
+def ensemble(
+    encoder: TextEncoder,
+    texts: Sequence[str],
+    templates: Sequence[str] = TEMPLATES,
+    prompts: ClassPrompts | None = None,
+) -> Tensor:
     """Encode texts with prompt templates, by default the 80 of OpenAI's ImageNet evaluation.
 
     The features of the prompts are normalised and averaged, and the mean is normalised again.
@@ -44,18 +50,23 @@ def ensemble(encoder: TextEncoder, texts: Sequence[str], templates: Sequence[str
         encoder: CLIP's text tower.
         texts: texts to insert for ``{}``.
         templates: sentences with ``{}``.
+        prompts: further sentences of single texts, which count like the filled templates.
 
     Returns:
         len(texts) x E, float32, unit norm.
     """
     cache = encoder.cache or TextCache()
-    keys = [text_key(encoder.fingerprint, templates, encoder.device, text) for text in texts]
+    own = prompts or {}
+    keys = [text_key(encoder.fingerprint, templates, encoder.device, text, own.get(text, ())) for text in texts]
     known = cache.get(keys)
     missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
     if missing:
-        prompts = [template.replace("{}", text) for text in missing.values() for template in templates]
-        features = encoder(prompts).view(len(missing), len(templates), -1)
-        fresh = dict(zip(missing, F.normalize(features.mean(dim=1), dim=-1), strict=True))
+        filled = [
+            [*(template.replace("{}", text) for template in templates), *own.get(text, ())] for text in missing.values()
+        ]
+        features = encoder([prompt for some in filled for prompt in some]).split([len(some) for some in filled])
+        means = torch.stack([some.mean(dim=0) for some in features])
+        fresh = dict(zip(missing, F.normalize(means, dim=-1), strict=True))
         cache.put(fresh)
         known |= fresh
     return torch.stack([known[key].to(encoder.device) for key in keys])
@@ -67,6 +78,7 @@ def build_text_bank(
     auxiliary: Sequence[str | None] | None = None,
     coefficient: float = 0.0,
     background: bool = False,
+    prompts: ClassPrompts | None = None,
 ) -> TextBank:
     """Encode all queries and mix in the auxiliary texts (ITACLIP, section 2).
 
@@ -78,11 +90,12 @@ def build_text_bank(
         auxiliary: one text per class except the background; None for a class without a text.
         coefficient: weight of the auxiliary texts, in [0, 1].
         background: whether class 0 is the background, whose queries stay unmixed.
+        prompts: class-biased prompts by query word (OV-Stitcher), for some or all queries.
 
     Raises:
         ItaclipError: the number of auxiliary texts does not match the classes.
     """
-    features = ensemble(encoder, classes.queries)
+    features = ensemble(encoder, classes.queries, prompts=prompts)
     if auxiliary is not None:
         first = 1 if background else 0
         if len(auxiliary) != len(classes) - first:

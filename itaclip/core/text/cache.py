@@ -28,7 +28,7 @@ class TextCache:
     """Features of single texts, in memory and in one small file each.
 
     The file name is a hash of everything the feature depends on: the weights of the text tower,
-    the templates, the device type, and the text. The file also contains this key and a checksum,
+    the templates, the device type, the text, and its own sentences. The file also contains this key and a checksum,
     so a damaged or misnamed file is noticed and replaced. Writes are atomic; any number of
     processes may share a folder.
 
@@ -97,7 +97,10 @@ def default_folder() -> Path:
     return cache_folder() / "text"
 
 
-def text_key(fingerprint: str, templates: Sequence[str], device: torch.device, text: str) -> str:
-    """Everything the feature of a text depends on, as one line of JSON."""
+def text_key(
+    fingerprint: str, templates: Sequence[str], device: torch.device, text: str, prompts: Sequence[str] = ()
+) -> str:
+    """Everything the feature of a text depends on, as one line of JSON; `prompts` are its own sentences."""
     digest = hashlib.sha256("\n".join(templates).encode()).hexdigest()[:16]
-    return json.dumps([fingerprint, digest, device.type, text], ensure_ascii=False)
+    own = [hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()[:16]] if prompts else []
+    return json.dumps([fingerprint, digest, device.type, text, *own], ensure_ascii=False)

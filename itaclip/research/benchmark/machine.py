@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -89,6 +90,8 @@ def _forget_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
+        with suppress(OSError, AttributeError):  # what the C library keeps of freed memory would hide later needs
+            ctypes.CDLL(None).malloc_trim(0)
         with suppress(OSError):  # another system, or a closed container: peaks since the start
             Path("/proc/self/clear_refs").write_text("5")
 

@@ -17,6 +17,7 @@ from itaclip.core.methods.attention import gaussian_window
 from itaclip.core.methods.resclip import distances, smoothing
 from itaclip.core.pamr import neighbours
 from itaclip.core.pipeline import Pipeline
+from itaclip.core.stitching import window_shares
 from itaclip.core.windows import stitching_matrix
 from itaclip.errors import ItaclipError
 from itaclip.research.benchmark.stages import random_bank
@@ -91,3 +92,4 @@ def _forget() -> None:
     neighbours.cache_clear()
     distances.cache_clear()
     smoothing.cache_clear()
+    window_shares.cache_clear()

@@ -17,7 +17,7 @@ from mmengine.config import Config
 from itaclip.core.clip import load_clip
 from itaclip.core.pipeline import Pipeline, Segmentation
 from itaclip.core.settings import Settings
-from itaclip.core.text import TextBank, TextCache, TextEncoder, build_text_bank, read_texts
+from itaclip.core.text import TextBank, TextCache, TextEncoder, build_text_bank, read_class_prompts, read_texts
 from itaclip.devices import choose_device
 from itaclip.formats.configuration import weights_and_settings
 from itaclip.research.evaluation.counts import IoUCounts
@@ -44,7 +44,7 @@ class Ablation:
         self.classes, self.auxiliary = read_texts(model.name_path, texts, self.base.background)
         self._device = choose_device(self.base.device, self.base.dtype, self.base.engine)
         clip = load_clip(*weights)
-        self._banks: dict[float, TextBank] = {}
+        self._banks: dict[tuple[float, str | None], TextBank] = {}
         self._pipeline = Pipeline(clip, self.base).to(self._device)
         self._encoder = TextEncoder(clip, TextCache(), self._pipeline.engine).to(self._device)
         self._preprocessor = ITACLIPPreprocessor().to(self._device)
@@ -54,13 +54,19 @@ class Ablation:
         """Number of blocks of the image tower."""
         return self._pipeline.encoder.depth
 
-    def bank(self, coefficient: float) -> TextBank:
-        """The text bank in which auxiliary texts have the weight `coefficient`."""
-        if coefficient not in self._banks:
-            self._banks[coefficient] = build_text_bank(
-                self._encoder, self.classes, self.auxiliary, coefficient, self.base.background
+    def bank(self, settings: Settings) -> TextBank:
+        """The text bank with the settings' weight of auxiliary texts, and their class-biased prompts.
+
+        Raises:
+            ItaclipError: bad class-biased prompts.
+        """
+        key = settings.def_coefficient, settings.class_prompts
+        if key not in self._banks:
+            prompts = read_class_prompts(settings.class_prompts, self.classes)
+            self._banks[key] = build_text_bank(
+                self._encoder, self.classes, self.auxiliary, settings.def_coefficient, self.base.background, prompts
             )
-        return self._banks[coefficient]
+        return self._banks[key]
 
     def results(self, data: dict[str, Any], variants: Sequence[Settings]) -> list[Segmentation]:
         """Segment one image with several variants, at its original size.
@@ -73,7 +79,7 @@ class Ablation:
         samples = batch["data_samples"]
         size = tuple(samples[0].metainfo["ori_shape"])[:2]
         regions = region_maps(self._pipeline, variants, batch["inputs"], samples)
-        pairs = [(settings, self.bank(settings.def_coefficient)) for settings in variants]
+        pairs = [(settings, self.bank(settings)) for settings in variants]
         found = {v: result for _, v, result in self._pipeline.variants(batch["inputs"], [size], pairs, regions)}
         return [found[i] for i in range(len(variants))]
 
@@ -108,7 +114,7 @@ class Ablation:
         """
         began = time.perf_counter()
         distinct = list(dict.fromkeys(variants))
-        pairs = [(settings, self.bank(settings.def_coefficient)) for settings in distinct]
+        pairs = [(settings, self.bank(settings)) for settings in distinct]
         counts = [IoUCounts(len(dataset.metainfo["classes"])) for _ in distinct]
         shared = Outcome(counts[0])
         for batch, skipped in load_batches(dataset, plan_batches(len(dataset), batch_size, limit), num_workers):

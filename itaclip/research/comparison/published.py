@@ -68,7 +68,7 @@ def _table(text: str, source: str) -> list[Row]:
 
 _METHOD_OF = {"CLIP": "clip", "MaskCLIP": "maskclip", "SCLIP": "sclip", "ClearCLIP": "clearclip", "NACLIP": "naclip",
               "GEM": "gem", "ResCLIP": "resclip", "SC-CLIP": "scclip", "ProxyCLIP": "proxyclip",
-              "CorrCLIP": "corrclip"}  # fmt: skip
+              "CorrCLIP": "corrclip", "OV-Stitcher": "ovstitcher"}  # fmt: skip
 
 # --- the methods' own READMEs ------------------------------------------------
 
@@ -145,6 +145,7 @@ Trident     | DINO, SAM   | 67.1 38.6 41.1 84.5 42.9 42.2 21.9 28.3
 DSLO        | SD v2       | 67.8 38.3 - - 43.3 - 23.0 28.9          || {_NOTE}
 CorrCLIP    | DINO, SAM2  | 72.2 41.6 40.7 88.7 44.6 47.1 23.7 30.7
 OV-Stitcher | DINO, SAM2  | 75.7 43.9 42.6 89.8 48.1 48.8 24.7 31.8
+OV-Stitcher | DINO, SAM2  | 74.0 43.4 46.5 90.2 50.6 48.6 27.7 31.6 | OpenAI ViT-L/14
 OV-Stitcher without SAM post-processing | DINO, SAM2 | 73.1 42.4 41.4 87.6 45.4 47.1 23.6 30.7
 CorrCLIP    | SAM2        | 74.8 44.2 43.7 88.8 49.4 48.8 26.9 31.6 | MetaCLIP ViT-B/16
 CorrCLIP    | EntitySeg   | 76.2 45.7 44.5 89.6 51.6 50.7 28.6 32.4 | MetaCLIP ViT-B/16 | CorrCLIP's README

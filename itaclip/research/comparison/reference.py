@@ -28,6 +28,7 @@ from itaclip.core.text import TextEncoder, build_text_bank, parse_class_names, r
 from itaclip.core.views import make_views, mix_views, view_features
 from itaclip.core.windows import stitch
 from itaclip.errors import ItaclipError
+from itaclip.research.comparison import recorded_stitcher as stitcher
 from itaclip.research.zero_shot import recorded as zero_shot
 
 STAGE_TOLERANCE = 1e-4
@@ -52,15 +53,21 @@ class Stage:
     @property
     def passed(self) -> bool:
         """Whether the stage is within its tolerance."""
-        return self.value >= self.limit if self.name == "pred" else self.value <= self.limit
+        return self.value >= self.limit if self.is_share else self.value <= self.limit
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the value is a share of equal labels."""
+        return self.name.rpartition("/")[2] in ("pred", "labels")
 
 
 def compare(recorded: str | Path, weights: str | Path | None = None) -> list[Stage]:
     """Run the stages of a recorded file with the weights it was recorded with.
 
     Args:
-        recorded: an .npz file in one of three formats: ITACLIP (``meta_json``), training-free
-            methods (``<method>/<input>/tokens``), or a trained method (``params_json``).
+        recorded: an .npz file in one of four formats: ITACLIP (``meta_json`` and ``query_features``),
+            training-free methods (``<method>/<input>/tokens``), OV-Stitcher (``dino/heads``), or a
+            trained method (``params_json``).
         weights: any file that `itaclip.core.clip.load_clip` reads; not needed for a trained method,
             whose recording specifies how to generate its parameters.
 
@@ -75,6 +82,8 @@ def compare(recorded: str | Path, weights: str | Path | None = None) -> list[Sta
         return [Stage(*row) for row in zero_shot.compare(arrays)]
     if "meta_json" in arrays and "query_features" in arrays:
         run: Callable[[dict[str, Any], CLIP], Iterator[Stage]] = _itaclip
+    elif "meta_json" in arrays and "dino/heads" in arrays:
+        run = _stitcher
     elif "input/crop" in arrays and "scclip/crop/tokens" in arrays:
         run = _stronger
     elif "input/crop" in arrays and "text" in arrays:
@@ -194,6 +203,20 @@ def _stronger(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
             first = replace(method, feedback_scale=None).tokens(trunk, window)
             labels = method.patch_labels(first, window)[0].view(first.shape[1:3])
             yield _difference(f"{name}/{shape}/patch_labels", labels, arrays, 0)
+
+
+def _stitcher(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
+    """OV-Stitcher: the second encoder's last block, merging, branches and results of every case."""
+    cases: dict[str, dict[str, Any]] = json.loads(str(arrays["meta_json"]))["cases"]
+    for case, options in cases.items():
+        for key, ours in stitcher.stages(arrays, clip, case, options).items():
+            name = f"{case}/{key}"
+            if key == "labels":
+                yield Stage(name, float((ours.numpy() == arrays[name]).mean()), LABELS_EQUAL)
+            elif key == "merged":
+                yield Stage(name, stitcher.partition_faults(ours, arrays[name]), 0)
+            else:
+                yield _difference(name, ours, arrays, LOGIT_TOLERANCE if key == "logits" else STAGE_TOLERANCE)
 
 
 def _stronger_method(name: str, options: dict[str, Any]) -> Method:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from itaclip.core.methods import COMPARED, LastBlock
+from itaclip.core.methods import COMPARED, LastBlock, OVStitcher
 from itaclip.core.settings import Settings
 from itaclip.errors import ItaclipError, did_you_mean
 
@@ -54,6 +54,7 @@ def make_variants(base: Settings, blocks: int, texts: bool, groups: list[str] | 
         "auxiliary text": (texts, "auxiliary texts (model.auxiliary_text_path)"),
         "probability threshold": (base.background, "a background class"),
         "area threshold": (base.background, "a background class"),
+        STITCHER_PARTS: (isinstance(base.resolved_method(blocks), OVStitcher), "the method ovstitcher"),
         **dict.fromkeys(_OF_THE_LAST_BLOCK, (last_block, "a method that reads the last block with another attention")),
     }
     for group in asked:
@@ -128,6 +129,20 @@ def _area(base: Settings, blocks: int) -> _Named:
         yield f"{threshold:g}", base.changed(area_thd=threshold)
 
 
+def _stitcher_parts(base: Settings, blocks: int) -> _Named:
+    """Switch off the parts of OV-Stitcher one at a time, and what it stitches altogether."""
+    options = dict(base.method_options)
+    features, spatial = dict(stitched_features=False), dict(stitched_spatial=False)
+    yield "all", base
+    yield "no stitched features", base.changed(method_options=options | features)
+    yield "no stitched spatial branch", base.changed(method_options=options | spatial)
+    yield "neither", base.changed(method_options=options | features | spatial)
+    if base.class_prompts:
+        yield "no class-biased prompts", base.changed(class_prompts=None)
+    if base.map_correction:
+        yield "no map correction", base.changed(map_correction=False)
+
+
 def _methods_and_parts(base: Settings, blocks: int) -> _Named:
     """Add ITACLIP's parts to every method, one at a time and all together."""
     weight, steps = base.def_coefficient, base.pamr_steps or _PAMR_STEPS
@@ -155,6 +170,7 @@ def _methods_and_parts(base: Settings, blocks: int) -> _Named:
 
 
 METHODS_AND_PARTS = "methods with ITACLIP's parts"
+STITCHER_PARTS = "OV-Stitcher's parts"
 
 GROUPS: dict[str, Callable[[Settings, int], _Named]] = {
     "attention": _attention,
@@ -167,6 +183,7 @@ GROUPS: dict[str, Callable[[Settings, int], _Named]] = {
     "logit scale": _temperature,
     "probability threshold": _probability,
     "area threshold": _area,
+    STITCHER_PARTS: _stitcher_parts,
     METHODS_AND_PARTS: _methods_and_parts,
 }
-"""Ablations in the paper's order; each function yields names and settings."""
+"""Ablations, ITACLIP's in its paper's order; each function yields names and settings."""

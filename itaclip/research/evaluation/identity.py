@@ -29,7 +29,7 @@ def identity(config: Config) -> dict[str, str]:
     Custom modules that a configuration imports count as software, because they may define methods.
     """
     model = config.model.to_dict()
-    texts = [_file(model.pop(name, None)) for name in ("name_path", "auxiliary_text_path")]
+    texts = [_file(model.pop(name, None)) for name in ("name_path", "auxiliary_text_path", "class_prompts")]
     modules = ["itaclip", *config.get("custom_imports", {}).get("imports", [])]
     return {
         "settings": digest(model),

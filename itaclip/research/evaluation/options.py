@@ -13,6 +13,7 @@ from itaclip.common.shipped import complete_configuration, configuration_folder,
 METHODS = (
     "clip", "maskclip", "sclip", "clearclip", "naclip", "gem", "maskclip_bare", "sclip_bare", "gem_bare", "kk",
     "itaclip", "scclip", "resclip", "resclip_clearclip", "resclip_sclip", "proxyclip", "corrclip",
+    "ovstitcher",
 )  # fmt: skip
 """The shipped keys of `itaclip.core.methods.METHODS`, which loads PyTorch. A configuration may add others."""
 

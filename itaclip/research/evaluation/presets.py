@@ -34,6 +34,7 @@ SOURCES = {
     "resclip": "ResCLIP's repository at 0e085f7",
     "proxyclip": "ProxyCLIP's repository at e7b767f",
     "corrclip": "CorrCLIP's repository at 103bc18, its first version",
+    "ovstitcher": "OV-Stitcher's repository at 91a9489",
 }
 
 REPOSITORY_OF = {
@@ -52,11 +53,12 @@ REPOSITORY_OF = {
     "resclip": "resclip",
     "proxyclip": "proxyclip",
     "corrclip": "corrclip",
+    "ovstitcher": "ovstitcher",
 }
 """The repository whose settings a method uses; ClearCLIP's repository also evaluates older methods."""
 
 _PLAIN: dict[str, Any] = dict(img_engineering=False, closing=False, area_thd=None, pamr_steps=0, pamr_stride=(8, 16),
-              map_correction=False, across_windows=False, method_options={})  # fmt: skip
+              map_correction=False, method_options={}, class_prompts=None)  # fmt: skip
 """Settings that all other methods share and ITACLIP changes."""
 
 
@@ -173,6 +175,14 @@ def _corrclip(threshold: float = 0.0, short_side: int = 336, crop: int = 336) ->
     return _proxyclip(threshold, short_side, crop, regions="sam2", map_correction=True)
 
 
+def _ovstitcher(threshold: float = 0.0, stride: int = 112, short_side: int = 448, crop: int = 336,
+                ) -> tuple[int, dict[str, Any]]:  # fmt: skip
+    own = dict(padding="centre", second_encoder="dino-vitb8", regions="sam2-64", map_correction=True)
+    settings = _windows(crop, stride, 40, threshold, **own)
+    del settings["class_prompts"]  # the configuration's, if it names any
+    return short_side, settings
+
+
 _PUBLISHED: dict[str, _Rows] = {
     "sclip": {
         "voc21": (336, _windows(224, 112, 65, 0.1, area_thd=0.1)),
@@ -250,6 +260,16 @@ _PUBLISHED: dict[str, _Rows] = {
         "coco_stuff": _corrclip(),
         "cityscapes": _corrclip(short_side=448, crop=224),
         "ade20k": _corrclip(short_side=448),
+    },
+    "ovstitcher": {
+        "voc21": _ovstitcher(0.1),
+        "voc20": _ovstitcher(),
+        "context60": _ovstitcher(0.1),
+        "context59": _ovstitcher(),
+        "coco_object": _ovstitcher(0.2),
+        "coco_stuff": _ovstitcher(stride=224),
+        "cityscapes": _ovstitcher(short_side=560, crop=224),
+        "ade20k": _ovstitcher(),
     },
 }
 

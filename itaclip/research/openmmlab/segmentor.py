@@ -21,7 +21,15 @@ from itaclip.core.images import denormalise
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.regions import RegionMap
 from itaclip.core.settings import Settings, checked_names, implied_background
-from itaclip.core.text import TextBank, TextCache, TextEncoder, build_text_bank, default_folder, read_texts
+from itaclip.core.text import (
+    TextBank,
+    TextCache,
+    TextEncoder,
+    build_text_bank,
+    default_folder,
+    read_class_prompts,
+    read_texts,
+)
 from itaclip.devices import choose_device
 from itaclip.errors import ItaclipError
 from itaclip.research.openmmlab.preprocessor import ITACLIPPreprocessor
@@ -84,7 +92,8 @@ class ITACLIPSegmentor(BaseSegmentor):
         pipeline = Pipeline(clip, self.settings)
         cache = TextCache(default_folder()) if text_cache else None
         encoder = TextEncoder(clip, cache, pipeline.engine).to(device)
-        bank = build_text_bank(encoder, classes, auxiliary, self.settings.def_coefficient, background)
+        prompts = read_class_prompts(self.settings.class_prompts, classes)
+        bank = build_text_bank(encoder, classes, auxiliary, self.settings.def_coefficient, background, prompts)
         self.classes = classes
         self.register_buffer("text_features", bank.features, persistent=False)
         self.pipeline = pipeline

@@ -57,7 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     inputs.add_argument("--config", help="configuration of a data set")
     parser.add_argument("--data-root", help="the data set's folder, with --config")
     parser.add_argument(
-        "--source", default="sam2", help="sam2, sam2:NAME, sam2:FOLDER, felzenszwalb, slic (default: %(default)s)"
+        "--source",
+        default="sam2",
+        help="sam2 (8 points a side, CorrCLIP's), sam2-64 (64, OV-Stitcher's), sam2:NAME, sam2:FOLDER, "
+        "felzenszwalb, slic (default: %(default)s)",
     )
     parser.add_argument("--out", required=True, type=Path, help="folder for the maps")
     parser.add_argument("--jobs", type=int, help="processes (default: one per core, or one with SAM 2 on a GPU)")
@@ -209,7 +212,7 @@ def _distinct(images: Iterator[SourceImage]) -> list[SourceImage]:
 def _source(spec: str, device: str) -> RegionSource:
     """Get the source, loaded once per process."""
     if Path(spec).is_dir():
-        raise ItaclipError(f"--source {spec}: is a folder; expected sam2, felzenszwalb or slic.")
+        raise ItaclipError(f"--source {spec}: is a folder; expected sam2, sam2-64, felzenszwalb or slic.")
     return region_source(spec, device=device)
 
 

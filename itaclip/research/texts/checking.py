@@ -1,4 +1,4 @@
-"""Check text files against their class files."""
+"""Check text files and class-biased prompts against their class files."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 from itaclip.common.console import make_console
 from itaclip.core.text.auxiliary import read_auxiliary_texts
 from itaclip.core.text.class_names import read_class_names
+from itaclip.core.text.class_prompts import read_class_prompts
 from itaclip.errors import ItaclipError
 from itaclip.research.preparation.findings import Findings
-from itaclip.research.texts.answers import TASKS, Task, fault
+from itaclip.research.texts.answers import TASKS, Task, fault, fault_of_sentence
 from itaclip.research.texts.generation import WITH_BACKGROUND
 
 PROBLEMS = 1
@@ -44,6 +45,32 @@ def check_texts(names: Path, texts: Path, background: bool, task: Task | None) -
     return remarks
 
 
+def check_prompts(names: Path, prompts: Path, background: bool) -> Findings:
+    """Check a file of class-biased prompts.
+
+    Args:
+        names: the class file.
+        prompts: the JSON file.
+        background: whether class 0 is the background.
+
+    Returns:
+        Remarks: words without sentences, and sentences that are usable but not as they should be.
+
+    Raises:
+        ItaclipError: the file cannot be used.
+    """
+    classes = read_class_names(names, background)
+    found = read_class_prompts(prompts, classes) or {}
+    remarks = Findings()
+    for word in dict.fromkeys(classes.queries):
+        if word not in found:
+            remarks.add("word without sentences", "It keeps the 80 templates.", f"{prompts}: {word}")
+        for number, sentence in enumerate(found.get(word, ()), 1):
+            if wrong := fault_of_sentence(sentence, word):
+                remarks.add(f"sentence that {wrong}", "Usable; reword it if you like.", f"{prompts}: {word}, {number}")
+    return remarks
+
+
 def main(root: Path, arguments: Sequence[str] | None = None) -> int:
     """The command line of ``tools/check_texts.py``; returns the exit status.
 
@@ -55,7 +82,7 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> int:
         prog="check_texts.py", description="Check text files against class files; without options, all shipped ones."
     )
     options.add_argument("--names", type=Path, help="class file")
-    options.add_argument("--texts", type=Path, help="its text file")
+    options.add_argument("--texts", type=Path, help="its text file, or its class-biased prompts (.json)")
     options.add_argument("--background", action="store_true", help="class 0 is the background and has no text")
     args = options.parse_args(arguments)
     if (args.names is None) != (args.texts is None) or (args.background and args.names is None):
@@ -66,7 +93,10 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> int:
     for names, texts, background in files:
         task = next((task for task in TASKS if task.name in texts.name), None)
         try:
-            remarks = check_texts(names, texts, background, task)
+            if texts.suffix == ".json":
+                remarks = check_prompts(names, texts, background)
+            else:
+                remarks = check_texts(names, texts, background, task)
         except ItaclipError as error:
             console.print(f"not usable: {error}")
             problems += 1
@@ -84,7 +114,8 @@ def shipped(root: Path) -> list[tuple[Path, Path, bool]]:
         ItaclipError: the folder has no text files.
     """
     files = []
-    for texts in sorted((root / "llm_texts").glob("*.txt")):
+    folder = root / "llm_texts"
+    for texts in sorted([*folder.glob("*.txt"), *folder.glob("*_prompts.json")]):
         name = texts.stem.rpartition("_")[0]
         files.append((root / "configs" / f"cls_{name}.txt", texts, name in WITH_BACKGROUND))
     if not files:

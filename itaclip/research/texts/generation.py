@@ -1,4 +1,4 @@
-"""Generate auxiliary texts with a chat model: one checked answer per class, or no file at all.
+"""Generate auxiliary texts or class-biased prompts with a chat model: one checked answer each, or no file at all.
 
 Accepted answers go straight to a journal under the name of their class, so a bad answer never
 shifts the others and an interrupted run can resume. The text file is written only when every
@@ -23,6 +23,7 @@ from rich.table import Table
 from itaclip.common.console import make_console, make_progress
 from itaclip.core.text.auxiliary import SEPARATOR, read_auxiliary_texts
 from itaclip.core.text.class_names import ClassNames, read_class_names, read_lines
+from itaclip.core.text.class_prompts import read_class_prompts
 from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.files import refuse_arguments, write_json, write_text
 from itaclip.research.texts.answers import Task, fault, tidy
@@ -180,7 +181,8 @@ def _short(text: str) -> str:
 
 def parser(task: Task) -> argparse.ArgumentParser:
     """The options of ``tools/llama3_*_generation.py``."""
-    options = argparse.ArgumentParser(description=f"Generate one {task.name} per class with a chat model.")
+    what = f"{task.sentences} sentences per word" if task.sentences else f"one {task.name} per class"
+    options = argparse.ArgumentParser(description=f"Generate {what} with a chat model.")
     source = options.add_mutually_exclusive_group(required=True)
     source.add_argument("--dataset", help="name of a shipped class file, configs/cls_<name>.txt")
     source.add_argument("--names", type=Path, help="class file of your own")
@@ -195,7 +197,8 @@ def parser(task: Task) -> argparse.ArgumentParser:
     options.add_argument("--base-url", help="ask an OpenAI-compatible server, such as http://localhost:11434/v1")
     options.add_argument("--temperature", type=float, default=Sampling.temperature, help="default: %(default)s")
     options.add_argument("--top-p", type=float, default=Sampling.top_p, help="default: %(default)s")
-    options.add_argument("--max-new-tokens", type=int, default=Sampling.max_new_tokens, help="default: %(default)s")
+    options.add_argument("--max-new-tokens", type=int, default=Sampling.max_new_tokens * max(1, task.sentences),
+                         help="default: %(default)s")  # fmt: skip
     options.add_argument("--seed", type=int, default=Sampling.seed, help="default: %(default)s")
     options.add_argument("--attempts", type=int, default=5, help="requests per class (default: %(default)s)")
     options.add_argument("--batch-size", type=int, default=8, help="concurrent prompts (default: %(default)s)")
@@ -221,13 +224,16 @@ def main(task: Task, configs: Path, arguments: Sequence[str] | None = None) -> i
             raise ItaclipError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected 1 or more.")
     background = args.background or args.dataset in WITH_BACKGROUND
     classes = read_class_names(_shipped(configs, args.dataset) if args.dataset else args.names, background)
-    names = _names_to_describe(classes, background)
+    names = tuple(dict.fromkeys(classes.queries)) if task.sentences else _names_to_describe(classes, background)
     console = make_console()
     journal_path = args.out.with_name(f"{args.out.name}.journal.jsonl")
     # a journal next to the file means that a forced run was interrupted, so the file must be replaced
     if args.out.exists() and not args.force and not journal_path.exists():
         try:
-            read_auxiliary_texts(args.out, classes, background)
+            if task.sentences:
+                read_class_prompts(args.out, classes)
+            else:
+                read_auxiliary_texts(args.out, classes, background)
         except ItaclipError as error:
             raise ItaclipError(f"{error} --force replaces the file.") from error
         console.print(f"{args.out}: already complete; --force generates it again.")
@@ -253,7 +259,10 @@ def main(task: Task, configs: Path, arguments: Sequence[str] | None = None) -> i
         "file": args.out.name, "classes": Path(classes.source).name, "date": datetime.now(timezone.utc).isoformat(),
         **asked, **chat.provenance(), "asks": {name: journal.asks[name] for name in names},
     })  # fmt: skip
-    write_text(args.out, "".join(f"{name} {SEPARATOR}{journal.texts[name]}\n" for name in names))
+    if task.sentences:
+        write_json(args.out, {name: journal.texts[name].splitlines() for name in names})
+    else:
+        write_text(args.out, "".join(f"{name} {SEPARATOR}{journal.texts[name]}\n" for name in names))
     journal_path.unlink(missing_ok=True)
     console.print(f"{args.out}: {len(names)} {task.name}s written.")
     return 0

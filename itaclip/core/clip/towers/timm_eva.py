@@ -87,6 +87,7 @@ class EvaTower(TimmTower):
 
     def __init__(self, visual: Any) -> None:
         super().__init__(visual)
+        self.rotates = self.trunk.rope is not None
         self._by_grid: dict[tuple[Grid, torch.device], list[TowerBlock]] = {}
 
     def blocks(self, grid: Grid) -> Sequence[TowerBlock]:

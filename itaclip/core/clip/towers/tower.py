@@ -104,6 +104,7 @@ class Tower(ABC):
             where every method follows its own published code (`Method.positions`).
         readings: ways in which a pooling head can map patches (`joint`); empty if tokens are
             simply projected into the joint space.
+        rotates: whether queries and keys are rotated by the positions of their patches.
         conversion: factors and offsets per channel from pixels normalised with `MEAN` and `STD` to
             those that the tower was trained on; None if they are the same.
     """
@@ -115,6 +116,7 @@ class Tower(ABC):
     channels: int
     resampling: ClassVar[Positions | None] = None
     readings: tuple[PatchReading, ...] = ()
+    rotates: bool = False
 
     def __init__(self, visual: Any) -> None:
         self.visual = visual

@@ -1,0 +1,19 @@
+"""Ask LLaMA 3, or any chat model, for class-biased prompts, 15 sentences for every word.
+
+    python tools/llama3_prompt_generation.py --dataset voc21 --out my_texts/voc21_prompts.json
+    python tools/llama3_prompt_generation.py --names my_classes.txt --out my_prompts.json \\
+        --base-url http://localhost:11434/v1 --model llama3
+
+Tokens come from the environment: HF_TOKEN for gated models, OPENAI_API_KEY for servers. After an
+interruption, run it again: it asks only for missing words. Exit status: 0 all words have
+sentences, 1 some have none (the file is then not written), 2 bad usage.
+"""
+
+from pathlib import Path
+
+from itaclip.common.console import run
+from itaclip.research.texts.answers import PROMPT
+from itaclip.research.texts.generation import main
+
+if __name__ == "__main__":
+    run(lambda: main(PROMPT, Path(__file__).resolve().parents[1] / "configs"))
