@@ -84,9 +84,9 @@ def test_float32_gives_the_same_labels_for_every_method(method: str, tiny_clip: 
 def test_several_methods_share_a_pass(tiny_clip: CLIP) -> None:
     plain, other = encoders(tiny_clip, "fp32")
     pixels = torch.randn(2, 3, 96, 96)
-    readings = [(METHODS[name], Window(pixels)) for name in ("itaclip", "gem_bare", "scclip")]
-    readings = [(replace(method, positions="scale"), window) for method, window in readings]
-    for a, b in zip(other.read(pixels, readings), plain.read(pixels, readings), strict=True):
+    methods = [(METHODS[name], Window(pixels)) for name in ("itaclip", "gem_bare", "scclip")]
+    methods = [(replace(method, positions="scale"), window) for method, window in methods]
+    for a, b in zip(other.tokens(pixels, methods), plain.tokens(pixels, methods), strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
@@ -179,7 +179,7 @@ def test_a_cache_that_cannot_be_written(
 
 
 def test_recipes_are_told_apart_by_their_code() -> None:
-    one, two, same = (LastBlock(recipe=recipe) for recipe in (neighbour(5.0), neighbour(4.0), neighbour(5.0)))
+    one, two, same = (LastBlock(attention=recipe) for recipe in (neighbour(5.0), neighbour(4.0), neighbour(5.0)))
     assert cache.described(one) == cache.described(same)
     assert cache.described(one) != cache.described(two)
     assert len({cache.described(method) for method in METHODS.values()}) == len(METHODS)

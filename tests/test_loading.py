@@ -22,10 +22,10 @@ from transformers import CLIPConfig, CLIPModel
 from itaclip.core.clip import download as finding
 from itaclip.core.clip import load_clip
 from itaclip.core.clip import open_clip_models as registry
+from itaclip.core.clip.encoded import Needs
 from itaclip.core.clip.names import OPENAI_NAMES, OPENAI_WEIGHTS
 from itaclip.core.clip.open_clip_models import as_open_clip
 from itaclip.core.clip.openai import CLIP, QuickGELU
-from itaclip.core.clip.trunk import Needs
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.methods import LastBlock, attention, get_method
 from itaclip.errors import ItaclipError
@@ -64,8 +64,8 @@ def test_our_encoder_with_plain_settings_is_open_clips_image_tower(tiny_clip: CL
     pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     encoder = DenseEncoder(tiny_clip.visual, get_method("clip"))
     blocks = encoder.depth
-    trunk = encoder.trunk(pixels, Needs.of(outputs=[blocks]))
-    pooled = trunk.joint(trunk.norm(trunk.output(blocks)[:, 0]))
+    encoded = encoder.encode(pixels, Needs.of(outputs=[blocks]))
+    pooled = encoded.joint(encoded.norm(encoded.output(blocks)[:, 0]))
     assert torch.allclose(pooled, as_open_clip(tiny_clip).encode_image(pixels), atol=1e-4)
 
 
@@ -313,7 +313,9 @@ def test_hugging_face_folder_problems(tmp_path: Path) -> None:
 
 def test_middle_layers_beyond_the_model_are_refused(tiny_clip: CLIP) -> None:
     with pytest.raises(ItaclipError, match=r"middle_layers \[7, 12\]: \[12\] are not among 1\.\.11"):
-        DenseEncoder(tiny_clip.visual, LastBlock(recipe=attention.self_self, feed_forward=False, middle_layers=(7, 12)))
+        DenseEncoder(
+            tiny_clip.visual, LastBlock(attention=attention.self_self, feed_forward=False, middle_layers=(7, 12))
+        )
     with pytest.raises(ItaclipError, match="not a multiple of the patch size 16"):
         DenseEncoder(tiny_clip.visual, get_method("itaclip"))(torch.zeros(1, 3, 224, 225))
 

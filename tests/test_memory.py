@@ -27,11 +27,11 @@ class SmallDevice(DenseEncoder):
     holds = 7
     failures = 0
 
-    def read(self, pixels: Tensor, readings: Any) -> list[Tensor]:
+    def tokens(self, pixels: Tensor, methods: Any) -> list[Tensor]:
         if len(pixels) > self.holds:
             self.failures += 1
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return super().read(pixels, readings)
+        return super().tokens(pixels, methods)
 
 
 def pipeline(clip: CLIP, holds: int, views: bool) -> Pipeline:

@@ -21,11 +21,11 @@ from torch import Tensor
 from itaclip.core.clip import load_clip
 from itaclip.core.clip import open_clip_models as registry
 from itaclip.core.clip.blocks import Projections
+from itaclip.core.clip.encoded import Needs
 from itaclip.core.clip.names import OPENAI_NAMES
 from itaclip.core.clip.openai import CLIP
 from itaclip.core.clip.towers import MEAN, STD
 from itaclip.core.clip.towers.tower import resample
-from itaclip.core.clip.trunk import Needs
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.methods import METHODS, LastBlock, Window, attention, get_method, scaled_layers
 from itaclip.core.pipeline import Pipeline
@@ -108,7 +108,7 @@ def test_methods_differ_from_each_other(tiny_clip: CLIP) -> None:
     pixels = picture(224, 304)[None]
     encoder = DenseEncoder(tiny_clip.visual, METHODS["clip"])
     window = read_beside(pixels)
-    found = {name: encoder.read(pixels, [(method, window)])[0] for name, method in METHODS.items()}
+    found = {name: encoder.tokens(pixels, [(method, window)])[0] for name, method in METHODS.items()}
     for a in found:
         for b in found:
             if a != b and found[a].shape == found[b].shape:
@@ -120,18 +120,18 @@ def test_methods_from_one_pass_are_those_of_separate_passes(tiny_clip: CLIP) -> 
     methods = [method for method in METHODS.values() if method.positions == "scale"]
     encoder = DenseEncoder(tiny_clip.visual, METHODS["itaclip"])
     window = read_beside(pixels)
-    together = encoder.read(pixels, [(method, window) for method in methods])
+    together = encoder.tokens(pixels, [(method, window) for method in methods])
     for method, tokens in zip(methods, together, strict=True):
         assert torch.equal(tokens, DenseEncoder(tiny_clip.visual, method)(pixels, window))
     with pytest.raises(ItaclipError, match="positional embeddings differently"):
-        encoder.read(pixels, [(METHODS["gem"], window), (METHODS["clip"], window)])
+        encoder.tokens(pixels, [(METHODS["gem"], window), (METHODS["clip"], window)])
 
 
 def test_a_new_method_is_one_entry(tiny_clip: CLIP, monkeypatch: pytest.MonkeyPatch) -> None:
     def mean_value(p: Projections, value: Tensor, grid: tuple[int, int]) -> Tensor:
         return value.mean(dim=2, keepdim=True).expand_as(value)
 
-    monkeypatch.setitem(METHODS, "mine", LastBlock(recipe=mean_value, feed_forward=False))
+    monkeypatch.setitem(METHODS, "mine", LastBlock(attention=mean_value, feed_forward=False))
     pipeline = Pipeline(tiny_clip, Settings(method="mine", slide_crop=64, slide_stride=64))
     assert pipeline([picture(64, 80)], [(64, 80)], bank_of(64))[0].labels.shape == (64, 80)
 
@@ -161,7 +161,7 @@ def test_switches_change_the_method() -> None:
     own = Settings().resolved_method(12)
     assert own == METHODS["itaclip"]
     kept = Settings(attention="vv", feed_forward=True, pos_interpolation="size").resolved_method(12)
-    assert kept == replace(own, recipe=attention.value_value, feed_forward=True, positions="size")
+    assert kept == replace(own, attention=attention.value_value, feed_forward=True, positions="size")
     assert Settings(attn_self=False).resolved_method(12).recipe is attention.query_key
     assert (
         Settings(method="maskclip", residual=False, feed_forward=False).resolved_method(12) == METHODS["maskclip_bare"]
@@ -281,8 +281,8 @@ def test_backbones_of_open_clip(
     assert (encoder.patch_size, encoder.depth, encoder.image_size) == (patch, blocks, side * patch)
     pixels = picture(side * patch, side * patch)[None]
     with torch.no_grad():
-        trunk = encoder.trunk(pixels, Needs.of(outputs=[blocks]))
-        pooled = trunk.joint(trunk.norm(trunk.output(blocks)[:, 0]))
+        encoded = encoder.encode(pixels, Needs.of(outputs=[blocks]))
+        pooled = encoded.joint(encoded.norm(encoded.output(blocks)[:, 0]))
         published = torch.tensor([clip.visual.image_mean, clip.visual.image_std]).view(2, 3, 1, 1)
         clips = torch.tensor([MEAN, STD]).view(2, 3, 1, 1) / 255
         theirs = (pixels * clips[1] + clips[0] - published[0]) / published[1]
@@ -319,6 +319,6 @@ def test_batches_of_windows_equal_plain_versions_one_by_one(name: str, tiny_clip
     shifted = [given[0], replace(given[1], regions=given[1].regions.roll(5, 2)), given[2]]  # type: ignore[union-attr]
     plain = registry.as_open_clip(tiny_clip).visual
     with torch.no_grad():
-        fast = encoder.read(joined(shifted).pixels, [(method, joined(shifted))])[0]
+        fast = encoder.tokens(joined(shifted).pixels, [(method, joined(shifted))])[0]
         slow = torch.stack([plain_methods.tokens(plain, method, window) for window in shifted])
     torch.testing.assert_close(fast, slow, atol=1e-4, rtol=0)

@@ -33,11 +33,11 @@ from transformers import XLMRobertaConfig
 from itaclip import ItaclipError, Segmenter
 from itaclip.core.clip import download as finding
 from itaclip.core.clip import load_clip
+from itaclip.core.clip.encoded import Needs
 from itaclip.core.clip.loading import load_openai_clip
 from itaclip.core.clip.tokenizer_source import TokenizerSource
 from itaclip.core.clip.towers import MEAN, STD, as_tower
 from itaclip.core.clip.towers.tower import resample
-from itaclip.core.clip.trunk import Needs
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.engines.calibration import calibration_windows
 from itaclip.core.engines.select import on_engine
@@ -107,9 +107,9 @@ def test_pooled_image_features_are_open_clips(family: str, loaded: Callable[[str
     """From an image on: this proves embedding, positions, blocks, norms, head and normalisation."""
     rgb = [image(seed=0), image(seed=1)]
     encoder = DenseEncoder(loaded(family).visual, method_of("clip"))
-    trunk = encoder.trunk(torch.stack([normalise(one) for one in rgb]), Needs.of(outputs=[DEPTH]))
+    encoded = encoder.encode(torch.stack([normalise(one) for one in rgb]), Needs.of(outputs=[DEPTH]))
     theirs = their_model(family).encode_image(torch.stack([as_theirs(one, family) for one in rgb]), normalize=True)
-    found = F.normalize(encoder.tower.pooled(trunk.output(DEPTH)), dim=-1)
+    found = F.normalize(encoder.tower.pooled(encoded.output(DEPTH)), dim=-1)
     torch.testing.assert_close(found, theirs, atol=1e-5, rtol=0)
 
 
@@ -128,8 +128,8 @@ def test_the_ordinary_attention_gives_the_towers_ordinary_tokens(
     encoder = DenseEncoder(loaded(family).visual, method_of("clip"))
     pixels = torch.stack([normalise(image(*size))])
     # "clip" reads block L from its parts, the other way runs it as a whole
-    whole = encoder.trunk(pixels, Needs.of(outputs=[DEPTH]))
-    torch.testing.assert_close(encoder(pixels), whole.read_out(whole.output(DEPTH)), atol=1e-5, rtol=1e-5)
+    whole = encoder.encode(pixels, Needs.of(outputs=[DEPTH]))
+    torch.testing.assert_close(encoder(pixels), whole.to_joint_space(whole.output(DEPTH)), atol=1e-5, rtol=1e-5)
     if size == (SIDE, SIDE):
         theirs = lasting(their_model(family), family, as_theirs(image(), family)[None])
         torch.testing.assert_close(whole.output(DEPTH), theirs, atol=1e-4, rtol=1e-5)
@@ -172,7 +172,7 @@ def test_other_sizes_take_positions_as_timm_does(
     expected = lasting(model, family, as_theirs(rgb, family)[None])
     encoder = DenseEncoder(loaded(family).visual, method_of("clip"))
     assert Settings().resolved_method(DEPTH, encoder.tower.resampling).positions == "antialias"
-    found = encoder.trunk(normalise(rgb)[None], Needs.of(outputs=[DEPTH]), "antialias").output(DEPTH)
+    found = encoder.encode(normalise(rgb)[None], Needs.of(outputs=[DEPTH]), "antialias").output(DEPTH)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
 
 
@@ -209,8 +209,8 @@ def test_every_method_reads_every_family_alike_in_batches_and_singly(family: str
     windows = random_windows(3, SIDE, encoder.channels, 4)
     for name in METHODS:
         method = method_of(name)
-        together = encoder.read(joined(windows).pixels, [(method, joined(windows))])[0]
-        singly = torch.cat([encoder.read(w.pixels, [(method, w)])[0] for w in windows])
+        together = encoder.tokens(joined(windows).pixels, [(method, joined(windows))])[0]
+        singly = torch.cat([encoder.tokens(w.pixels, [(method, w)])[0] for w in windows])
         side = SIDE // 8 if method.reads_features else SIDE // PATCH
         assert together.shape == (3, side, side, encoder.channels)
         assert together.isfinite().all()
@@ -238,16 +238,16 @@ def test_region_tokens_without_a_class_token(loaded: Callable[[str], Any]) -> No
     """Each begins as its region's mean and sees that region alone: written out, region by region."""
     tower = as_tower(loaded("siglip").visual)
     encoder = DenseEncoder(tower.visual, method_of("clip"))
-    trunk = encoder.trunk(normalise(image())[None], Needs.of(outputs=range(DEPTH), projections=range(1, DEPTH + 1)))
+    encoded = encoder.encode(normalise(image())[None], Needs.of(outputs=range(DEPTH), projections=range(1, DEPTH + 1)))
     regions = torch.tensor([[1] * 5 + [3] * 11])  # 0 and 2 are empty
-    projections = [trunk.projections(n) for n in range(1, DEPTH + 1)]
-    found = region_tokens(trunk.blocks, trunk.output(0), projections, regions, 4)
+    projections = [encoded.projections(n) for n in range(1, DEPTH + 1)]
+    found = region_tokens(encoded.blocks, encoded.output(0), projections, regions, 4)
     assert found.isfinite().all()
     for region in (1, 3):
         inside = regions[0] == region
-        x = trunk.output(0)[:, inside].mean(1, keepdim=True)
+        x = encoded.output(0)[:, inside].mean(1, keepdim=True)
         for n, module in enumerate(tower.visual.trunk.blocks):
-            tokens = module.norm1(torch.cat([x, trunk.output(n)[:, inside]], dim=1))
+            tokens = module.norm1(torch.cat([x, encoded.output(n)[:, inside]], dim=1))
             q, k, v = module.attn.qkv(tokens).unflatten(-1, (3, 2, -1)).permute(2, 0, 3, 1, 4)
             map_ = (q[:, :, :1] @ k[:, :, 1:].mT / q.shape[-1] ** 0.5).softmax(-1)
             x = x + module.attn.proj((map_ @ v[:, :, 1:]).transpose(1, 2).flatten(2))
@@ -257,10 +257,10 @@ def test_region_tokens_without_a_class_token(loaded: Callable[[str], Any]) -> No
 
 def test_scclip_adds_the_mean_of_patches_where_there_is_no_class_token(loaded: Callable[[str], Any]) -> None:
     encoder = DenseEncoder(loaded("siglip").visual, method_of("scclip"))
-    trunk = encoder.trunk(normalise(image())[None], Needs.of(outputs=[3]))
-    torch.testing.assert_close(trunk.summary(trunk.output(3)), trunk.output(3).mean(1, keepdim=True))
+    encoded = encoder.encode(normalise(image())[None], Needs.of(outputs=[3]))
+    torch.testing.assert_close(encoded.summary(encoded.output(3)), encoded.output(3).mean(1, keepdim=True))
     pixels = normalise(image())[None]
-    with_it, without = (encoder.read(pixels, [(m, random_windows(1, SIDE, 64, 3)[0])])[0]
+    with_it, without = (encoder.tokens(pixels, [(m, random_windows(1, SIDE, 64, 3)[0])])[0]
                         for m in (method_of("scclip"), method_of("scclip", class_weight=0.0)))  # fmt: skip
     assert (with_it - without).abs().max() > 1e-3
 
@@ -284,7 +284,7 @@ def test_the_reading_of_patches_is_a_setting(loaded: Callable[[str], Any]) -> No
     bank = bank_of(["cat", "dog"])
     settings = Settings(method="clip", slide_crop=SIDE, slide_stride=SIDE, img_engineering=False)
     pipeline = Pipeline(model, settings)
-    changed = [settings, *(settings.changed(patch_reading=r) for r in ("values", "values_linear", "tokens"))]
+    changed = [settings, *(settings.changed(patch_projection=r) for r in ("values", "values_linear", "tokens"))]
     found = {v: r.scores for _, v, r in pipeline.variants([picture], [(32, 32)], [(s, bank) for s in changed])}
     assert torch.equal(found[0], found[1])
     assert len({tuple(found[v].flatten().tolist()) for v in (1, 2, 3)}) == 3
@@ -295,12 +295,12 @@ def test_the_reading_of_patches_is_a_setting(loaded: Callable[[str], Any]) -> No
 
 
 def test_a_reading_that_a_tower_does_not_have(loaded: Callable[[str], Any]) -> None:
-    with pytest.raises(ItaclipError, match="patch_reading = 'tokens': this model has no pooling head"):
-        Pipeline(loaded("eva02"), Settings(patch_reading="tokens"))
-    with pytest.raises(ItaclipError, match="patch_reading = 'tokens': this model's patches can be read as values"):
-        Pipeline(loaded("coca"), Settings(patch_reading="tokens"))
-    with pytest.raises(ItaclipError, match="patch_reading = 'keys': expected"):
-        Settings(patch_reading="keys")  # type: ignore[arg-type]
+    with pytest.raises(ItaclipError, match="patch_projection = 'tokens': this model has no pooling head"):
+        Pipeline(loaded("eva02"), Settings(patch_projection="tokens"))
+    with pytest.raises(ItaclipError, match="patch_projection = 'tokens': this model's patches can be read as values"):
+        Pipeline(loaded("coca"), Settings(patch_projection="tokens"))
+    with pytest.raises(ItaclipError, match="patch_projection = 'keys': expected"):
+        Settings(patch_projection="keys")  # type: ignore[arg-type]
 
 
 def test_scores_of_a_sigmoid_model_follow_its_own_temperature(loaded: Callable[[str], Any]) -> None:
@@ -536,7 +536,7 @@ def test_true_image_towers_are_open_clips(name: str, tmp_path: Path) -> None:
     blocks = as_tower(ours.visual).depth
     encoder = DenseEncoder(ours.visual, get_method("itaclip", blocks=blocks))
     pixels = torch.randn(1, 3, encoder.image_size, encoder.image_size)
-    found = encoder.tower.pooled(encoder.trunk(pixels, Needs.of(outputs=[blocks])).output(blocks))
+    found = encoder.tower.pooled(encoder.encode(pixels, Needs.of(outputs=[blocks])).output(blocks))
     expected = theirs.encode_image(pixels)
     torch.testing.assert_close(F.normalize(found, dim=-1), F.normalize(expected, dim=-1), atol=1e-5, rtol=0)
     assert encoder(pixels).isfinite().all()

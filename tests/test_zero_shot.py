@@ -161,7 +161,7 @@ def test_windows_are_averaged_where_they_overlap() -> None:
     def logits_of(windows: torch.Tensor) -> torch.Tensor:  # two classes determined by the pixels
         return F.avg_pool2d(windows, 4)[:, :2] * 3
 
-    found = segment(image, (15, 22), logits_of, 16, 4, WindowSettings(stride=12, per_pass=2), shifts)
+    found = segment(image, (15, 22), logits_of, 16, 4, WindowSettings(stride=12, per_batch=2), shifts)
     total_scores, visits = torch.zeros(2, 20, 29), torch.zeros(20, 29)
     for top in (0, 4):
         for left in (0, 12, 13):

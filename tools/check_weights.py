@@ -31,11 +31,11 @@ from torch import Tensor
 
 from itaclip.common.console import make_console, run
 from itaclip.core.clip import architectures, load_clip
+from itaclip.core.clip.encoded import Needs
 from itaclip.core.clip.facts import measured_sizes
 from itaclip.core.clip.names import is_path
 from itaclip.core.clip.open_clip_models import as_open_clip
 from itaclip.core.clip.openai import CLIP
-from itaclip.core.clip.trunk import Needs
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.images import normalise
 from itaclip.core.methods import get_method
@@ -60,7 +60,7 @@ def to_open_clip(clip: Any, encoder: TextEncoder) -> Iterator[tuple[str, Tensor]
     dense = DenseEncoder(clip.visual, get_method("clip"))
     rng, side = np.random.default_rng(0), dense.image_size
     pictures = [rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(2)]
-    last = dense.trunk(torch.stack([normalise(picture) for picture in pictures]), Needs.of(outputs=[dense.depth]))
+    last = dense.encode(torch.stack([normalise(picture) for picture in pictures]), Needs.of(outputs=[dense.depth]))
     model = as_open_clip(clip) if isinstance(clip, CLIP) else clip
     theirs = model.encode_image(torch.stack([_as_trained(picture, clip.visual) for picture in pictures]))
     yield "images", F.cosine_similarity(dense.tower.pooled(last.output(dense.depth)), theirs)

@@ -53,8 +53,8 @@ def export(encoder: DenseEncoder, size: tuple[int, int], out: Path, facts: dict[
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]
     if missing:
         raise ItaclipError(f"{', '.join(missing)}: not installed; pip install 'itaclip[onnx]'.")
-    if not encoder.method.reads_trunk_alone:
-        able = ", ".join(name for name, method in METHODS.items() if method.reads_trunk_alone)
+    if not encoder.method.reads_blocks_alone:
+        able = ", ".join(name for name, method in METHODS.items() if method.reads_blocks_alone)
         raise ItaclipError(
             f"this method reads more than the image tower and is no single graph; expected one of {able}."
         )

@@ -165,9 +165,9 @@ def _qualities(record: Record, name: str, precisions: Sequence[str]) -> str:
 
 def _sweeps(record: Record) -> str:
     rows = [[row["sweep"], f"{row['passes']:.3f}", _share(row["labels_as_exact"]), _share(row["worst_image"]),
-             f"{row['mIoU']:.1f}"] for row in record["sweeps_demo"]["rows"]]  # fmt: skip
+             f"{row['mIoU']:.1f}"] for row in record["adaptive_demo"]["rows"]]  # fmt: skip
     header = ["windows and views", "encoder passes, `exact` = 1", "labels equal to `exact`", "worst image", "mIoU"]
-    return _with_machine(_table(header, rows), record.machine("sweeps_demo"))
+    return _with_machine(_table(header, rows), record.machine("adaptive_demo"))
 
 
 # --- speed -------------------------------------------------------------------

@@ -362,7 +362,7 @@ def save(model: CLIP, path: Path, note: dict[str, object]) -> None:
     """Write float16 safetensors with OpenAI's parameter names, atomically."""
     state = {k: v.detach().half().contiguous().cpu() for k, v in model.state_dict().items()}
     partial = path.with_suffix(".partial")
-    save_file(state, partial, metadata={"quick_gelu": "true", "recipe": json.dumps(note)})
+    save_file(state, partial, metadata={"quick_gelu": "true", "attention": json.dumps(note)})
     os.replace(partial, path)
 
 

@@ -203,7 +203,7 @@ def save(model: VisionTransformer, path: Path, note: dict[str, object]) -> None:
     """Write float16 safetensors, atomically."""
     state = {k: v.detach().half().contiguous() for k, v in model.state_dict().items()}
     partial = path.with_suffix(".partial")
-    save_file(state, partial, metadata={"architecture": json.dumps(ARCHITECTURE), "recipe": json.dumps(note)})
+    save_file(state, partial, metadata={"architecture": json.dumps(ARCHITECTURE), "attention": json.dumps(note)})
     os.replace(partial, path)
 
 

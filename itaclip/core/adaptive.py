@@ -79,7 +79,7 @@ def view_weights(settings: Settings) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class Interleaved:
+class PartialLogits:
     """Logits of the pairs encoded so far.
 
     Attributes:

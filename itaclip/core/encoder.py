@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from itaclip.core.clip.encoded import EncodedWindows, Needs, Step, steps
 from itaclip.core.clip.towers import Grid, Positions, as_tower
-from itaclip.core.clip.trunk import Needs, Step, Trunk, steps
 from itaclip.core.engines import OpenVINOBlocks
 from itaclip.core.methods.method import Method, WholeImageMethod, Window
 from itaclip.core.whole_image import read_windows
@@ -45,7 +45,7 @@ class DenseEncoder(nn.Module):
         self.register_buffer("_scale", torch.tensor(scale).view(3, 1, 1), persistent=False)
         self.register_buffer("_shift", torch.tensor(shift).view(3, 1, 1), persistent=False)
         method.needs(self.depth)  # raises if the tower lacks a block
-        self.tower.check_reading(method.patch_reading)
+        self.tower.check_projection(method.patch_projection)
 
     def lower(self, precision: str) -> DenseEncoder:
         """Convert the weight matrices, which take most of the time, to another precision.
@@ -60,7 +60,7 @@ class DenseEncoder(nn.Module):
         return self
 
     def compiled(self) -> DenseEncoder:
-        """Fuse the operations between the matrix products with torch.compile, on the first pass."""
+        """Fuse the operations between the matrix products with torch.compile, on the first batch."""
         self._compile = True
         return self
 
@@ -99,31 +99,31 @@ class DenseEncoder(nn.Module):
             ItaclipError: the sides are not multiples of the patch size, or an input of the
                 method is missing.
         """
-        return self.read(pixels, [(self.method, window or Window(pixels))])[0]
+        return self.tokens(pixels, [(self.method, window or Window(pixels))])[0]
 
-    def read(self, pixels: Tensor, readings: Sequence[tuple[Method, Window]]) -> list[Tensor]:
-        """Compute the features of several methods in one pass: the ordinary blocks run only once.
+    def tokens(self, pixels: Tensor, methods: Sequence[tuple[Method, Window]]) -> list[Tensor]:
+        """Compute the features of several methods in one batch: the ordinary blocks run only once.
 
-        A method that reads whole images takes every window as an image of its own, in a pass of its own.
+        A method that reads whole images takes every window as an image of its own, in a batch of its own.
 
         Args:
             pixels: as for `forward`.
-            readings: methods that resample positional embeddings alike, each with its further inputs.
+            methods: methods that resample positional embeddings alike, each with its further inputs.
 
         Returns:
-            The result of `forward` for each reading.
+            The result of `forward` for each method.
 
         Raises:
             ItaclipError: as for `forward` and the constructor; the methods resample
                 positional embeddings in different ways; or torch.compile fails.
         """
-        if len({method.positions for method, _ in readings}) > 1:
-            raise ItaclipError("methods that resample positional embeddings differently cannot share a pass.")
+        if len({method.positions for method, _ in methods}) > 1:
+            raise ItaclipError("methods that resample positional embeddings differently cannot share a batch.")
         if not self._compile:
-            return self._tokens(pixels, readings)
+            return self._tokens(pixels, methods)
         torch._dynamo.maybe_mark_dynamic(pixels, 0)  # otherwise every number of views would recompile
         try:
-            return _compiled_tokens()(self, pixels, readings)
+            return _compiled_tokens()(self, pixels, methods)
         except torch._dynamo.exc.TorchDynamoException as error:
             reason = str(error).splitlines()[0]
             raise ItaclipError(
@@ -131,31 +131,31 @@ class DenseEncoder(nn.Module):
                 "Without these, set compile=False."
             ) from error
 
-    def _tokens(self, pixels: Tensor, readings: Sequence[tuple[Method, Window]]) -> list[Tensor]:
-        first = readings[0][0]
-        if self.engine and len(readings) == 1 and first.reads_trunk_alone:
+    def _tokens(self, pixels: Tensor, methods: Sequence[tuple[Method, Window]]) -> list[Tensor]:
+        first = methods[0][0]
+        if self.engine and len(methods) == 1 and first.reads_blocks_alone:
             x, grid = self.embed(pixels, first.positions)
             if self.engine.takes(grid):
                 return [self.engine.tokens(x, grid, first)]
         needs = Needs()
-        for method, _ in readings:
+        for method, _ in methods:
             if not isinstance(method, WholeImageMethod):
                 needs |= method.needs(self.depth)
-        trunk = self.trunk(pixels, needs, first.positions)
-        return [self._read(pixels, trunk, method, window) for method, window in readings]
+        encoded = self.encode(pixels, needs, first.positions)
+        return [self._tokens_of(pixels, encoded, method, window) for method, window in methods]
 
-    def _read(self, pixels: Tensor, trunk: Trunk, method: Method, window: Window) -> Tensor:
+    def _tokens_of(self, pixels: Tensor, encoded: EncodedWindows, method: Method, window: Window) -> Tensor:
         if isinstance(method, WholeImageMethod):
             steps = self.steps(pixels, method.needs(self.depth), method.positions)
             return read_windows(self.tower, steps, method, replace(window, pixels=pixels))
-        return method.tokens(trunk.read_as(method.patch_reading or "values"), window)
+        return method.tokens(encoded.projected_as(method.patch_projection or "values"), window)
 
-    def trunk(self, pixels: Tensor, needs: Needs, positions: Positions = "scale") -> Trunk:
+    def encode(self, pixels: Tensor, needs: Needs, positions: Positions = "scale") -> EncodedWindows:
         """Run the ordinary blocks on pixels as in `forward`, keeping only the outputs and projections needed."""
         x, grid = self.embed(pixels, positions)
         if self.engine and self.engine.takes(grid):
-            return self.engine.trunk(x, grid, needs)
-        return Trunk.run(self.tower, x, grid, needs)
+            return self.engine.encode(x, grid, needs)
+        return EncodedWindows.run(self.tower, x, grid, needs)
 
     def steps(self, pixels: Tensor, needs: Needs, positions: Positions = "scale") -> Iterator[Step]:
         """Run all blocks on pixels as in `forward`, one by one, keeping nothing.
@@ -169,7 +169,7 @@ class DenseEncoder(nn.Module):
         x, grid = self.embed(pixels, positions)
         if self.engine and self.engine.takes(grid):
             every = Needs.of(outputs={0} | needs.outputs, projections=range(1, self.depth + 1))
-            return self.engine.trunk(x, grid, every).steps()
+            return self.engine.encode(x, grid, every).steps()
         return steps(self.tower, x, grid, self.depth)
 
     def embed(self, pixels: Tensor, positions: Positions = "scale") -> tuple[Tensor, Grid]:

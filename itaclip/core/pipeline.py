@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from itaclip.core.adaptive import Interleaved
+from itaclip.core.adaptive import PartialLogits
 from itaclip.core.clip.towers import as_tower
 from itaclip.core.decision import class_scores, label_map
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.engines.select import on_engine
 from itaclip.core.methods import METHODS, WholeImageMethod
 from itaclip.core.pamr import pamr
-from itaclip.core.passes import Reading, grouped, interleaved_logits, shared_logits
+from itaclip.core.patch_logits import Variant, adaptive_logits, grouped, shared_logits
 from itaclip.core.regions import RegionMap, RegionSource, map_correction, region_source
 from itaclip.core.regions.maps import resize_map
 from itaclip.core.second_encoders import SecondEncoder, load_second_encoder
@@ -102,7 +102,23 @@ class Pipeline(nn.Module):
             ItaclipError: an image is empty or does not have 3 channels, or region maps are
                 needed but missing.
         """
-        return [result for _, _, result in self.variants(images, sizes, [(self.settings, bank)], regions)]
+        variant = self._variant(self.settings, bank)
+        plans = [self.plan(image, variant.settings) for image in images]
+        given = _checked_regions([variant], regions)
+        at_input = _at_input(given, images)
+        if variant.settings.tolerance:
+            stitched = (
+                self._adaptive(variant, bank, image, plan, size, _of_image(at_input, n))
+                for n, (image, plan, size) in enumerate(zip(images, plans, sizes, strict=True))
+            )
+        else:
+            (logits,) = shared_logits(self.encoder, images, plans, [variant], self.second_encoder, at_input)
+            stitched = (_stitched(variant, *found) for found in zip(logits, plans, sizes, strict=True))
+        results = []
+        for n, (image, (of_image, passes)) in enumerate(zip(images, stitched, strict=True)):
+            refined = _refine(of_image, image, variant.settings)
+            results.append(_decide(refined, passes, variant.settings, bank, _of_image(given, n)))
+        return results
 
     @torch.no_grad()
     def variants(
@@ -112,7 +128,7 @@ class Pipeline(nn.Module):
         variants: Sequence[tuple[Settings, TextBank]],
         regions: Mapping[str, Sequence[RegionMap]] | None = None,
     ) -> Iterator[tuple[int, int, Segmentation]]:
-        """Segment a batch under several settings, doing common steps once.
+        """Segment a batch under several settings like `forward`, doing common steps once.
 
         Args:
             images: as for `forward`.
@@ -127,59 +143,56 @@ class Pipeline(nn.Module):
         Raises:
             ItaclipError: as for `forward`, or another dtype.
         """
-        variants = [(self._at_temperature(settings), bank) for settings, bank in variants]
-        readings = [self._reading(settings, bank) for settings, bank in variants]
-        plans = [[self.plan(image, reading.settings) for image in images] for reading in readings]
-        needed = {settings.regions for settings, _ in variants if settings.reads_regions}
-        given = regions or {}
-        if needed - set(given):
-            raise ItaclipError(f"regions of {', '.join(needed - set(given))} are read; pass those of region_maps().")
-        at_input = {
-            source: [resize_map(m, (image.shape[1], image.shape[2])) for m, image in zip(maps, images, strict=True)]
-            for source, maps in given.items()
-        }
+        banks = [bank for _, bank in variants]
+        found = [self._variant(settings, bank) for settings, bank in variants]
+        plans = [[self.plan(image, variant.settings) for image in images] for variant in found]
+        given = _checked_regions(found, regions)
+        at_input = _at_input(given, images)
         logits: dict[int, list[Tensor]] = {}
-        swept = [i for i, (settings, _) in enumerate(variants) if not settings.tolerance]
-        for group in grouped([readings[i] for i in swept]):
-            places = [swept[i] for i in group]
-            found = shared_logits(
-                self.encoder, images, plans[places[0]], [readings[i] for i in places], self.second_encoder, at_input
-            )
-            logits |= dict(zip(places, found, strict=True))
+        complete = [i for i, variant in enumerate(found) if not variant.settings.tolerance]
+        for group in grouped([found[i] for i in complete]):
+            numbers = [complete[i] for i in group]
+            of_group = [found[i] for i in numbers]
+            shared = shared_logits(
+                self.encoder, images, plans[numbers[0]], of_group, self.second_encoder, at_input
+            )  # fmt: skip
+            logits |= dict(zip(numbers, shared, strict=True))
         for n, (image, size) in enumerate(zip(images, sizes, strict=True)):
-            maps_here = {source: maps[n] for source, maps in given.items()}
+            maps = _of_image(given, n)
             alike: dict[int, list[int]] = {}  # variants by the logits that they share
-            for i, maps in logits.items():
-                alike.setdefault(id(maps[n]), []).append(i)
-            for places in alike.values():
-                first = places[0]
-                plan = plans[first][n]
-                if isinstance(readings[first].method, WholeImageMethod):  # one map, stretched over the image
-                    plan = WindowPlan.of((plan.rows.size, plan.columns.size), 0, 1, patch=1)
-                stitched = stitch(logits[first][n], plan, size)
+            for i, of_variant in logits.items():
+                alike.setdefault(id(of_variant[n]), []).append(i)
+            for numbers in alike.values():
+                first = numbers[0]
+                stitched, _ = _stitched(found[first], logits[first][n], plans[first][n], size)
                 refined: dict[Hashable, Tensor] = {}
-                for i in places:
-                    settings, bank = variants[i]
+                for i in numbers:
+                    settings = found[i].settings
                     key = settings.pamr_steps, settings.pamr_stride if settings.pamr_steps else None
                     if key not in refined:
                         refined[key] = _refine(stitched, image, settings)
-                    passes = plans[i][n].count * (VIEWS if settings.img_engineering else 1)
-                    yield n, i, _decide(refined[key], passes, settings, bank, maps_here)
-            for i, (settings, bank) in enumerate(variants):
-                if settings.tolerance:
-                    regions_here = {source: maps[n] for source, maps in at_input.items()}
-                    sweep = interleaved_logits(
-                        self.encoder, image, plans[i][n], readings[i], self.second_encoder, regions_here
-                    )
-                    mixed, passes = _until_settled(sweep, size, settings, bank)
-                    refined_logits = _refine(stitch(mixed, plans[i][n], size), image, settings)
-                    yield n, i, _decide(refined_logits, passes, settings, bank, maps_here)
+                    yield n, i, _decide(refined[key], _passes(plans[i][n], settings), settings, banks[i], maps)
+            for i, variant in enumerate(found):
+                if variant.settings.tolerance:
+                    of_input = _of_image(at_input, n)
+                    stitched, passes = self._adaptive(variant, banks[i], image, plans[i][n], size, of_input)
+                    refined_logits = _refine(stitched, image, variant.settings)
+                    yield n, i, _decide(refined_logits, passes, variant.settings, banks[i], maps)
+
+    def _adaptive(
+        self, variant: Variant, bank: TextBank, image: Tensor, plan: WindowPlan, size: tuple[int, int],
+        regions: Mapping[str, RegionMap],
+    ) -> tuple[Tensor, int]:  # fmt: skip
+        """Stitch the logits of the round after which the labels hardly change: Q x H x W, and the passes."""
+        rounds = adaptive_logits(self.encoder, image, plan, variant, self.second_encoder, regions)
+        mixed, passes = _until_settled(rounds, size, variant.settings, bank)
+        return stitch(mixed, plan, size), passes
 
     def patch_logits(self, images: Sequence[Tensor], bank: TextBank) -> list[Tensor]:
         """Compute the logits of every patch, for methods without regions: per image, windows x r x c x Q."""
         plans = [self.plan(image) for image in images]
-        reading = self._reading(self.settings, bank)
-        return shared_logits(self.encoder, images, plans, [reading], self.second_encoder, {})[0]
+        variant = self._variant(self.settings, bank)
+        return shared_logits(self.encoder, images, plans, [variant], self.second_encoder, {})[0]
 
     def region_maps(
         self, variants: Sequence[Settings], images: Sequence[NDArray[np.uint8]], names: Sequence[str | None]
@@ -228,15 +241,16 @@ class Pipeline(nn.Module):
             return settings
         return settings.changed(logit_scale=settings.logit_scale * self._temperature)
 
-    def _reading(self, settings: Settings, bank: TextBank) -> Reading:
+    def _variant(self, settings: Settings, bank: TextBank) -> Variant:
+        settings = self._at_temperature(settings)
         for name in ("dtype", "engine", "calibration"):
             given, loaded = getattr(settings, name), getattr(self.settings, name)
             if given != loaded:
                 raise ItaclipError(f"{name} = {given!r}: the encoder was loaded with {loaded!r}.")
         tower = self.encoder.tower
         method = settings.resolved_method(tower.depth, tower.resampling)
-        tower.check_reading(method.patch_reading)
-        return Reading(settings, method, bank.features, self._multiple(settings))
+        tower.check_projection(method.patch_projection)
+        return Variant(settings, method, bank.features, self._multiple(settings))
 
     def _multiple(self, settings: Settings) -> int:
         """Number of pixels whose multiples are whole patches of every encoder that reads the windows."""
@@ -256,8 +270,46 @@ class Pipeline(nn.Module):
         )  # fmt: skip
 
 
+def _checked_regions(
+    variants: Sequence[Variant], regions: Mapping[str, Sequence[RegionMap]] | None
+) -> Mapping[str, Sequence[RegionMap]]:
+    """Check that the region maps of all variants are given, by source."""
+    given = regions or {}
+    missing = {variant.settings.regions for variant in variants if variant.settings.reads_regions} - set(given)
+    if missing:
+        raise ItaclipError(f"regions of {', '.join(missing)} are read; pass those of region_maps().")
+    return given
+
+
+def _at_input(
+    regions: Mapping[str, Sequence[RegionMap]], images: Sequence[Tensor]
+) -> dict[str, list[RegionMap]]:  # fmt: skip
+    """Resize the region maps, by source, to the images as CLIP gets them."""
+    return {
+        source: [resize_map(one, (image.shape[1], image.shape[2])) for one, image in zip(maps, images, strict=True)]
+        for source, maps in regions.items()
+    }
+
+
+def _of_image(regions: Mapping[str, Sequence[RegionMap]], number: int) -> dict[str, RegionMap]:
+    """The region maps of one image, by source."""
+    return {source: maps[number] for source, maps in regions.items()}
+
+
+def _stitched(variant: Variant, logits: Tensor, plan: WindowPlan, size: tuple[int, int]) -> tuple[Tensor, int]:
+    """Stitch the logits of an image's windows, n x r x c x Q: Q x H x W; and the number of passes."""
+    passes = _passes(plan, variant.settings)
+    if isinstance(variant.method, WholeImageMethod):  # one map, stretched over the image
+        plan = WindowPlan.of((plan.rows.size, plan.columns.size), 0, 1, patch=1)
+    return stitch(logits, plan, size), passes
+
+
+def _passes(plan: WindowPlan, settings: Settings) -> int:
+    return plan.count * (VIEWS if settings.img_engineering else 1)
+
+
 def _until_settled(
-    sweep: Iterator[Interleaved], size: tuple[int, int], settings: Settings, bank: TextBank
+    rounds: Iterator[PartialLogits], size: tuple[int, int], settings: Settings, bank: TextBank
 ) -> tuple[Tensor, int]:
     """Take the first round that changes at most `settings.tolerance` of the labels, or the last one.
 
@@ -270,7 +322,7 @@ def _until_settled(
     coarse = -(-size[0] // 4), -(-size[1] // 4)
     open_maps = settings.changed(closing=False)
     before: Tensor | None = None
-    for found in sweep:
+    for found in rounds:
         mixed = found.mixed()
         scores = class_scores(stitch(mixed, found.plan, coarse), bank.class_names.queries_per_class, settings)
         labels = label_map(scores, open_maps)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from itaclip.core.clip.towers import PatchReading, Positions
+from itaclip.core.clip.towers import PatchProjection, Positions
 from itaclip.core.encoder import DTYPES
 from itaclip.core.engines import ENGINES, OPENVINO_DTYPES
 from itaclip.core.methods import METHODS, Method, WholeImageMethod, attention, get_method
@@ -49,7 +49,7 @@ class Settings:
     """How positional embeddings are resampled to another token grid: "scale" by the factor
     (n + 0.1) / table, "size", "antialias"; None follows the method in OpenAI's layout and the
     library in timm's ("antialias")."""
-    patch_reading: PatchReading | None = None
+    patch_projection: PatchProjection | None = None
     """How patches enter the joint space if the tower pools by attention (SigLIP, PE-Core, CoCa):
     "values" is what the head returns for a single patch; "values_linear" is the same without its
     feed-forward network; "tokens" skips the head. None uses "values" if there is a head."""
@@ -160,7 +160,7 @@ class Settings:
             (self.attn_self or self.attention is None, "attention", "None where attn_self is False"),
             (self.pos_interpolation in (None, "scale", "size", "antialias"), "pos_interpolation",
              "None, scale, size or antialias"),
-            (self.patch_reading in (None, "values", "values_linear", "tokens"), "patch_reading",
+            (self.patch_projection in (None, "values", "values_linear", "tokens"), "patch_projection",
              "None, values, values_linear or tokens"),
             (self.padding in ("end", "centre"), "padding", "end or centre"),
             (self.slide_stride > 0, "slide_stride", "a positive number of pixels"),
@@ -206,10 +206,10 @@ class Settings:
         switches: dict[str, Any] = {
             "residual": self.residual,
             "feed_forward": self.feed_forward,
-            "recipe": None if pairs is None else attention.named(pairs),
+            "attention": None if pairs is None else attention.named(pairs),
             "middle_layers": self.middle_layers,
             "positions": self.pos_interpolation or resampling,
-            "patch_reading": self.patch_reading,
+            "patch_projection": self.patch_projection,
         }
         chosen = {name: value for name, value in switches.items() if value is not None}
         return get_method(self.method, blocks=blocks, **chosen, **dict(self.method_options))

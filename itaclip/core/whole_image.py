@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from itaclip.core.clip.blocks import Projections
+from itaclip.core.clip.encoded import EncodedWindows, Needs, Step
 from itaclip.core.clip.towers import Tower
-from itaclip.core.clip.trunk import Needs, Step, Trunk
 from itaclip.core.methods.corrclip import RegionTokens, on_places
 from itaclip.core.methods.method import WholeImageMethod, Window
 from itaclip.core.methods.proxyclip import required
@@ -76,10 +76,10 @@ class WholeImage:
 
     def tokens(self) -> Tensor:
         """Read the image when all windows have been added: L x H x W x E, no view flipped."""
-        trunk, window = self.stitched()
-        return self.method.tokens(trunk.read_as(self.method.patch_reading or "values"), window)
+        encoded, window = self.stitched()
+        return self.method.tokens(encoded.projected_as(self.method.patch_projection or "values"), window)
 
-    def stitched(self) -> tuple[Trunk, Window]:
+    def stitched(self) -> tuple[EncodedWindows, Window]:
         """Get what the method reads of the whole image; once, since the memory of the windows is reused."""
         grid = image_grid(self.plan, self.tower.patch_size)
         blocks = self.tower.blocks(grid)
@@ -92,8 +92,8 @@ class WholeImage:
             else:
                 query, key, value = (found[part, number].transpose(1, 2).to(self._dtype) for part in _PROJECTED)
                 projections[number] = Projections(query, key, value, torch.empty(0))  # no method reads the input
-        trunk = Trunk(self.tower, grid, outputs, projections, prefix=0)
-        return trunk, replace(self._window, region_tokens=self._semantic.mean())
+        encoded = EncodedWindows(self.tower, grid, outputs, projections, prefix=0)
+        return encoded, replace(self._window, region_tokens=self._semantic.mean())
 
 
 class WindowReader:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from itaclip.apps.collection.locations import Location, Storage, checked_address
 from itaclip.apps.collection.results import check_coco_target, write_coco
-from itaclip.apps.collection.segmenting import Recipe, SegmentParts, provenance_json
+from itaclip.apps.collection.segmenting import SegmentParts, WorkerSetup, provenance_json
 from itaclip.apps.collection.sources import open_source
 from itaclip.apps.collection.store import Plan, Store, run_digest
 from itaclip.apps.collection.transfer import Job, RateLimiter, make_plan, read_units
@@ -264,7 +264,7 @@ def label_with(
                 done[unit] = False
                 started.pop(unit, None)
         allocation = _allocate(options, device, segmenter.settings)
-        recipe = Recipe(
+        setup = WorkerSetup(
             load, "cuda" if allocation.gpu else "cpu", segmenter.fingerprint, vocabulary,
             provenance_json(segmenter, vocabulary, key, versions()), options.batch, allocation.threads, options.masks,
         )  # fmt: skip
@@ -276,7 +276,7 @@ def label_with(
                              skipped=plan.skipped)  # fmt: skip
         watch(report)
         if kept < plan.units:
-            _run(job, recipe, np.flatnonzero(~done), allocation.available, report, options.max_errors, watch)
+            _run(job, setup, np.flatnonzero(~done), allocation.available, report, options.max_errors, watch)
         if coco is not None:
             write_coco(store, plan.units, digest, coco, options.coco_skip)
         store.location.clear_partial()
@@ -285,7 +285,7 @@ def label_with(
 
 def _run(
     job: Job,
-    recipe: Recipe,
+    setup: WorkerSetup,
     units: NDArray[np.int64],
     available: int,
     report: LabelReport,
@@ -296,7 +296,7 @@ def _run(
     began = time.perf_counter()
     with _quiet():
         blocks = [pa.table({"unit": part}) for part in np.array_split(units, min(len(units), _MAX_BLOCKS))]
-        cores = {"num_gpus": 1, "num_cpus": 1} if report.gpu else {"num_cpus": recipe.threads}
+        cores = {"num_gpus": 1, "num_cpus": 1} if report.gpu else {"num_cpus": setup.threads}
         pool = ray.data.ActorPoolStrategy(
             min_size=1, max_size=report.workers, initial_size=min(available, report.workers),
             max_tasks_in_flight_per_actor=2, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True,
@@ -306,7 +306,7 @@ def _run(
             # Readers wait for disks and networks; they need no core.
             .map_batches(read_units, fn_kwargs={"job": job}, concurrency=2 * report.workers, batch_size=None,
                          batch_format="pyarrow", num_cpus=0)
-            .map_batches(SegmentParts, fn_constructor_args=(recipe, job), compute=pool, batch_size=1,
+            .map_batches(SegmentParts, fn_constructor_args=(setup, job), compute=pool, batch_size=1,
                          batch_format="pyarrow", **cores)
         )  # fmt: skip
         counts: dict[int, list[int]] = {}

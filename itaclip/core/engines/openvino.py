@@ -26,9 +26,9 @@ import torch
 from torch import Tensor, nn
 
 from itaclip.core.clip.blocks import Projections
+from itaclip.core.clip.encoded import EncodedWindows, Needs
 from itaclip.core.clip.fingerprint import fingerprint, structure
-from itaclip.core.clip.towers import Grid, PatchReading, Tower
-from itaclip.core.clip.trunk import Needs, Trunk
+from itaclip.core.clip.towers import Grid, PatchProjection, Tower
 from itaclip.core.engines.cache import MODEL, converted, described
 from itaclip.errors import ItaclipError
 
@@ -47,15 +47,15 @@ _TRIED = 1024  # side of the matrices that are multiplied for comparison: 0.2 s 
 _PARTS = ("query", "key", "value", "normed")
 
 
-class ReadsTrunk(Protocol):
+class ReadsBlocks(Protocol):
     """The part of `itaclip.core.methods.Method` that a graph is built from."""
 
     @property
-    def patch_reading(self) -> PatchReading | None: ...
+    def patch_projection(self) -> PatchProjection | None: ...
 
     def needs(self, depth: int) -> Needs: ...
 
-    def tokens(self, trunk: Trunk, window: Any) -> Tensor: ...
+    def tokens(self, encoded: EncodedWindows, window: Any) -> Tensor: ...
 
 
 def has_openvino(dtype: str = "fp32") -> bool:
@@ -91,7 +91,7 @@ class OpenVINOBlocks:
     ) -> None:
         _require_openvino(dtype)
         self.tower, self.dtype, self._calibration = tower, dtype, calibration
-        self._graphs: dict[tuple[ReadsTrunk | Needs, Grid], _Graph] = {}
+        self._graphs: dict[tuple[ReadsBlocks | Needs, Grid], _Graph] = {}
         self._lock = threading.Lock()
         self._full = False
         self._weights = fingerprint(tower.visual.named_parameters())
@@ -109,8 +109,8 @@ class OpenVINOBlocks:
             _LOG.warning("More than %d window sizes: further sizes run in PyTorch; set slide_crop.", MOST_GRIDS)
         return False
 
-    def tokens(self, x: Tensor, grid: Grid, method: ReadsTrunk) -> Tensor:
-        """Run a method that reads only the trunk on embedded tokens.
+    def tokens(self, x: Tensor, grid: Grid, method: ReadsBlocks) -> Tensor:
+        """Run a method that that reads only the blocks on embedded tokens.
 
         Args:
             x: B x (P + N) x D float32.
@@ -123,18 +123,18 @@ class OpenVINOBlocks:
         graph = self._graph(method, grid, x, lambda: _Tokens(self.tower, grid, method), ("tokens",))
         return graph(x)["tokens"].unflatten(1, grid)
 
-    def trunk(self, x: Tensor, grid: Grid, needs: Needs) -> Trunk:
-        """Compute the result of `Trunk.run` for the same arguments."""
+    def encode(self, x: Tensor, grid: Grid, needs: Needs) -> EncodedWindows:
+        """Compute the result of `EncodedWindows.run` for the same arguments."""
         names = _names(needs)
         if not names:
-            return Trunk.run(self.tower, x, grid, needs)
+            return EncodedWindows.run(self.tower, x, grid, needs)
         found = self._graph(needs, grid, x, lambda: _Blocks(self.tower, grid, needs), names)(x)
         outputs = {number: found[f"output{number}"] for number in needs.outputs if number}
         projections = {n: Projections(*(found[f"{part}{n}"] for part in _PARTS)) for n in needs.projections}
-        return Trunk(self.tower, grid, ({0: x} if 0 in needs.outputs else {}) | outputs, projections)
+        return EncodedWindows(self.tower, grid, ({0: x} if 0 in needs.outputs else {}) | outputs, projections)
 
     def _graph(
-        self, what: ReadsTrunk | Needs, grid: Grid, x: Tensor, module: Callable[[], nn.Module], names: Sequence[str]
+        self, what: ReadsBlocks | Needs, grid: Grid, x: Tensor, module: Callable[[], nn.Module], names: Sequence[str]
     ) -> _Graph:
         with self._lock:
             if (what, grid) not in self._graphs:
@@ -205,13 +205,13 @@ class _Graph:
 class _Tokens(nn.Module):
     """Map embedded tokens to a method's tokens on one grid: B x (P + N) x D to B x N x E."""
 
-    def __init__(self, tower: Tower, grid: Grid, method: ReadsTrunk) -> None:
+    def __init__(self, tower: Tower, grid: Grid, method: ReadsBlocks) -> None:
         super().__init__()
         self.visual, self.tower, self.grid, self.method = tower.visual, tower, grid, method
 
     def forward(self, x: Tensor) -> Tensor:
-        trunk = Trunk.run(self.tower, x, self.grid, self.method.needs(self.tower.depth))
-        return self.method.tokens(trunk.read_as(self.method.patch_reading or "values"), None).flatten(1, 2)
+        encoded = EncodedWindows.run(self.tower, x, self.grid, self.method.needs(self.tower.depth))
+        return self.method.tokens(encoded.projected_as(self.method.patch_projection or "values"), None).flatten(1, 2)
 
 
 class _Blocks(nn.Module):
@@ -222,9 +222,9 @@ class _Blocks(nn.Module):
         self.visual, self.tower, self.grid, self.needs = tower.visual, tower, grid, needs
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        trunk = Trunk.run(self.tower, x, self.grid, self.needs)
-        outputs = [trunk.output(number) for number in sorted(self.needs.outputs) if number]
-        projected = [trunk.projections(number) for number in sorted(self.needs.projections)]
+        encoded = EncodedWindows.run(self.tower, x, self.grid, self.needs)
+        outputs = [encoded.output(number) for number in sorted(self.needs.outputs) if number]
+        projected = [encoded.projections(number) for number in sorted(self.needs.projections)]
         return (*outputs, *(getattr(p, part) for p in projected for part in _PARTS))
 
 

@@ -104,10 +104,10 @@ def _faster(encoder: DenseEncoder, settings: Settings) -> str:
 @torch.no_grad()
 def _pass(encoder: DenseEncoder, pixels: Tensor) -> None:
     """Run what an engine computes: the whole method, or only the blocks if the method reads more than these."""
-    if encoder.method.reads_trunk_alone:
+    if encoder.method.reads_blocks_alone:
         encoder(pixels)
     else:
-        encoder.trunk(pixels, encoder.method.needs(encoder.depth), encoder.method.positions)
+        encoder.encode(pixels, encoder.method.needs(encoder.depth), encoder.method.positions)
 
 
 def _seconds(function: Callable[[], Any]) -> float:

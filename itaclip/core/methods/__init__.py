@@ -10,7 +10,7 @@ from typing import Any
 
 from itaclip.core.clip.towers import Positions
 from itaclip.core.methods import attention
-from itaclip.core.methods.attention import Recipe
+from itaclip.core.methods.attention import Attention
 from itaclip.core.methods.corrclip import CorrCLIP
 from itaclip.core.methods.gem import GEM
 from itaclip.core.methods.last_block import LastBlock
@@ -26,13 +26,13 @@ __all__ = [
     "GEM",
     "METHODS",
     "SCCLIP",
+    "Attention",
     "CorrCLIP",
     "LastBlock",
     "Method",
     "OVStitcher",
     "Positions",
     "ProxyCLIP",
-    "Recipe",
     "ResCLIP",
     "WholeImageMethod",
     "Window",
@@ -41,22 +41,22 @@ __all__ = [
 ]
 
 METHODS: dict[str, Method] = {
-    "clip": LastBlock(recipe=attention.query_key, residual=True, feed_forward=True),
-    "maskclip": LastBlock(recipe=attention.value_only, residual=True, feed_forward=True),
-    "sclip": LastBlock(recipe=attention.self_self, residual=True, feed_forward=True),
-    "clearclip": LastBlock(recipe=attention.query_query, residual=False, feed_forward=False),
-    "naclip": LastBlock(recipe=attention.neighbour(std=5.0), residual=False, feed_forward=False),
+    "clip": LastBlock(attention=attention.query_key, residual=True, feed_forward=True),
+    "maskclip": LastBlock(attention=attention.value_only, residual=True, feed_forward=True),
+    "sclip": LastBlock(attention=attention.self_self, residual=True, feed_forward=True),
+    "clearclip": LastBlock(attention=attention.query_query, residual=False, feed_forward=False),
+    "naclip": LastBlock(attention=attention.neighbour(std=5.0), residual=False, feed_forward=False),
     "gem": GEM(residual=True),
     # What ClearCLIP's repository computes for these three by default: its switch drops the
     # residual, and with it the feed-forward network.
-    "maskclip_bare": LastBlock(recipe=attention.value_only, residual=False, feed_forward=False),
-    "sclip_bare": LastBlock(recipe=attention.self_self, residual=False, feed_forward=False),
+    "maskclip_bare": LastBlock(attention=attention.value_only, residual=False, feed_forward=False),
+    "sclip_bare": LastBlock(attention=attention.self_self, residual=False, feed_forward=False),
     "gem_bare": GEM(residual=False),
     # NACLIP's ablation without the Gaussian window.
-    "kk": LastBlock(recipe=attention.key_key, residual=False, feed_forward=False),
+    "kk": LastBlock(attention=attention.key_key, residual=False, feed_forward=False),
     # Residual kept: the published table was made with it, although the design as first
     # described had none. `residual=False` in the settings switches it off.
-    "itaclip": LastBlock(recipe=attention.self_self, residual=True, feed_forward=False, middle_layers=(7, 8, 10)),
+    "itaclip": LastBlock(attention=attention.self_self, residual=True, feed_forward=False, middle_layers=(7, 8, 10)),
     "scclip": SCCLIP(),
     "resclip": ResCLIP(base="naclip"),
     "resclip_clearclip": ResCLIP(base="clearclip"),

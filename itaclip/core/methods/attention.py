@@ -1,9 +1,9 @@
-"""Attention recipes of the training-free family, as pure functions.
+"""Attention attention functions of the training-free family, as pure functions.
 
-A recipe computes what the modified block's attention returns for given projections:
-``recipe(projections, value, grid) -> B x h x N x d``. The value is a separate argument
+An attention function computes what the modified block's attention returns for given projections:
+``attention function(projections, value, grid) -> B x h x N x d``. The value is a separate argument
 because ITACLIP applies the maps of middle layers to the values of the last layer.
-No recipe stores an N x N map: attention is linear in its map, so sums of maps are
+No attention function stores an N x N map: attention is linear in its map, so sums of maps are
 sums of outputs.
 """
 
@@ -20,7 +20,7 @@ from itaclip.core.clip.blocks import Projections, attend
 from itaclip.core.clip.towers import Grid
 from itaclip.errors import ItaclipError
 
-Recipe = Callable[[Projections, Tensor, Grid], Tensor]
+Attention = Callable[[Projections, Tensor, Grid], Tensor]
 
 
 def query_key(p: Projections, value: Tensor, grid: Grid) -> Tensor:
@@ -43,16 +43,16 @@ def value_value(p: Projections, value: Tensor, grid: Grid) -> Tensor:
     return attend(p.value, p.value, value)
 
 
-def sum_of(first: Recipe, *more: Recipe) -> Recipe:
-    """Sum several recipes without averaging them: with n maps, rows sum to n."""
+def sum_of(first: Attention, *more: Attention) -> Attention:
+    """Sum several attention functions without averaging them: with n maps, rows sum to n."""
 
-    def recipe(p: Projections, value: Tensor, grid: Grid) -> Tensor:
+    def attend(p: Projections, value: Tensor, grid: Grid) -> Tensor:
         out = first(p, value, grid)
         for other in more:
             out = out + other(p, value, grid)
         return out
 
-    return recipe
+    return attend
 
 
 def value_only(p: Projections, value: Tensor, grid: Grid) -> Tensor:
@@ -60,15 +60,15 @@ def value_only(p: Projections, value: Tensor, grid: Grid) -> Tensor:
     return value
 
 
-def neighbour(std: float) -> Recipe:
+def neighbour(std: float) -> Attention:
     """softmax(k k' s + G) v with G a Gaussian window on the grid: NACLIP (Hajimiri et al., WACV 2025)."""
 
-    def recipe(p: Projections, value: Tensor, grid: Grid) -> Tensor:
+    def attend(p: Projections, value: Tensor, grid: Grid) -> Tensor:
         prefix = p.key.shape[-2] - grid[0] * grid[1]
         bias = gaussian_window(grid, std, prefix, p.key.device).to(p.key.dtype)
         return attend(p.key, p.key, value, bias=bias)
 
-    return recipe
+    return attend
 
 
 def generalised(p: Projections, value: Tensor, grid: Grid) -> Tensor:
@@ -92,13 +92,13 @@ def generalised(p: Projections, value: Tensor, grid: Grid) -> Tensor:
     return (outputs[0] + outputs[1] + outputs[2]) / 3
 
 
-PAIRS: dict[str, Recipe] = {"qk": query_key, "qq": query_query, "kk": key_key, "vv": value_value}
+PAIRS: dict[str, Attention] = {"qk": query_key, "qq": query_query, "kk": key_key, "vv": value_value}
 """The similarities that a name such as "qq+kk" combines."""
 
 
 @lru_cache(maxsize=32)
-def named(sum_of_pairs: str) -> Recipe:
-    """Look up the recipe of a name: pairs of `PAIRS` joined by "+", as in the ablation of ITACLIP's paper.
+def named(sum_of_pairs: str) -> Attention:
+    """Look up the attention function of a name: pairs of `PAIRS` joined by "+", as in the ablation of ITACLIP's paper.
 
     The same name always gives the same function, so that equal methods compare equal.
 
@@ -111,8 +111,8 @@ def named(sum_of_pairs: str) -> Recipe:
         raise ItaclipError(
             f"attention = {sum_of_pairs!r}: {unknown[0]!r} is not one of {', '.join(PAIRS)}; join several with '+'."
         )
-    recipes = [PAIRS[part] for part in parts]
-    return recipes[0] if len(recipes) == 1 else sum_of(*recipes)
+    found = [PAIRS[part] for part in parts]
+    return found[0] if len(found) == 1 else sum_of(*found)
 
 
 self_self = named("qq+kk")

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from itaclip.core.clip.blocks import Projections
+from itaclip.core.clip.encoded import EncodedWindows, Needs
 from itaclip.core.clip.towers import TowerBlock
-from itaclip.core.clip.trunk import Needs, Trunk
 from itaclip.core.methods.method import FeatureKind, Method, Window, scaled_layers
 from itaclip.core.methods.proxyclip import required, resized_values
 
@@ -53,38 +53,42 @@ class CorrCLIP(Method):
         first, last = self.spatial_layers
         return Needs.of(outputs=[0, *range(first, last + 1)], projections=range(1, depth + 1))
 
-    def tokens(self, trunk: Trunk, window: Window) -> Tensor:
+    def tokens(self, encoded: EncodedWindows, window: Window) -> Tensor:
         features = required(window.features, "features of a second encoder")
         regions = self.merged(features, required(window.regions, "region masks"), window.region_count)
 
         first, end = self.spatial_layers
-        mean = torch.stack([trunk.output(layer) for layer in range(first, end + 1)]).mean(0)
+        mean = torch.stack([encoded.output(layer) for layer in range(first, end + 1)]).mean(0)
 
         # the regions on CLIP's grid, and their tokens back on the second encoder's grid
-        on_patches = nearest(regions, trunk.grid)
-        ordinary = [trunk.projections(number) for number in range(1, trunk.depth + 1)]
-        tokens = region_tokens(trunk.blocks, trunk.output(0), ordinary, on_patches.flatten(1), window.region_count)
-        return self.combined(trunk, features, regions, mean, on_places(tokens, on_patches, features.shape[2:]))
+        on_patches = nearest(regions, encoded.grid)
+        ordinary = [encoded.projections(number) for number in range(1, encoded.depth + 1)]
+        tokens = region_tokens(encoded.blocks, encoded.output(0), ordinary, on_patches.flatten(1), window.region_count)
+        return self.combined(encoded, features, regions, mean, on_places(tokens, on_patches, features.shape[2:]))
 
     def merged(self, features: Tensor, regions: Tensor, count: int) -> Tensor:
         """Merge similar regions: B x H x W ids below `count` on the grid of B x C x H x W unit features."""
         return merge_regions(features.flatten(2).mT, regions.flatten(1), count, self.merging).view_as(regions)
 
-    def combined(self, trunk: Trunk, features: Tensor, regions: Tensor, spatial: Tensor, semantic: Tensor) -> Tensor:
+    def combined(
+        self, encoded: EncodedWindows, features: Tensor, regions: Tensor, spatial: Tensor, semantic: Tensor
+    ) -> Tensor:
         """Normalise and add the three branches, and map them into the joint space: B x H x W x E.
 
         For the arguments see `attended`; `semantic` is B x H x W x D, the region tokens.
         """
-        main, second = self.attended(trunk, features, regions, spatial)
-        named = trunk.norm(semantic.flatten(1, 2).float())
-        normed = trunk.norm(main) + trunk.norm(second) + self.semantic_weight * named
-        return trunk.joint(normed).unflatten(1, features.shape[2:])
+        main, second = self.attended(encoded, features, regions, spatial)
+        named = encoded.norm(semantic.flatten(1, 2).float())
+        normed = encoded.norm(main) + encoded.norm(second) + self.semantic_weight * named
+        return encoded.joint(normed).unflatten(1, features.shape[2:])
 
-    def attended(self, trunk: Trunk, features: Tensor, regions: Tensor, spatial: Tensor) -> tuple[Tensor, Tensor]:
+    def attended(
+        self, encoded: EncodedWindows, features: Tensor, regions: Tensor, spatial: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Read the last block's values with attention within the scope: main and spatial branch.
 
         Args:
-            trunk: provides the last block, and its values for the main branch.
+            encoded: provides the last block, and its values for the main branch.
             features: B x C x H x W, unit norm over C.
             regions: B x H x W, merged.
             spatial: B x (P + N) x D, the last block's input in the spatial branch.
@@ -92,9 +96,9 @@ class CorrCLIP(Method):
         Returns:
             Two times B x HW x D float32.
         """
-        last, target = trunk.last, features.shape[2:]
-        values = [trunk.projections(trunk.depth).value, last.project(spatial).value]
-        resized = torch.cat([resized_values(value, trunk.grid, target) for value in values], dim=-1)
+        last, target = encoded.last, features.shape[2:]
+        values = [encoded.projections(encoded.depth).value, last.project(spatial).value]
+        resized = torch.cat([resized_values(value, encoded.grid, target) for value in values], dim=-1)
         mixed = attended_in_scope(features.flatten(2).mT, regions.flatten(1), self.scale, resized)
         main, second = (last.output(part.to(values[0].dtype)).float() for part in mixed.chunk(2, dim=-1))
         return main, second

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal, TypeAlias
 
 from torch import Tensor
 
-from itaclip.core.clip.towers import PatchReading, Positions
-from itaclip.core.clip.trunk import Needs, Trunk
+from itaclip.core.clip.encoded import EncodedWindows, Needs
+from itaclip.core.clip.towers import PatchProjection, Positions
 
 FeatureKind: TypeAlias = Literal["tokens", "query_key", "last_block"]
 
@@ -54,14 +54,14 @@ class Method:
         positions: how positional embeddings are resampled to another token grid:
             "scale" by the factor (n + 0.1) / table, as all published code except GEM's
             does; "size" to the exact size; "antialias" as GEM does.
-        patch_reading: how patches pass through a pooling head (`itaclip.core.clip.towers.Tower.joint`);
+        patch_projection: how patches pass through a pooling head (`itaclip.core.clip.towers.Tower.joint`);
             None uses the head's values.
     """
 
     positions: Positions = "scale"
-    patch_reading: PatchReading | None = field(default=None, kw_only=True)
+    patch_projection: PatchProjection | None = field(default=None, kw_only=True)
 
-    reads_trunk_alone: ClassVar[bool] = False
+    reads_blocks_alone: ClassVar[bool] = False
     """Whether `tokens` ignores the window, so that an engine can run the whole method."""
     reads_text: ClassVar[bool] = False
     reads_regions: ClassVar[bool] = False
@@ -75,7 +75,7 @@ class Method:
         """State which blocks of a tower with `depth` blocks are read."""
         raise TypeError(f"{type(self).__name__} does not say which blocks it reads.")
 
-    def tokens(self, trunk: Trunk, window: Window) -> Tensor:
+    def tokens(self, encoded: EncodedWindows, window: Window) -> Tensor:
         """Compute the features of the patches before normalisation: B x rows x columns x E."""
         raise TypeError(f"{type(self).__name__} does not say how tokens are read.")
 
@@ -91,7 +91,7 @@ class WholeImageMethod(Method):
     Three steps replace one. The second encoder's features of all windows are stitched, and
     `merged` decides with them which regions are one. Then CLIP reads the windows: `needs` are
     stitched as they come, and every region has a token of its own. Finally `tokens` reads the
-    stitched trunk, which has no tokens before its patches.
+    stitched encoded, which has no tokens before its patches.
     """
 
     reads_regions: ClassVar[bool] = True

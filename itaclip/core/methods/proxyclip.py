@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from itaclip.core.clip.encoded import EncodedWindows, Needs
 from itaclip.core.clip.towers import Grid
-from itaclip.core.clip.trunk import Needs, Trunk
 from itaclip.core.methods.method import FeatureKind, Method, Window
 from itaclip.errors import ItaclipError
 
@@ -34,15 +34,15 @@ class ProxyCLIP(Method):
     def needs(self, depth: int) -> Needs:
         return Needs.of(projections=[depth])
 
-    def tokens(self, trunk: Trunk, window: Window) -> Tensor:
+    def tokens(self, encoded: EncodedWindows, window: Window) -> Tensor:
         features = required(window.features, "features of a second encoder")
         similarity = cosines(features)
         weights = self.scale * (similarity - self.shift * similarity.mean((1, 2), keepdim=True))
         attention = masked_softmax(weights, weights >= 0)
-        value = trunk.projections(trunk.depth).value
-        mixed = attention @ resized_values(value, trunk.grid, features.shape[2:])
-        out = trunk.last.output(mixed.to(value.dtype)).float()
-        return trunk.joint(trunk.norm(out)).unflatten(1, features.shape[2:])
+        value = encoded.projections(encoded.depth).value
+        mixed = attention @ resized_values(value, encoded.grid, features.shape[2:])
+        out = encoded.last.output(mixed.to(value.dtype)).float()
+        return encoded.joint(encoded.norm(out)).unflatten(1, features.shape[2:])
 
 
 def required(value: Tensor | None, what: str) -> Tensor:

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from itaclip.core.clip.blocks import Projections
+from itaclip.core.clip.encoded import EncodedWindows, Needs
 from itaclip.core.clip.towers import Grid
-from itaclip.core.clip.trunk import Needs, Trunk
 from itaclip.core.methods.attention import gaussian_window
 from itaclip.core.methods.method import PUBLISHED_BLOCKS, Method, Window, scaled_layers
 from itaclip.core.methods.proxyclip import required
@@ -61,16 +61,16 @@ class ResCLIP(Method):
     def needs(self, depth: int) -> Needs:
         return Needs.of(outputs=[depth - 1], projections=[*self.layers, depth])
 
-    def tokens(self, trunk: Trunk, window: Window) -> Tensor:
-        residual = _mean_map([trunk.projections(layer) for layer in self.layers])
-        tokens = self._last_block(trunk, residual, None)
+    def tokens(self, encoded: EncodedWindows, window: Window) -> Tensor:
+        residual = _mean_map([encoded.projections(layer) for layer in self.layers])
+        tokens = self._last_block(encoded, residual, None)
         if self.feedback_scale is None:
             return tokens
-        feedback = self.feedback(self.patch_labels(tokens, window), trunk.grid, trunk.prefix)
-        return self._last_block(trunk, residual, feedback)
+        feedback = self.feedback(self.patch_labels(tokens, window), encoded.grid, encoded.prefix)
+        return self._last_block(encoded, residual, feedback)
 
-    def _last_block(self, trunk: Trunk, residual: Tensor, feedback: Tensor | None) -> Tensor:
-        p = trunk.projections(trunk.depth)
+    def _last_block(self, encoded: EncodedWindows, residual: Tensor, feedback: Tensor | None) -> Tensor:
+        p = encoded.projections(encoded.depth)
         scale = p.query.shape[-1] ** -0.5
         similar = {"naclip": [(p.key, p.key)], "clearclip": [(p.query, p.query)],
                  "sclip": [(p.query, p.query), (p.key, p.key)]}[self.base]  # fmt: skip
@@ -81,13 +81,13 @@ class ResCLIP(Method):
                 weight = self.feedback_weight
                 similarity = self.feedback_scale * ((1 - weight) * similarity + (weight * feedback)[:, None])
             if self.base == "naclip":
-                similarity = similarity + gaussian_window(trunk.grid, _STD, trunk.prefix, similarity.device)
+                similarity = similarity + gaussian_window(encoded.grid, _STD, encoded.prefix, similarity.device)
             attention = attention + similarity.softmax(-1)
         attention = self.residual_scale * torch.lerp(torch.as_tensor(attention), residual, self.residual_weight)
         heads = attention.to(p.value.dtype) @ p.value
         whole = self.base == "sclip"  # the others return only the attention
-        x = trunk.last.finish(trunk.output(trunk.depth - 1), heads, whole, whole)
-        return trunk.read_out(x.float())
+        x = encoded.last.finish(encoded.output(encoded.depth - 1), heads, whole, whole)
+        return encoded.to_joint_space(x.float())
 
     def patch_labels(self, tokens: Tensor, window: Window) -> Tensor:
         """Find the most frequent query among the pixels of every patch in a first result: B x N int64.

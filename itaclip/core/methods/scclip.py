@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from itaclip.core.clip.blocks import attend
+from itaclip.core.clip.encoded import EncodedWindows, Needs
 from itaclip.core.clip.towers import Grid, TowerBlock
-from itaclip.core.clip.trunk import Needs, Trunk
 from itaclip.core.methods.method import PUBLISHED_BLOCKS, Method, Window, scaled_layers
 from itaclip.devices import float64_device
 
@@ -47,22 +47,26 @@ class SCCLIP(Method):
         first, last = self.fused_layers
         return Needs.of(outputs=[self.similarity_layer, self.refine_layer, *range(first, last + 1), depth - 1])
 
-    def tokens(self, trunk: Trunk, window: Window) -> Tensor:
-        y = trunk.output(trunk.depth - 1).float()
-        outliers = self.outliers(trunk.patches(y))
-        similarity_input = _repaired(trunk.patches(trunk.output(self.similarity_layer)).float(), outliers, trunk.grid)
+    def tokens(self, encoded: EncodedWindows, window: Window) -> Tensor:
+        y = encoded.output(encoded.depth - 1).float()
+        outliers = self.outliers(encoded.patches(y))
+        similarity_input = _repaired(
+            encoded.patches(encoded.output(self.similarity_layer)).float(), outliers, encoded.grid
+        )
         similarity = _cosines(similarity_input)
         centred = similarity - similarity.mean((1, 2), keepdim=True)
         bias = (3 * centred).masked_fill(centred < 0, -torch.inf)
-        after = _averaging(_cosines(trunk.patches(trunk.output(self.refine_layer)).float()))
+        after = _averaging(_cosines(encoded.patches(encoded.output(self.refine_layer)).float()))
 
-        repaired = _averaging(similarity) @ _repaired(trunk.patches(y), outliers, trunk.grid)
-        x = self._last_block(trunk.last, repaired, trunk.summary(y), bias)
+        repaired = _averaging(similarity) @ _repaired(encoded.patches(y), outliers, encoded.grid)
+        x = self._last_block(encoded.last, repaired, encoded.summary(y), bias)
         first, last = self.fused_layers
-        fused = sum(trunk.output(layer).float() for layer in range(first + 1, last + 1)) + trunk.output(first).float()
-        x = x + self._last_block(trunk.last, trunk.patches(fused), trunk.summary(fused), bias)
+        fused = (
+            sum(encoded.output(layer).float() for layer in range(first + 1, last + 1)) + encoded.output(first).float()
+        )
+        x = x + self._last_block(encoded.last, encoded.patches(fused), encoded.summary(fused), bias)
         # smoothing is linear, so both branches are smoothed together
-        return trunk.on_grid(trunk.joint(trunk.norm(after @ x)))
+        return encoded.on_grid(encoded.joint(encoded.norm(after @ x)))
 
     def _last_block(self, block: TowerBlock, patches: Tensor, class_token: Tensor, bias: Tensor) -> Tensor:
         """``(softmax(M) + softmax(s k k')) / 2`` on the values, projected, plus the class token."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from itaclip.core.clip.blocks import attend
-from itaclip.core.clip.trunk import Needs, Trunk
+from itaclip.core.clip.encoded import EncodedWindows, Needs
 from itaclip.core.methods.corrclip import CorrCLIP
 from itaclip.core.methods.method import FeatureKind, WholeImageMethod, Window
 from itaclip.core.methods.proxyclip import required
@@ -46,20 +46,20 @@ class OVStitcher(CorrCLIP, WholeImageMethod):
             return Needs.of(outputs=range(first, last + 1), projections=[depth])
         return Needs.of(outputs=range(first - 1, last), projections=[*range(first, last + 1), depth])
 
-    def tokens(self, trunk: Trunk, window: Window) -> Tensor:
+    def tokens(self, encoded: EncodedWindows, window: Window) -> Tensor:
         features = required(window.features, "features of a second encoder")
         regions = required(window.regions, "region masks")
         semantic = required(window.region_tokens, "region tokens")
-        return self.combined(trunk, features, regions, self.spatial(trunk), semantic)
+        return self.combined(encoded, features, regions, self.spatial(encoded), semantic)
 
-    def spatial(self, trunk: Trunk) -> Tensor:
+    def spatial(self, encoded: EncodedWindows) -> Tensor:
         """Compute the mean output of some blocks over the stitched patches: L x N x D."""
         first, last = self.spatial_layers
         if not self.stitched_spatial:
-            return torch.stack([trunk.output(number) for number in range(first, last + 1)]).mean(0)
+            return torch.stack([encoded.output(number) for number in range(first, last + 1)]).mean(0)
         total: Tensor | float = 0.0
         for number in range(first, last + 1):
-            block, x, p = trunk.block(number), trunk.output(number - 1), trunk.projections(number)
+            block, x, p = encoded.block(number), encoded.output(number - 1), encoded.projections(number)
             channels = p.query.shape[-1]
             query, key, value = (part.transpose(1, 2).flatten(2)[:, None] for part in (p.query, p.key, p.value))
             # one head over the full width, at the temperature of many

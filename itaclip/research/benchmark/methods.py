@@ -71,7 +71,7 @@ def method_seconds(
     plain = {name for name, method in methods.items() if visual and isinstance(method, plain_methods.HAVE_ONE)}
 
     def together(method: Method) -> Tensor:
-        return encoder.read(batch.pixels, [(method, batch)])[0]
+        return encoder.tokens(batch.pixels, [(method, batch)])[0]
 
     def plainly(method: Method) -> Tensor:
         return torch.stack([plain_methods.tokens(visual, method, window) for window in given[:3]])

@@ -19,7 +19,7 @@ from itaclip.core.decision import class_scores, label_map
 from itaclip.core.images import normalise
 from itaclip.core.methods import LastBlock, Method
 from itaclip.core.pamr import pamr
-from itaclip.core.passes import windows_per_pass
+from itaclip.core.patch_logits import windows_per_batch
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import Settings
 from itaclip.core.text import TextBank, parse_class_names
@@ -87,7 +87,7 @@ def fast(pipeline: Pipeline, bank: TextBank, jpeg: bytes, short_side: int) -> St
     image = found.image = found.clock("resize, normalise", _prepare, bgr, short_side).to(device)
     plan, size = pipeline.plan(image), bgr.shape[:2]
     patches: list[Tensor] = []
-    step = windows_per_pass(settings, device)
+    step = windows_per_batch(settings, device)
     for first in range(0, plan.count, step):
         crops = found.clock("windows", cut_windows, image, plan, first, min(first + step, plan.count))
         pixels = found.clock("views", make_views, crops, settings)

@@ -93,7 +93,7 @@ def whole_image_row(
 
     def by_window() -> Tensor:
         parts = range(0, plan.count, _AT_ONCE)
-        return torch.cat([encoder.read(windows[a : a + _AT_ONCE], [(corrclip, _part(inputs, a))])[0] for a in parts])
+        return torch.cat([encoder.tokens(windows[a : a + _AT_ONCE], [(corrclip, _part(inputs, a))])[0] for a in parts])
 
     plain = plain_stitcher.Image(pixels, torch.from_numpy(ids), features[0].flatten(1).T, crop, stride, FINE)
 

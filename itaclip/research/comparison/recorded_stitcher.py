@@ -54,12 +54,12 @@ def stages(arrays: dict[str, Any], clip: CLIP, case: str, options: dict[str, Any
     for step in encoder.steps(cut_windows(pixels, plan, 0, plan.count), image.needs):
         reader.see(step)
     reader.finish()
-    trunk, whole = image.stitched()
+    encoded, whole = image.stitched()
     if f"{case}/branches" in arrays:
         assert whole.region_tokens is not None
-        main, spatial = method.attended(trunk, features, image.regions, method.spatial(trunk))
+        main, spatial = method.attended(encoded, features, image.regions, method.spatial(encoded))
         found["branches"] = torch.cat([main, spatial, whole.region_tokens.flatten(1, 2)])
-    tokens = method.tokens(trunk, whole)
+    tokens = method.tokens(encoded, whole)
     found["tokens"] = tokens[0].flatten(0, 1)
     logits = F.normalize(tokens, dim=-1) @ torch.from_numpy(arrays["text"]).T
     found["logits"] = logits[0].flatten(0, 1)

@@ -195,12 +195,12 @@ def _stronger(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
         yield _difference(key, tokens[0].flatten(0, 1), arrays)
         logits = F.normalize(tokens[0].flatten(0, 1), dim=-1) @ text.T
         yield _difference(f"{name}/{shape}/logits", logits, arrays, LOGIT_TOLERANCE)
-        trunk = encoder.trunk(pixels, method.needs(encoder.depth))
+        encoded = encoder.encode(pixels, method.needs(encoder.depth))
         if isinstance(method, SCCLIP) and f"{name}/{shape}/outliers" in arrays:
-            found = method.outliers(trunk.output(trunk.depth - 1)[:, 1:]).flatten().nonzero().flatten()
+            found = method.outliers(encoded.output(encoded.depth - 1)[:, 1:]).flatten().nonzero().flatten()
             yield _difference(f"{name}/{shape}/outliers", found, arrays, 0)
         if isinstance(method, ResCLIP) and f"{name}/{shape}/patch_labels" in arrays:
-            first = replace(method, feedback_scale=None).tokens(trunk, window)
+            first = replace(method, feedback_scale=None).tokens(encoded, window)
             labels = method.patch_labels(first, window)[0].view(first.shape[1:3])
             yield _difference(f"{name}/{shape}/patch_labels", labels, arrays, 0)
 

@@ -64,8 +64,8 @@ def segment(
     total = image.new_zeros(len(shifts), *image.shape[1:])
     visits = image.new_zeros(image.shape[1:])
     extent = (plan.rows.window, plan.columns.window)
-    for first in range(0, plan.count, settings.per_pass):
-        last = min(first + settings.per_pass, plan.count)
+    for first in range(0, plan.count, settings.per_batch):
+        last = min(first + settings.per_batch, plan.count)
         scores = window_scores(logits_of(cut_windows(image, plan, first, last)), image_size, extent)
         for n, window in zip(range(first, last), scores, strict=True):
             row, column = divmod(n, len(plan.columns.starts))

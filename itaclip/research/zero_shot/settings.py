@@ -94,13 +94,13 @@ class WindowSettings:
     seen_shift: float = 0.1
     """Subtracted from the probability of every seen class, because training favours those; not
     applied to models trained with pseudo labels (as published)."""
-    per_pass: int = 4
+    per_batch: int = 4
     """Windows per encoder pass; affects speed and memory, never the result."""
 
     def __post_init__(self) -> None:
         _require(self.stride > 0, "stride", self.stride, "a positive number of pixels")
         _require(self.seen_shift >= 0, "seen_shift", self.seen_shift, "0 or more")
-        _require(self.per_pass > 0, "per_pass", self.per_pass, "one or more")
+        _require(self.per_batch > 0, "per_batch", self.per_batch, "one or more")
 
 
 def _require(holds: bool, name: str, value: object, expected: str) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 from itaclip.core.clip.openai import ImageTower
 from itaclip.core.clip.towers.openai import OpenAITower
-from itaclip.core.clip.towers.tower import MEAN, STD, Grid, PatchReading, Positions, Tower, TowerBlock
+from itaclip.core.clip.towers.tower import MEAN, STD, Grid, PatchProjection, Positions, Tower, TowerBlock
 
-__all__ = ["MEAN", "STD", "Grid", "PatchReading", "Positions", "Tower", "TowerBlock", "as_tower"]
+__all__ = ["MEAN", "STD", "Grid", "PatchProjection", "Positions", "Tower", "TowerBlock", "as_tower"]
 
 
 def as_tower(visual: Any) -> Tower:

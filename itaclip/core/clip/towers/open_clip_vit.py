@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from itaclip.core.clip import blocks as functions
 from itaclip.core.clip.blocks import Projections
 from itaclip.core.clip.towers.openai import OpenAIBlock, OpenAITower
-from itaclip.core.clip.towers.tower import PatchReading
+from itaclip.core.clip.towers.tower import PatchProjection
 from itaclip.errors import ItaclipError
 
 
@@ -82,15 +82,15 @@ class CoCaTower(OpenClipTower):
         super().__init__(visual)
         same_width = visual.ln_pre.weight.shape if isinstance(visual.ln_pre, nn.LayerNorm) else ()
         # without the head, tokens can be projected only if the widths agree
-        self.readings = ("values", "tokens") if same_width == visual.proj.shape[:1] else ("values",)
+        self.patch_projections = ("values", "tokens") if same_width == visual.proj.shape[:1] else ("values",)
 
     def norm(self, x: Tensor) -> Tensor:
         normed: Tensor = self.visual.attn_pool.ln_k(x)
         return normed
 
-    def joint(self, normed: Tensor, reading: PatchReading = "values") -> Tensor:
+    def joint(self, normed: Tensor, projection: PatchProjection = "values") -> Tensor:
         pool = self.visual.attn_pool.attn
-        if reading != "tokens":
+        if projection != "tokens":
             width = pool.embed_dim
             weight = pool.v_proj_weight if pool.in_proj_weight is None else pool.in_proj_weight[2 * width :]
             normed = pool.out_proj(F.linear(normed, weight, pool.in_proj_bias[2 * width :]))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from itaclip.core.clip import blocks as functions
 from itaclip.core.clip.blocks import Projections
-from itaclip.core.clip.towers.tower import Grid, PatchReading, Positions, Tower, TowerBlock, patch_rows, resample
+from itaclip.core.clip.towers.tower import Grid, PatchProjection, Positions, Tower, TowerBlock, patch_rows, resample
 
 
 class OpenAIBlock(TowerBlock):
@@ -69,7 +69,7 @@ class OpenAITower(Tower):
         normed: Tensor = self.visual.ln_post(x)
         return normed
 
-    def joint(self, normed: Tensor, reading: PatchReading = "values") -> Tensor:
+    def joint(self, normed: Tensor, projection: PatchProjection = "values") -> Tensor:
         found: Tensor = normed @ self.visual.proj
         return found
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from itaclip.core.clip.blocks import Projections
-from itaclip.core.clip.towers.tower import Grid, PatchReading, Positions, Tower, TowerBlock, patch_rows, resample
+from itaclip.core.clip.towers.tower import Grid, PatchProjection, Positions, Tower, TowerBlock, patch_rows, resample
 
 
 class TimmBlock(TowerBlock):
@@ -61,7 +61,7 @@ class TimmTower(Tower):
         self.channels = _channels(visual)
         self._blocks: Sequence[TowerBlock] = [TimmBlock(module) for module in trunk.blocks]
         if trunk.attn_pool is not None:
-            self.readings = ("values", "values_linear", "tokens")
+            self.patch_projections = ("values", "values_linear", "tokens")
 
     def embed(self, pixels: Tensor, grid: Grid, rule: Positions) -> Tensor:
         trunk, convolution = self.trunk, self.trunk.patch_embed.proj
@@ -81,15 +81,15 @@ class TimmTower(Tower):
     def norm(self, x: Tensor) -> Tensor:
         normed: Tensor = self.trunk.norm(x)
         # with mean pooling, the norm follows the pooling; patches get the same norm as the mean
-        return normed if self.readings else self.trunk.fc_norm(normed)
+        return normed if self.patch_projections else self.trunk.fc_norm(normed)
 
-    def joint(self, normed: Tensor, reading: PatchReading = "values") -> Tensor:
-        if self.readings and reading != "tokens":
+    def joint(self, normed: Tensor, projection: PatchProjection = "values") -> Tensor:
+        if self.patch_projections and projection != "tokens":
             pool = self.trunk.attn_pool
             width = pool.kv.weight.shape[0] // 2
             bias = None if pool.kv.bias is None else pool.kv.bias[width:]
             normed = pool.proj(F.linear(normed, pool.kv.weight[width:], bias))
-            if reading == "values":
+            if projection == "values":
                 normed = normed + pool.mlp(pool.norm(normed))
             normed = self.trunk.fc_norm(normed)
         found: Tensor = self.visual.head(self.trunk.head(normed))

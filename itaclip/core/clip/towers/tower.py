@@ -20,7 +20,7 @@ from itaclip.errors import ItaclipError
 
 Grid: TypeAlias = tuple[int, int]
 Positions: TypeAlias = Literal["scale", "size", "antialias"]
-PatchReading: TypeAlias = Literal["values", "values_linear", "tokens"]
+PatchProjection: TypeAlias = Literal["values", "values_linear", "tokens"]
 
 # CLIP's channel statistics of 0..255 RGB values, as every published configuration rounds them.
 # The pipeline normalises all pixels with them; a tower that expects others converts.
@@ -102,7 +102,7 @@ class Tower(ABC):
         channels: channels of the joint space, E.
         resampling: how the library resamples positions to other grids. None for OpenAI's layout,
             where every method follows its own published code (`Method.positions`).
-        readings: ways in which a pooling head can map patches (`joint`); empty if tokens are
+        patch_projections: ways in which a pooling head can map patches (`joint`); empty if tokens are
             simply projected into the joint space.
         rotates: whether queries and keys are rotated by the positions of their patches.
         conversion: factors and offsets per channel from pixels normalised with `MEAN` and `STD` to
@@ -115,7 +115,7 @@ class Tower(ABC):
     depth: int
     channels: int
     resampling: ClassVar[Positions | None] = None
-    readings: tuple[PatchReading, ...] = ()
+    patch_projections: tuple[PatchProjection, ...] = ()
     rotates: bool = False
 
     def __init__(self, visual: Any) -> None:
@@ -153,7 +153,7 @@ class Tower(ABC):
         """Apply the last norm, which precedes pooling or projection."""
 
     @abstractmethod
-    def joint(self, normed: Tensor, reading: PatchReading = "values") -> Tensor:
+    def joint(self, normed: Tensor, projection: PatchProjection = "values") -> Tensor:
         """Map tokens into the joint space one by one: ... x D to ... x E.
 
         If a class token is projected, so is every patch. A pooling head averages its values over
@@ -170,16 +170,16 @@ class Tower(ABC):
     def lower(self, dtype: torch.dtype) -> None:
         """Convert the matrices of the embedding and the blocks to another precision."""
 
-    def check_reading(self, reading: PatchReading | None) -> None:
-        """Refuse a reading that this tower does not support.
+    def check_projection(self, projection: PatchProjection | None) -> None:
+        """Refuse a projection that this tower does not support.
 
         Raises:
-            ItaclipError: it is not one of `readings`.
+            ItaclipError: it is not one of `patch_projections`.
         """
-        if reading is not None and reading not in self.readings:
-            open_here = ", ".join(self.readings)
+        if projection is not None and projection not in self.patch_projections:
+            open_here = ", ".join(self.patch_projections)
             raise ItaclipError(
-                f"patch_reading = {reading!r}: "
+                f"patch_projection = {projection!r}: "
                 + (f"this model's patches can be read as {open_here}." if open_here else
                    "this model has no pooling head; its patches are projected like its class token. Leave it None.")
             )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Compute the patch logits of several readings of the same windows, doing shared steps once.
+"""Compute the patch logits of several variants of the same windows, doing shared steps once.
 
-A reading is a method, its image engineering and a text bank. Readings with the same windows
-share the views, the ordinary blocks and a second encoder's features; readings with the same
+A variant is a method, its image engineering and a text bank. Variants with the same windows
+share the views, the ordinary blocks and a second encoder's features; variants with the same
 method also share its features.
 """
 
@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from itaclip.common.progress import report
-from itaclip.core.adaptive import Interleaved, rounds, view_weights
-from itaclip.core.clip.trunk import Needs
+from itaclip.core.adaptive import PartialLogits, rounds, view_weights
+from itaclip.core.clip.encoded import Needs
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.methods import Method, WholeImageMethod, Window
 from itaclip.core.regions.maps import Ids, dense_ranks, resize_map, window_regions
@@ -38,17 +38,17 @@ Run: TypeAlias = tuple[int, int, int]
 """Consecutive windows of one image: index of the image, first window, last window (exclusive)."""
 
 Unit: TypeAlias = tuple[int, int]
-"""Unit of a pass: an image and one of its windows or, for a single image, a window and one of its views."""
+"""Unit of a batch: an image and one of its windows or, for a single image, a window and one of its views."""
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
-    """One way from windows to patch logits.
+class Variant:
+    """What leads from windows to patch logits.
 
     Attributes:
         settings: settings of the windows and the image engineering.
         method: the result of `Settings.resolved_method`.
-        text: Q x E text bank; readings with the same bank hold the same tensor.
+        text: Q x E text bank; variants with the same bank hold the same tensor.
         multiple: window sides are rounded up to a multiple of this many pixels.
     """
 
@@ -58,148 +58,150 @@ class Reading:
     multiple: int
 
     @property
-    def second(self) -> str | None:
+    def second_encoder(self) -> str | None:
         """Name of the second encoder, or None if the method reads none."""
         return self.settings.second_encoder if self.method.reads_features else None
 
     @property
-    def trunk(self) -> Hashable:
-        """Key of the encoder pass: readings with equal keys can share one."""
+    def batch_key(self) -> Hashable:
+        """Variants with equal keys can share batches of the image tower."""
         s = self.settings
         return (s.slide_crop, s.slide_stride, s.padding, s.dtype, self.method.positions, self.multiple,
                 isinstance(self.method, WholeImageMethod))  # fmt: skip
 
     @property
-    def features(self) -> Hashable:
-        """Key of the features: readings of a pass with equal keys have equal features."""
+    def feature_key(self) -> Hashable:
+        """Variants that share batches and have equal keys have equal features."""
         s, m = self.settings, self.method
         text = (id(self.text), s.logit_scale) if m.reads_text else None
-        return m, self.second, s.regions if m.reads_regions else None, text
+        return m, self.second_encoder, s.regions if m.reads_regions else None, text
 
     @property
-    def views(self) -> Hashable:
-        """Key of the views' pixels, None for the plain view only; the other readings of a pass share one key."""
+    def view_key(self) -> Hashable:
+        """Key of the views' pixels, None for the plain view only; all others that share batches have the same key."""
         s = self.settings
         return (s.blur_kernel, s.blur_sigma) if s.img_engineering else None
 
     @property
-    def key(self) -> Hashable:
-        """Readings with equal keys have equal logits."""
+    def logits_key(self) -> Hashable:
+        """Variants with equal keys have equal logits."""
         s = self.settings
         weight = s.img_eng_coefficient if s.img_engineering else None
-        return self.trunk, self.views, self.features, weight, id(self.text)
+        return self.batch_key, self.view_key, self.feature_key, weight, id(self.text)
 
 
 def shared_logits(
     encoder: DenseEncoder,
     images: Sequence[Tensor],
     plans: Sequence[WindowPlan],
-    readings: Sequence[Reading],
+    variants: Sequence[Variant],
     second: Callable[[str], SecondEncoder],
     regions: Mapping[str, Sequence[Ids]],
 ) -> list[list[Tensor]]:
-    """Compute the logits of every patch of every window, for readings with equal trunk and views.
+    """Compute the logits of every patch of every window, for variants with equal encoder inputs.
 
-    Windows of different images share an encoder pass if their sizes agree. If a pass does not
-    fit into a GPU's memory, it is halved, as are all later ones.
+    Windows of different images share a batch if their sizes agree. If a batch does not fit
+    into a GPU's memory, it is halved, as are all later ones.
 
     Args:
         encoder: CLIP's image tower.
         images: each 3 x H x W, normalised.
         plans: the windows of each image.
-        readings: the readings.
+        variants: the variants.
         second: returns the second encoder with a given name.
         regions: per source, the region map of every image at its size, H x W.
 
     Returns:
-        Per reading and image, windows x r x c x Q float32 on the method's grid, or 1 x H x W x Q of
-        the whole image for a method that reads whole images; equal readings share the tensors.
+        Per variant and image, windows x r x c x Q float32 on the method's grid, or 1 x H x W x Q of
+        the whole image for a method that reads whole images; equal variants share the tensors.
 
     Raises:
         ItaclipError: not even a single window fits into memory.
     """
-    shared = _Shared(encoder, images, plans, readings, second, regions)
-    whole = isinstance(readings[0].method, WholeImageMethod)
+    shared = _Shared(encoder, images, plans, variants, second, regions)
+    whole = isinstance(variants[0].method, WholeImageMethod)
     logits = shared.whole_images() if whole else shared.window_by_window()
-    return [logits[reading.key] for reading in readings]
+    return [logits[variant.logits_key] for variant in variants]
 
 
-def interleaved_logits(
+def adaptive_logits(
     encoder: DenseEncoder,
     image: Tensor,
     plan: WindowPlan,
-    reading: Reading,
+    variant: Variant,
     second: Callable[[str], SecondEncoder],
     regions: Mapping[str, Ids],
-) -> Iterator[Interleaved]:
-    """Yield the logits of an image after every round of an interleaved sweep, see `itaclip.core.adaptive`.
+) -> Iterator[PartialLogits]:
+    """Yield the logits of an image after every round of adaptive inference, see `itaclip.core.adaptive`.
 
     Args:
         encoder: CLIP's image tower.
         image: 3 x H x W, normalised.
         plan: its windows.
-        reading: a reading with image engineering.
+        variant: a variant with image engineering.
         second: returns the second encoder with a given name.
         regions: per source, the image's region map at its size, H x W.
 
     Raises:
         ItaclipError: as for `shared_logits`.
     """
-    return _Shared(encoder, [image], [plan], [reading], second, {k: [v] for k, v in regions.items()}).interleaved()
+    return _Shared(encoder, [image], [plan], [variant], second, {k: [v] for k, v in regions.items()}).round_by_round()
 
 
 class _Shared:
-    """The arguments of `shared_logits`, and the steps common to all kinds of sweep."""
+    """The arguments of `shared_logits`, and the steps common to windows, rounds and whole images."""
 
     def __init__(
         self,
         encoder: DenseEncoder,
         images: Sequence[Tensor],
         plans: Sequence[WindowPlan],
-        readings: Sequence[Reading],
+        variants: Sequence[Variant],
         second: Callable[[str], SecondEncoder],
         regions: Mapping[str, Sequence[Ids]],
     ) -> None:
         self.encoder, self.images, self.plans, self.regions = encoder, images, plans, regions
-        self.settings = next((r.settings for r in readings if r.settings.img_engineering), readings[0].settings)
+        self.settings = next((r.settings for r in variants if r.settings.img_engineering), variants[0].settings)
         self.views = VIEWS if self.settings.img_engineering else 1
-        self.distinct = {reading.key: reading for reading in readings}
-        self.ways = {reading.features: reading for reading in readings}
-        self.helpers = {name: second(name) for name in dict.fromkeys(r.second for r in self.ways.values()) if name}
+        self.distinct = {variant.logits_key: variant for variant in variants}
+        self.by_features = {variant.feature_key: variant for variant in variants}
+        self.second_encoders = {
+            name: second(name) for name in dict.fromkeys(r.second_encoder for r in self.by_features.values()) if name
+        }
 
     def window_by_window(self) -> dict[Hashable, list[Tensor]]:
-        """Compute the logits of every image, by reading key; each window is read on its own."""
+        """Compute the logits of every image, by variant key; each window is read on its own."""
         logits = {
-            key: [torch.empty(plan.count, *plan.grid_of(self._patch(reading)), len(reading.text), device=image.device)
+            key: [torch.empty(plan.count, *plan.grid_of(self._patch(variant)), len(variant.text), device=image.device)
                   for plan, image in zip(self.plans, self.images, strict=True)]
-            for key, reading in self.distinct.items()
+            for key, variant in self.distinct.items()
         }  # fmt: skip
 
         def read(runs: Sequence[Run]) -> None:
-            pixels, parts = self._pixels(runs), [(i, self.plans[i], a, b) for i, a, b in runs]
+            pixels, spans = self._pixels(runs), [(i, self.plans[i], a, b) for i, a, b in runs]
             found = self._second_features(pixels)
             windows = []
-            for way in self.ways.values():
-                window = self._window(way, pixels, found)
-                if way.method.reads_regions:
-                    ids, count = self._regions(way, parts)
+            for variant in self.by_features.values():
+                window = self._window(variant, pixels, found)
+                if variant.method.reads_regions:
+                    ids, count = self._regions(variant, spans)
                     seen = view_maps(ids, self.settings).to(pixels.device, non_blocking=True)
                     window = replace(window, regions=seen, region_count=count)
-                windows.append((way.method, window))
-            tokens = zip(self.ways, self.encoder.read(pixels, windows), strict=True)
+                windows.append((variant.method, window))
+            tokens = zip(self.by_features, self.encoder.tokens(pixels, windows), strict=True)
             features = {key: view_features(t, len(pixels) // self.views) for key, t in tokens}
-            for key, reading in self.distinct.items():
-                mixed = mix_views(features[reading.features], reading.text.to(pixels.device), reading.settings)
+            for key, variant in self.distinct.items():
+                mixed = mix_views(features[variant.feature_key], variant.text.to(pixels.device), variant.settings)
                 for (i, first, end), part in zip(runs, mixed.split([b - a for _, a, b in runs]), strict=True):
                     logits[key][i][first:end] = part
 
-        self._in_passes(_passes(dict(enumerate(self.plans)), self._per_pass), lambda units: read(_runs(units)))
+        self._in_batches(_batches(dict(enumerate(self.plans)), self._per_batch), lambda units: read(_runs(units)))
         return logits
 
-    def interleaved(self) -> Iterator[Interleaved]:
-        """Yield the logits of one image and one reading after each round. They are updated in place."""
-        (plan,), (image,), (way,) = self.plans, self.images, self.distinct.values()
-        text, size = way.text.to(image.device), plan.grid_of(self._patch(way))
+    def round_by_round(self) -> Iterator[PartialLogits]:
+        """Yield the logits of one image and one variant after each round. They are updated in place."""
+        (plan,), (image,), (variant,) = self.plans, self.images, self.distinct.values()
+        text, size = variant.text.to(image.device), plan.grid_of(self._patch(variant))
         logits = torch.zeros(plan.count, VIEWS, *size, len(text), device=image.device)
         seen = torch.zeros(plan.count, VIEWS, dtype=torch.bool)
 
@@ -208,32 +210,32 @@ class _Shared:
             order = [(w, v) for v, windows in by_view.items() for w in windows]
             crops = {v: torch.cat([cut_windows(image, plan, w, w + 1) for w in ws]) for v, ws in by_view.items() if ws}
             pixels = torch.cat([make_view(crop, view, self.settings) for view, crop in crops.items()])
-            window = self._window(way, pixels, self._second_features(pixels))
-            if way.method.reads_regions:
-                ids, count = self._regions(way, [(0, plan, w, w + 1) for w, _ in order])
+            window = self._window(variant, pixels, self._second_features(pixels))
+            if variant.method.reads_regions:
+                ids, count = self._regions(variant, [(0, plan, w, w + 1) for w, _ in order])
                 seen_ids = torch.stack([turned(one, v, 0) for one, (_, v) in zip(ids, order, strict=True)])
                 window = replace(window, regions=seen_ids.to(image.device), region_count=count)
-            (tokens,) = self.encoder.read(pixels, [(way.method, window)])
+            (tokens,) = self.encoder.tokens(pixels, [(variant.method, window)])
             found = F.normalize(tokens.float(), dim=-1) @ text.T
             for one, (w, v) in zip(found, order, strict=True):
                 logits[w, v] = turned(one, v, 0)
                 seen[w, v] = True
 
-        weights = view_weights(way.settings)
+        weights = view_weights(variant.settings)
         for pairs in rounds(plan, weights):
-            step = self._per_pass * VIEWS
-            self._in_passes([pairs[at : at + step] for at in range(0, len(pairs), step)], read, VIEWS)
-            yield Interleaved(logits, seen, plan, weights)
+            step = self._per_batch * VIEWS
+            self._in_batches([pairs[at : at + step] for at in range(0, len(pairs), step)], read, VIEWS)
+            yield PartialLogits(logits, seen, plan, weights)
 
     def whole_images(self) -> dict[Hashable, list[Tensor]]:
-        """Compute the logits of every image, by reading key, for methods that read whole images."""
+        """Compute the logits of every image, by variant key, for methods that read whole images."""
         logits: dict[Hashable, list[Tensor]] = {key: [] for key in self.distinct}
         for i, image in enumerate(self.images):
             tokens = self._whole_image(i)
-            for key, reading in self.distinct.items():
-                flipped = turn_views(tokens[reading.features][:, None])[:, 0]  # mix_views undoes the flips
+            for key, variant in self.distinct.items():
+                flipped = turn_views(tokens[variant.feature_key][:, None])[:, 0]  # mix_views undoes the flips
                 features = view_features(flipped, 1)
-                logits[key].append(mix_views(features, reading.text.to(image.device), reading.settings))
+                logits[key].append(mix_views(features, variant.text.to(image.device), variant.settings))
         return logits
 
     def _whole_image(self, i: int) -> dict[Hashable, Tensor]:
@@ -241,18 +243,20 @@ class _Shared:
         image, plan, tower = self.images[i], self.plans[i], self.encoder.tower
         features = self._stitched_features(i)
         wholes = {}
-        for key, way in self.ways.items():
-            assert isinstance(way.method, WholeImageMethod)
-            patch = self._patch(way)
-            ids, count = dense_ranks(resize_map(self.regions[way.settings.regions][i], image_grid(plan, patch))[None])
+        for key, variant in self.by_features.items():
+            assert isinstance(variant.method, WholeImageMethod)
+            patch = self._patch(variant)
+            ids, count = dense_ranks(
+                resize_map(self.regions[variant.settings.regions][i], image_grid(plan, patch))[None]
+            )
             regions = torch.from_numpy(ids).to(image.device, non_blocking=True).expand(self.views, -1, -1)
-            window = replace(self._window(way, image, features), regions=regions, region_count=count)
+            window = replace(self._window(variant, image, features), regions=regions, region_count=count)
             shown = regions_shown(ids[0], plan, tower.patch_size)
-            wholes[key] = WholeImage(tower, way.method, plan, window, patch, shown, self.views > 1)
+            wholes[key] = WholeImage(tower, variant.method, plan, window, patch, shown, self.views > 1)
         needs = Needs()
         for whole in wholes.values():
             needs |= whole.needs
-        positions = next(way.method.positions for way in self.ways.values())
+        positions = next(variant.method.positions for variant in self.by_features.values())
 
         def read(units: Sequence[Unit]) -> None:
             ((_, first, last),) = runs = _runs(units)
@@ -263,56 +267,60 @@ class _Shared:
             for reader in readers:
                 reader.finish()
 
-        self._in_passes(_passes({i: plan}, self._per_pass), read)
+        self._in_batches(_batches({i: plan}, self._per_batch), read)
         return {key: whole.tokens() for key, whole in wholes.items()}
 
     def _stitched_features(self, i: int) -> dict[Hashable, Tensor]:
         """Compute the second encoders' unit features of an image, by feature key: V x C x H x W."""
         plan = self.plans[i]
-        read_by = {key: (way.second, way.method.reads_features) for key, way in self.ways.items()}
-        asked = {(name, kind): self.helpers[name].patch_size for name, kind in read_by.values() if name and kind}
+        read_by = {
+            key: (variant.second_encoder, variant.method.reads_features) for key, variant in self.by_features.items()
+        }
+        asked = {
+            (name, kind): self.second_encoders[name].patch_size for name, kind in read_by.values() if name and kind
+        }
         canvases = {key: Canvas(plan, patch) for key, patch in asked.items()}
 
         def read(units: Sequence[Unit]) -> None:
             ((_, first, _),) = runs = _runs(units)
             pixels = self._pixels(runs)
-            for name, helper in self.helpers.items():
-                found = helper(pixels, {kind for its, kind in canvases if its == name})
+            for name, encoder in self.second_encoders.items():
+                found = encoder(pixels, {kind for its, kind in canvases if its == name})
                 for (its, kind), canvas in canvases.items():
                     if its == name:
                         maps = getattr(found, kind)
                         maps = maps if kind == LAST_BLOCK else F.normalize(maps, dim=1)
                         canvas.add(turn_views(maps.movedim(1, 3).unflatten(0, (self.views, -1))), first)
 
-        self._in_passes(_passes({i: plan}, self._per_pass), read)
+        self._in_batches(_batches({i: plan}, self._per_batch), read)
         features = {}
         for (name, kind), canvas in canvases.items():
             maps = canvas.mean().movedim(3, 1)
-            maps = self.helpers[name].run_last_block(maps) if kind == LAST_BLOCK else maps
+            maps = self.second_encoders[name].run_last_block(maps) if kind == LAST_BLOCK else maps
             features[name, kind] = F.normalize(maps, dim=1)
         return {key: features[name, kind] for key, (name, kind) in read_by.items() if name and kind}
 
     @property
-    def _per_pass(self) -> int:
-        """Number of windows per pass, each with all its views."""
+    def _per_batch(self) -> int:
+        """Number of windows per batch, each with all its views."""
         device = next((image.device for image in self.images), torch.device("cpu"))
-        most = windows_per_pass(self.settings, device)
+        most = windows_per_batch(self.settings, device)
         return min(most, self.encoder.most_windows or most)
 
-    def _in_passes(
-        self, passes: Iterable[Sequence[Unit]], read: Callable[[Sequence[Unit]], None], views: int = 1
+    def _in_batches(
+        self, batches: Iterable[Sequence[Unit]], read: Callable[[Sequence[Unit]], None], views: int = 1
     ) -> None:
-        """Read pass after pass; if one does not fit into a GPU's memory, halve it and all later ones.
+        """Read batch after batch; if one does not fit into a GPU's memory, halve it and all later ones.
 
         Args:
-            passes: units of each pass: windows with all their views, or single views.
-            read: reads a pass.
+            batches: units of each batch: windows with all their views, or single views.
+            read: reads a batch.
             views: number of units per window.
 
         Raises:
             ItaclipError: not even one unit fits.
         """
-        encoder, waiting, done = self.encoder, deque(passes), 0
+        encoder, waiting, done = self.encoder, deque(batches), 0
         while waiting:
             units = waiting.popleft()
             try:
@@ -327,7 +335,7 @@ class _Shared:
                     ) from error
                 most = max(1, len(units) // 2)
                 encoder.most_windows = max(1, most // views)
-                _LOG.warning("%d windows per pass do not fit into memory; %d are taken from now on.",
+                _LOG.warning("%d windows per batch do not fit into memory; %d are taken from now on.",
                              max(1, len(units) // views), encoder.most_windows)  # fmt: skip
                 rest = [units, *waiting]
                 waiting = deque(old[start : start + most] for old in rest for start in range(0, len(old), most))
@@ -339,36 +347,42 @@ class _Shared:
 
     def _second_features(self, pixels: Tensor) -> dict[Hashable, Tensor]:
         """Compute the second encoders' unit features, by feature key; each encoder runs once."""
-        readers = [(key, w.second, w.method.reads_features) for key, w in self.ways.items()]
+        readers = [(key, w.second_encoder, w.method.reads_features) for key, w in self.by_features.items()]
         found = {
-            name: helper(pixels, {kind for _, its, kind in readers if its == name and kind})
-            for name, helper in self.helpers.items()
+            name: encoder(pixels, {kind for _, its, kind in readers if its == name and kind})
+            for name, encoder in self.second_encoders.items()
         }
         return {key: F.normalize(getattr(found[name], kind), dim=1) for key, name, kind in readers if name and kind}
 
-    def _window(self, way: Reading, pixels: Tensor, found: Mapping[Hashable, Tensor]) -> Window:
+    def _window(self, variant: Variant, pixels: Tensor, found: Mapping[Hashable, Tensor]) -> Window:
         """Collect what a method may read besides CLIP's blocks, except regions."""
-        return Window(pixels, way.text.to(pixels.device), way.settings.logit_scale, found.get(way.features))
+        return Window(
+            pixels, variant.text.to(pixels.device), variant.settings.logit_scale, found.get(variant.feature_key)
+        )
 
-    def _regions(self, way: Reading, parts: Sequence[tuple[int, WindowPlan, int, int]]) -> tuple[Tensor, int]:
+    def _regions(self, variant: Variant, spans: Sequence[tuple[int, WindowPlan, int, int]]) -> tuple[Tensor, int]:
         """Get the region ids of windows, n x rows x columns on the host, from 0 without gaps, and the largest count."""
-        maps, patch = self.regions[way.settings.regions], self._patch(way)
-        ids, count = dense_ranks(np.concatenate([window_regions(maps[i], p, a, b, patch) for i, p, a, b in parts]))
+        maps, patch = self.regions[variant.settings.regions], self._patch(variant)
+        ids, count = dense_ranks(np.concatenate([window_regions(maps[i], p, a, b, patch) for i, p, a, b in spans]))
         return torch.from_numpy(ids), count
 
-    def _patch(self, reading: Reading) -> int:
-        """Pixels between neighbouring positions of a reading's logits."""
-        return self.helpers[reading.second].patch_size if reading.second else self.encoder.patch_size
+    def _patch(self, variant: Variant) -> int:
+        """Pixels between neighbouring positions of a variant's logits."""
+        return (
+            self.second_encoders[variant.second_encoder].patch_size
+            if variant.second_encoder
+            else self.encoder.patch_size
+        )
 
 
-def grouped(readings: Sequence[Reading]) -> list[list[int]]:
-    """Group the indices of readings that can share encoder passes."""
+def grouped(variants: Sequence[Variant]) -> list[list[int]]:
+    """Group the indices of variants that can share batches."""
     groups: list[list[int]] = []
-    for place, reading in enumerate(readings):
+    for place, variant in enumerate(variants):
         for group in groups:
-            first = readings[group[0]]
-            blurs = {readings[i].views for i in group} | {reading.views}
-            if first.trunk == reading.trunk and len(blurs - {None}) <= 1:
+            first = variants[group[0]]
+            blurs = {variants[i].view_key for i in group} | {variant.view_key}
+            if first.batch_key == variant.batch_key and len(blurs - {None}) <= 1:
                 group.append(place)
                 break
         else:
@@ -376,8 +390,8 @@ def grouped(readings: Sequence[Reading]) -> list[list[int]]:
     return groups
 
 
-def windows_per_pass(settings: Settings, device: torch.device) -> int:
-    """Number of windows per encoder pass, each with all its views.
+def windows_per_batch(settings: Settings, device: torch.device) -> int:
+    """Number of windows per batch, each with all its views.
 
     Ten views fit into the caches of a CPU; sixty keep a GPU busy.
     """
@@ -385,14 +399,14 @@ def windows_per_pass(settings: Settings, device: torch.device) -> int:
     return max(1, batch // (VIEWS if settings.img_engineering else 1))
 
 
-def _passes(plans: Mapping[int, WindowPlan], per_pass: int) -> Iterator[list[Unit]]:
-    """Yield the units of each encoder pass; images with windows of the same size share passes."""
+def _batches(plans: Mapping[int, WindowPlan], per_batch: int) -> Iterator[list[Unit]]:
+    """Yield the units of each batch; images with windows of the same size share batches."""
     waiting: dict[tuple[int, int], list[Unit]] = {}
     for i, plan in plans.items():
         waiting.setdefault(plan.padded, []).extend((i, window) for window in range(plan.count))
     for windows in waiting.values():
-        for start in range(0, len(windows), per_pass):
-            yield windows[start : start + per_pass]
+        for start in range(0, len(windows), per_batch):
+            yield windows[start : start + per_batch]
 
 
 def _runs(windows: Sequence[Unit]) -> list[Run]:

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from itaclip import Segmenter
 from itaclip.common.demo.scenes import draw_scene
-from itaclip.core.adaptive import Interleaved, rounds, view_weights
+from itaclip.core.adaptive import PartialLogits, rounds, view_weights
 from itaclip.core.clip.openai import CLIP
-from itaclip.core.passes import interleaved_logits
+from itaclip.core.patch_logits import adaptive_logits
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import Settings
 from itaclip.core.text import TextBank, parse_class_names
@@ -60,9 +60,9 @@ def test_all_rounds_give_the_whole_sweep(method: str, tiny_clip: CLIP) -> None:
     settings = Settings(method=method, slide_crop=64, slide_stride=24, second_encoder="demo")
     pipeline = Pipeline(tiny_clip, settings).eval()
     image, ids = picture(), np.arange(SIZE[0] * SIZE[1]).reshape(SIZE) // 1700
-    plan, reading = pipeline.plan(image), pipeline._reading(settings, bank())
+    plan, reading = pipeline.plan(image), pipeline._variant(settings, bank())
     given_regions = {"felzenszwalb": ids}
-    *_, last = interleaved_logits(pipeline.encoder, image, plan, reading, pipeline.second_encoder, given_regions)
+    *_, last = adaptive_logits(pipeline.encoder, image, plan, reading, pipeline.second_encoder, given_regions)
     ((_, _, whole),) = pipeline.variants([image], [SIZE], [(settings, bank())], {"felzenszwalb": [ids]})
     assert last.passes == plan.count * VIEWS
     labels = stitch(last.mixed(), plan, SIZE).argmax(0)
@@ -108,7 +108,7 @@ def test_missing_views_are_estimated_from_the_neighbours() -> None:
         off = torch.stack([logits[window, view, row, column] - means[view] for view in read]).mean(0)
         parts = [logits[window, v, row, column] if v in read else means[v] + off for v in range(VIEWS)]
         expected[window, row, column] = sum(weight * part for weight, part in zip(WEIGHTS, parts, strict=True))
-    mixed = Interleaved(logits * seen[:, :, None, None, None], seen, plan, WEIGHTS).mixed()
+    mixed = PartialLogits(logits * seen[:, :, None, None, None], seen, plan, WEIGHTS).mixed()
     torch.testing.assert_close(mixed, expected, atol=1e-9, rtol=0)
 
 
@@ -123,7 +123,7 @@ def test_views_that_differ_by_a_constant_are_completed_exactly() -> None:
     for window, view in rounds(plan, WEIGHTS)[0]:
         seen[window, view] = True
     seen[[0, plan.columns.count - 1, -plan.columns.count, -1]] = True  # or corners would lack views
-    mixed = Interleaved(logits * seen[:, :, None, None, None], seen, plan, WEIGHTS).mixed()
+    mixed = PartialLogits(logits * seen[:, :, None, None, None], seen, plan, WEIGHTS).mixed()
     whole = (logits * torch.tensor(WEIGHTS)[:, None, None, None]).sum(1)
     inner = (slice(3 * plan.columns.count + 3, 3 * plan.columns.count + 4), slice(1, 3), slice(1, 3))
     torch.testing.assert_close(mixed[inner], whole[inner], atol=1e-5, rtol=0)
@@ -134,7 +134,7 @@ def test_complete_equals_the_ordinary_mixing() -> None:
     logits = torch.randn(plan.count, VIEWS, 4, 4, 3)
     seen = torch.ones(plan.count, VIEWS, dtype=torch.bool)
     expected = (logits * torch.tensor(WEIGHTS)[:, None, None, None]).sum(1)
-    torch.testing.assert_close(Interleaved(logits, seen, plan, WEIGHTS).mixed(), expected)
+    torch.testing.assert_close(PartialLogits(logits, seen, plan, WEIGHTS).mixed(), expected)
 
 
 _SIDES = st.one_of(st.integers(16, 200), st.integers(1, 12).map(lambda n: 16 * n))

@@ -1,6 +1,6 @@
 """Measure how well sweeps agree with the exact one, as a function of their encoder passes.
 
-    python tools/measure_sweeps.py --config configs/cfg_demo.py --out docs/results/sweeps_demo.json
+    python tools/measure_adaptive.py --config configs/cfg_demo.py --out docs/results/adaptive_demo.json
 
 Every image is segmented with the exact sweep (stride of an eighth of a window, five views), with
 plain wider strides, and interleaved with several tolerances. Reports for each sweep: its passes

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from itaclip.core.clip.blocks import Projections
-from itaclip.core.clip.towers import Grid, PatchReading, Tower, TowerBlock
+from itaclip.core.clip.towers import Grid, PatchProjection, Tower, TowerBlock
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def steps(tower: Tower, x: Tensor, grid: Grid, last: int) -> Iterator[Step]:
             x = block.run(x, p)
 
 
-class Trunk:
+class EncodedWindows:
     """Outputs of the ordinary blocks for a batch of windows.
 
     Attributes:
@@ -92,10 +92,10 @@ class Trunk:
         self.blocks = tower.blocks(grid)
         self._tower = tower
         self._outputs, self._projections = outputs, projections
-        self._reading: PatchReading = "values"
+        self._projection: PatchProjection = "values"
 
     @classmethod
-    def run(cls, tower: Tower, x: Tensor, grid: Grid, needs: Needs) -> Trunk:
+    def run(cls, tower: Tower, x: Tensor, grid: Grid, needs: Needs) -> EncodedWindows:
         """Run embedded tokens, B x (P + N) x D, through the blocks up to the last one that is read."""
         outputs, projections = ({0: x} if 0 in needs.outputs else {}), {}
         last_output, last_projection = max(needs.outputs, default=0), max(needs.projections, default=0)
@@ -112,17 +112,17 @@ class Trunk:
         return cls(tower, grid, outputs, projections)
 
     def steps(self) -> Iterator[Step]:
-        """Go through the blocks again, for a trunk that holds the projections of all of them."""
+        """Go through the blocks again, if the projections of all of them were kept."""
         for number in sorted(self._projections):
             p = self._projections[number]
             yield Step(number, self.block(number), self._outputs.get(number - 1, p.value.new_empty(0)), p)
 
-    def read_as(self, reading: PatchReading) -> Trunk:
-        """Copy the trunk with another way of mapping a pooling head's patches into the joint space."""
-        if reading == self._reading:
+    def projected_as(self, projection: PatchProjection) -> EncodedWindows:
+        """Copy the encoded windows with another way of mapping a pooling head's patches into the joint space."""
+        if projection == self._projection:
             return self
         other = copy.copy(self)
-        other._reading = reading
+        other._projection = projection
         return other
 
     @property
@@ -161,13 +161,13 @@ class Trunk:
 
     def joint(self, normed: Tensor) -> Tensor:
         """Map into the joint space of images and texts: ... x D to ... x E."""
-        return self._tower.joint(normed, self._reading)
+        return self._tower.joint(normed, self._projection)
 
     def on_grid(self, patches: Tensor) -> Tensor:
         """Reshape patches from B x N x C to B x r x c x C."""
         return patches.unflatten(1, self.grid)
 
-    def read_out(self, x: Tensor) -> Tensor:
+    def to_joint_space(self, x: Tensor) -> Tensor:
         """Apply the usual last steps, norm and projection, to all tokens and return the patches.
 
         Args:
