@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from itaclip.core.methods import METHODS, WholeImageMethod
 from itaclip.core.pamr import pamr
 from itaclip.core.patch_logits import Variant, adaptive_logits, grouped, shared_logits
 from itaclip.core.regions import RegionMap, RegionSource, map_correction, region_source
-from itaclip.core.regions.maps import resize_map
+from itaclip.core.regions.maps import Ids, resize_map
 from itaclip.core.second_encoders import SecondEncoder, load_second_encoder
 from itaclip.core.settings import Settings
 from itaclip.core.text import TextBank
@@ -35,6 +35,8 @@ from itaclip.core.windows import WindowPlan, stitch
 from itaclip.errors import ItaclipError
 
 _LOG = logging.getLogger(__name__)
+
+_Map = TypeVar("_Map", bound=Ids)
 
 _LEARNED_BY_CLIP = 100.0
 """Inverse temperature of OpenAI's CLIP, to which the published values of `logit_scale` refer."""
@@ -181,7 +183,7 @@ class Pipeline(nn.Module):
 
     def _adaptive(
         self, variant: Variant, bank: TextBank, image: Tensor, plan: WindowPlan, size: tuple[int, int],
-        regions: Mapping[str, RegionMap],
+        regions: Mapping[str, Ids],
     ) -> tuple[Tensor, int]:  # fmt: skip
         """Stitch the logits of the round after which the labels hardly change: Q x H x W, and the passes."""
         rounds = adaptive_logits(self.encoder, image, plan, variant, self.second_encoder, regions)
@@ -283,7 +285,7 @@ def _checked_regions(
 
 def _at_input(
     regions: Mapping[str, Sequence[RegionMap]], images: Sequence[Tensor]
-) -> dict[str, list[RegionMap]]:  # fmt: skip
+) -> dict[str, list[Ids]]:  # fmt: skip
     """Resize the region maps, by source, to the images as CLIP gets them."""
     return {
         source: [resize_map(one, (image.shape[1], image.shape[2])) for one, image in zip(maps, images, strict=True)]
@@ -291,7 +293,7 @@ def _at_input(
     }
 
 
-def _of_image(regions: Mapping[str, Sequence[RegionMap]], number: int) -> dict[str, RegionMap]:
+def _of_image(regions: Mapping[str, Sequence[_Map]], number: int) -> dict[str, _Map]:
     """The region maps of one image, by source."""
     return {source: maps[number] for source, maps in regions.items()}
 

@@ -46,13 +46,13 @@ def value_value(p: Projections, value: Tensor, grid: Grid) -> Tensor:
 def sum_of(first: Attention, *more: Attention) -> Attention:
     """Sum several attention functions without averaging them: with n maps, rows sum to n."""
 
-    def attend(p: Projections, value: Tensor, grid: Grid) -> Tensor:
+    def function(p: Projections, value: Tensor, grid: Grid) -> Tensor:
         out = first(p, value, grid)
         for other in more:
             out = out + other(p, value, grid)
         return out
 
-    return attend
+    return function
 
 
 def value_only(p: Projections, value: Tensor, grid: Grid) -> Tensor:
@@ -63,12 +63,12 @@ def value_only(p: Projections, value: Tensor, grid: Grid) -> Tensor:
 def neighbour(std: float) -> Attention:
     """softmax(k k' s + G) v with G a Gaussian window on the grid: NACLIP (Hajimiri et al., WACV 2025)."""
 
-    def attend(p: Projections, value: Tensor, grid: Grid) -> Tensor:
+    def function(p: Projections, value: Tensor, grid: Grid) -> Tensor:
         prefix = p.key.shape[-2] - grid[0] * grid[1]
         bias = gaussian_window(grid, std, prefix, p.key.device).to(p.key.dtype)
         return attend(p.key, p.key, value, bias=bias)
 
-    return attend
+    return function
 
 
 def generalised(p: Projections, value: Tensor, grid: Grid) -> Tensor:
