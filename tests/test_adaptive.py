@@ -1,4 +1,4 @@
-"""The sweep that ends early: rounds cover everything once, partial sums are means, the whole is the published one."""
+"""Inference that ends early: rounds cover everything once, partial sums are means, the whole is the published one."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_rounds_read_every_pair_once_and_every_window_first(height: int, width: 
 
 
 @pytest.mark.parametrize("method", ["itaclip", "corrclip"])
-def test_all_rounds_give_the_whole_sweep(method: str, tiny_clip: CLIP) -> None:
+def test_all_rounds_give_what_all_views_give(method: str, tiny_clip: CLIP) -> None:
     settings = Settings(method=method, slide_crop=64, slide_stride=24, second_encoder="demo")
     pipeline = Pipeline(tiny_clip, settings).eval()
     image, ids = picture(), np.arange(SIZE[0] * SIZE[1]).reshape(SIZE) // 1700

@@ -179,7 +179,7 @@ def test_a_cache_that_cannot_be_written(
 
 
 def test_recipes_are_told_apart_by_their_code() -> None:
-    one, two, same = (LastBlock(attention=recipe) for recipe in (neighbour(5.0), neighbour(4.0), neighbour(5.0)))
+    one, two, same = (LastBlock(attention=function) for function in (neighbour(5.0), neighbour(4.0), neighbour(5.0)))
     assert cache.described(one) == cache.described(same)
     assert cache.described(one) != cache.described(two)
     assert len({cache.described(method) for method in METHODS.values()}) == len(METHODS)

@@ -1,4 +1,4 @@
-"""Every method on every kind of input, recipes against stored maps, and other backbones."""
+"""Every method on every kind of input, attention functions against stored maps, and other backbones."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_a_new_method_is_one_entry(tiny_clip: CLIP, monkeypatch: pytest.MonkeyPa
     assert pipeline([picture(64, 80)], [(64, 80)], bank_of(64))[0].labels.shape == (64, 80)
 
 
-# --- recipes -----------------------------------------------------------------
+# --- attention functions -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["qk", "qq", "kk", "vv", "qq+kk", "qq+vv", "qq+kk+vv", "qk+qk"])
@@ -162,7 +162,7 @@ def test_switches_change_the_method() -> None:
     assert own == METHODS["itaclip"]
     kept = Settings(attention="vv", feed_forward=True, pos_interpolation="size").resolved_method(12)
     assert kept == replace(own, attention=attention.value_value, feed_forward=True, positions="size")
-    assert Settings(attn_self=False).resolved_method(12).recipe is attention.query_key
+    assert Settings(attn_self=False).resolved_method(12).attention is attention.query_key
     assert (
         Settings(method="maskclip", residual=False, feed_forward=False).resolved_method(12) == METHODS["maskclip_bare"]
     )

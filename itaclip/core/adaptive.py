@@ -1,10 +1,10 @@
-"""Views spread over windows: a sweep in rounds that can end early (this project's own).
+"""Adaptive inference: views spread over windows, in rounds that can end early (this project's own).
 
-The published sweep reads five views of every window and averages them. Windows overlap many
+As published, all five views of every window are encoded and averaged. Windows overlap many
 times over. If each is read in only one view, and its neighbours in other views, every pixel is
 still seen in all views, for a fifth of the passes. What is missing is estimated from the
 neighbours. Each further round reads the pairs of window and view that tell most: near the
-borders, where few windows overlap. The sweep ends when the labels hardly change
+borders, where few windows overlap. Inference ends when the labels hardly change
 (docs/record.md).
 
 Shapes: n windows of r x c patches, V views, Q queries.

@@ -1,4 +1,4 @@
-"""Read whole images: windows -> stitched tensors -> one reading of the image.
+"""Read whole images: windows -> stitched tensors -> one computation for the whole image.
 
 A method asks for it by being a `WholeImageMethod`. Ordinary blocks run on windows; what the method reads
 of them is stitched as it comes (`itaclip.core.stitching`), so memory is bounded by the image.

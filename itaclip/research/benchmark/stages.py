@@ -112,7 +112,7 @@ def fast(pipeline: Pipeline, bank: TextBank, jpeg: bytes, short_side: int) -> St
     found.clock("metric", confusion_matrix, found.labels, truth, bank.num_classes)
     found.seconds["sum of stages"] = sum(found.seconds.values())
     (whole,) = found.clock("whole image", pipeline, [image], [size], bank)
-    found.labels, found.passes = whole.labels, whole.passes  # of an adaptive sweep, where the settings say so
+    found.labels, found.passes = whole.labels, whole.passes  # of adaptive inference, where the settings say so
     return found
 
 
