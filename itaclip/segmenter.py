@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
-import mmcv
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -24,6 +23,7 @@ from itaclip.configuration import read_model
 from itaclip.core.images import LARGEST, ImageSource, normalise, read_image
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.quality import free_form
+from itaclip.core.resizing import fit
 from itaclip.core.settings import Settings, checked_names
 from itaclip.devices import choose_device
 from itaclip.errors import ItaclipError
@@ -289,7 +289,7 @@ class Segmenter:
         settings = self.for_vocabulary(vocabulary, **changes)
         images = [read_image(source, self.largest) for source in sources]
         paths = [Path(source) if isinstance(source, (str, os.PathLike)) else None for source in sources]
-        tensors = [normalise(mmcv.imrescale(image, (LONG_SIDE, self.short_side))) for image in images]
+        tensors = [normalise(fit(image, LONG_SIDE, self.short_side)) for image in images]
         sizes = [_working_size(image) for image in images]
         with self._lock:
             moved = [tensor.to(self._device) for tensor in tensors]

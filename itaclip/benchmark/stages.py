@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
-import mmcv
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -23,6 +22,7 @@ from itaclip.core.methods import LastBlock, Method
 from itaclip.core.pamr import pamr
 from itaclip.core.passes import windows_per_pass
 from itaclip.core.pipeline import Pipeline
+from itaclip.core.resizing import fit
 from itaclip.core.settings import Settings
 from itaclip.core.views import VIEWS, make_views, mix_views, view_features
 from itaclip.core.windows import cut_windows, stitch
@@ -216,4 +216,4 @@ def decode(jpeg: bytes) -> Any:
 
 
 def _prepare(bgr: NDArray[np.uint8], short_side: int) -> Tensor:
-    return normalise(mmcv.imrescale(bgr[..., ::-1], (2048, short_side)))
+    return normalise(fit(bgr[..., ::-1], 2048, short_side))

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import mmcv
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from torch import Tensor
 from itaclip.clip.towers import Grid
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.images import normalise, read_image
+from itaclip.core.resizing import resize
 from itaclip.core.settings import Settings
 from itaclip.core.views import VIEWS, make_view
 from itaclip.devices import choose_device
@@ -76,7 +76,7 @@ def calibration_windows(source: str, size: tuple[int, int], settings: Settings) 
     for number, image in enumerate(_images(source)):
         factor = 1.5 * max(size) / min(image.shape[:2])
         high, wide = (max(round(side * factor), want) for side, want in zip(image.shape[:2], size, strict=True))
-        pixels = normalise(mmcv.imresize(image, (wide, high)))
+        pixels = normalise(resize(image, (high, wide)))
         top, left = (high - size[0]) // 2, (wide - size[1]) // 2
         window = pixels[None, :, top : top + size[0], left : left + size[1]]
         windows.append(make_view(window, number % VIEWS, settings))

@@ -2,21 +2,27 @@
 
 Import this package (or `itaclip`) before `mmseg.apis`: it makes MMSegmentation importable
 with mmcv-lite, and registers the classes that configurations use.
+
+Raises:
+    OpenMMLabError: MMSegmentation, MMEngine or mmcv is missing or damaged.
 """
 
-from itaclip.openmmlab.compiled_ops import ensure_mmcv_ops_import
+from itaclip.openmmlab_packages import readable_import_errors
 
-ensure_mmcv_ops_import()
+with readable_import_errors("MMSegmentation"):
+    from itaclip.openmmlab.compiled_ops import ensure_mmcv_ops_import
 
-from itaclip.openmmlab.datasets import (  # noqa: E402
-    COCOObjectDataset,
-    DemoDataset,
-    PascalContext59Dataset,
-    PascalContext60Dataset,
-    PascalVOC20Dataset,
-)
-from itaclip.openmmlab.preprocessor import ITACLIPPreprocessor  # noqa: E402
-from itaclip.openmmlab.segmentor import ITACLIPSegmentor  # noqa: E402
+    ensure_mmcv_ops_import()
+
+    from itaclip.openmmlab.datasets import (
+        COCOObjectDataset,
+        DemoDataset,
+        PascalContext59Dataset,
+        PascalContext60Dataset,
+        PascalVOC20Dataset,
+    )
+    from itaclip.openmmlab.preprocessor import ITACLIPPreprocessor
+    from itaclip.openmmlab.segmentor import ITACLIPSegmentor
 
 __all__ = [
     "COCOObjectDataset",
