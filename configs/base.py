@@ -1,6 +1,6 @@
 """Shared by all configurations: registration, evaluator, loader. Not for direct use."""
 
-custom_imports = dict(imports=["itaclip.openmmlab"], allow_failed_imports=False)
+custom_imports = dict(imports=["itaclip.research.openmmlab"], allow_failed_imports=False)
 default_scope = "mmseg"
 env_cfg = dict(cudnn_benchmark=True, dist_cfg=dict(backend="nccl"))
 log_level = "INFO"

@@ -1,6 +1,6 @@
 """ITACLIP on the bundled demo: 48 held-out scenes of a drawn town (29 classes), with the bundled CLIP.
 
-    python eval.py --config configs/cfg_demo.py --show-dir work_dirs/demo/overlays
+    python eval.py --config configs/cfg_demo.py --show-dir work_dirs/cfg_demo/overlays
 
 Published: nothing; the demo is this project's own.
 Measured here: see docs/benchmarks.md.

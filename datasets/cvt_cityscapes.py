@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from itaclip.console import make_console, run
-from itaclip.preparation.cityscapes import convert_cityscapes
-from itaclip.preparation.conversion import RunOptions, add_options
+from itaclip.common.console import make_console, run
+from itaclip.research.preparation.cityscapes import convert_cityscapes
+from itaclip.research.preparation.conversion import RunOptions, add_options
 
 
 def main() -> None:

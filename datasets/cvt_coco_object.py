@@ -7,8 +7,8 @@ enough. Writes *_instanceTrainIds.png: things are 1..80 in COCO's order, everyth
 Without -o, masks go next to the raw maps. Keeps existing masks.
 """
 
-from itaclip.console import run
-from itaclip.preparation.coco import COCO_OBJECT, main
+from itaclip.common.console import run
+from itaclip.research.preparation.coco import COCO_OBJECT, main
 
 if __name__ == "__main__":
     run(lambda: main(COCO_OBJECT))

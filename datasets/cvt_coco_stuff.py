@@ -7,8 +7,8 @@ enough. Writes *_labelTrainIds.png: labels 0..170 for the used ids in order; 255
 Without -o, masks go next to the raw maps. Keeps existing masks.
 """
 
-from itaclip.console import run
-from itaclip.preparation.coco import COCO_STUFF, main
+from itaclip.common.console import run
+from itaclip.research.preparation.coco import COCO_STUFF, main
 
 if __name__ == "__main__":
     run(lambda: main(COCO_STUFF))

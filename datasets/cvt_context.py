@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from itaclip.console import make_console, run
+from itaclip.common.console import make_console, run
 from itaclip.errors import ItaclipError
-from itaclip.preparation.context import convert_json, convert_mats
-from itaclip.preparation.conversion import RunOptions, add_options
-from itaclip.preparation.listing import require_folder
+from itaclip.research.preparation.context import convert_json, convert_mats
+from itaclip.research.preparation.conversion import RunOptions, add_options
+from itaclip.research.preparation.listing import require_folder
 
 
 def main() -> None:

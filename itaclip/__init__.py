@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from itaclip.errors import ItaclipError
 
 if TYPE_CHECKING:
-    from itaclip.collection.label import LabelOptions, LabelReport, label
-    from itaclip.collection.results import Labels, read_labels
+    from itaclip.apps.collection.label import LabelOptions, LabelReport, label
+    from itaclip.apps.collection.results import Labels, read_labels
+    from itaclip.apps.pipelines import pipeline
     from itaclip.core.settings import Settings
-    from itaclip.pipelines import pipeline
     from itaclip.result import Result
     from itaclip.segmenter import Segmenter
     from itaclip.vocabulary import Vocabulary

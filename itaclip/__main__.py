@@ -1,6 +1,6 @@
 """`python -m itaclip` runs the command `itaclip`."""
 
-from itaclip.command.main import entry
+from itaclip.apps.command.main import entry
 
 if __name__ == "__main__":
     entry()

@@ -1,12 +1,13 @@
-"""Atomic file writes, and the file extensions of images."""
+"""Atomic file writes, inputs that no output may replace, and which files of a folder are images to read."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,125 @@ from itaclip.errors import ItaclipError
 
 IMAGE_SUFFIXES = frozenset([".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp"])
 """Extensions that mark a file in a folder as an image."""
+
+_ATTEMPTS = 3  # another process may remove an empty folder before the first file is in it
+
+# --- what to read ------------------------------------------------------------
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a relative path leads through a hidden name: no search for images takes such files.
+
+    Hidden are names that begin with a dot, as for shells (``._photo.jpg`` of macOS,
+    ``.ipynb_checkpoints``), and the folders ``__MACOSX`` and ``@eaDir``, which hold no images of
+    the user's.
+    """
+    parts = name.replace(os.sep, "/").split("/")
+    return any((part.startswith(".") and part not in (".", "..")) or part in _SYSTEM_FOLDERS for part in parts)
+
+
+_SYSTEM_FOLDERS = frozenset(["__MACOSX", "@eaDir"])
+
+
+def result_folders(run: bytes) -> frozenset[str]:
+    """The subfolders that a command of this project fills, next to its run.json.
+
+    Args:
+        run: content of the run.json.
+
+    Returns:
+        Names of the subfolders; none if another program wrote the run.json.
+    """
+    try:
+        content = json.loads(run)
+    except ValueError:
+        return frozenset()
+    if isinstance(content, dict) and {"weights", "classes", "every"} <= content.keys():
+        return SEGMENT_FOLDERS
+    if isinstance(content, dict) and {"key", "plan"} <= content.keys():
+        return LABEL_FOLDERS
+    return frozenset()
+
+
+SEGMENT_FOLDERS = frozenset(["masks", "overlays"])
+LABEL_FOLDERS = frozenset(["labels", "masks", "plan"])
+RESULT_FOLDERS = SEGMENT_FOLDERS | LABEL_FOLDERS
+
+# --- what to write -----------------------------------------------------------
+
+
+def refuse_inputs(
+    outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[str | os.PathLike[str]], way_out: str
+) -> None:
+    """Refuse outputs that would replace an input, whatever the spelling of its path or the links to it.
+
+    Args:
+        outputs: files about to be written.
+        inputs: files that the outputs are made from.
+        way_out: what the user can do, for the message.
+
+    Raises:
+        ItaclipError: an output is an input.
+    """
+    known = {found: path for path in inputs if (found := _identity(path)) is not None}
+    for path in outputs if known else ():
+        found = _identity(path)
+        if found is not None and found in known:
+            raise ItaclipError(f"{path}: the output would replace the input {known[found]}; {way_out}.")
+
+
+def refuse_arguments(option: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse the file of an option of a program that is also the file of another option.
+
+    Args:
+        option: name of the output among the arguments, such as "out"; without a value, nothing is refused.
+        arguments: all arguments of the program by name: ``vars(args)``.
+
+    Raises:
+        ItaclipError: the output is an input.
+    """
+    if arguments[option] is None:
+        return
+    others = [value for name, value in arguments.items() if name != option]
+    values = [value for other in others for value in (other if isinstance(other, (list, tuple)) else [other])]
+    files = [value for value in values if isinstance(value, (str, os.PathLike))]
+    refuse_inputs([arguments[option]], files, f"choose another --{option.replace('_', '-')}")
+
+
+def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | str | None:
+    """What the file system knows a file by, the same for all its links and spellings; None if there is none."""
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
+
+
+_ADDRESS = re.compile(r"(data:|[a-z][a-z0-9+.-]+:/)", re.IGNORECASE)  # a Windows drive has a single letter
+
+
+def local_path(place: str | os.PathLike[str], way_out: str = "Download the file first.") -> Path:
+    """The path of a file or folder on this machine.
+
+    `Path` shortens ``https://host`` to ``https:/host``, so addresses are refused before, and
+    recognised after that too.
+
+    Args:
+        place: a path.
+        way_out: for the message: what to do with an address.
+
+    Raises:
+        ItaclipError: a URL or a ``data:`` URI.
+    """
+    text = os.fspath(place)
+    if _ADDRESS.match(text) and ("://" in text or not os.path.lexists(text.split("/")[0])):
+        if text.lower().startswith("file:"):
+            way_out = f"Write the path alone: /{text[5:].lstrip('/')}"
+        shown = text if "://" in text else text.replace(":/", "://", 1)
+        if text.lower().startswith("data:"):
+            shown, way_out = f"{text[:40]}...", "Decode it first, or pass it to itaclip.pipeline()."
+        raise ItaclipError(f"{shown}: an address, but a file or folder on this machine is needed. {way_out}")
+    return Path(place)
 
 
 @contextmanager
@@ -28,16 +148,11 @@ def atomic_path(path: str | Path, within: Path | None = None) -> Iterator[Path]:
     Raises:
         ItaclipError: the folder or the file cannot be written (disk full, no permission).
     """
-    path = Path(path)
+    path = local_path(path, "Write to a folder first, then upload it.")
     try:
-        folder = within or path.parent
-        for needed in {path.parent, folder}:
-            needed.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=path.suffix, dir=folder)
-        os.close(handle)
+        partial = _new_file(path, within or path.parent)
     except OSError as error:
         raise ItaclipError(f"{path}: cannot be written ({error.strerror or error}).") from error
-    partial = Path(name)
     try:
         yield partial
         partial.chmod(0o644)
@@ -46,6 +161,22 @@ def atomic_path(path: str | Path, within: Path | None = None) -> Iterator[Path]:
         raise ItaclipError(f"{path}: cannot be written ({error.strerror or error}).") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _new_file(path: Path, folder: Path) -> Path:
+    """An empty file in a folder, named like `path`."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            for needed in {path.parent, folder}:
+                needed.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=path.suffix, dir=folder)
+        except FileNotFoundError:
+            if attempt == _ATTEMPTS:
+                raise
+        else:
+            os.close(handle)
+            return Path(name)
+    raise AssertionError("unreachable")
 
 
 @contextmanager

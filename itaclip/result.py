@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from itaclip import figures
+from itaclip.common import figures
 from itaclip.errors import ItaclipError, did_you_mean
-from itaclip.export import coco, fiftyone, label_studio, supervision
-from itaclip.export.hugging_face import to_hf
-from itaclip.export.polygons import polygons_of, to_geojson
-from itaclip.export.segments import Segment, iterate_segments, segments_of
-from itaclip.files import atomic_path, write_json
+from itaclip.files import atomic_path, refuse_inputs, write_json
+from itaclip.formats import coco, fiftyone, label_studio, supervision
+from itaclip.formats.hugging_face import to_hf
+from itaclip.formats.polygons import polygons_of, to_geojson
+from itaclip.formats.segments import Segment, iterate_segments, segments_of
 
 if TYPE_CHECKING:
     from fiftyone import Segmentation
@@ -35,7 +36,7 @@ class Result:
     Attributes:
         image: H x W x 3 uint8 RGB, as read.
         labels: H x W int32 class ids, indices into `names`.
-        names: K class names.
+        names: K unique class names.
         scores: K x h x w float32 class scores in [0, 1]; h x w is H x W, or smaller for
             images larger than the working size.
         colors: K RGB colours in 0..255.
@@ -48,6 +49,11 @@ class Result:
     scores: NDArray[np.float32]
     colors: Sequence[Sequence[int]]
     source: Path | None = None
+
+    def __post_init__(self) -> None:
+        if len(set(self.names)) < len(self.names):
+            name = next(name for i, name in enumerate(self.names) if name in self.names[:i])
+            raise ItaclipError(f"two classes are named {name!r}: areas and masks are found by name; rename one.")
 
     @cached_property
     def areas(self) -> dict[str, float]:
@@ -100,17 +106,24 @@ class Result:
 
     # --- formats of other programs ---------------------------------------------
 
-    def to_coco(self, image_id: int = 0) -> dict[str, Any]:
+    def to_coco(self, image_id: int = 0, skip: Sequence[str] = ()) -> dict[str, Any]:
         """A COCO data set of this image: one annotation with an RLE mask per class that occurs.
 
-        Category ids are class ids; scores are means over the mask; the largest class comes first.
+        A category id is the class id plus 1, an annotation id ``image_id * K + category_id``. Results
+        with the same classes and different image ids can thus be merged: concatenate their images
+        and annotations. Scores are means over the mask; the largest class comes first.
+
+        Args:
+            image_id: id of the image, 0 or more.
+            skip: names of classes to leave out, such as ``["background"]``.
 
         Raises:
-            ItaclipError: pycocotools is not installed (``itaclip[coco]``).
+            ItaclipError: pycocotools is not installed (``itaclip[coco]``), a negative image id, or
+                an unknown class in `skip`.
         """
         segments = sorted(self._segments(), key=lambda segment: -int(segment.mask.sum()))
         name = self.source.name if self.source else f"{image_id}"
-        return coco.to_coco(segments, self.names, self._size, name, image_id)
+        return coco.to_coco(segments, self.names, self._size, name, image_id, skip)
 
     coco = to_coco
     """An earlier name of `to_coco`."""
@@ -158,7 +171,12 @@ class Result:
 
         Returns:
             An entry for a task's ``predictions``, JSON-serialisable.
+
+        Raises:
+            ItaclipError: `skip` is a text instead of a list.
         """
+        if isinstance(skip, str):
+            raise ItaclipError(f"skip = {skip!r}: expected a list of names, such as [{skip!r}].")
         segments = [segment for segment in self._segments() if segment.name not in skip]
         return label_studio.to_label_studio(segments, self._size, from_name, to_name, model_version)
 
@@ -212,6 +230,9 @@ class Result:
     def save(self, folder: str | Path, stem: str | None = None) -> dict[str, Path]:
         """Write mask, overlay and summary, each atomically.
 
+        A second save replaces the first. Nothing else is replaced: not the image itself, nor a
+        mask or an annotation that happens to have one of the names.
+
         Args:
             folder: created if missing.
             stem: file name without extension; by default that of the image file.
@@ -221,7 +242,8 @@ class Result:
             16-bit greyscale above 256 classes), ``overlay`` (PNG), ``json``.
 
         Raises:
-            ItaclipError: the folder cannot be written, or an image from memory has no stem.
+            ItaclipError: the folder cannot be written, an image from memory has no stem, or a file
+                that is not from an earlier save would be replaced.
         """
         if stem is None:
             if self.source is None:
@@ -233,6 +255,7 @@ class Result:
             "overlay": base / f"{stem}_overlay.png",
             "json": base / f"{stem}.json",
         }
+        self._check_free(paths)
         with atomic_path(paths["mask"]) as partial:
             figures.save_mask(self.labels, self.colors, partial)
         with atomic_path(paths["overlay"]) as partial:
@@ -240,9 +263,28 @@ class Result:
         write_json(paths["json"], self.summary())
         return paths
 
+    def _check_free(self, paths: dict[str, Path]) -> None:
+        """Check that the files of `save` replace nothing but those of an earlier save, which the JSON shows.
+
+        Raises:
+            ItaclipError: they do.
+        """
+        way_out = "pass another name, such as save(folder, stem='name'), or another folder"
+        if self.source is not None:
+            refuse_inputs(paths.values(), [self.source], way_out)
+        try:
+            saved = json.loads(paths["json"].read_bytes())
+        except (OSError, ValueError):
+            saved = None
+        if isinstance(saved, dict) and self.summary().keys() <= saved.keys():
+            return
+        for path in paths.values():
+            if os.path.lexists(path):
+                raise ItaclipError(f"{path}: exists, and is not from an earlier save(); {way_out}.")
+
     def _id(self, name: str | int) -> int:
-        if isinstance(name, int) and 0 <= name < len(self.names):
-            return name
+        if isinstance(name, (int, np.integer)) and not isinstance(name, bool) and 0 <= name < len(self.names):
+            return int(name)
         if name in self.names:
             return self.names.index(str(name))
         raise ItaclipError(f"no class {name!r}.{did_you_mean(str(name), self.names)} Classes: {', '.join(self.names)}.")

@@ -14,23 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from itaclip.clip.filling import set_statistics
-from itaclip.clip.fingerprint import fingerprint
-from itaclip.clip.loading import load_clip, load_openai_clip
-from itaclip.clip.names import DEMO
-from itaclip.clip.towers import as_tower
-from itaclip.configuration import read_model
-from itaclip.core.images import LARGEST, ImageSource, normalise, read_image
+from itaclip.common.images import LARGEST, ImageSource, ReadOptions, ValueRange, is_image, read_image
+from itaclip.core.clip.fingerprint import fingerprint, structure
+from itaclip.core.clip.loading import load_clip, load_openai_clip
+from itaclip.core.clip.names import DEMO
+from itaclip.core.clip.state_dict import set_statistics
+from itaclip.core.clip.towers import as_tower
+from itaclip.core.images import normalise
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.quality import free_form
 from itaclip.core.resizing import fit
 from itaclip.core.settings import Settings, checked_names
+from itaclip.core.text import TextCache, TextEncoder, default_folder
 from itaclip.devices import choose_device
 from itaclip.errors import ItaclipError
+from itaclip.formats.configuration import read_model
+from itaclip.formats.saved import read_segmenter, write_segmenter
 from itaclip.result import Result
-from itaclip.saved import read_segmenter, write_segmenter
-from itaclip.text import TextCache, TextEncoder, default_folder
-from itaclip.vocabulary import Vocabulary, make_vocabulary
+from itaclip.vocabulary import Color, Vocabulary, make_vocabulary
 
 LONG_SIDE = 2048
 """Maximum side in pixels, both for encoding and for refinement and decision."""
@@ -51,14 +52,19 @@ class Segmenter:
 
     Args:
         model: a CLIP model (``"ViT-B/16"``, ``"ViT-B-16-SigLIP2"``, ``"demo"``, ...) or a weight file;
-            see `itaclip.clip.load_clip`.
+            see `itaclip.core.clip.load_clip`.
         quality: a key of `itaclip.core.quality.QUALITIES`: "exact" (published windows and views),
             "adaptive", "balanced" or "fast".
         pretrained: open_clip tag or weight path for a named model; None selects OpenAI's weights,
             or the only ones there are.
+        quick_gelu: activation of weights that do not state it; None follows the file, the configuration
+            beside it or the name, see `itaclip.core.clip.load_clip`.
         short_side: images are resized so that their short side has this many pixels; None
             selects the model's default (336 for ViT-B/16).
         largest: maximum number of pixels of an image; larger ones are rejected.
+        value_range: which values of images with more than 8 bits become 0 and 255: ``(low, high)``, or
+            "stretch" for the 2nd and 98th percentile of each image. None accepts 16-bit images that
+            fill their range. 8-bit images stay as they are.
         text_cache: whether to keep text features on disk.
         settings: fields of `itaclip.core.settings.Settings`, such as ``device="cuda:1"``,
             ``method="naclip"`` or ``pamr_steps=0``.
@@ -75,26 +81,30 @@ class Segmenter:
         quality: str = "balanced",
         *,
         pretrained: str | None = None,
+        quick_gelu: bool | None = None,
         short_side: int | None = None,
         largest: int = LARGEST,
+        value_range: ValueRange = None,
         text_cache: bool = True,
         **settings: Any,
     ) -> None:
+        reading = ReadOptions(largest, value_range)
         free_form(quality, 1, 1)  # report a wrong name before loading weights
+        _without_class_arguments(settings)
         checked_names(settings)
-        clip = load_clip(model, pretrained)
+        clip = load_clip(model, pretrained, quick_gelu)
         tower = as_tower(clip.visual)
         side, chosen = free_form(quality, tower.image_size, tower.patch_size)
         if model == DEMO:
             chosen["second_encoder"] = DEMO
-        self._build(clip, Settings(**chosen | settings), short_side or side, largest, text_cache)
-        self._weights = (model, pretrained, None)
+        self._build(clip, Settings(**chosen | settings), short_side or side, reading, text_cache)
+        self._weights = (model, pretrained, quick_gelu)
 
-    def _build(self, clip: Any, settings: Settings, short_side: int, largest: int, text_cache: bool) -> None:
+    def _build(self, clip: Any, settings: Settings, short_side: int, reading: ReadOptions, text_cache: bool) -> None:
         if short_side < 1:
             raise ItaclipError(f"short_side = {short_side}: expected a positive number of pixels.")
         device = choose_device(settings.device, settings.dtype, settings.engine)
-        self.short_side, self.largest = short_side, largest
+        self.short_side, self.reading = short_side, reading
         self._pipeline = Pipeline(clip, settings).to(device).eval()
         cache = TextCache(default_folder() if text_cache else None)
         self._encoder = TextEncoder(clip, cache, self._pipeline.engine).to(device).eval()
@@ -103,8 +113,9 @@ class Segmenter:
         self._lock = threading.Lock()
 
     @classmethod
-    def from_config(cls, config: str | Path, *, model: str | None = None, largest: int = LARGEST,
-                    text_cache: bool = True, **settings: Any) -> Segmenter:  # fmt: skip
+    def from_config(cls, config: str | Path, *, model: str | None = None, quick_gelu: bool | None = None,
+                    largest: int = LARGEST, value_range: ValueRange = None, text_cache: bool = True,
+                    **settings: Any) -> Segmenter:  # fmt: skip
         """Build the segmenter that an `eval.py` configuration describes, with its classes and texts.
 
         The labels are the same as those of `eval.py`. A configuration is Python code: load only
@@ -113,7 +124,9 @@ class Segmenter:
         Args:
             config: path of a configuration, such as ``configs/cfg_voc.py``.
             model: CLIP model or weight file; None uses the configuration's.
+            quick_gelu: activation of weights that do not state it; None uses the configuration's.
             largest: maximum number of pixels of an image; larger ones are rejected.
+            value_range: see the constructor; None uses that of the configuration's ``ITACLIPLoadImage``, if any.
             text_cache: whether to keep text features on disk.
             settings: fields of `itaclip.core.settings.Settings` that replace the configuration's.
 
@@ -121,17 +134,21 @@ class Segmenter:
             ItaclipError: see the constructor; also for a configuration that cannot be read.
         """
         description = read_model(config, model, settings)
+        reading = ReadOptions(largest, value_range or description.value_range)
         segmenter = cls.__new__(cls)
-        clip = load_clip(*description.weights)
-        segmenter._build(clip, description.settings, description.short_side, largest, text_cache)
-        segmenter._weights = description.weights
+        name, pretrained, stated = description.weights
+        weights = (name, pretrained, stated if quick_gelu is None else quick_gelu)
+        clip = load_clip(*weights)
+        segmenter._build(clip, description.settings, description.short_side, reading, text_cache)
+        segmenter._weights = weights
         segmenter._vocabulary = description.vocabulary(segmenter._encoder)
         return segmenter
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | os.PathLike[str], *, largest: int | None = None, text_cache: bool = True, **settings: Any
-    ) -> Segmenter:
+        cls, folder: str | os.PathLike[str], *, largest: int | None = None, value_range: ValueRange = None,
+        text_cache: bool = True, **settings: Any,
+    ) -> Segmenter:  # fmt: skip
         """Load a segmenter written by `save_pretrained`, with the same settings, classes and labels.
 
         Needs no network and executes nothing from the folder.
@@ -139,6 +156,7 @@ class Segmenter:
         Args:
             folder: a folder written by `save_pretrained`.
             largest: maximum number of pixels of an image; None uses the saved value.
+            value_range: see the constructor; None uses the saved value.
             text_cache: whether to keep features of new texts on disk.
             settings: fields of `itaclip.core.settings.Settings` that replace the saved ones,
                 such as ``device="cuda:1"``; the device itself is not saved.
@@ -146,13 +164,15 @@ class Segmenter:
         Raises:
             ItaclipError: no such folder, a damaged or foreign file, or a bad setting; the message names the file.
         """
+        _without_class_arguments(settings)
         saved = read_segmenter(folder, settings)
         clip = load_clip(str(saved.weights))
         set_statistics(clip, saved.preprocessing)
         if fingerprint(clip.named_parameters()) != saved.fingerprint:
             raise ItaclipError(f"{saved.weights}: the weights differ from those saved; save the segmenter again.")
         segmenter = cls.__new__(cls)
-        segmenter._build(clip, saved.settings, saved.short_side, largest or saved.largest, text_cache)
+        reading = ReadOptions(largest or saved.reading.largest, value_range or saved.reading.value_range)
+        segmenter._build(clip, saved.settings, saved.short_side, reading, text_cache)
         segmenter._weights = (str(saved.weights), None, None)
         segmenter._vocabulary = saved.vocabulary and saved.vocabulary.to(segmenter._device)
         return segmenter
@@ -170,8 +190,13 @@ class Segmenter:
                 not have OpenAI's layout, or the second encoder or the regions cannot be copied.
         """
         write_segmenter(
-            folder, load_openai_clip(*self._weights), self.settings, self.short_side, self.largest, self._vocabulary
+            folder, load_openai_clip(*self._weights), self.settings, self.short_side, self.reading, self._vocabulary
         )
+
+    @property
+    def largest(self) -> int:
+        """Maximum number of pixels of an image."""
+        return self.reading.largest
 
     @property
     def settings(self) -> Settings:
@@ -190,9 +215,10 @@ class Segmenter:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A short hash of the weight values in use."""
+        """A short hash of the weight values in use, with what is unusual about their use."""
         both = itertools.chain(self._pipeline.named_parameters(), self._encoder.named_parameters())
-        return fingerprint(both)
+        parts = (fingerprint(both), structure(self._pipeline), structure(self._encoder))
+        return " ".join(part for part in parts if part)
 
     @property
     def patch_size(self) -> int:
@@ -203,34 +229,45 @@ class Segmenter:
 
     def set_classes(
         self,
-        classes: Sequence[str | Sequence[str]],
+        classes: Iterable[str | Sequence[str]],
         background: bool | Sequence[str] = True,
         definitions: Mapping[str, str] | None = None,
+        colors: Mapping[str, Color] | None = None,
     ) -> None:
         """Set the classes for subsequent calls; see `prepare`."""
-        self._vocabulary = self.prepare(classes, background, definitions)
+        self._vocabulary = self.prepare(classes, background, definitions, colors)
 
     def prepare(
         self,
-        classes: Sequence[str | Sequence[str]],
+        classes: Iterable[str | Sequence[str]],
         background: bool | Sequence[str] = True,
         definitions: Mapping[str, str] | None = None,
+        colors: Mapping[str, Color] | None = None,
+        *,
+        source: str = "class list",
     ) -> Vocabulary:
         """Encode a class list without setting it; pass it to calls as `vocabulary`.
 
         Args:
             classes: one entry per class: a name, or synonyms separated by commas
-                (``"sofa, couch"``). The first word names the class.
+                (``"sofa, couch"``). The first word names the class. Names are unique; case,
+                spaces, hyphens and underscores make no difference.
             background: True adds class 0, "background", for pixels that belong to none of the
                 classes; a list of words describes what such pixels are likely to show; False
-                assigns every pixel to one of the classes.
+                assigns every pixel to one of the classes. With True, an entry named "background"
+                is class 0 wherever it stands, described by its other words; with False, it is a
+                class like any other.
             definitions: texts that describe classes; the key is any word of the class.
+            colors: colours by class name, RGB in 0..255 or text such as ``"#ff8000"``; the other
+                classes get the palette's.
+            source: what messages call the class list, such as the name of its file.
 
         Raises:
-            ItaclipError: no class, an empty name, a word used twice, or a definition of an unknown class.
+            ItaclipError: a value of another type, no class, an empty name, a word used twice, two
+                backgrounds, or a definition or colour of an unknown class.
         """
         with self._lock:
-            return make_vocabulary(self._encoder, classes, background, definitions, self.settings)
+            return make_vocabulary(self._encoder, classes, background, definitions, self.settings, colors, source)
 
     # --- images --------------------------------------------------------------
 
@@ -248,7 +285,8 @@ class Segmenter:
         """Segment an image, or a list of images of any sizes as a batch.
 
         Args:
-            images: a path, a PIL image, an H x W x 3 uint8 RGB array, or a list of these.
+            images: a path, the bytes of a file, a PIL image, an H x W x 3 RGB array or tensor, or a
+                list of these. docs/images.md says how each is read.
             vocabulary: classes from `prepare`; None uses those of `set_classes`.
             settings: fields of `itaclip.core.settings.Settings` for this call only, such as
                 ``pamr_steps=0``; dtype, compile and device cannot change.
@@ -256,7 +294,7 @@ class Segmenter:
         Raises:
             ItaclipError: no classes yet, a bad setting, or an image that cannot be read.
         """
-        if isinstance(images, (str, os.PathLike, Image.Image, np.ndarray)):
+        if is_image(images):
             return self._segment([images], vocabulary, settings)[0]
         if not isinstance(images, Sequence):
             raise ItaclipError(f"images of type {type(images).__name__}: expected an image or a list of images.")
@@ -276,6 +314,10 @@ class Segmenter:
         Raises:
             ItaclipError: see `__call__`; raised when the iteration reaches the image.
         """
+        if isinstance(images, (str, bytes, os.PathLike, Image.Image)):
+            raise ItaclipError(f"images of type {type(images).__name__}: expected several images, such as a list.")
+        if batch < 1:
+            raise ItaclipError(f"batch = {batch}: expected 1 or more.")
         waiting = iter(images)
         while part := list(itertools.islice(waiting, batch)):
             yield from self._segment(part, vocabulary, settings)
@@ -283,13 +325,13 @@ class Segmenter:
     def _segment(
         self, sources: Sequence[ImageSource], vocabulary: Vocabulary | None, changes: Mapping[str, Any]
     ) -> list[Result]:
-        vocabulary = vocabulary or self._vocabulary
+        vocabulary = self._vocabulary if vocabulary is None else vocabulary
         if vocabulary is None:
             raise ItaclipError('no classes yet: call set_classes(["cat", "sofa, couch"]) first.')
         settings = self.for_vocabulary(vocabulary, **changes)
-        images = [read_image(source, self.largest) for source in sources]
+        images = [read_image(source, self.reading) for source in sources]
         paths = [Path(source) if isinstance(source, (str, os.PathLike)) else None for source in sources]
-        tensors = [normalise(fit(image, LONG_SIDE, self.short_side)) for image in images]
+        tensors = [normalise(_resized(image, self.short_side)) for image in images]
         sizes = [_working_size(image) for image in images]
         with self._lock:
             moved = [tensor.to(self._device) for tensor in tensors]
@@ -309,8 +351,15 @@ class Segmenter:
         """The settings of a call; without a background class, no threshold sends pixels to class 0.
 
         Raises:
-            ItaclipError: a bad setting, or a dtype, engine or device that differs from the loaded one.
+            ItaclipError: no vocabulary, a bad setting, or a dtype, engine or device that differs from the loaded one.
         """
+        if not isinstance(vocabulary, Vocabulary):
+            raise ItaclipError(
+                f"vocabulary of type {type(vocabulary).__name__}: expected the result of prepare(). Name the classes "
+                'with set_classes(["cat", "dog"]), or for one call with segmenter(image, segmenter.prepare(["cat"])). '
+                "Several images go into one list."
+            )
+        _without_class_arguments(changes)
         for name in ("dtype", "engine", "calibration", "compile", "device"):
             if changes.get(name, getattr(self.settings, name)) != getattr(self.settings, name):
                 raise ItaclipError(f"{name} = {changes[name]!r}: cannot change after loading; create a new Segmenter.")
@@ -318,6 +367,18 @@ class Segmenter:
         if self.settings.background and not vocabulary.background:
             chosen["prob_thd"] = 0.0
         return self.settings.changed(**chosen | changes)
+
+
+def _without_class_arguments(settings: Mapping[str, Any]) -> None:
+    """Refuse what describes classes: the class list decides it, so a setting would have no effect."""
+    for name in ("classes", "candidate_labels", "background", "definitions", "colors"):
+        if name in settings:
+            raise ItaclipError(f"{name}: belongs to the class list; pass it to set_classes() or prepare().")
+
+
+def _resized(image: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
+    """An image as CLIP sees it."""
+    return fit(image, LONG_SIDE, short_side)
 
 
 def _working_size(image: NDArray[np.uint8]) -> tuple[int, int]:

@@ -14,12 +14,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
-import itaclip.openmmlab  # noqa: F401 - first: it makes mmseg importable beside mmcv-lite
+import itaclip.research.openmmlab  # noqa: F401 - first: it makes mmseg importable beside mmcv-lite
 from itaclip import Segmenter
-from itaclip.clip import load_clip
-from itaclip.clip.openai import CLIP
-from itaclip.demo.dataset import ensure_demo_dataset
-from itaclip.text import TextEncoder
+from itaclip.common.demo.dataset import ensure_demo_dataset
+from itaclip.core.clip import load_clip
+from itaclip.core.clip.openai import CLIP
+from itaclip.core.text import TextEncoder
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,8 +39,9 @@ def tiny_state() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory, tiny_state: dict[str, torch.Tensor]) -> Path:
+    """An archive in OpenAI's form, which states its activation."""
     path = tmp_path_factory.mktemp("weights") / "tiny.pt"
-    torch.save(tiny_state, path)
+    as_torchscript(tiny_state).save(str(path))
     return path
 
 

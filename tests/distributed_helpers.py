@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from itaclip.demo.dataset import ensure_demo_dataset
-from itaclip.evaluation.command import main
+from itaclip.common.demo.dataset import ensure_demo_dataset
+from itaclip.research.evaluation.command import main
 
 SCENES = 32
 

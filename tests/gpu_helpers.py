@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from itaclip import ItaclipError
-from itaclip.benchmark.pretended import pretended_gpu
+from itaclip.research.benchmark.pretended import pretended_gpu
 
 
 def can_pretend() -> bool:

@@ -39,7 +39,7 @@ def choose(segmenter: Segmenter) -> Vocabulary:
 
 def main(source: str, out: str, log: str, delay: str, address: str) -> None:
     """A separate driver process, which tests kill."""
-    from itaclip.collection.label import label_with
+    from itaclip.apps.collection.label import label_with
 
     options = LabelOptions(part_size=2, batch=1, threads=1, address=address)
     label_with(source, out, partial(counting, Path(log), float(delay)), choose, options=options)

@@ -11,15 +11,15 @@ from comparison_helpers import small_config
 from conftest import ROOT
 from PIL import Image
 
-from itaclip.clip.towers.openai import OpenAITower
-from itaclip.comparison.ablation import Ablation
-from itaclip.comparison.ablation_command import main
-from itaclip.comparison.variants import GROUPS, METHODS_AND_PARTS, make_variants
+from itaclip.core.clip.towers.openai import OpenAITower
 from itaclip.core.settings import Settings
+from itaclip.core.text import TextEncoder
 from itaclip.errors import ItaclipError
-from itaclip.evaluation.command import main as evaluate
-from itaclip.evaluation.setup import build_dataset, load_config
-from itaclip.text import TextEncoder
+from itaclip.research.comparison.ablation import Ablation
+from itaclip.research.comparison.ablation_command import main
+from itaclip.research.comparison.variants import GROUPS, METHODS_AND_PARTS, make_variants
+from itaclip.research.evaluation.command import main as evaluate
+from itaclip.research.evaluation.setup import build_dataset, load_config
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_command_writes_table_json_and_plot(config: Path, tmp_path: Path, capsys
 
 
 def test_published_ablations_match_their_data_set(config: Path) -> None:
-    from itaclip.comparison.published import published_ablation
+    from itaclip.research.comparison.published import published_ablation
 
     names = {(v.group, v.name) for v in make_variants(Settings(background=True), 12, texts=True)}
     for group in ("attention", "feed-forward network", "PAMR"):

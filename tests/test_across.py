@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_methods import bank_of, picture, regions_of
 
-from itaclip.clip.openai import CLIP
+from itaclip.core.clip.openai import CLIP
 from itaclip.core.methods import METHODS
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import Settings

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import http.client
 import io
 import json
+import re
 import signal
 import socket
 import threading
@@ -19,6 +21,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 pytest.importorskip("fastapi", reason="the server needs pip install 'itaclip[web]'")
@@ -28,11 +31,11 @@ import httpx
 from web_helpers import Server, running_server, write_bomb
 
 from itaclip import ItaclipError, Segmenter
-from itaclip.command import serve as serve_command
+from itaclip.apps.command import serve as serve_command
+from itaclip.apps.web.api import make_api
+from itaclip.apps.web.job_queue import JobQueue, QueueClosedError, QueueFullError
+from itaclip.apps.web.limits import Limits
 from itaclip.core.settings import Settings
-from itaclip.web.api import make_api
-from itaclip.web.limits import Limits
-from itaclip.web.line import Line, LineClosedError, LineFullError
 
 CLASSES = ["bus, city bus", "fence", "house"]
 TEXT = "bus, city bus; fence; house"
@@ -170,9 +173,6 @@ def test_health_info_and_docs(server: Server, client: httpx.Client) -> None:
     schema = httpx.get(f"{server.address}/v1/openapi.json").json()
     assert schema["openapi"].startswith("3.")
     assert set(schema["paths"]) == {"/v1/segment", "/v1/health", "/v1/info", "/metrics"}
-    fields = schema["paths"]["/v1/segment"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(fields["properties"]) == {"image", "name", "classes", "background", "definitions", "method", "refine",
-                                         "correct", "views", "threshold", "output"}  # fmt: skip
     page = httpx.get(f"{server.address}/v1/docs")
     assert "POST /v1/segment" in page.text
     assert "http" not in page.text.replace("HTTP", "")  # nothing is loaded from elsewhere
@@ -215,8 +215,9 @@ def test_the_token_is_asked_for(server: Server, scene: Path) -> None:
         ({"method": "best"}, 422, "method = 'best': expected one of"),
         ({"output": "exe"}, 422, "output = 'exe': expected one of json, mask"),
         ({"threshold": "much"}, 422, "threshold = 'much': expected a number"),
-        ({"threshold": "7"}, 422, "prob_thd"),
-        ({"threshold": "nan"}, 422, "prob_thd"),
+        ({"threshold": "7"}, 422, "threshold = '7': expected a number in [0, 1]"),
+        ({"threshold": "nan"}, 422, "threshold = 'nan': expected a number in [0, 1]"),
+        ({"threshold": "-0.1"}, 422, "threshold = '-0.1': expected a number in [0, 1]"),
         ({"refine": "perhaps"}, 422, "refine = 'perhaps': expected true or false"),
         ({"definitions": "dog"}, 422, "has no ' >='"),
         ({"image": "x"}, 422, "image: expected a file"),
@@ -240,11 +241,11 @@ def test_bad_fields_of_a_form(
         ({"background": 7}, 422, "background = '7'"),
         ({"definitions": ["x"]}, 422, "definitions ="),
         ({"definitions": {"dog": "an animal"}}, 422, "definition of 'dog'"),
-        ({"threshold": "0.1"}, 422, "threshold = '0.1': expected a float"),
-        ({"threshold": True}, 422, "threshold = 'True': expected a float"),
-        ({"refine": "yes"}, 422, "refine = 'yes': expected a bool"),
-        ({"method": 1}, 422, "method = '1': expected a str"),
-        ({"name": 1}, 422, "name = '1': expected a str"),
+        ({"threshold": "0.1"}, 422, "threshold = '0.1': expected a number"),
+        ({"threshold": True}, 422, "threshold = 'True': expected a number"),
+        ({"refine": "yes"}, 422, "refine = 'yes': expected true or false"),
+        ({"method": 1}, 422, "method = '1': expected a text"),
+        ({"name": 1}, 422, "name = '1': expected a text"),
         ({"output": ["mask"]}, 422, "output ="),
         ({"image": "???"}, 422, "image: not base64"),
         ({"image": ""}, 422, "image: send a file"),
@@ -266,19 +267,26 @@ def test_bad_images_and_bodies(server: Server, client: httpx.Client, scene: Path
         (upload(client, b"no image"), 422, "mine.jpg: not an image"),
         (upload(client, scene.read_bytes()[:3000]), 422, "mine.jpg: damaged"),
         (upload(client, b""), 422, "image: send a file"),
-        (upload(client, write_bomb(tmp_path / "bomb.png")), 413, "mine.jpg: too large"),
+        (upload(client, write_bomb(tmp_path / "bomb.png")), 413, "mine.jpg: 15000 x 15000 pixels"),
         (upload(client, large.getvalue()), 413, "1100 x 1000 pixels; at most 1,000,000"),
         (upload(client, bytes(3_100_000)), 413, "Too large: at most 2 MB are accepted"),
+        (upload(client, bytes(2_000_001)), 413, "Too large: at most 2 MB are accepted"),
+        (upload(client, bytes(2_000_000)), 422, "mine.jpg: not an image"),
         (client.post("/v1/segment", data={"classes": "cat"}), 415, "multipart/form-data or application/json"),
         (client.post("/v1/segment", content=b"x"), 415, "multipart/form-data or application/json"),
         (client.post("/v1/segment", content=iter([b"x"])), 411, "length"),
         (client.post("/v1/segment", content=b"{", headers={"Content-Type": "application/json"}), 400, "Not JSON"),
         (client.post("/v1/segment", content=b"[" * 99_999, headers={"Content-Type": "application/json"}), 400, "Not"),
+        (client.post("/v1/segment", content=b"", headers={"Content-Type": "application/json"}), 400, "Not JSON"),
         (client.post("/v1/segment", json=["x"]), 422, "a JSON object"),
+        (client.post("/v1/segment", json="x"), 422, "a JSON object"),
+        (client.post("/v1/segment", json=None, headers={"Content-Type": "application/json"}), 400, "Not JSON"),
+        (client.post("/v1/segment", data={"classes": "a"}, files={"image": ("", b"")}), 422, "image: expected a file"),
+        (client.post("/v1/segment", json={"classes": "cat"}), 422, "image: send a file"),
         (client.post("/v1/segment", content=b"x", headers={"Content-Type": "multipart/form-data"}), 400, "Not multi"),
         (client.post("/v1/segment", content=b"x", headers={"Content-Type": "multipart/form-data; boundary=a"}), 400,
          "Not multi"),
-        (client.post("/v1/segment", files={"photo": b"x"}), 422, "photo: expected a text"),
+        (client.post("/v1/segment", files={"photo": b"x"}), 422, "unknown field 'photo'. Did you mean 'image'?"),
         (client.post("/v1/segment", files={"image": b"x"}), 422, "classes: name them"),
         (client.post("/v1/segment", files=[("image", b"x"), ("image", b"y")]), 400, "Too many files"),
         (client.get("/v1/segment"), 405, "Method Not Allowed"),
@@ -291,6 +299,245 @@ def test_bad_images_and_bodies(server: Server, client: httpx.Client, scene: Path
             assert secret not in answer.text
     assert "Traceback" not in server.log.read_text()  # none of these is the server's fault
     assert upload(client, scene).status_code == 200
+
+
+# --- images and lists as text ------------------------------------------------
+
+
+def spellings(content: bytes) -> dict[str, str]:
+    """Base64 of the same bytes as programs write it."""
+    plain, safe = base64.b64encode(content).decode(), base64.urlsafe_b64encode(content).decode()
+    return {
+        "lines of 76": base64.encodebytes(content).decode(),
+        "lines of 64, indented": "\r\n    ".join(plain[i : i + 64] for i in range(0, len(plain), 64)),
+        "URL-safe": safe,
+        "URL-safe, unpadded": safe.rstrip("="),
+        "unpadded": plain.rstrip("="),
+        "data URL": f"data:image/jpeg;base64,{plain}",
+        "data URL with a parameter": f"DATA:image/jpeg;name=mine.jpg;BASE64,{plain}",
+        "data URL without a type": f"data:;base64,{plain}",
+        "data URL, percent-encoded": f"data:image/jpeg;base64,{plain.replace('+', '%2B').replace('=', '%3D')}",
+        "data URL, URL-safe in lines": "data:image/jpeg;base64,"
+        + "\n".join(safe[i : i + 76] for i in range(0, len(safe), 76)),
+    }
+
+
+@pytest.mark.parametrize("length", [0, 1, 2])
+def test_every_spelling_of_base64_gives_the_same_labels(
+    client: httpx.Client, quick: Segmenter, scene: Path, length: int
+) -> None:
+    content = scene.read_bytes()
+    content += bytes((length - len(content)) % 3)  # 0, 1 and 2 bytes beyond whole groups; JPEG ignores what follows
+    expected = quick(scene, quick.prepare(CLASSES)).labels
+    assert {"+", "/"} <= set(base64.b64encode(content).decode())
+    for kind, text in spellings(content).items():
+        answer = send_json(client, scene, image=text, output="mask")
+        assert answer.status_code == 200, (kind, answer.text)
+        np.testing.assert_array_equal(labels_of(answer.content), expected, err_msg=kind)
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        ("iVBO Rw0K", "' ' at character 5; was a + sent as a blank?"),
+        ("iVBORw0K.png", "'.' at character 9"),
+        ("ab+_", "mixes the alphabets"),
+        ("iVBORw0KG", "its end is missing"),
+        ("iVBORw0=", None),
+        ("iVBORw0==", "2 signs = at its end, expected 1"),
+        ("iVBO=Rw0", "'=' at character 5"),
+        ("data:image/png,iVBO", "expected a data URL such as"),
+        ("data:image/png;base64", "expected a data URL such as"),
+        ("data:image/png;base64,???", "'?' at character 1"),
+        ("фото", "'ф' at character 1"),
+    ],
+)
+def test_what_is_not_base64_is_refused_with_the_place(
+    client: httpx.Client, scene: Path, image: str, reason: str | None
+) -> None:
+    answer = send_json(client, scene, image=image)
+    assert answer.status_code == 422
+    if reason is None:  # valid base64, but no image
+        assert "image: not an image" in answer.json()["detail"]
+    else:
+        assert answer.json()["detail"].startswith("image: not base64")
+        assert reason in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "prepared"),
+    [
+        ({"classes": '["bus, city bus", "fence", "house"]'}, {}),
+        ({"classes": ' [["bus", "city bus"], ["fence"], "house"]'}, {}),
+        ({"classes": ["bus, city bus", "fence", "house"]}, {}),
+        ({"classes": ["bus, city bus; fence", "house\n"]}, {}),
+        ({"classes": TEXT, "background": '["water", "wood"]'}, {"background": ["water", "wood"]}),
+        ({"classes": TEXT, "background": ["water", "wood"]}, {"background": ["water", "wood"]}),
+        ({"classes": TEXT, "background": "false"}, {"background": False}),
+        ({"classes": TEXT, "background": "true"}, {}),
+        ({"classes": TEXT, "background": "wall, true"}, {"background": ["wall", "true"]}),
+        ({"classes": TEXT, "definitions": '{"fence": "pointed pales"}'}, {"definitions": {"fence": "pointed pales"}}),
+    ],
+)
+def test_lists_in_a_form(
+    client: httpx.Client, quick: Segmenter, scene: Path, fields: dict[str, Any], prepared: dict[str, Any]
+) -> None:
+    answer = client.post("/v1/segment", files={"image": scene.read_bytes()}, data=fields)
+    assert answer.status_code == 200, answer.text
+    expected = quick(scene, quick.prepare(CLASSES, **prepared))
+    assert [entry["name"] for entry in answer.json()["classes"]] == list(expected.names)
+    np.testing.assert_array_equal(labels_of(base64.b64decode(answer.json()["mask"])), expected.labels)
+    for entry in answer.json()["classes"]:
+        if entry["score"] is not None:
+            scores = expected.scores[entry["label"]]
+            assert scores.min() - 1e-5 <= entry["score"] <= scores.max() + 1e-5
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"classes": "['sky', 'house']"}, "classes = \"['sky', 'house']\": begins like JSON but is none"),
+        ({"classes": '["sky"'}, "begins like JSON but is none"),
+        ({"classes": "[sky, house]"}, 'such as ["sky", "house"], or a text such as "sky; house"'),
+        ({"classes": "[1, 2]"}, "expected a text or a list of texts"),
+        ({"classes": '{"sky": "blue"}'}, "expected a text or a list of texts"),
+        ({"classes": '["sky; house"]'}, "expected a text or a list of texts"),
+        ({"background": '[["a"], 7]'}, "background = "),
+        ({"definitions": '{"fence": 7}'}, "definitions = "),
+        ({"definitions": '["fence"]'}, "definitions = "),
+        ({"definitions": '{"fence": "a", "fence": "b"}'}, "fence: sent twice"),
+        ({"classes": ""}, "classes: empty; name words, or leave the field out"),
+        ({"background": ""}, "background: empty; name words, or leave the field out"),
+        ({"refine": ["true", "false"]}, "refine: sent twice"),
+        ({"method": ["clip", "clip"]}, "method: sent twice"),
+        ({"definitions": ["bus >=a", "fence >=b"]}, "definitions: sent twice"),
+    ],
+)
+def test_lists_that_cannot_be_read_are_refused(
+    client: httpx.Client, scene: Path, fields: dict[str, Any], message: str
+) -> None:
+    answer = upload(client, scene, **fields)
+    assert (answer.status_code, message in answer.json()["detail"]) == (422, True), answer.text
+
+
+@pytest.mark.parametrize(
+    ("sent", "meant"),
+    [("file", "image"), ("photo", "image"), ("Image", "image"), ("labels", "classes"), ("classes[]", "classes"),
+     ("candidate_labels", "classes"), ("filename", "name"), ("treshold", "threshold"), ("format", "output")],
+)  # fmt: skip
+def test_unknown_fields_are_answered_with_the_known_one(
+    client: httpx.Client, scene: Path, sent: str, meant: str
+) -> None:
+    content, path = scene.read_bytes(), "/v1/segment"
+    encoded = {"image": base64.b64encode(content).decode(), "classes": TEXT}
+    answers = [
+        upload(client, scene, **{sent: "x"}),
+        client.post(path, files={sent: ("mine.jpg", content)}, data={"classes": TEXT}),  # and no image
+        client.post(path, json=encoded | {sent: "x"}),
+        client.post(path, json={"classes": TEXT, sent: encoded["image"]}),
+    ]
+    for answer in answers:
+        detail = answer.json()["detail"]
+        assert answer.status_code == 422
+        assert detail.startswith(f"unknown field '{sent}'. Did you mean '{meant}'? Fields: image, name, classes, ")
+
+
+@pytest.mark.parametrize("name", ["classes", "image", "zebra"])
+def test_a_json_key_sent_twice_is_refused(client: httpx.Client, name: str) -> None:
+    body = f'{{"image": "AAAA", "{name}": "a", "x": {{}}, "{name}": "b"}}'
+    answer = client.post("/v1/segment", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["detail"]) == (422, f"{name}: sent twice.")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"classes": ";".join("x" * 30_000)},
+        {"classes": ["x"] * 50_001},
+        {"definitions": {str(i): "a long text" for i in range(5_000)}},
+        {"background": [["water" * 100] * 50, ["wood" * 100] * 100]},
+    ],
+)
+def test_too_much_text_is_refused_before_it_is_split(client: httpx.Client, scene: Path, fields: dict[str, Any]) -> None:
+    answer = send_json(client, scene, **fields)
+    assert (answer.status_code, "characters of text; at most 50,000" in answer.text) == (422, True), answer.text[:300]
+
+
+# --- the schema --------------------------------------------------------------
+
+
+def test_the_openapi_document_is_complete(server: Server, client: httpx.Client, scene: Path) -> None:
+    schema = httpx.get(f"{server.address}/v1/openapi.json").json()
+
+    def resolved(entry: dict[str, Any]) -> dict[str, Any]:
+        while "$ref" in entry:
+            found: Any = schema
+            for part in entry["$ref"].removeprefix("#/").split("/"):
+                found = found[part]
+            entry = found
+        return entry
+
+    names = ["image", "name", "classes", "background", "definitions", "method", "refine", "correct", "views",
+             "threshold", "output"]  # fmt: skip
+    operation = schema["paths"]["/v1/segment"]["post"]
+    bodies = operation["requestBody"]["content"]
+    assert set(bodies) == {"multipart/form-data", "application/json"}
+    for body in bodies.values():
+        fields = resolved(body["schema"])
+        assert sorted(fields["properties"]) == sorted(names)
+        assert fields["required"] == ["image"]
+        assert fields["additionalProperties"] is False
+        assert all(field["description"] and ("type" in field or "anyOf" in field)
+                   for field in map(resolved, fields["properties"].values()))  # fmt: skip
+        assert fields["properties"]["output"]["enum"] == client.get("/v1/info").json()["outputs"]
+        assert (fields["properties"]["threshold"]["minimum"], fields["properties"]["threshold"]["maximum"]) == (0, 1)
+        for example in fields["properties"]["classes"]["examples"]:  # they work as they stand
+            assert send_json(client, scene, classes=example, output="mask").status_code == 200
+    image = resolved(bodies["multipart/form-data"]["schema"])["properties"]["image"]
+    assert "binary" in image.get("format", "") or image.get("contentMediaType") == "application/octet-stream"
+
+    documented = {"200", "400", "401", "403", "408", "411", "413", "415", "422", "429", "500", "503", "504"}
+    assert set(operation["responses"]) == documented
+    rows = re.findall(r"^\| ([\d, ]+) \|", (ROOT / "docs/http.md").read_text(), re.MULTILINE)
+    assert {status for row in rows for status in row.split(", ")} == documented
+    for status, answer in operation["responses"].items():
+        assert answer["description"]
+        if status != "200":
+            problem = resolved(answer["content"]["application/json"]["schema"])
+            assert problem["properties"]["detail"]["type"] == "string"
+    content = operation["responses"]["200"]["content"]
+    assert set(content) == {"application/json", "image/png", "application/x-ndjson"}
+
+    for path, answer in (("/v1/segment", upload(client, scene)), ("/v1/info", client.get("/v1/info")),
+                         ("/v1/health", client.get("/v1/health"))):  # fmt: skip
+        (method,) = schema["paths"][path].values()
+        model = resolved(method["responses"]["200"]["content"]["application/json"]["schema"])
+        assert set(answer.json()) == set(model["properties"])
+    found = upload(client, scene).json()["classes"][0]
+    model = resolved(content["application/json"]["schema"])
+    assert set(found) == set(resolved(model["properties"]["classes"]["items"])["properties"])
+
+    (scheme,) = schema["components"]["securitySchemes"].values()
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    secured = {path for path, methods in schema["paths"].items() for method in methods.values() if "security" in method}
+    assert secured == {"/v1/segment", "/v1/info", "/metrics"}
+    page = httpx.get(f"{server.address}/v1/docs").text
+    assert all(f"<code>{name}</code>" in page for name in names)
+
+
+@pytest.mark.parametrize("value", ["Bearer", "Bearer ", "bearer   "])
+def test_an_empty_token_is_told_from_a_wrong_one(server: Server, value: str) -> None:
+    parts = urlsplit(server.address)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
+    connection.request("GET", "/v1/info", headers={"Authorization": value})
+    answer = connection.getresponse()
+    detail = json.loads(answer.read())["detail"]
+    connection.close()
+    assert answer.status == 401
+    assert "The token is empty: nothing follows the word Bearer" in detail
+    assert "Authorization: Bearer TOKEN" in detail
+    wrong = httpx.get(f"{server.address}/v1/info", headers={"Authorization": "Bearer wrong"})
+    assert "This is not the server's token" in wrong.json()["detail"]
 
 
 def raw(server: Server, body: bytes, length: int, accept: str = "*/*") -> socket.socket:
@@ -424,7 +671,7 @@ def test_computing_too_long_is_status_504(quick: Segmenter, scene: Path) -> None
     limits = Limits(seconds=0.02)
 
     async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(make_api(quick, "", limits, Line(1)))
+        transport = httpx.ASGITransport(make_api(quick, "", limits, JobQueue(1)))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             files = {"image": ("mine.jpg", scene.read_bytes())}
             return await client.post("/v1/segment", files=files, data={"classes": TEXT} | SLOW)
@@ -436,14 +683,14 @@ def test_computing_too_long_is_status_504(quick: Segmenter, scene: Path) -> None
 
 # --- progress ----------------------------------------------------------------
 
-LINES = {"Accept": "application/x-ndjson"}
+NDJSON = {"Accept": "application/x-ndjson"}
 
 
 def test_progress_comes_line_by_line_and_ends_with_the_answer(
     client: httpx.Client, quick: Segmenter, scene: Path
 ) -> None:
     body = {"image": base64.b64encode(scene.read_bytes()).decode(), "classes": CLASSES, "views": True, "refine": True}
-    with client.stream("POST", "/v1/segment", json=body, headers=LINES) as answer:
+    with client.stream("POST", "/v1/segment", json=body, headers=NDJSON) as answer:
         assert answer.headers["content-type"] == "application/x-ndjson"
         lines = [json.loads(line) for line in answer.iter_lines()]
     assert {line["state"] for line in lines[:-1]} <= {"waiting", "running"}
@@ -456,20 +703,20 @@ def test_progress_comes_line_by_line_and_ends_with_the_answer(
 
 
 def test_errors_keep_their_status_when_progress_is_asked_for(client: httpx.Client, scene: Path) -> None:
-    early = client.post("/v1/segment", json={"image": "???"}, headers=LINES)
-    assert (early.status_code, early.json()["detail"]) == (422, "image: not base64.")
+    early = client.post("/v1/segment", json={"image": "???"}, headers=NDJSON)
+    assert (early.status_code, early.json()["detail"].partition(": not base64")[0]) == (422, "image")
     late = upload_lines(client, b"no image")
     assert (late["state"], late["status"]) == ("failed", 422)
     assert "mine.jpg: not an image" in late["detail"]
     pictures = client.post(
-        "/v1/segment", files={"image": scene.read_bytes()}, data={"classes": "cat", "output": "mask"}, headers=LINES
+        "/v1/segment", files={"image": scene.read_bytes()}, data={"classes": "cat", "output": "mask"}, headers=NDJSON
     )
     assert (pictures.status_code, "only with outputs that are JSON" in pictures.text) == (422, True)
 
 
 def upload_lines(client: httpx.Client, photo: bytes) -> dict[str, Any]:
     """The last line."""
-    answer = client.post("/v1/segment", files={"image": ("mine.jpg", photo)}, data={"classes": TEXT}, headers=LINES)
+    answer = client.post("/v1/segment", files={"image": ("mine.jpg", photo)}, data={"classes": TEXT}, headers=NDJSON)
     assert answer.status_code == 200
     return json.loads(answer.text.splitlines()[-1])
 
@@ -478,7 +725,7 @@ def test_faults_of_the_server_are_logged_not_shown(scene: Path, caplog: pytest.L
     async def ask(headers: dict[str, str]) -> httpx.Response:
         # a segmenter that is none fails only once the image is segmented
         broken = SimpleNamespace(settings=Settings(), vocabulary=None, names=())
-        transport = httpx.ASGITransport(make_api(broken, "", Limits(), Line(1)))  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(make_api(broken, "", Limits(), JobQueue(1)))  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             files = {"image": ("mine.jpg", scene.read_bytes())}
             return await client.post("/v1/segment", files=files, data={"classes": TEXT}, headers=headers)
@@ -489,38 +736,38 @@ def test_faults_of_the_server_are_logged_not_shown(scene: Path, caplog: pytest.L
     assert f"Request {plain.headers['x-request-id']} failed" in caplog.text
     assert "AttributeError" in caplog.text
     caplog.clear()
-    reported = asyncio.run(ask(LINES))
+    reported = asyncio.run(ask(NDJSON))
     assert json.loads(reported.text.splitlines()[-1]) == {"state": "failed", "status": 500} | detail
     assert f"Request {reported.headers['x-request-id']} failed" in caplog.text
     assert "AttributeError" in caplog.text
 
 
-# --- the line and the command ------------------------------------------------
+# --- the queue and the command -----------------------------------------------
 
 
-def test_a_line_serves_in_order_and_refuses_beyond_its_places() -> None:
-    line, go, done = Line(2), threading.Event(), []
-    futures = [line.submit(lambda n=n: (go.wait(10), done.append(n))) for n in range(3)]
-    with pytest.raises(LineFullError, match=r"The queue is full\. Try again in about 1 s"):
-        line.submit(lambda: None)
-    assert [line.ahead(future) for future in futures] == [0, 1, 2]
-    assert futures[1].cancel()  # whoever leaves the queue frees a place
-    assert line.ahead(futures[2]) == 1
-    last = line.submit(lambda: done.append("last"))
+def test_a_queue_serves_in_order_and_refuses_beyond_its_capacity() -> None:
+    queue, go, done = JobQueue(2), threading.Event(), []
+    futures = [queue.submit(lambda n=n: (go.wait(10), done.append(n))) for n in range(3)]
+    with pytest.raises(QueueFullError, match=r"The queue is full\. Try again in about 1 s"):
+        queue.submit(lambda: None)
+    assert [queue.ahead(future) for future in futures] == [0, 1, 2]
+    assert futures[1].cancel()  # whoever leaves the queue frees its place
+    assert queue.ahead(futures[2]) == 1
+    last = queue.submit(lambda: done.append("last"))
     go.set()
     last.result(10)
     assert done == [0, 2, "last"]
-    wait_for(lambda: line.waiting == line.running == 0)
+    wait_for(lambda: queue.waiting == queue.running == 0)
 
     blocked = threading.Event()
-    running = line.submit(lambda: (blocked.set(), time.sleep(0.2), "finished")[-1])
-    waiting = line.submit(lambda: None)
+    running = queue.submit(lambda: (blocked.set(), time.sleep(0.2), "finished")[-1])
+    waiting = queue.submit(lambda: None)
     assert blocked.wait(10)
-    line.close()
+    queue.close()
     assert running.result() == "finished"
     assert waiting.cancelled()
-    with pytest.raises(LineClosedError):
-        line.submit(lambda: None)
+    with pytest.raises(QueueClosedError):
+        queue.submit(lambda: None)
 
 
 @pytest.mark.parametrize("token", ["", "short", "with a blank in it", "täglich-neu-täglich-neu"])

@@ -9,9 +9,12 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import quote
 
 import numpy as np
@@ -26,6 +29,7 @@ import httpx
 from web_helpers import Server, free_port, running_server
 
 from itaclip import Segmenter
+from itaclip.apps.web.request import FIELDS
 
 TOKEN = "a-token-of-the-tests"
 TEXT = "bus, city bus; fence; house"
@@ -97,6 +101,67 @@ def test_python_code_of_the_guide_runs(
     monkeypatch.setenv("ITACLIP_API_TOKEN", TOKEN)
     exec(compile(block.replace("http://127.0.0.1:7860", server.address), "http.md", "exec"), {})
     assert Image.open(tmp_path / "mask.png").mode == "P"
+
+
+class Recorder(BaseHTTPRequestHandler):
+    """A server that answers every request alike and keeps what it was sent."""
+
+    seen: ClassVar[list[tuple[str | None, str]]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.seen.append((self.headers["Authorization"], body.decode("latin-1")))
+        answer = json.dumps({"classes": [], "mask": "", "result": []}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def recorder() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Recorder)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("token", [None, "", TOKEN])
+@pytest.mark.parametrize("client", ["segment.py", "segment.sh", "guide, curl", "guide, Python", "Label Studio"])
+def test_clients_send_a_token_only_if_there_is_one(
+    recorder: str, photo: Path, monkeypatch: pytest.MonkeyPatch, client: str, token: str | None
+) -> None:
+    if client in ("segment.sh", "guide, curl") and shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    if client == "Label Studio" and importlib.util.find_spec("label_studio_ml") is None:
+        pytest.skip("needs label-studio-ml")
+    guide = (ROOT / "docs/http.md").read_text().replace("http://127.0.0.1:7860", recorder)
+    commands = {
+        "segment.py": [sys.executable, str(ROOT / "examples/http/segment.py"), TEXT, str(photo)],
+        "segment.sh": [str(ROOT / "examples/http/segment.sh"), str(photo), TEXT, "out.png"],
+        "guide, curl": ["sh", "-euc", re.findall(r"```bash\n(curl .*?)```", guide, re.DOTALL)[0]],
+        "guide, Python": [sys.executable, "-c", re.findall(r"```python\n(.*?)```", guide, re.DOTALL)[0]],
+        "Label Studio": [
+            sys.executable,
+            "-c",
+            "import backend, pathlib; backend.segment(pathlib.Path('photo.jpg'), [['cat']])",
+        ],
+    }
+    monkeypatch.setenv("ITACLIP_API", recorder)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "examples/label_studio"))
+    monkeypatch.delenv("ITACLIP_API_TOKEN", raising=False)
+    if token is not None:
+        monkeypatch.setenv("ITACLIP_API_TOKEN", token)
+    Recorder.seen.clear()
+    subprocess.run(commands[client], cwd=photo.parent, check=True, capture_output=True, timeout=60)
+    assert {sent for sent, _ in Recorder.seen} == {f"Bearer {token}" if token else None}
+    for _, body in Recorder.seen:  # every field that a client names is one of the server's
+        named = re.findall(r'form-data; name="(\w+)"', body) or list(json.loads(body))
+        assert {"image", "classes"} <= set(named) <= set(FIELDS)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="needs locust")

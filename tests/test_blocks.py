@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from itaclip.clip.blocks import attend, feed_forward
-from itaclip.clip.openai import Block, TransformerShape
+from itaclip.core.clip.blocks import attend, feed_forward
+from itaclip.core.clip.openai import Block, TransformerShape
 
 
 def by_formula(

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from itaclip.command.main import COMMANDS, main
-from itaclip.configuration import read_model
+from itaclip.apps.command.main import COMMANDS, main
 from itaclip.errors import ItaclipError
+from itaclip.formats.configuration import read_model
 
 QUICK = ("--model", "demo", "--quality", "fast", "--set", "pamr_steps=0")
 

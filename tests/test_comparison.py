@@ -13,12 +13,12 @@ import pytest
 from comparison_helpers import small_config
 from conftest import ROOT
 
-from itaclip.comparison import cells as cells_module
-from itaclip.comparison.cells import make_cells
-from itaclip.comparison.command import SOME_FAILED, main
-from itaclip.comparison.published import ALL, TABLES, published_score
 from itaclip.core.methods import METHODS
 from itaclip.errors import ItaclipError
+from itaclip.research.comparison import cells as cells_module
+from itaclip.research.comparison.cells import make_cells
+from itaclip.research.comparison.command import SOME_FAILED, main
+from itaclip.research.comparison.published import ALL, TABLES, published_score
 
 LAUNCHER = ROOT / "tools/dist_test.sh"
 

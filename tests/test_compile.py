@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from itaclip import ItaclipError
-from itaclip.clip.openai import CLIP
+from itaclip.core.clip.openai import CLIP
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import Settings
-from itaclip.text import TextBank, parse_class_names
+from itaclip.core.text import TextBank, parse_class_names
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from itaclip.openmmlab.compiled_ops import ensure_mmcv_ops_import
+from itaclip.research.openmmlab.compiled_ops import ensure_mmcv_ops_import
 
 LITE = "import importlib.util as u; import sys; sys.exit(0 if u.find_spec('mmcv._ext') is None else 3)"
 
@@ -26,14 +26,14 @@ def test_an_existing_extension_is_left_alone() -> None:
     code = (
         "import sys, types\n"
         "full = types.ModuleType('mmcv._ext'); sys.modules['mmcv._ext'] = full\n"
-        "from itaclip.openmmlab.compiled_ops import ensure_mmcv_ops_import as ensure\n"
+        "from itaclip.research.openmmlab.compiled_ops import ensure_mmcv_ops_import as ensure\n"
         "ensure(); assert sys.modules['mmcv._ext'] is full\n"
     )
     # load only this module: the package's __init__ would also import mmseg
     code = code.replace(
-        "from itaclip.openmmlab.compiled_ops import ensure_mmcv_ops_import as ensure\n",
+        "from itaclip.research.openmmlab.compiled_ops import ensure_mmcv_ops_import as ensure\n",
         "import importlib.util, pathlib, itaclip\n"
-        "path = pathlib.Path(itaclip.__file__).parent / 'openmmlab/compiled_ops.py'\n"
+        "path = pathlib.Path(itaclip.__file__).parent / 'research/openmmlab/compiled_ops.py'\n"
         "spec = importlib.util.spec_from_file_location('ops', path)\n"
         "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)\n"
         "ensure = module.ensure_mmcv_ops_import\n",

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from itaclip.core.methods import METHODS as ALL_METHODS
-from itaclip.evaluation.options import METHODS
+from itaclip.research.evaluation.options import METHODS
 
 PROGRAM = """
 import os, sys
-from itaclip.command.main import entry
+from itaclip.apps.command.main import entry
 
 def leave(status, leave=os._exit):  # which is how argcomplete ends the process
     print("loaded:", *sorted({"torch", "numpy", "mmengine"} & set(sys.modules)), flush=True)

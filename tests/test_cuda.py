@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from itaclip import Segmenter
-from itaclip.clip.openai import CLIP
+from itaclip.core.clip.openai import CLIP
 from itaclip.core.methods import METHODS
 from itaclip.core.pamr import pamr
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import Settings
-from itaclip.text import TextBank, TextEncoder, parse_class_names
+from itaclip.core.text import TextBank, TextEncoder, parse_class_names
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

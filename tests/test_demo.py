@@ -12,16 +12,16 @@ from conftest import ROOT
 from mmengine.config import Config
 from PIL import Image
 
-from itaclip.clip import load_clip
-from itaclip.demo.captions import caption, colored_kinds
-from itaclip.demo.dataset import class_lines, ensure_demo_dataset
-from itaclip.demo.scenes import SETTINGS, draw_scene
-from itaclip.demo.world import CLASSES, KINDS
-from itaclip.evaluation.command import main
-from itaclip.figures import legend, overlay, paint_labels, result_figure
-from itaclip.figures.palette import palette
+from itaclip.common.demo.dataset import class_lines, ensure_demo_dataset
+from itaclip.common.demo.scenes import SETTINGS, draw_scene
+from itaclip.common.demo.world import CLASSES, KINDS
+from itaclip.common.figures import legend, overlay, paint_labels, result_figure
+from itaclip.common.figures.palette import palette
+from itaclip.core.clip import load_clip
+from itaclip.core.text import TextEncoder
 from itaclip.files import atomic_path
-from itaclip.text import TextEncoder
+from itaclip.research.demo.captions import caption, colored_kinds
+from itaclip.research.evaluation.command import main
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
@@ -88,7 +88,7 @@ def test_the_class_file_is_the_worlds() -> None:
 
 
 def test_bundled_weights_are_a_small_clip() -> None:
-    path = ROOT / "itaclip/demo/demo_clip.safetensors"
+    path = ROOT / "itaclip/core/clip/demo_clip.safetensors"
     assert path.stat().st_size <= 15 * 2**20
     clip = load_clip("demo")
     assert len(clip.visual.transformer.resblocks) == 12

@@ -20,16 +20,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from itaclip import devices
-from itaclip.benchmark.pretended import on_gpu, pretended_gpu
-from itaclip.clip.openai import CLIP
 from itaclip.core import pamr, windows
+from itaclip.core.clip.openai import CLIP
 from itaclip.core.methods import METHODS, scclip
 from itaclip.core.pipeline import Pipeline
+from itaclip.core.second_encoders import load_second_encoder
 from itaclip.core.settings import Settings
+from itaclip.core.text import TextBank, parse_class_names
 from itaclip.devices import choose_device, kernel_device, widest_float
-from itaclip.encoders import load_second_encoder
 from itaclip.errors import ItaclipError
-from itaclip.text import TextBank, parse_class_names
+from itaclip.research.benchmark.pretended import on_gpu, pretended_gpu
 
 CLASSES = parse_class_names(["background, wall", "cat, kitten", "cup"])
 MPS = torch.device("mps")

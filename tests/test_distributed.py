@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from mmseg.evaluation import IoUMetric
 
 from itaclip.errors import ItaclipError
-from itaclip.evaluation.command import main
-from itaclip.evaluation.confusion import confusion_matrix
-from itaclip.evaluation.counts import IoUCounts, to_sparse
-from itaclip.evaluation.loading import plan_batches
+from itaclip.research.evaluation.command import main
+from itaclip.research.evaluation.confusion import confusion_matrix
+from itaclip.research.evaluation.counts import IoUCounts, to_sparse
+from itaclip.research.evaluation.loading import plan_batches
 
 __all__ = ["demo"]
 

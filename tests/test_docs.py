@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from itaclip.core.quality import free_form
 from itaclip.core.settings import Settings
-from itaclip.evaluation.command import parser
+from itaclip.research.evaluation.command import parser
 
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "SECURITY.md", "llm_texts/README.md")),

@@ -27,11 +27,11 @@ from transformers import (
     ViTModel,
 )
 
-from itaclip.benchmark.pretended import on_gpu, pretended_gpu
-from itaclip.clip.towers import MEAN, STD
-from itaclip.encoders import NAMES, SecondEncoder, load_second_encoder, loading
-from itaclip.encoders.encoder import IMAGENET_MEAN, IMAGENET_STD
+from itaclip.core.clip.towers import MEAN, STD
+from itaclip.core.second_encoders import NAMES, SecondEncoder, load_second_encoder, loading
+from itaclip.core.second_encoders.encoder import IMAGENET_MEAN, IMAGENET_STD
 from itaclip.errors import ItaclipError
+from itaclip.research.benchmark.pretended import on_gpu, pretended_gpu
 
 SMALL: dict[str, Any] = {
     "img_size": 64, "patch_size": 8, "embed_dim": 128, "depth": 3, "num_heads": 2, "num_classes": 0,
@@ -295,10 +295,27 @@ def test_hugging_face_folders(kind: str, tmp_path: Path) -> None:
     key.register_forward_hook(lambda *a: seen.update(key=a[2]))
     with torch.no_grad():
         expected = theirs(pixel_values=(rgb - 0.5) / 0.5).last_hidden_state
-    features = load_second_encoder(str(tmp_path))((rgb * 255 - mean) / std)
+    pixels = (rgb * 255 - mean) / std
+    features = load_second_encoder(str(tmp_path))(pixels)
+    by_file = load_second_encoder(str(tmp_path / "model.safetensors"))(pixels)
+    assert torch.equal(rows(by_file.tokens), rows(features.tokens))
     prefix = expected.shape[1] - 16
     assert torch.allclose(rows(features.tokens), expected[:, prefix:], atol=1e-5)
     assert torch.allclose(rows(features.query_key), (seen["query"] + seen["key"])[:, prefix:], atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [1152, 1280, 1408])
+def test_heads_that_a_file_alone_cannot_tell(width: int, tmp_path: Path) -> None:
+    state = state_of(dino()) | {"patch_embed.proj.weight": torch.zeros(width, 3, 16, 16)}
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(ItaclipError, match=rf"models {width} channels wide have heads of .* NAME@FILE"):
+        load_second_encoder(str(tmp_path / "x.pth"))
+
+
+def test_heads_that_are_assumed_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.save(state_of(dino()), tmp_path / "x.pth")
+    load_second_encoder(str(tmp_path / "x.pth"))
+    assert "x.pth does not state its number of heads. Taken: 2 of 64 channels" in caplog.text
 
 
 # --- bad input ---------------------------------------------------------------
@@ -362,7 +379,7 @@ def test_without_a_network_the_error_says_what_to_do(
 
 
 def test_a_missing_bundled_encoder_is_reported() -> None:
-    path = Path(loading.__file__).parents[1] / "demo/demo_dino.safetensors"
+    path = Path(loading.__file__).with_name("demo_dino.safetensors")
     if path.is_file():
         assert load_second_encoder("demo").patch_size > 0
     else:
@@ -395,14 +412,15 @@ def test_truncated_files(suffix: str, share: float, tmp_path: Path) -> None:
         load_second_encoder(str(path))
 
 
-def test_foreign_weights(tmp_path: Path, tiny_weights: Path) -> None:
+def test_foreign_weights(tmp_path: Path, tiny_state: dict[str, Tensor]) -> None:
     def broken(**changes: Tensor | None) -> str:
         state = {k: v for k, v in {**state_of(dino()), **changes}.items() if v is not None}
         torch.save(state, tmp_path / "x.pth")
         return str(tmp_path / "x.pth")
 
+    torch.save(tiny_state, tmp_path / "clip.pt")
     with pytest.raises(ItaclipError, match="not a vision transformer"):
-        load_second_encoder(str(tiny_weights))  # a CLIP
+        load_second_encoder(str(tmp_path / "clip.pt"))
     with pytest.raises(ItaclipError, match=r"missing: blocks\.1\.attn\.proj\.bias"):
         load_second_encoder(broken(**{"blocks.1.attn.proj.bias": None}))
     with pytest.raises(ItaclipError, match="unexpected: extra"):
@@ -436,6 +454,18 @@ def test_foreign_folders(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "dinov2", "use_swiglu_ffn": true}')
     with pytest.raises(ItaclipError, match="GELU"):
         load_second_encoder(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "dinov2"}')
+    with pytest.raises(ItaclipError, match="num_attention_heads"):
+        load_second_encoder(str(tmp_path))
+    usual = {"model_type": "dinov2", "num_attention_heads": 2, "layer_norm_eps": 1e-6}
+    for changes, reason in (
+        ({"num_attention_heads": 5}, "num_attention_heads = 5 does not divide the width of 128"),
+        ({"hidden_size": 64}, "states hidden_size 64, the tensors have 128"),
+        ({"num_hidden_layers": 9}, r"states num_hidden_layers 9, the tensors have \d"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(usual | changes))
+        with pytest.raises(ItaclipError, match=reason):
+            load_second_encoder(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "dinov2"}')
     with pytest.raises(ItaclipError, match="num_attention_heads"):
         load_second_encoder(str(tmp_path))

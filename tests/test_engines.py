@@ -18,19 +18,20 @@ import torch.nn.functional as F
 from PIL import Image
 
 from itaclip import ItaclipError, Segmenter
-from itaclip.clip import load_clip
-from itaclip.clip.openai import CLIP
-from itaclip.core import engine as choosing
+from itaclip.common.demo.scenes import draw_scene
+from itaclip.core.clip import load_clip
+from itaclip.core.clip.openai import CLIP
 from itaclip.core.encoder import DenseEncoder
-from itaclip.core.engine import calibration_windows, on_engine
+from itaclip.core.engines import cache, clear_engines, openvino
+from itaclip.core.engines import select as choosing
+from itaclip.core.engines.calibration import calibration_windows
+from itaclip.core.engines.select import on_engine
 from itaclip.core.methods import METHODS, LastBlock, Window
 from itaclip.core.methods.attention import neighbour
 from itaclip.core.pipeline import Pipeline, Segmentation
 from itaclip.core.settings import Settings
-from itaclip.demo.scenes import draw_scene
+from itaclip.core.text import TextBank, TextEncoder, parse_class_names
 from itaclip.devices import choose_device
-from itaclip.engines import cache, clear_engines, openvino
-from itaclip.text import TextBank, TextEncoder, parse_class_names
 
 CLASSES = parse_class_names(["background, wall", "cat, kitten", "cup"])
 
@@ -111,8 +112,8 @@ def test_the_text_tower_gives_the_same_features(tiny_clip: CLIP) -> None:
 def test_a_model_is_converted_once(tiny_weights: Path, own_engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Later starts load; a damaged copy is made again; other weights and methods get files of their own."""
     script = (
-        "import sys, torch; from itaclip.clip import load_clip; from itaclip.core.encoder import DenseEncoder\n"
-        "from itaclip.core.engine import on_engine; from itaclip.core.methods import METHODS\n"
+        "import sys, torch; from itaclip.core.clip import load_clip; from itaclip.core.encoder import DenseEncoder\n"
+        "from itaclip.core.engines.select import on_engine; from itaclip.core.methods import METHODS\n"
         "from itaclip.core.settings import Settings\n"
         "e = DenseEncoder(load_clip(sys.argv[1]).visual, METHODS['itaclip'])\n"
         "on_engine(e, Settings(engine='openvino'))\n"
@@ -148,8 +149,8 @@ def test_a_model_is_converted_once(tiny_weights: Path, own_engines: Path, monkey
 def test_signals_arrive_after_models_are_dropped_and_nothing_is_reported(tmp_path: Path) -> None:
     """Unloading OpenVINO's plugins, the first one first, leaves the thread a stack for signals that is gone."""
     script = (
-        "import gc, signal, subprocess, torch; from itaclip.clip import load_clip\n"
-        "from itaclip.core.encoder import DenseEncoder; from itaclip.core.engine import on_engine\n"
+        "import gc, signal, subprocess, torch; from itaclip.core.clip import load_clip\n"
+        "from itaclip.core.encoder import DenseEncoder; from itaclip.core.engines.select import on_engine\n"
         "from itaclip.core.methods import METHODS; from itaclip.core.settings import Settings\n"
         "encoders = []\n"
         "for dtype in ('fp32', 'int8'):\n"

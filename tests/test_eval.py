@@ -17,11 +17,11 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import DATASETS
 from PIL import ExifTags, Image, ImageOps
 
+from itaclip.common.figures import titled
+from itaclip.core.text import parse_class_names, read_class_names
 from itaclip.errors import ItaclipError
-from itaclip.evaluation.command import SOME_SKIPPED, main
-from itaclip.evaluation.setup import check_classes, load_config
-from itaclip.figures import titled
-from itaclip.text import parse_class_names, read_class_names
+from itaclip.research.evaluation.command import SOME_SKIPPED, main
+from itaclip.research.evaluation.setup import check_classes, load_config
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_shipped_configurations_are_complete(name: str) -> None:
     kind = DATASETS.get(config.test_dataloader.dataset.type)
     check_classes(classes, type(kind.__name__, (), {"metainfo": kind.METAINFO})())
     if model.get("auxiliary_text_path"):
-        from itaclip.text import read_auxiliary_texts
+        from itaclip.core.text import read_auxiliary_texts
 
         read_auxiliary_texts(model.auxiliary_text_path, classes, model.background)
     opening = path.read_text()[:900]

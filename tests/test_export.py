@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
+import io
 import json
 import math
 from collections.abc import Callable
@@ -19,10 +21,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
+from pycocotools.coco import COCO
 
 from itaclip import ItaclipError, Result, Segmenter
-from itaclip.export.label_studio import encode_brush
-from itaclip.export.polygons import Polygon, polygons_of
+from itaclip.formats.coco import CocoFile, CocoMask, encoded
+from itaclip.formats.label_studio import encode_brush
+from itaclip.formats.polygons import Polygon, polygons_of
 
 Mask = NDArray[np.bool_]
 
@@ -260,6 +264,80 @@ def test_hugging_face_format_matches_transformers(result: Result) -> None:
         np.testing.assert_array_equal(np.asarray(found["mask"]) == 255, result.mask(found["label"]))
         assert 0 < found["score"] <= 1
     assert [found["label"] for found in ours] == [name for name in result.names if name in result.areas]
+
+
+def load(data: dict[str, Any], path: Path) -> COCO:
+    path.write_text(json.dumps(data))
+    with contextlib.redirect_stdout(io.StringIO()):
+        return COCO(str(path))
+
+
+@pytest.mark.parametrize(
+    ("classes", "background", "skip"),
+    [
+        (["cloud", "house", "balloon"], True, []),
+        (["cloud", "house", "balloon"], True, ["background"]),
+        (["cloud", "house", "balloon"], False, []),
+        (["house"], True, ["house", "background"]),
+        (["balloon", "cloud, sky"], False, ["background", "cloud"]),
+    ],
+)
+def test_merged_coco_results_keep_their_masks(
+    classes: list[str], background: bool, skip: list[str], quick: Segmenter, demo_root: Path, tmp_path: Path
+) -> None:
+    vocabulary = quick.prepare(classes, background)
+    results = [quick(demo_root / f"JPEGImages/scene_00{n}.jpg", vocabulary) for n in range(3)]
+    parts = [found.to_coco(image_id=n, skip=skip) for n, found in zip((0, 7, 4), results, strict=True)]
+    merged = {name: parts[0][name] for name in ("info", "categories")}
+    merged |= {name: [entry for part in parts for entry in part[name]] for name in ("images", "annotations")}
+    found = load(merged, tmp_path / "merged.json")
+    assert len(found.anns) == len(merged["annotations"])  # no id twice, none lost
+    assert min(found.anns, default=1) >= 1
+    names = results[0].names
+    assert found.cats.keys() == {label + 1 for label, name in enumerate(names) if name not in skip}
+    assert all(names[number - 1] == category["name"] for number, category in found.cats.items())
+    for number, result in zip((0, 7, 4), results, strict=True):
+        annotations = found.loadAnns(found.getAnnIds([number]))
+        assert {names[a["category_id"] - 1] for a in annotations} == result.areas.keys() - set(skip)
+        for annotation in annotations:
+            mask = found.annToMask(annotation).astype(bool)
+            np.testing.assert_array_equal(mask, result.labels == annotation["category_id"] - 1)
+    assert "value in the label map plus 1" in found.dataset["info"]["description"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"skip": ["clod"]}, r"skip: no class 'clod'\. Did you mean 'cloud'"),
+        ({"skip": "background"}, r"expected a list of class names, such as skip=\['background'\]"),
+        ({"image_id": -1}, "image_id = -1: expected 0 or more"),
+    ],
+)
+def test_bad_arguments_for_coco(result: Result, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ItaclipError, match=message):
+        result.to_coco(**options)
+
+
+def test_a_coco_file_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """Neither a part of a file, nor the loss of the earlier one."""
+    path = tmp_path / "coco.json"
+    with CocoFile(path, ["a", "b"]) as coco:
+        coco.add("x.jpg", (1, 2), [CocoMask(1, encoded(np.array([[False, True]])), 1)])
+    whole = path.read_bytes()
+    assert load(json.loads(whole), tmp_path / "read.json").anns[4]["bbox"] == [1, 0, 1, 1]
+
+    def interrupted() -> None:
+        with CocoFile(path, ["a"]) as coco:
+            coco.add("y.jpg", (1, 2), [])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_bytes() == whole
+    with CocoFile(tmp_path / "empty.json", ["a"]):
+        pass
+    assert json.loads((tmp_path / "empty.json").read_text())["images"] == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["coco.json", "empty.json", "read.json"]
 
 
 def test_coco_has_two_names(result: Result) -> None:

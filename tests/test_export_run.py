@@ -22,17 +22,17 @@ from pycocotools import mask as rle
 from test_export import filled
 
 from itaclip import ItaclipError, Segmenter
-from itaclip.collection.locations import Location
-from itaclip.collection.sources import Unit
-from itaclip.collection.store import Part, Store, part_bytes, run_digest
-from itaclip.command.main import main
-from itaclip.export.cvat import run_lengths
-from itaclip.export.polygons import polygons_of
-from itaclip.export.run import FORMATS, export_run
-from itaclip.export.yolo import joined
-from itaclip.figures import save_mask
-from itaclip.figures.palette import palette
-from itaclip.labelling.folder import find_items, segment_folder
+from itaclip.apps.collection.locations import Location
+from itaclip.apps.collection.sources import Unit
+from itaclip.apps.collection.store import Part, Store, part_bytes, run_digest
+from itaclip.apps.command.main import main
+from itaclip.apps.export.cvat import run_lengths
+from itaclip.apps.export.run import FORMATS, export_run
+from itaclip.apps.export.yolo import joined
+from itaclip.apps.folders.folder import find_items, segment_folder
+from itaclip.common.figures import save_mask
+from itaclip.common.figures.palette import palette
+from itaclip.formats.polygons import polygons_of
 
 Labels = NDArray[np.int32]
 
@@ -80,7 +80,8 @@ def write_segmented(folder: Path, names: list[str], background: bool, images: di
         size = {"height": labels.shape[0], "width": labels.shape[1]}
         lines.append(json.dumps({"image": name, **size, "areas": {}, "mask": mask.as_posix()}))
     (folder / "results.jsonl").write_text("\n".join([*lines, ""]))
-    (folder / "run.json").write_text(json.dumps({"classes": [[name] for name in names], "background": background}))
+    key = {"weights": "", "every": 1, "classes": [[name] for name in names], "background": background}
+    (folder / "run.json").write_text(json.dumps(key))
     return folder
 
 

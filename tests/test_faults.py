@@ -16,15 +16,16 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.structures import SegDataSample
 from PIL import Image
 
-from itaclip.comparison.cells import Cell, Result
-from itaclip.comparison.report import write_report
-from itaclip.demo.dataset import ensure_demo_dataset
+from itaclip.common.demo.dataset import ensure_demo_dataset
+from itaclip.core.text.cache import TextCache
 from itaclip.errors import ItaclipError
-from itaclip.evaluation.journal import Entry, Journal
-from itaclip.evaluation.loop import OutputFolders
 from itaclip.files import write_json, write_text
-from itaclip.preparation.masks import write_label_map
-from itaclip.text.cache import TextCache
+from itaclip.formats.coco import CocoFile, CocoMask, encoded
+from itaclip.research.comparison.cells import Cell, Result
+from itaclip.research.comparison.report import write_report
+from itaclip.research.evaluation.journal import Entry, Journal
+from itaclip.research.evaluation.loop import OutputFolders
+from itaclip.research.preparation.masks import write_label_map
 
 LIMIT = 300  # bytes per file; everything written here is larger
 
@@ -57,6 +58,12 @@ def pictures(kind: str) -> Callable[[Path], None]:
     return write
 
 
+def many_images(folder: Path) -> None:
+    with CocoFile(folder / "coco.json", ["a", "b"]) as coco:
+        for n in range(1000):
+            coco.add(f"{n}.jpg", (1, 2), [CocoMask(1, encoded(np.array([[False, True]])), 1)])
+
+
 RESULT = Result(Cell("configs/cfg_demo.py", "clip", "common", "off"), "DemoDataset", False, error="x" * 400)
 
 WRITERS: dict[str, Callable[[Path], Any]] = {
@@ -67,6 +74,7 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
     "overlay of an evaluation": pictures("overlays"),
     "report of a comparison": lambda folder: write_report([RESULT], folder / "results"),
     "journal": lambda folder: Journal(folder, {}).write("b", Entry(["x.jpg"], [list(range(1000))], 0.0)),
+    "COCO file": many_images,
     "demo": lambda folder: ensure_demo_dataset(folder / "demo", scenes=1),
 }
 

@@ -13,11 +13,11 @@ from conftest import ROOT
 from mmseg.evaluation import IoUMetric
 from PIL import Image
 
-from itaclip import figures
-from itaclip.evaluation.confusion import class_iou, confusion_matrix
-from itaclip.evaluation.gallery import Gallery
-from itaclip.figures import fonts
-from itaclip.figures.palette import palette
+from itaclip.common import figures
+from itaclip.common.figures import fonts
+from itaclip.common.figures.palette import palette
+from itaclip.research.evaluation.confusion import class_iou, confusion_matrix
+from itaclip.research.evaluation.gallery import Gallery
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_the_gallery_shows_the_worst_first_and_escapes_names(image: np.ndarray, 
 
 
 def test_visualize_agrees_with_eval(demo_root: Path, tmp_path: Path) -> None:
-    from itaclip.evaluation.command import main as evaluate
+    from itaclip.research.evaluation.command import main as evaluate
 
     config = str(ROOT / "configs/cfg_demo.py")
     assert evaluate(["--config", config, "--data-root", str(demo_root), "--limit", "2", "--work-dir", str(tmp_path),
@@ -155,6 +155,13 @@ def test_visualize_agrees_with_eval(demo_root: Path, tmp_path: Path) -> None:
     assert found.returncode == 0, found.stderr
     page = (tmp_path / "page/index.html").read_text()
     assert f"2 images, mIoU {measured:.2f}" in page
+    (tmp_path / "data/images").mkdir(parents=True)
+    (tmp_path / "data/images/000001.jpg").symlink_to(demo_root / "JPEGImages/scene_003.jpg")
+    found = subprocess.run([*command, "--masks", str(tmp_path / "masks"), "--out", str(tmp_path / "data")],
+                           capture_output=True, text=True, check=False)  # fmt: skip
+    assert found.returncode == 2
+    assert "000001.jpg: the output would replace the input" in found.stderr
+    assert [path.name for path in (tmp_path / "data").rglob("*.*")] == ["000001.jpg"]
     (tmp_path / "none").mkdir()
     found = subprocess.run([*command, "--masks", str(tmp_path / "none"), "--out", str(tmp_path / "p")],
                            capture_output=True, text=True, check=False)  # fmt: skip

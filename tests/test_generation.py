@@ -22,10 +22,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from preparation_helpers import ROOT, environment, fails_clearly, lines, run_script, visible
 
+from itaclip.core.text import read_auxiliary_texts, read_class_names
 from itaclip.errors import ItaclipError
-from itaclip.text import generation, read_auxiliary_texts, read_class_names
-from itaclip.text.answers import DEFINITION, SYNONYM, Task, fault, tidy
-from itaclip.text.chat import Sampling, ServerChat
+from itaclip.research.texts import generation
+from itaclip.research.texts.answers import DEFINITION, SYNONYM, Task, fault, tidy
+from itaclip.research.texts.chat import Sampling, ServerChat
 
 TOKEN = "sk-never-to-be-seen-again"
 CONFIGS = ROOT / "configs"

@@ -14,9 +14,9 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from itaclip.errors import ItaclipError
-from itaclip.text import generation
-from itaclip.text.answers import DEFINITION, SYNONYM
-from itaclip.text.chat import LocalChat, Sampling
+from itaclip.research.texts import generation
+from itaclip.research.texts.answers import DEFINITION, SYNONYM
+from itaclip.research.texts.chat import LocalChat, Sampling
 
 CONFIGS = ROOT / "configs"
 WORDS = ["soft", "furry", "round", "wooden", "vessel", "animal", "seat", "lamp", "with", "four", "legs", "glass"]

@@ -12,8 +12,8 @@ import torch
 from conftest import ROOT
 from make_weights import make_state_dict
 
-from itaclip.comparison.reference import compare
 from itaclip.errors import ItaclipError
+from itaclip.research.comparison.reference import compare
 
 GOLDEN = Path(__file__).parent / "golden"
 

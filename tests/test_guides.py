@@ -11,9 +11,9 @@ import pytest
 from comparison_helpers import small_config
 from conftest import ROOT
 
-from itaclip.comparison.command import main as compare
 from itaclip.core.methods import GEM, METHODS, LastBlock
-from itaclip.evaluation.command import main as evaluate
+from itaclip.research.comparison.command import main as compare
+from itaclip.research.evaluation.command import main as evaluate
 
 METHODS_GUIDE = (ROOT / "docs/methods.md").read_text()
 

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from itaclip import Segmenter
-from itaclip.clip.openai import CLIP
-from itaclip.core.interleaved import Interleaved, rounds, view_weights
+from itaclip.common.demo.scenes import draw_scene
+from itaclip.core.adaptive import Interleaved, rounds, view_weights
+from itaclip.core.clip.openai import CLIP
 from itaclip.core.passes import interleaved_logits
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import Settings
+from itaclip.core.text import TextBank, parse_class_names
 from itaclip.core.views import VIEWS
 from itaclip.core.windows import WindowPlan, merge_patches, place_patches, stitch
-from itaclip.demo.scenes import draw_scene
 from itaclip.errors import ItaclipError
-from itaclip.text import TextBank, parse_class_names
 
 CLASSES = parse_class_names(["background, wall", "cat, kitten", "cup"])
 SIZE = (100, 130)

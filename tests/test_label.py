@@ -6,6 +6,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -29,16 +31,19 @@ from conftest import ROOT
 from label_helpers import CLASSES, choose, counting
 from PIL import Image
 from pycocotools import mask as rle
+from pycocotools.coco import COCO
 from ray.cluster_utils import Cluster
 
 import itaclip
 from itaclip import ItaclipError, LabelOptions, LabelReport, Labels, Segmenter
-from itaclip.collection.label import label_with
-from itaclip.collection.locations import Location, checked_address, redacted
-from itaclip.collection.sources import Entry, open_source, split_into_parts
-from itaclip.collection.transfer import RateLimiter
-from itaclip.command.label import told
-from itaclip.command.main import main as program
+from itaclip.apps.collection.label import label_with
+from itaclip.apps.collection.locations import Location, checked_address, redacted
+from itaclip.apps.collection.sources import Entry, open_source, split_into_parts
+from itaclip.apps.collection.store import Store
+from itaclip.apps.collection.transfer import Job, RateLimiter, make_plan
+from itaclip.apps.command.label import told
+from itaclip.apps.command.main import main as program
+from itaclip.files import atomic_path
 
 SECRET = "hunter2secret"
 NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
@@ -128,6 +133,21 @@ def assert_same(found: Iterator[Labels], expected: dict[str, Any], failed: set[s
         assert row.names == result.names
         for name, score in row.scores.items():
             assert score == pytest.approx(float(result.score_map(name)[result.mask(name)].mean()), abs=1e-5)
+
+
+def check_coco(path: Path, expected: dict[str, Any], skip: set[str]) -> None:
+    """Every mask belongs to its image and class, as pycocotools reads the file."""
+    found = COCO(str(path))
+    assert len(found.anns) == len(found.dataset["annotations"])  # ids are unique
+    assert {image["file_name"] for image in found.imgs.values()} == set(expected)
+    for number, image in found.imgs.items():
+        result = expected[image["file_name"]]
+        annotations = found.loadAnns(found.getAnnIds([number]))
+        assert {found.cats[a["category_id"]]["name"] for a in annotations} == result.areas.keys() - skip
+        for annotation in annotations:
+            mask = found.annToMask(annotation).astype(bool)
+            np.testing.assert_array_equal(mask, result.labels == annotation["category_id"] - 1)
+            assert annotation["area"] == mask.sum()
 
 
 BAD = {"broken.jpg", "words.png"}
@@ -387,6 +407,113 @@ def test_folders_and_patterns(crops: Path, tmp_path: Path) -> None:
         keys((tmp_path / "empty").mkdir() or tmp_path / "empty")
 
 
+@pytest.fixture(params=["local", "remote"])
+def labelled_source(request: pytest.FixtureRequest, crops: Path, tmp_path: Path) -> Iterator[str]:
+    """Images beside what runs of `segment` and `label` wrote there, on disk or in a storage without folders."""
+    root = tmp_path / "photos"
+    names = ("a.jpg", "sub/b.jpg", "sub/masks/c.png", "segmented/masks/a.png", "segmented/overlays/a.jpg",
+             "sub/labelled/masks/range=000000/00000000-000000-end-0123456789abcdef.tar",
+             "sub/labelled/labels/range=000000/00000000-000000-end-0123456789abcdef.parquet", "x/part.tar")  # fmt: skip
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".tar":
+            with tarfile.open(path, "w") as tar:
+                tar.add(crops / "2.jpg", "2.jpg")
+                tar.add(crops / "6.jpg", "./._2.jpg")  # as macOS adds them
+                tar.add(crops / "6.jpg", "__MACOSX/2.jpg")
+        else:
+            path.write_bytes((crops / "2.jpg").read_bytes())
+    (root / "segmented/run.json").write_text('{"weights": "w", "classes": [], "every": 1}')
+    (root / "sub/labelled/run.json").write_text('{"key": {}, "plan": {"units": 1, "images": 1, "digest": "d"}}')
+    for name in ("._a.jpg", "__MACOSX/a.jpg", ".ipynb_checkpoints/a.jpg"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"no image")
+    if request.param == "local":
+        yield str(root)
+        return
+    storage = fsspec.filesystem("memory")
+    storage.put(str(root), "/photos", recursive=True)
+    yield "memory://photos"
+    storage.rm("/photos", recursive=True)
+
+
+def test_results_of_earlier_runs_and_hidden_files_are_no_sources(labelled_source: str, tmp_path: Path) -> None:
+    images = ["a.jpg", "sub/b.jpg", "sub/masks/c.png"]  # the last folder is the user's own
+    assert sorted(keys(labelled_source)) == images
+    assert sorted(keys(f"{labelled_source}/**/*.jpg")) == images[:2]
+    assert sorted(keys(f"{labelled_source}/*/*/*.png")) == images[2:]
+    assert keys(f"{labelled_source}/**/*.tar") == ["x/part.tar/2.jpg"]
+    source = open_source(labelled_source)
+    list(source.units(2))
+    assert sorted(source.skipped) == [
+        f"{labelled_source}/segmented/{kind}" for kind in ("masks", "overlays")
+    ] + [f"{labelled_source}/sub/labelled/{kind}" for kind in ("labels", "masks")]  # fmt: skip
+    plan = make_plan(Job(labelled_source, str(tmp_path / "out"), None, None, 2, {}), overwrite=False)
+    assert (plan.images, plan.skipped) == (3, source.skipped)  # for the report
+    for nothing in ("segmented", "segmented/masks", "sub/labelled/masks/**/*.tar", "sub/labelled/labels/*/*.parquet"):
+        with pytest.raises(ItaclipError, match="holds nothing but results of an earlier run"):
+            keys(f"{labelled_source}/{nothing}")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("lines", [["2.jpg"], ["2.jpg", "a b/ü0.png"], ["straße/图1.png", "\ufeff2.jpg", "6.jpg"]])
+def test_a_byte_order_mark_is_no_part_of_a_list(crops: Path, tmp_path: Path, lines: list[str], end: str) -> None:
+    shutil.copytree(crops, tmp_path / "crops")
+    listing = tmp_path / "crops/listed.txt"
+    listing.write_bytes(end.join(lines).encode("utf-8-sig"))
+    assert keys(listing) == [line.removeprefix("\ufeff") for line in lines]
+    for encoding in ("utf-16-le", "utf-16-be"):
+        listing.write_bytes(("\ufeff" + end.join(lines)).encode(encoding))
+        with pytest.raises(ItaclipError, match=r"listed\.txt: the list is UTF-16 text; save it as UTF-8"):
+            keys(listing)
+
+
+def test_the_end_of_a_run_leaves_the_partial_files_of_others(tmp_path: Path) -> None:
+    root = Location(str(tmp_path))
+    with atomic_path(tmp_path / "labels/x.parquet", within=tmp_path / ".partial") as partial:
+        partial.write_bytes(b"half")
+        root.clear_partial()  # another run ends
+        assert partial.read_bytes() == b"half"
+    assert (tmp_path / "labels/x.parquet").read_bytes() == b"half"
+    (tmp_path / ".partial/of a killed writer").write_bytes(b"half")
+    root.clear_partial()
+    assert (tmp_path / ".partial").is_dir()
+    os.utime(tmp_path / ".partial/of a killed writer", (time.time() - 4000, time.time() - 4000))
+    root.clear_partial()
+    assert not (tmp_path / ".partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"weights": "w", "classes": [], "every": 1}', "written by `itaclip segment`, not by `itaclip label`"),
+        ('{"loss": 1}', "written by another program, not by"), ("[1]", "written by another program, not by"),
+    ],
+)  # fmt: skip
+def test_a_destination_with_results_of_another_program(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ItaclipError, match=message):
+        Store(Location(str(tmp_path))).read_run()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("coco.txt", r"must end in \.json"), ("notes.json", "is no COCO file of this program"),
+     ("out/run.json", "choose another file for COCO")],
+)  # fmt: skip
+@pytest.mark.parametrize("root", ["local", "memory://tests"])
+def test_a_coco_file_of_a_collection_replaces_nothing(
+    crops: Path, tmp_path: Path, root: str, name: str, message: str
+) -> None:
+    base = str(tmp_path) if root == "local" else root
+    with fsspec.open(f"{base}/notes.json", "w") as file:
+        file.write("mine")
+    options = LabelOptions(coco=f"{base}/{name}")
+    with pytest.raises(ItaclipError, match=message):
+        run(crops, f"{base}/out", tmp_path / "log", options=options)
+
+
 def test_lists_of_paths_and_addresses(crops: Path, tmp_path: Path) -> None:
     listing = crops / "listed.txt"
     listing.write_text(
@@ -527,7 +654,11 @@ def test_s3_to_s3_without_a_secret_anywhere(
     assert (report.done, report.failed) == (9, 1)
     found = itaclip.read_labels("s3://photos/out", storage=bucket)
     assert_same(found, {name: expected[name] for name in names[:-1]}, {"broken.jpg"})
-    assert run("s3://photos/in", "s3://photos/out", tmp_path / "log", options=options).done == 0
+    again = replace(options, coco="s3://photos/coco/all.json", coco_skip=["background"])
+    assert run("s3://photos/in", "s3://photos/out", tmp_path / "log", options=again).done == 0
+    (tmp_path / "all.json").write_bytes(system.cat_file("photos/coco/all.json"))
+    check_coco(tmp_path / "all.json", {name: expected[name] for name in names[:-1]}, {"background"})
+    run("s3://photos/in", "s3://photos/out", tmp_path / "log", options=again)  # replaces its own file
     patterned = entries("s3://photos/in/**/*.png", storage=bucket)
     assert {entry.key for entry in patterned} == {name for name in names if name.endswith(".png")}
 
@@ -578,11 +709,11 @@ def test_all_workers_together_respect_a_rate_limit() -> None:
 # --- the command -----------------------------------------------------------------
 
 
-def test_the_command_starts_ray_itself(crops: Path, tmp_path: Path) -> None:
+def test_the_command_starts_ray_itself(crops: Path, expected: dict[str, Any], tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "itaclip", "label", f"{crops}/*.jpg", "--classes", "; ".join(CLASSES), "--out",
         str(tmp_path / "out"), "--model", "demo", "--quality", "fast", "--set", "pamr_steps=0", "--threads", "1",
-        "--workers", "1", "--json",
+        "--workers", "1", "--json", "--coco", str(tmp_path / "coco.json"),
     ]  # fmt: skip
     found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert found.returncode == 1, found.stderr
@@ -590,6 +721,9 @@ def test_the_command_starts_ray_itself(crops: Path, tmp_path: Path) -> None:
     assert (summary["done"], summary["failed"]) == (7, 1)
     assert "failed: broken.jpg: damaged" in found.stderr
     assert len(list(itaclip.read_labels(tmp_path / "out"))) == 7
+    assert f"COCO in {tmp_path}/coco.json" in found.stderr.replace("\n", "")
+    labelled = {name: result for name, result in expected.items() if name.endswith(".jpg") and "/" not in name}
+    check_coco(tmp_path / "coco.json", labelled, set())
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,13 @@ import torch
 from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel
 
-from itaclip.clip import finding, load_clip, registry
-from itaclip.clip.names import OPENAI_NAMES, OPENAI_WEIGHTS
-from itaclip.clip.openai import CLIP, QuickGELU
-from itaclip.clip.registry import as_open_clip
-from itaclip.clip.trunk import Needs
+from itaclip.core.clip import download as finding
+from itaclip.core.clip import load_clip
+from itaclip.core.clip import open_clip_models as registry
+from itaclip.core.clip.names import OPENAI_NAMES, OPENAI_WEIGHTS
+from itaclip.core.clip.open_clip_models import as_open_clip
+from itaclip.core.clip.openai import CLIP, QuickGELU
+from itaclip.core.clip.trunk import Needs
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.methods import LastBlock, attention, get_method
 from itaclip.errors import ItaclipError
@@ -43,6 +45,8 @@ def same_weights(a: CLIP, b: CLIP) -> bool:
 def test_torchscript_state_dict_and_safetensors_agree(
     tiny_clip: CLIP, tiny_torchscript: Path, tiny_state: State, tmp_path: Path
 ) -> None:
+    torch.save(tiny_state, tmp_path / "tiny.pt")
+    assert same_weights(tiny_clip, load_clip(str(tmp_path / "tiny.pt")))
     save_file({k: v.contiguous() for k, v in tiny_state.items()}, tmp_path / "tiny.safetensors")
     assert same_weights(tiny_clip, load_clip(str(tiny_torchscript)))
     assert same_weights(tiny_clip, load_clip(str(tmp_path / "tiny.safetensors")))
@@ -237,10 +241,10 @@ def test_missing_file() -> None:
 
 @pytest.mark.parametrize("kind", ["pt", "jit", "safetensors"])
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
-def test_truncated_files(
-    kind: str, share: float, tmp_path: Path, tiny_weights: Path, tiny_torchscript: Path, tiny_state: State
-) -> None:
-    source = {"pt": tiny_weights, "jit": tiny_torchscript, "safetensors": tmp_path / "whole.safetensors"}[kind]
+def test_truncated_files(kind: str, share: float, tmp_path: Path, tiny_torchscript: Path, tiny_state: State) -> None:
+    source = {"pt": tmp_path / "whole.pt", "jit": tiny_torchscript, "safetensors": tmp_path / "whole.safetensors"}[kind]
+    if kind == "pt":
+        torch.save(tiny_state, source)
     if kind == "safetensors":
         save_file({k: v.contiguous() for k, v in tiny_state.items()}, source)
     content = source.read_bytes()

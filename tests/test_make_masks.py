@@ -14,10 +14,11 @@ import pytest
 from PIL import Image
 from preparation_helpers import ROOT, environment, fails_clearly, run_script
 
-from itaclip.core.images import read_image
+from itaclip.common.images import read_image
+from itaclip.core.engines.calibration import images_of
+from itaclip.core.regions import MaskFolder, read_region_map, region_source
 from itaclip.errors import ItaclipError
-from itaclip.regions import MaskFolder, read_region_map, region_source
-from itaclip.regions.making import find_images, main
+from itaclip.research.preparation.region_masks import find_images, main
 
 COUNT = 40
 
@@ -108,3 +109,12 @@ def test_bad_usage(tmp_path: Path) -> None:
     fails_clearly(
         run_script("tools/make_masks.py", "--images", tmp_path / "none", "--out", tmp_path), "none: matches no image"
     )
+
+
+@pytest.mark.parametrize("name", ["._a.jpg", "__MACOSX/a.jpg", ".ipynb_checkpoints/a-checkpoint.jpg"])
+def test_hidden_files_are_no_images(name: str, tmp_path: Path) -> None:
+    for file in ("a.jpg", name):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / file)
+    assert [image.name for image in find_images([str(tmp_path)])] == ["a"]
+    assert images_of(tmp_path) == [tmp_path / "a.jpg"]  # those that int8 is calibrated on

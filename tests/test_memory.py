@@ -12,13 +12,13 @@ import torch
 from gpu_helpers import needs_pretending
 from torch import Tensor
 
-from itaclip.benchmark.pretended import gpu_peak_mib
-from itaclip.clip.openai import CLIP
+from itaclip.core.clip.openai import CLIP
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import Settings
+from itaclip.core.text import TextBank, parse_class_names
 from itaclip.errors import ItaclipError
-from itaclip.text import TextBank, parse_class_names
+from itaclip.research.benchmark.pretended import gpu_peak_mib
 
 
 class SmallDevice(DenseEncoder):

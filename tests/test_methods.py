@@ -18,21 +18,22 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from itaclip.benchmark import plain_methods
-from itaclip.benchmark.methods import joined, random_windows
-from itaclip.clip import load_clip, registry
-from itaclip.clip.blocks import Projections
-from itaclip.clip.names import OPENAI_NAMES
-from itaclip.clip.openai import CLIP
-from itaclip.clip.towers import MEAN, STD
-from itaclip.clip.towers.tower import resample
-from itaclip.clip.trunk import Needs
+from itaclip.core.clip import load_clip
+from itaclip.core.clip import open_clip_models as registry
+from itaclip.core.clip.blocks import Projections
+from itaclip.core.clip.names import OPENAI_NAMES
+from itaclip.core.clip.openai import CLIP
+from itaclip.core.clip.towers import MEAN, STD
+from itaclip.core.clip.towers.tower import resample
+from itaclip.core.clip.trunk import Needs
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.methods import METHODS, LastBlock, Window, attention, get_method, scaled_layers
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import Settings
+from itaclip.core.text import TextBank, parse_class_names
 from itaclip.errors import ItaclipError
-from itaclip.text import TextBank, parse_class_names
+from itaclip.research.benchmark import plain_methods
+from itaclip.research.benchmark.methods import joined, random_windows
 
 CLASSES = parse_class_names(["background, wall", "cat, kitten", "cup"])
 SHAPES = {

@@ -10,12 +10,12 @@ import open_clip
 import pytest
 
 from itaclip import ItaclipError
-from itaclip.clip.catalogue import IMAGENET, TRUE_SIZE, models
-from itaclip.clip.loading import load_clip
-from itaclip.clip.registry import _build as build
-from itaclip.clip.towers import as_tower
-from itaclip.clip.towers.libraries import refusal
-from itaclip.command.main import main
+from itaclip.apps.command.main import main
+from itaclip.core.clip.loading import load_clip
+from itaclip.core.clip.model_list import IMAGENET, TRUE_SIZE, models
+from itaclip.core.clip.open_clip_models import _build as build
+from itaclip.core.clip.towers import as_tower
+from itaclip.core.clip.towers.libraries import refusal
 
 
 def test_the_list_names_every_set_of_weights_that_open_clip_has() -> None:

@@ -15,14 +15,14 @@ import torch
 from gpu_helpers import Copies, needs_pretending
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
-from itaclip.benchmark.pretended import on_gpu, pretended_gpu
-from itaclip.clip.openai import CLIP
+from itaclip.core.clip.openai import CLIP
 from itaclip.core.methods import METHODS
 from itaclip.core.pipeline import Pipeline
+from itaclip.core.second_encoders import load_second_encoder
 from itaclip.core.settings import Settings
-from itaclip.encoders import load_second_encoder
-from itaclip.evaluation.confusion import confusion_matrix
-from itaclip.text import TextBank, parse_class_names
+from itaclip.core.text import TextBank, parse_class_names
+from itaclip.research.benchmark.pretended import on_gpu, pretended_gpu
+from itaclip.research.evaluation.confusion import confusion_matrix
 
 pytestmark = needs_pretending
 

@@ -15,7 +15,7 @@ from conftest import ROOT
 from nbclient import NotebookClient
 from PIL import Image
 
-from itaclip.demo.dataset import ensure_demo_dataset
+from itaclip.common.demo.dataset import ensure_demo_dataset
 
 
 def run(folder: Path, model: str) -> Any:

@@ -10,10 +10,10 @@ import oracle
 import pytest
 import torch
 
-from itaclip.clip.openai import CLIP
+from itaclip.core.clip.openai import CLIP
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import Settings
-from itaclip.text import TextBank, parse_class_names
+from itaclip.core.text import TextBank, parse_class_names
 
 CLASSES = parse_class_names(["background, wall", "cat, kitten, tom", "cup", "table"])
 

@@ -24,11 +24,12 @@ from safetensors.torch import load_file, save_file
 
 import itaclip
 from itaclip import ItaclipError, Segmenter
-from itaclip.clip.filling import set_statistics
-from itaclip.clip.loading import load_clip
+from itaclip.apps.pipelines import ImageSegmentationPipeline
+from itaclip.common.images import read_image
+from itaclip.core.clip.loading import load_clip
+from itaclip.core.clip.state_dict import set_statistics
 from itaclip.core.pipeline import Pipeline
-from itaclip.pipelines import ImageSegmentationPipeline
-from itaclip.saved import write_segmenter
+from itaclip.formats.saved import write_segmenter
 
 CLASSES = ["cloud", "house, home", "balloon"]
 
@@ -59,12 +60,47 @@ def test_an_image_in_any_form_gives_the_segmenter_s_labels(
     uri = "data:image/jpeg;base64," + base64.b64encode(photo.read_bytes()).decode()
     for form in (photo, str(photo), uri):
         assert same(segment(form), expected)
-    pixels = itaclip.core.images.read_image(photo)
+    pixels = read_image(photo)
     for form in (pixels, Image.fromarray(pixels)):
         assert same(segment(form), expected)
     for entry in segment(str(photo)):
         assert set(entry) == {"score", "label", "mask"}
         assert entry["mask"].mode == "L"
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_base64_as_programs_write_it_gives_the_same(
+    segment: ImageSegmentationPipeline, quick: Segmenter, demo_root: Path, number: int
+) -> None:
+    path = demo_root / f"JPEGImages/scene_00{number}.jpg"
+    content = path.read_bytes()
+    plain, safe = base64.b64encode(content).decode(), base64.urlsafe_b64encode(content).decode()
+    lines = base64.encodebytes(content).decode()
+    expected = quick(path, quick.prepare(CLASSES)).to_hf()
+    urls = (lines, safe.rstrip("="), plain.replace("+", "%2b"))
+    texts = [plain, plain.rstrip("="), safe, lines, lines.replace("\n", "\r\n  ")]
+    for text in (*texts, *(f"data:image/jpeg;base64,{url}" for url in urls), f"DATA:;BASE64,{plain}"):
+        assert same(segment(text), expected), text[:40]
+
+
+@pytest.mark.parametrize("kind", ["short", "long, without a dot", "with folders"])
+def test_a_file_comes_before_base64(
+    segment: ImageSegmentationPipeline,
+    quick: Segmenter,
+    photo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    name = {"short": "photo", "long, without a dot": "A" * 80, "with folders": "holidays/" + "B" * 55}[kind]
+    monkeypatch.chdir(tmp_path)
+    Path(name).parent.mkdir(exist_ok=True)
+    shutil.copy(photo, name)
+    assert same(segment(name), quick(photo, quick.prepare(CLASSES)).to_hf())
+    Path(name).unlink()
+    message = "photo: no such file" if kind == "short" else r"\.\.\. \(base64, as no file has this name\): not"
+    with pytest.raises(ItaclipError, match=message):
+        segment(name)
 
 
 def test_lists_give_lists_and_iterators_give_iterators(segment: ImageSegmentationPipeline, demo_root: Path) -> None:
@@ -127,6 +163,9 @@ def test_bad_pipelines(quick: Segmenter, arguments: dict[str, Any], message: str
         ("http://127.0.0.1:1/a.jpg", {}, "URLs are not fetched by default; pass allow_urls=True"),
         ("data:image/png;base64,???", {}, "not base64"),
         ("data:image/png;base64,AAAA", {}, "not an image"),
+        ("data:image/png,AAAA", {}, "not base64: expected a data URL such as"),
+        ("data:image/png;base64,AA+_", {}, "mixes the alphabets"),
+        ("data:image/png;base64,AA AA", {}, "' ' at character 3; was a \\+ sent as a blank"),
         (7, {}, "inputs of type int"),
         ([7], {}, "image of type int"),
         ("missing.jpg", {"subtask": "panoptic"}, "only 'semantic' is supported"),
@@ -232,7 +271,7 @@ print(segmenter.settings.pamr_steps, segmenter(sys.argv[2]).names)
 def test_pipeline_and_command_line_accept_the_folder(saved: Path, photo: Path, tmp_path: Path) -> None:
     expected = Segmenter.from_pretrained(saved)(photo)
     assert same(itaclip.pipeline(model=saved)(photo), expected.to_hf())
-    from itaclip.command.main import main
+    from itaclip.apps.command.main import main
 
     assert main(["segment", str(photo), "--model", str(saved), "--out", str(tmp_path / "out")]) == 0
     with Image.open(tmp_path / f"out/masks/{photo.stem}.png") as mask:
@@ -362,7 +401,7 @@ def test_the_pixels_that_a_model_expects_are_saved(quick: Segmenter, photo: Path
     """Weights trained on pixels in [-1, 1] get such pixels again."""
     clip = load_clip("demo")
     set_statistics(clip, {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)})
-    write_segmenter(tmp_path / "other", clip, quick.settings, quick.short_side, quick.largest, None)
+    write_segmenter(tmp_path / "other", clip, quick.settings, quick.short_side, quick.reading, None)
     pixels = torch.randn(1, 3, 112, 112)
     found = Segmenter.from_pretrained(tmp_path / "other", device="cpu")._pipeline.encoder(pixels)
     assert torch.equal(found, Pipeline(clip, quick.settings).encoder(pixels))

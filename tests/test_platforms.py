@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from mmseg.datasets import ADE20KDataset
 
-from itaclip import shipped
+from itaclip.common import shipped
+from itaclip.common.environment import peak_memory_mib
+from itaclip.core.text.class_names import read_lines
 from itaclip.errors import ItaclipError
-from itaclip.evaluation.loading import _Guarded
-from itaclip.evaluation.report import peak_memory_mib
 from itaclip.files import atomic_folder, atomic_path, write_text
-from itaclip.text.class_names import read_lines
+from itaclip.research.evaluation.loading import _Guarded
 
 PROGRAM = """
 import builtins, importlib, pkgutil, sys
@@ -106,7 +106,9 @@ def test_a_file_that_another_program_holds_open_is_named(tmp_path: Path, monkeyp
 
 
 def test_output_that_the_terminal_has_no_letters_for_is_escaped() -> None:
-    program = "from itaclip.console import make_console, run; run(lambda: make_console().print('\u732b, caf\u00e9'))"
+    program = (
+        "from itaclip.common.console import make_console, run; run(lambda: make_console().print('\u732b, caf\u00e9'))"
+    )
     found = subprocess.run(
         [sys.executable, "-c", program],
         env=os.environ | {"PYTHONIOENCODING": "cp1252"},
@@ -121,7 +123,7 @@ def test_output_that_the_terminal_has_no_letters_for_is_escaped() -> None:
 def test_the_program_starts_with_the_signals_that_there_are(lacking: str | None) -> None:
     program = "import signal, sys; sys.argv = ['itaclip', '--help']\n"
     program += f"del signal.{lacking}\n" if lacking and hasattr(signal, lacking) else ""
-    program += "from itaclip.command.main import entry; entry()"
+    program += "from itaclip.apps.command.main import entry; entry()"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (found.returncode, found.stderr) == (0, "")
 

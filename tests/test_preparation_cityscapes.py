@@ -11,8 +11,8 @@ from preparation_helpers import fails_clearly, read, run_script, visible, write_
 from rich.console import Console
 
 from itaclip.errors import ItaclipError
-from itaclip.preparation.cityscapes import convert_cityscapes
-from itaclip.preparation.conversion import RunOptions
+from itaclip.research.preparation.cityscapes import convert_cityscapes
+from itaclip.research.preparation.conversion import RunOptions
 
 OPTIONS = RunOptions(Console(quiet=True))
 CITY = "gtFine/val/lindau"
@@ -106,3 +106,28 @@ def test_invalid_id(tmp_path: Path) -> None:
     write_mask(tmp_path / CITY / f"{NAME}_labelIds.png", [[34]])
     with pytest.raises(ItaclipError, match="contains value 34"):
         convert_cityscapes(tmp_path, None, OPTIONS)
+
+
+@pytest.mark.parametrize("kind", ["label ids", "shifted", "blank"])
+def test_kept_masks_are_compared_with_their_sources(tmp_path: Path, kind: str) -> None:
+    for number in range(3):
+        ids = [list(range(number, 34))]
+        write_mask(tmp_path / CITY / f"{number}_gtFine_labelIds.png", ids)
+        train = [EVALUATED.index(i) if i in EVALUATED else 255 for i in ids[0]]
+        content = {"label ids": ids, "shifted": [[(i + 1) % 256 for i in train]], "blank": [[0] * len(train)]}[kind]
+        write_mask(tmp_path / CITY / f"{number}_gtFine_labelTrainIds.png", content)
+    with pytest.raises(ItaclipError, match="3 of 3 existing masks") as caught:
+        convert_cityscapes(tmp_path, None, OPTIONS)
+    assert ("unconverted" in str(caught.value)) == (kind == "label ids")
+
+
+@pytest.mark.parametrize(("values", "refused"), [(range(19), True), (range(34), False), (range(5), False)])
+def test_masks_of_the_19_classes_under_the_name_of_label_ids(tmp_path: Path, values: range, refused: bool) -> None:
+    """The test set's annotations have only the first ids, and they are no such masks."""
+    for number in range(9):
+        write_mask(tmp_path / CITY / f"{number}_gtFine_labelIds.png", [[*values, 255]])
+    if refused:
+        with pytest.raises(ItaclipError, match="look like masks of the 19 classes under another name"):
+            convert_cityscapes(tmp_path, None, OPTIONS)
+    else:
+        assert convert_cityscapes(tmp_path, None, OPTIONS) == 9

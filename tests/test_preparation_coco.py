@@ -11,8 +11,8 @@ from preparation_helpers import fails_clearly, read, run_script, visible, write_
 from rich.console import Console
 
 from itaclip.errors import ItaclipError
-from itaclip.preparation.coco import COCO_OBJECT, COCO_STUFF, Target, convert_coco, provide_images
-from itaclip.preparation.conversion import RunOptions
+from itaclip.research.preparation.coco import COCO_OBJECT, COCO_STUFF, Target, convert_coco, provide_images
+from itaclip.research.preparation.conversion import RunOptions
 
 # (raw value, COCO-Stuff label, COCO-Object label), from the official category list:
 # person is category 1, bicycle 2, stop sign 13 (12 was never used), backpack 27 (26 was not),
@@ -27,7 +27,6 @@ KNOWN = [
     (91, 80, 0),  # banner
     (181, 170, 0),  # wood
     (255, 255, 0),  # unlabelled
-    (11, 255, 0),  # category 12, unused
 ]
 
 
@@ -81,7 +80,8 @@ def test_forced(coco: Path, options: RunOptions) -> None:
     convert_coco(coco, None, COCO_STUFF, options)
     target = coco / "annotations/val2017/000000000139_labelTrainIds.png"
     target.write_bytes(b"other")
-    assert convert_coco(coco, None, COCO_STUFF, options) == 0
+    with pytest.raises(ItaclipError, match=r"cannot be read as a label map; 1 of 1 .*--force"):
+        convert_coco(coco, None, COCO_STUFF, options)
     assert target.read_bytes() == b"other"
     assert convert_coco(coco, None, COCO_STUFF, RunOptions(options.console, force=True)) == 1
     assert read(target).shape == (1, len(KNOWN))
@@ -104,6 +104,65 @@ def test_link_in_the_way(coco: Path, tmp_path: Path, options: RunOptions) -> Non
     (tmp_path / "out/images/val2017").mkdir(parents=True)
     with pytest.raises(ItaclipError, match="remove it or use --images copy"):
         provide_images(coco, tmp_path / "out", "link", options)
+
+
+# --- masks of another kind under a converted name -----------------------------
+
+
+def write_raw(coco: Path, count: int) -> list[Path]:
+    """Raw maps of all used values, in shuffled order."""
+    values = np.flatnonzero(COCO_OBJECT.table + (COCO_STUFF.table != 255))
+    rng = np.random.default_rng(0)
+    return [
+        write_mask(coco / f"annotations/val2017/{number:012}.png", rng.choice(values, (20, 30)))
+        for number in range(1, count + 1)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["raw", "the other target", "of other images", "another size"])
+@pytest.mark.parametrize("target", [COCO_STUFF, COCO_OBJECT])
+def test_kept_masks_are_compared_with_their_sources(coco: Path, options: RunOptions, target: Target, kind: str) -> None:
+    """Names do not tell what a mask contains."""
+    raws = write_raw(coco, 6)
+    other = COCO_OBJECT if target is COCO_STUFF else COCO_STUFF
+    for number, raw in enumerate(raws):
+        content = {
+            "raw": read(raw), "the other target": other.table[read(raw)],
+            "of other images": target.table[read(raws[number - 1])], "another size": target.table[read(raw)][:9],
+        }[kind]  # fmt: skip
+        write_mask(raw.with_name(raw.stem + target.suffix), content)
+    before = {path: path.read_bytes() for path in coco.rglob("*.png")}
+    with pytest.raises(ItaclipError, match=r"6 of 6 existing masks .*--force") as caught:
+        convert_coco(coco, None, target, options)
+    assert ("unconverted" in str(caught.value)) == (kind == "raw")
+    assert {path: path.read_bytes() for path in coco.rglob("*.png")} == before
+    assert convert_coco(coco, None, target, RunOptions(options.console, force=True)) == 7
+    for raw in raws:
+        assert np.array_equal(read(raw.with_name(raw.stem + target.suffix)), target.table[read(raw)])
+
+
+def test_masks_of_other_programs_that_are_right_are_kept(coco: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raws = write_raw(coco, 30)
+    for raw in raws:
+        write_mask(raw.with_name(raw.stem + COCO_STUFF.suffix), COCO_STUFF.table[read(raw)], "P")
+    assert convert_coco(coco, None, COCO_STUFF, RunOptions(Console())) == 1
+    assert "1 written, 30 kept (10 of them compared with their sources)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", [171, 181, 254])
+def test_renamed_raw_maps_without_sources(coco: Path, options: RunOptions, value: int) -> None:
+    for raw in (coco / "annotations/val2017").glob("*.png"):
+        raw.unlink()
+    write_mask(coco / "annotations/val2017/7_labelTrainIds.png", [[0, 3, value]])
+    with pytest.raises(ItaclipError, match=rf"contains value {value}, which converted masks do not have.*7\.png"):
+        convert_coco(coco, None, COCO_STUFF, options)
+
+
+@pytest.mark.parametrize("value", [11, 44, 90])
+def test_converted_masks_under_raw_names(coco: Path, options: RunOptions, value: int) -> None:
+    write_mask(coco / "annotations/val2017/000000000139.png", [[0, value, 255]])
+    with pytest.raises(ItaclipError, match=rf"value {value}, which raw maps never have .* converted already"):
+        convert_coco(coco, None, COCO_STUFF, options)
 
 
 # --- bad input ---------------------------------------------------------------

@@ -13,10 +13,10 @@ from rich.console import Console
 from scipy.io import savemat
 
 from itaclip.errors import ItaclipError
-from itaclip.openmmlab import PascalContext60Dataset
-from itaclip.preparation.context import CLASSES, LISTS, MASKS, convert_json, convert_mats
-from itaclip.preparation.conversion import RunOptions
-from itaclip.preparation.rle import decode_mask
+from itaclip.research.openmmlab import PascalContext60Dataset
+from itaclip.research.preparation.context import CLASSES, LISTS, MASKS, convert_json, convert_mats
+from itaclip.research.preparation.conversion import RunOptions
+from itaclip.research.preparation.rle import decode_mask
 
 OPTIONS = RunOptions(Console(quiet=True))
 HEIGHT, WIDTH = 4, 5

@@ -19,10 +19,10 @@ from preparation_helpers import ROOT, environment, fails_clearly, read, run_scri
 from rich.console import Console
 
 from itaclip.errors import ItaclipError
-from itaclip.preparation.coco import COCO_STUFF, convert_coco
-from itaclip.preparation.conversion import Conversion, RunOptions, convert
-from itaclip.preparation.jobs import run_jobs
-from itaclip.preparation.masks import LabelMap
+from itaclip.research.preparation.coco import COCO_STUFF, convert_coco
+from itaclip.research.preparation.conversion import Conversion, RunOptions, convert
+from itaclip.research.preparation.jobs import run_jobs
+from itaclip.research.preparation.masks import LabelMap
 
 SCRIPT = str(ROOT / "datasets/cvt_coco_stuff.py")
 COUNT = 140

@@ -9,11 +9,11 @@ from conftest import ROOT
 
 from itaclip.core.methods import METHODS, ResCLIP
 from itaclip.core.settings import Settings
+from itaclip.core.text import read_class_names
 from itaclip.errors import ItaclipError
-from itaclip.evaluation.presets import DATASETS, common, published
-from itaclip.evaluation.protocol import apply_protocol
-from itaclip.evaluation.setup import load_config
-from itaclip.text import read_class_names
+from itaclip.research.evaluation.presets import DATASETS, common, published
+from itaclip.research.evaluation.protocol import apply_protocol
+from itaclip.research.evaluation.setup import load_config
 
 TYPE_OF = {name: kind for kind, name in DATASETS.items()}
 CONFIG_OF = {"voc21": "voc", "context60": "context"}

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from itaclip.comparison.published import ALL, TABLES
+from itaclip.common.demo.dataset import SCENES, class_lines
+from itaclip.common.shipped import configurations
 from itaclip.core.methods import COMPARED, METHODS
 from itaclip.core.quality import QUALITIES, quality_settings
 from itaclip.core.windows import WindowPlan
-from itaclip.demo.dataset import SCENES, class_lines
-from itaclip.shipped import configurations
+from itaclip.research.comparison.published import ALL, TABLES
 
 RECORDS = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "docs/results").glob("*.json"))}
 WITHOUT_PROCESSOR = {

@@ -17,10 +17,10 @@ from PIL import Image
 from torchvision.ops import nms
 from transformers import Sam2Config, Sam2HieraDetConfig, Sam2ImageProcessor, Sam2Model, Sam2VisionConfig
 
-from itaclip.benchmark.pretended import pretended_gpu
+from itaclip.core.regions import MaskFolder, map_correction, read_region_map, region_source, write_region_map
+from itaclip.core.regions.sam2 import Sam2Masks, paint
 from itaclip.errors import ItaclipError
-from itaclip.regions import MaskFolder, map_correction, read_region_map, region_source, write_region_map
-from itaclip.regions.sam2 import Sam2Masks, paint
+from itaclip.research.benchmark.pretended import pretended_gpu
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
 
@@ -224,7 +224,7 @@ def masks_plainly(source: Sam2Masks, image: NDArray[np.uint8], overlap: float) -
 
 @pytest.mark.parametrize("overlap", [0.7, 0.97, 1.0])
 def test_sam2_is_the_plain_procedure(sam2_folder: Path, overlap: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("itaclip.regions.sam2.NMS", overlap)
+    monkeypatch.setattr("itaclip.core.regions.sam2.NMS", overlap)
     source = region_source(f"sam2:{sam2_folder}")
     assert isinstance(source, Sam2Masks)
     found, expected = source.masks(IMAGE), masks_plainly(source, IMAGE, overlap)
@@ -237,7 +237,7 @@ def test_sam2_is_the_plain_procedure(sam2_folder: Path, overlap: float, monkeypa
 
 
 def test_no_mask_at_all_is_a_map_of_zeros(sam2_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("itaclip.regions.sam2.MIN_IOU", 1e9)
+    monkeypatch.setattr("itaclip.core.regions.sam2.MIN_IOU", 1e9)
     assert not Sam2Masks(str(sam2_folder))(IMAGE).any()
 
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from test_methods import bank_of, picture
 
 from itaclip import ItaclipError, Segmenter
-from itaclip.clip.openai import CLIP
+from itaclip.core.clip.openai import CLIP
 from itaclip.core.methods.corrclip import merge_regions, scope
 from itaclip.core.pipeline import Pipeline
-from itaclip.core.regions import dense_ranks, resize_map, window_regions
+from itaclip.core.regions.maps import dense_ranks, resize_map, window_regions
 from itaclip.core.settings import Settings
 from itaclip.core.windows import WindowPlan, cut_windows
 

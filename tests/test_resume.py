@@ -30,9 +30,9 @@ from distributed_helpers import (
 from PIL import Image
 
 from itaclip.errors import ItaclipError
-from itaclip.evaluation.command import SOME_SKIPPED, main
-from itaclip.evaluation.journal import Entry, Journal
-from itaclip.evaluation.loop import own_name
+from itaclip.research.evaluation.command import SOME_SKIPPED, main
+from itaclip.research.evaluation.journal import Entry, Journal
+from itaclip.research.evaluation.loop import own_name
 
 __all__ = ["demo"]
 
@@ -118,7 +118,7 @@ def config(tmp_path: Path, tiny_weights: Path, voc_like: Callable[..., Path]) ->
 def unfinished(config: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An evaluation that stopped before writing its metrics: its journal is complete."""
     with monkeypatch.context() as patched:
-        patched.setattr("itaclip.evaluation.command.write_json", _no_space)
+        patched.setattr("itaclip.research.evaluation.command.write_json", _no_space)
         with pytest.raises(ItaclipError, match="no space"):
             evaluate(config)
     assert counted(config.parent / "out") == 5
@@ -195,7 +195,8 @@ def test_changed_code_is_another_evaluation(unfinished: Path, capsys: pytest.Cap
     """Including custom modules that a configuration imports."""
     module = unfinished.parent / "resume_own_module.py"
     module.write_text("LIMIT = 1\n")
-    imports = 'custom_imports = dict(imports=["itaclip.openmmlab", "resume_own_module"], allow_failed_imports=False)\n'
+    imports = 'dict(imports=["itaclip.research.openmmlab", "resume_own_module"], allow_failed_imports=False)'
+    imports = f"custom_imports = {imports}\n"
     sys.path.insert(0, str(module.parent))
     try:
         unfinished.write_text(unfinished.read_text() + imports)
@@ -208,8 +209,8 @@ def test_changed_code_is_another_evaluation(unfinished: Path, capsys: pytest.Cap
 def test_weights_with_other_content_under_the_same_name_are_noticed(
     tmp_path: Path, config: Path, tiny_weights: Path, tiny_torchscript: Path
 ) -> None:
-    from itaclip.evaluation.identity import identity
-    from itaclip.evaluation.setup import load_config
+    from itaclip.research.evaluation.identity import identity
+    from itaclip.research.evaluation.setup import load_config
 
     path = tmp_path / "weights.pt"
     found = []

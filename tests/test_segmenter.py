@@ -19,8 +19,8 @@ from conftest import ROOT
 from PIL import Image
 
 from itaclip import ItaclipError, Segmenter
-from itaclip.core.images import read_image
-from itaclip.evaluation.command import main as evaluate
+from itaclip.common.images import read_image
+from itaclip.research.evaluation.command import main as evaluate
 from itaclip.vocabulary import CONTRAST_WORDS, split_classes
 
 CLASSES = ["cloud, white cloud", "tree, oak tree", "house, cottage", "balloon, hot-air balloon"]
@@ -58,7 +58,7 @@ model = dict(pamr_steps=2, slide_stride=56)
     assert evaluate(["--config", str(config), "--data-root", str(demo_root), "--limit", "2",
                      "--work-dir", str(tmp_path / "w"), "--out", str(tmp_path / "masks")]) == 0  # fmt: skip
     segmenter = Segmenter.from_config(config)
-    from itaclip.command.main import main as command
+    from itaclip.apps.command.main import main as command
 
     inputs = [str(demo_root / f"JPEGImages/scene_00{i}.jpg") for i in range(2)]
     assert command(["segment", *inputs, "--config", str(config), "--out", str(tmp_path / "cli"), "--batch", "2"]) == 0
@@ -222,7 +222,7 @@ def test_bad_images_are_reported_by_name(quick: Segmenter, photo: Path, tmp_path
         (np.zeros((5, 5, 3), np.float32), "dtype float32: expected height x width x 3, uint8, RGB"),
         (np.zeros((3, 5, 5), np.uint8), r"shape \(3, 5, 5\)"),
         (np.zeros((0, 5, 3), np.uint8), r"shape \(0, 5, 3\)"),
-        (torch.zeros(3, 5, 5), "images of type Tensor"),
+        (torch.zeros(3, 5, 5), r"tensor of shape \(3, 5, 5\).*permute"),
         ([7], "image of type int"),
     ],
 )
@@ -295,6 +295,7 @@ def test_coco_export_reproduces_the_masks(quick: Segmenter, photo: Path) -> None
         np.testing.assert_array_equal(mask, result.mask(names[annotation["category_id"]]))
         assert annotation["area"] == mask.sum()
         assert annotation["image_id"] == 7
+        assert annotation["category_id"] == result.names.index(names[annotation["category_id"]]) + 1
         rows, columns = np.nonzero(mask)
         assert annotation["bbox"] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
 

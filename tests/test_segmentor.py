@@ -17,9 +17,9 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from PIL import Image
 
+from itaclip.core.text import TextEncoder
 from itaclip.errors import ItaclipError
-from itaclip.openmmlab import ITACLIPSegmentor
-from itaclip.text import TextEncoder
+from itaclip.research.openmmlab import ITACLIPSegmentor
 
 IMAGE = Path(__file__).parent / "images/chelsea.png"
 PIPELINE = [

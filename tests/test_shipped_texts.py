@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from preparation_helpers import ROOT, fails_clearly, lines, run_script
 
+from itaclip.core.text.auxiliary import SEPARATOR
+from itaclip.core.text.class_names import read_class_names
 from itaclip.errors import ItaclipError
-from itaclip.text.answers import DEFINITION, SYNONYM, TASKS, Task
-from itaclip.text.auxiliary import SEPARATOR
-from itaclip.text.checking import check_texts, main, shipped
-from itaclip.text.class_names import read_class_names
-from itaclip.text.generation import WITH_BACKGROUND
+from itaclip.research.texts.answers import DEFINITION, SYNONYM, TASKS, Task
+from itaclip.research.texts.checking import check_texts, main, shipped
+from itaclip.research.texts.generation import WITH_BACKGROUND
 
 BENCHMARKS = {"ade20k": 150, "cityscapes": 19, "coco_object": 81, "coco_stuff": 171, "context59": 59, "context60": 60,
               "voc20": 20, "voc21": 21}  # fmt: skip

@@ -10,12 +10,12 @@ import open_clip
 import pytest
 import torch
 
-from itaclip.clip.openai import CLIP
-from itaclip.clip.registry import as_open_clip
-from itaclip.clip.tokenizer import BytePairs
+from itaclip.core.clip.open_clip_models import as_open_clip
+from itaclip.core.clip.openai import CLIP
+from itaclip.core.clip.tokenizer import BytePairs
+from itaclip.core.text import TextEncoder, build_text_bank, parse_class_names, read_auxiliary_texts, read_class_names
+from itaclip.core.text.templates import TEMPLATES
 from itaclip.errors import ItaclipError
-from itaclip.text import TextEncoder, build_text_bank, parse_class_names, read_auxiliary_texts, read_class_names
-from itaclip.text.templates import TEMPLATES
 
 ROOT = Path(__file__).parent.parent
 COUNTS = {"voc21": (21, 80), "voc20": (20, 20), "context60": (60, 75), "context59": (59, 59), "coco_stuff": (171, 183),

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from itaclip.clip.openai import CLIP
-from itaclip.text import TextCache, TextEncoder, build_text_bank, parse_class_names
-from itaclip.text.bank import ensemble
+from itaclip.core.clip.openai import CLIP
+from itaclip.core.text import TextCache, TextEncoder, build_text_bank, parse_class_names
+from itaclip.core.text.bank import ensemble
 
 WORDS = ["cat", "sofa", "a wall of bricks"]
 
@@ -54,7 +54,7 @@ def test_only_new_words_are_encoded(tiny_clip: CLIP, tmp_path: Path) -> None:
 
 def test_other_weights_never_share(tiny_clip: CLIP, tmp_path: Path, tiny_state: dict[str, torch.Tensor]) -> None:
     """A single changed weight in the text tower makes another model."""
-    from itaclip.clip import load_clip
+    from itaclip.core.clip import load_clip
 
     cache = TextCache(tmp_path / "cache")
     ensemble(TextEncoder(tiny_clip, cache), WORDS)
@@ -102,8 +102,8 @@ def test_a_folder_that_cannot_be_written_costs_only_time(
 
 def test_several_processes_fill_one_folder(tiny_weights: Path, tiny_clip: CLIP, tmp_path: Path) -> None:
     program = (
-        "import sys; from itaclip.clip import load_clip; from itaclip.text import TextCache, TextEncoder\n"
-        "from itaclip.text.bank import ensemble\n"
+        "import sys; from itaclip.core.clip import load_clip; from itaclip.core.text import TextCache, TextEncoder\n"
+        "from itaclip.core.text.bank import ensemble\n"
         "ensemble(TextEncoder(load_clip(sys.argv[1]), TextCache(sys.argv[2])), sys.argv[3:])"
     )
     words = [*WORDS, *(f"thing {i}" for i in range(10))]
@@ -126,7 +126,7 @@ def test_a_class_without_a_definition_stays_as_it_is(tiny_text: TextEncoder) -> 
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("itaclip.text.cache._MAX_IN_MEMORY", 3)
+    monkeypatch.setattr("itaclip.core.text.cache._MAX_IN_MEMORY", 3)
     cache = TextCache()
     for i in range(5):
         cache.put({str(i): torch.tensor([float(i)])})

@@ -14,10 +14,10 @@ from conftest import ROOT
 from gpu_helpers import needs_pretending
 from tower_helpers import folder_of
 
-from itaclip.clip import load_clip
-from itaclip.clip.towers.timm_eva import EvaBlock
-from itaclip.clip.towers.timm_vit import TimmBlock
-from itaclip.text import TextEncoder
+from itaclip.core.clip import load_clip
+from itaclip.core.clip.towers.timm_eva import EvaBlock
+from itaclip.core.clip.towers.timm_vit import TimmBlock
+from itaclip.core.text import TextEncoder
 
 
 def run_tool(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -144,6 +144,6 @@ def test_demo_weights_come_from_a_program_that_runs(tmp_path: Path) -> None:
                     "--whole-batch", "2", "--device", "cpu", "--whole", "0.4")  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert "step      3" in done.stdout
-    from itaclip.clip import load_clip
+    from itaclip.core.clip import load_clip
 
     assert load_clip(str(out)).text_projection.shape == (64, 64)

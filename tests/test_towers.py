@@ -31,21 +31,23 @@ from tower_helpers import (
 from transformers import XLMRobertaConfig
 
 from itaclip import ItaclipError, Segmenter
-from itaclip.benchmark.methods import joined, random_windows
-from itaclip.clip import finding, load_clip
-from itaclip.clip.loading import load_openai_clip
-from itaclip.clip.tokenizer import TokenizerSource
-from itaclip.clip.towers import MEAN, STD, as_tower
-from itaclip.clip.towers.tower import resample
-from itaclip.clip.trunk import Needs
+from itaclip.core.clip import download as finding
+from itaclip.core.clip import load_clip
+from itaclip.core.clip.loading import load_openai_clip
+from itaclip.core.clip.tokenizer_source import TokenizerSource
+from itaclip.core.clip.towers import MEAN, STD, as_tower
+from itaclip.core.clip.towers.tower import resample
+from itaclip.core.clip.trunk import Needs
 from itaclip.core.encoder import DenseEncoder
-from itaclip.core.engine import calibration_windows, on_engine
+from itaclip.core.engines.calibration import calibration_windows
+from itaclip.core.engines.select import on_engine
 from itaclip.core.images import normalise
 from itaclip.core.methods import METHODS, get_method
 from itaclip.core.methods.corrclip import region_tokens
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import Settings
-from itaclip.text import TextBank, TextEncoder, parse_class_names
+from itaclip.core.text import TextBank, TextEncoder, parse_class_names
+from itaclip.research.benchmark.methods import joined, random_windows
 
 PROMPTS = ["a photo of a cat", "dog", "a small photo of the sofa .", "a photo of a photo of a photo of a wall ."]
 
@@ -420,7 +422,7 @@ def test_convolutional_towers_are_refused_in_words(name: str, message: str, tiny
 
 
 def test_weights_of_another_family_than_the_name_says(
-    folders: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+    folders: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ItaclipError, match="weights of another family: open_clip's own image tower, where PE-Core-S"):
         load_clip("PE-Core-S-16-384", str(tiny_weights))
@@ -428,8 +430,20 @@ def test_weights_of_another_family_than_the_name_says(
     path = str(folders / "eva02/open_clip_model.safetensors")
     with pytest.raises(ItaclipError, match="family: timm's image tower with a class token, where ViT-B-16-SigLIP2"):
         load_clip("ViT-B-16-SigLIP2", path)
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes(Path(path).read_bytes())
     with pytest.raises(ItaclipError, match=r"not the weights of a CLIP ViT of OpenAI's layout.*ViT-B-16-SigLIP2:"):
-        load_clip(path)
+        load_clip(str(alone))
+
+
+@pytest.mark.parametrize("family", ["clipa", "siglip", "eva02", "coca"])
+def test_a_file_of_any_family_is_read_with_the_configuration_beside_it(family: str, folders: Path) -> None:
+    clip = load_clip(str(folders / family / "open_clip_model.safetensors"))
+    whole = load_clip(str(folders / family))
+    assert as_tower(clip.visual).conversion == as_tower(whole.visual).conversion
+    assert clip.tokenizer_source == whole.tokenizer_source
+    assert clip.facts == whole.facts
+    assert all(torch.equal(a, b) for a, b in zip(clip.parameters(), whole.parameters(), strict=True))
 
 
 def test_what_takes_a_model_apart_needs_openais_layout(folders: Path) -> None:

@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zero_shot_helpers import GOLDEN, METHODS, UNSEEN, batch, run_tool, samples, small_model, total
 
-from itaclip.comparison.reference import compare
 from itaclip.errors import ItaclipError
-from itaclip.zero_shot import losses, recorded
-from itaclip.zero_shot.classes import ClassSplit, label_table
-from itaclip.zero_shot.decoder import mean_logits, split_heads
-from itaclip.zero_shot.inference import segment
-from itaclip.zero_shot.losses import mask_losses
-from itaclip.zero_shot.plain import plain_mask_losses
-from itaclip.zero_shot.region_encoder import region_mask
-from itaclip.zero_shot.settings import WindowSettings
-from itaclip.zero_shot.training import pseudo_labels
+from itaclip.research.comparison.reference import compare
+from itaclip.research.zero_shot import losses, recorded
+from itaclip.research.zero_shot.classes import ClassSplit, label_table
+from itaclip.research.zero_shot.decoder import mean_logits, split_heads
+from itaclip.research.zero_shot.inference import segment
+from itaclip.research.zero_shot.losses import mask_losses
+from itaclip.research.zero_shot.plain import plain_mask_losses
+from itaclip.research.zero_shot.region_encoder import region_mask
+from itaclip.research.zero_shot.settings import WindowSettings
+from itaclip.research.zero_shot.training import pseudo_labels
 
 # --- recorded outputs of the published code ----------------------------------
 

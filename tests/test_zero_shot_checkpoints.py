@@ -18,15 +18,15 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 from zero_shot_helpers import GOLDEN, METHODS, small_model
 
-from itaclip.clip.openai import CLIP
+from itaclip.core.clip.openai import CLIP
+from itaclip.core.text import TextCache, TextEncoder
 from itaclip.errors import ItaclipError
-from itaclip.text import TextCache, TextEncoder
-from itaclip.zero_shot import recorded
-from itaclip.zero_shot.checkpoints import load_parameters, read_checkpoint, write_checkpoint
-from itaclip.zero_shot.classes import ClassSplit
-from itaclip.zero_shot.commands.train import newest_checkpoint
-from itaclip.zero_shot.network import METHODS as NETWORKS
-from itaclip.zero_shot.texts import TEMPLATES, class_embeddings
+from itaclip.research.zero_shot import recorded
+from itaclip.research.zero_shot.checkpoints import load_parameters, read_checkpoint, write_checkpoint
+from itaclip.research.zero_shot.classes import ClassSplit
+from itaclip.research.zero_shot.commands.train import newest_checkpoint
+from itaclip.research.zero_shot.network import METHODS as NETWORKS
+from itaclip.research.zero_shot.texts import TEMPLATES, class_embeddings
 
 CONFIGS = sorted((ROOT / "configs/zero_shot").glob("c*_*.py"))
 
@@ -132,7 +132,7 @@ def test_a_kill_while_writing_leaves_the_last_checkpoint(tmp_path: Path) -> None
     write_checkpoint({"state_dict": {"a": torch.ones(3)}, "meta": {}}, tmp_path / "iter_2.pth")
     program = f"""
 import os, torch
-from itaclip.zero_shot import checkpoints
+from itaclip.research.zero_shot import checkpoints
 def half(content, path):
     with open(path, "wb") as file:
         file.write(b"PK half a checkpoint")

@@ -21,15 +21,15 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from zero_shot_helpers import METHODS, UNSEEN, batch, samples, small_config, small_model, total
 
-from itaclip.demo.dataset import ensure_demo_dataset
+from itaclip.common.demo.dataset import ensure_demo_dataset
 from itaclip.errors import ItaclipError
-from itaclip.evaluation.setup import load_config
-from itaclip.zero_shot.checkpoints import read_checkpoint
-from itaclip.zero_shot.commands import complexity
-from itaclip.zero_shot.commands import test as testing
-from itaclip.zero_shot.commands import train as training
-from itaclip.zero_shot.openmmlab import ReplayableDataset, StreamSampler, ZeroShotIoU, streams
-from itaclip.zero_shot.openmmlab.scenes import ensure_training_scenes
+from itaclip.research.evaluation.setup import load_config
+from itaclip.research.zero_shot.checkpoints import read_checkpoint
+from itaclip.research.zero_shot.commands import complexity
+from itaclip.research.zero_shot.commands import test as testing
+from itaclip.research.zero_shot.commands import train as training
+from itaclip.research.zero_shot.openmmlab import ReplayableDataset, StreamSampler, ZeroShotIoU, streams
+from itaclip.research.zero_shot.openmmlab.scenes import ensure_training_scenes
 
 
 @pytest.fixture(scope="module")
@@ -207,9 +207,7 @@ def test_a_killed_run_resumes_with_the_same_losses(
         "    def before_train_iter(self, runner, batch_idx, data_batch=None):\n"
         "        time.sleep(60 if runner.iter == 5 else 0)\n"
     )
-    imports = (
-        'custom_imports = dict(imports=["itaclip.zero_shot.openmmlab", "slow_hook"], allow_failed_imports=False)\n'
-    )
+    imports = 'custom_imports = dict(imports=["itaclip.research.zero_shot.openmmlab", "slow_hook"])\n'
     config = small_config(tmp_path, extra=slow + imports)
     (tmp_path / "training").symlink_to(folder / "training")
     command = [sys.executable, str(ROOT / "tools/train.py"), str(config), "--work-dir", str(tmp_path / "run")]

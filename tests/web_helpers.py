@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-COMMAND = [sys.executable, "-c", "from itaclip.command.main import entry; entry()", "serve"]
+COMMAND = [sys.executable, "-c", "from itaclip.apps.command.main import entry; entry()", "serve"]
 OPTIONS = ["--model", "demo", "--quality", "fast", "--max-megapixels", "1", "--max-upload-mb", "2", "--queue-size", "2"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 

@@ -12,7 +12,7 @@ from conftest import ROOT
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
-from itaclip.zero_shot.openmmlab import ZeroShotSegmentor
+from itaclip.research.zero_shot.openmmlab import ZeroShotSegmentor
 
 GOLDEN = Path(__file__).parent / "golden"
 UNSEEN = ("flower", "fence", "person", "parasol", "balloon")

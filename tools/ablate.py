@@ -8,8 +8,8 @@ image engineering, auxiliary text, PAMR, logit scale, thresholds. Variants share
 computation. Results: ablation.json, .md and .png.
 """
 
-from itaclip.comparison.ablation_command import main
-from itaclip.console import run
+from itaclip.common.console import run
+from itaclip.research.comparison.ablation_command import main
 
 if __name__ == "__main__":
     run(main)

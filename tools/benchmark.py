@@ -7,7 +7,7 @@
     python tools/benchmark.py --config configs/cfg_*.py --weights vit-b-16.pt --dtype bf16
 
 `--baseline` also runs a plain implementation on the same image in the same process
-(`itaclip.benchmark.plain`: one window and one view per pass, in float32), and reports ratios and
+(`itaclip.research.benchmark.plain`: one window and one view per pass, in float32), and reports ratios and
 the share of equal labels. With several configurations, it measures images per second for each.
 `--gpu-memory` computes the memory needed on a GPU from the shapes of all tensors, without a GPU.
 The weights may be random ones of the right size (``python tests/make_weights.py vit-b-16 F``).
@@ -25,11 +25,27 @@ from typing import Any
 import cv2
 import torch
 
-from itaclip.benchmark import plain
-from itaclip.benchmark.machine import matrix_peak, measured, timed
-from itaclip.benchmark.methods import method_seconds
-from itaclip.benchmark.pretended import gpu_peak_mib
-from itaclip.benchmark.stages import (
+from itaclip.apps.command.options import parse_setting
+from itaclip.common.console import make_console, run, table_of
+from itaclip.common.environment import machine, versions
+from itaclip.core.clip.loading import load_openai_clip
+from itaclip.core.clip.open_clip_models import as_open_clip
+from itaclip.core.engines import ENGINES
+from itaclip.core.images import normalise
+from itaclip.core.methods import METHODS
+from itaclip.core.pamr import pamr
+from itaclip.core.pipeline import Pipeline
+from itaclip.core.resizing import fitted_size
+from itaclip.core.settings import PRECISIONS, Settings
+from itaclip.core.text import TextBank, TextCache, TextEncoder, read_class_names
+from itaclip.devices import choose_device
+from itaclip.files import refuse_arguments, write_json
+from itaclip.formats.configuration import ModelDescription, read_config, read_model
+from itaclip.research.benchmark import plain
+from itaclip.research.benchmark.machine import matrix_peak, measured, timed
+from itaclip.research.benchmark.methods import method_seconds
+from itaclip.research.benchmark.pretended import gpu_peak_mib
+from itaclip.research.benchmark.stages import (
     TYPICAL_SIZES,
     decode,
     encoder_work,
@@ -41,22 +57,6 @@ from itaclip.benchmark.stages import (
     random_bank,
     throughput,
 )  # fmt: skip
-from itaclip.clip.loading import load_openai_clip
-from itaclip.clip.registry import as_open_clip
-from itaclip.command.options import parse_setting
-from itaclip.configuration import ModelDescription, read_config, read_model
-from itaclip.console import make_console, run, table_of
-from itaclip.core.images import normalise
-from itaclip.core.methods import METHODS
-from itaclip.core.pamr import pamr
-from itaclip.core.pipeline import Pipeline
-from itaclip.core.resizing import fitted_size
-from itaclip.core.settings import PRECISIONS, Settings
-from itaclip.devices import choose_device
-from itaclip.engines import ENGINES
-from itaclip.evaluation.report import machine, versions
-from itaclip.files import write_json
-from itaclip.text import TextBank, TextCache, TextEncoder, read_class_names
 
 PLAIN_TEXTS = 3  # encoded by the plain implementation; the time for all texts is extrapolated
 
@@ -124,6 +124,7 @@ def main() -> int:
     parser.add_argument("--gpu-memory", action="store_true", help="only the memory needed on a GPU, from tensor shapes")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     args = parser.parse_args()
+    refuse_arguments("out", vars(args))
     several = len(args.config) > 1 or args.gpu_memory
     if several and (args.baseline or args.pamr or args.growth or args.image or args.queries):
         parser.error("several configurations and --gpu-memory cannot be combined with other measurements.")

@@ -6,10 +6,10 @@ Checks folders, list file, number of images, sizes and labels; --full decodes ev
 status: 0 no problems, 1 problems (a table shows what to do), 2 bad usage.
 """
 
-from itaclip.console import run
+from itaclip.common.console import run
 
 if __name__ == "__main__":
     # imported here so that worker processes do not load MMSegmentation
-    from itaclip.preparation.check import main
+    from itaclip.research.preparation.check import main
 
     run(main)

@@ -6,7 +6,7 @@
 
 Prints the difference of every stage, and with --out also writes them to a file; exits with status 1
 if one exceeds its tolerance. The recordings in tests/golden use weights that anyone can regenerate with
-``python tests/make_weights.py tiny tiny.pt`` (or ``vit-b-16``). Those of Cascade-CLIP and CLIP-RC
+``python tests/make_weights.py tiny tiny.pt --jit`` (or ``vit-b-16``). Those of Cascade-CLIP and CLIP-RC
 contain the seeds of their parameters.
 """
 
@@ -17,10 +17,10 @@ from pathlib import Path
 
 from rich.table import Table
 
-from itaclip.comparison.reference import compare
-from itaclip.console import make_console, run
-from itaclip.evaluation.report import machine, versions
+from itaclip.common.console import make_console, run
+from itaclip.common.environment import machine, versions
 from itaclip.files import write_json
+from itaclip.research.comparison.reference import compare
 
 
 def main() -> int:

@@ -3,6 +3,10 @@
     python tools/check_weights.py                              # OpenAI's ViT-B/16, by name
     python tools/check_weights.py --weights ViT-B-16-SigLIP2   # any supported model
     python tools/check_weights.py --weights ViT-B-16.pt --recorded
+    python tools/check_weights.py --weights ViT-B-16:mine.pt   # a file that does not state its activation
+
+It lists what the tensors do not show, and where it was taken from: activation, attention heads, normalisation,
+tokenizer. The weights are not "ok" if any of it was only assumed.
 
 For every family, pooled features of images and texts must match those of open_clip's forward pass
 with the same weights: every cosine must exceed 0.99999.
@@ -25,17 +29,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itaclip.clip import load_clip
-from itaclip.clip.openai import CLIP
-from itaclip.clip.registry import as_open_clip
-from itaclip.clip.trunk import Needs
-from itaclip.console import make_console, run
+from itaclip.common.console import make_console, run
+from itaclip.core.clip import architectures, load_clip
+from itaclip.core.clip.facts import measured_sizes
+from itaclip.core.clip.names import is_path
+from itaclip.core.clip.open_clip_models import as_open_clip
+from itaclip.core.clip.openai import CLIP
+from itaclip.core.clip.trunk import Needs
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.images import normalise
 from itaclip.core.methods import get_method
+from itaclip.core.text import TextEncoder
 from itaclip.errors import ItaclipError
-from itaclip.openmmlab import PascalVOC20Dataset
-from itaclip.text import TextEncoder
+from itaclip.research.openmmlab import PascalVOC20Dataset
 
 RECORDED = Path(__file__).parent / "real_text_embeddings"
 RECORDED_MODELS = ("ViT-B/16", "ViT-B-16", "ViT-B/16:openai", "ViT-B-16:openai", "ViT-B-16-quickgelu:openai")
@@ -88,18 +94,23 @@ def to_recorded(encoder: TextEncoder, file: str, names: tuple[str, ...]) -> Tens
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="ViT-B/16", help="name or path (default: ViT-B/16)")
+    parser.add_argument("--activation", choices=("gelu", "quick_gelu"),
+                        help="activation of weights that do not state it (default: as stated)")  # fmt: skip
     parser.add_argument("--recorded", action="store_true",
                         help="compare with the recorded embeddings; always done for ViT-B/16 by name")  # fmt: skip
     args = parser.parse_args()
     console = make_console()
-    clip = load_clip(args.weights)
+    clip = load_clip(args.weights, quick_gelu=args.activation and args.activation == "quick_gelu")
+    for fact in clip.facts:
+        console.print(f"{fact.name}: {fact.value} ({'ASSUMED ' if fact.assumed else 'from '}{fact.source})")
+    assumed = [fact.name for fact in clip.facts if fact.assumed]
     encoder = TextEncoder(clip)
     good = True
     for what, values in to_open_clip(clip, encoder):
         good &= bool(values.min() > SMALLEST_TO_OPEN_CLIP)
         console.print(f"{what}: smallest cosine with open_clip's own {values.min():.7f}")
     if args.recorded or args.weights in RECORDED_MODELS:
-        from mmseg.datasets import COCOStuffDataset  # importable only after itaclip.openmmlab
+        from mmseg.datasets import COCOStuffDataset  # importable only after itaclip.research.openmmlab
 
         for file, names in (
             ("voc12_single.npy", PascalVOC20Dataset.METAINFO["classes"]),
@@ -109,8 +120,22 @@ def main() -> int:
             worst = int(values.argmin())
             good &= bool(values[worst] > SMALLEST_COSINE)
             console.print(f"{file}: {len(names)} classes, smallest cosine {values[worst]:.6f} ({names[worst]})")
-    console.print("ok" if good else "DIFFERENT: other weights, another tokenizer, or an unsupported tower")
-    return 0 if good else 1
+    if not good:
+        console.print("DIFFERENT: other weights, another tokenizer, or an unsupported tower")
+    elif assumed:
+        named = f"Name the architecture ({_example(clip)}:{args.weights}), or put" if is_path(args.weights) else "Put"
+        console.print(
+            f"NOT CERTAIN: nothing states {', '.join(assumed)}. {named} the model's configuration beside the file."
+        )
+    else:
+        console.print("ok")
+    return 0 if good and not assumed else 1
+
+
+def _example(clip: Any) -> str:
+    """The name of an architecture with tensors of these sizes, or any."""
+    found = architectures.like(measured_sizes(clip.state_dict()))
+    return found[0].name if found else "ViT-B-16"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from itaclip.demo.scenes import draw_scene
+from itaclip.common.demo.scenes import draw_scene
 
 SEED = 31
 PER_SHARD = 50

@@ -10,8 +10,8 @@ comparison: results.json, .csv, .md, and .xlsx if openpyxl is installed.
 from functools import partial
 from pathlib import Path
 
-from itaclip.comparison.command import main
-from itaclip.console import run
+from itaclip.common.console import run
+from itaclip.research.comparison.command import main
 
 if __name__ == "__main__":
     run(partial(main, Path(__file__).with_name("dist_test.sh")))

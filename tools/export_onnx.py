@@ -20,13 +20,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from itaclip.clip.loading import load_clip
-from itaclip.clip.towers import MEAN, STD
-from itaclip.console import make_console, run
+from itaclip.common.console import make_console, run
+from itaclip.core.clip.loading import load_clip
+from itaclip.core.clip.towers import MEAN, STD
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.methods import METHODS, get_method
 from itaclip.errors import ItaclipError
-from itaclip.files import atomic_path
+from itaclip.files import atomic_path, refuse_arguments
 
 TOLERANCE = 1e-4  # of the largest absolute feature
 
@@ -91,6 +91,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of a window (default: the model's)")
     parser.add_argument("--out", type=Path, required=True, help="the ONNX file")
     args = parser.parse_args()
+    refuse_arguments("out", vars(args))
     clip = load_clip(args.model)
     depth = DenseEncoder(clip.visual, METHODS["clip"]).depth
     encoder = DenseEncoder(clip.visual, get_method(args.method, blocks=depth))

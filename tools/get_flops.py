@@ -7,8 +7,8 @@ The weights may be random ones of the right size (``python tests/make_weights.py
 maps and losses on full masks.
 """
 
-from itaclip.console import run
-from itaclip.zero_shot.commands.complexity import main
+from itaclip.common.console import run
+from itaclip.research.zero_shot.commands.complexity import main
 
 if __name__ == "__main__":
     run(lambda: main(str(__doc__)))

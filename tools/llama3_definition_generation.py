@@ -11,9 +11,9 @@ definition, 1 some have none (the file is then not written), 2 bad usage.
 
 from pathlib import Path
 
-from itaclip.console import run
-from itaclip.text.answers import DEFINITION
-from itaclip.text.generation import main
+from itaclip.common.console import run
+from itaclip.research.texts.answers import DEFINITION
+from itaclip.research.texts.generation import main
 
 if __name__ == "__main__":
     run(lambda: main(DEFINITION, Path(__file__).resolve().parents[1] / "configs"))

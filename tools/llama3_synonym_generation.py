@@ -11,9 +11,9 @@ synonym, 1 some have none (the file is then not written), 2 bad usage.
 
 from pathlib import Path
 
-from itaclip.console import run
-from itaclip.text.answers import SYNONYM
-from itaclip.text.generation import main
+from itaclip.common.console import run
+from itaclip.research.texts.answers import SYNONYM
+from itaclip.research.texts.generation import main
 
 if __name__ == "__main__":
     run(lambda: main(SYNONYM, Path(__file__).resolve().parents[1] / "configs"))

@@ -17,12 +17,12 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from itaclip.benchmark.server import running_server
-from itaclip.console import run
-from itaclip.demo.dataset import ensure_demo_dataset
+from itaclip.common.console import run
+from itaclip.common.demo.dataset import ensure_demo_dataset
+from itaclip.common.environment import machine, versions
 from itaclip.errors import ItaclipError
-from itaclip.evaluation.report import machine, versions
 from itaclip.files import write_json
+from itaclip.research.benchmark.server import running_server
 
 CLIENTS = Path(__file__).with_name("load_clients.py")
 SERVER = ("--model", "demo", "--quality", "fast", "--set", "pamr_steps=0", "--api", "alone")

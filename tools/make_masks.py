@@ -7,10 +7,10 @@ Writes OUT/NAME.npz under the image's own name. Run the same command again to re
 run. Exit status: 0 success, 1 some images failed (each is reported), 2 bad usage.
 """
 
-from itaclip.console import run
+from itaclip.common.console import run
 
 if __name__ == "__main__":
     # imported here so that worker processes load nothing early
-    from itaclip.regions.making import main
+    from itaclip.research.preparation.region_masks import main
 
     run(main)

@@ -22,7 +22,7 @@ from pathlib import Path
 from record import Record
 from record_tables import NUMBERS_BY_NAME, TABLES_BY_NAME
 
-from itaclip.console import make_console, run
+from itaclip.common.console import make_console, run
 from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.files import write_text
 

@@ -19,10 +19,10 @@ from typing import Any
 
 from PIL import Image
 
-from itaclip.benchmark.server import running_server
-from itaclip.console import run
+from itaclip.common.console import run
 from itaclip.errors import ItaclipError
 from itaclip.files import atomic_path
+from itaclip.research.benchmark.server import running_server
 
 BOAT, CAR = (0.722, 0.353), (0.803, 0.71)
 """Places in the scenes, as shares of width and height, where two classes compete."""

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from itaclip.comparison.ablation import Ablation
-from itaclip.console import make_console, progress, run, table_of
-from itaclip.evaluation.counts import IoUCounts
-from itaclip.evaluation.report import machine, versions
-from itaclip.evaluation.setup import build_dataset, load_config
-from itaclip.files import write_json
+from itaclip.common.console import make_console, progress, run, table_of
+from itaclip.common.environment import machine, versions
+from itaclip.files import refuse_arguments, write_json
+from itaclip.research.comparison.ablation import Ablation
+from itaclip.research.evaluation.counts import IoUCounts
+from itaclip.research.evaluation.setup import build_dataset, load_config
 
 
 def main() -> int:
@@ -32,6 +32,7 @@ def main() -> int:
     parser.add_argument("--limit", type=int, help="only the first N images")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     args = parser.parse_args()
+    refuse_arguments("out", vars(args))
     config = load_config(args.config)
     dataset = build_dataset(config)
     ablation = Ablation(config)

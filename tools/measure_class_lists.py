@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from itaclip import Segmenter
-from itaclip.console import make_console, progress, run, table_of
-from itaclip.demo.dataset import class_lines
-from itaclip.demo.scenes import Scene, draw_scene, random_shape
-from itaclip.evaluation.confusion import class_iou, confusion_matrix
-from itaclip.files import write_json
+from itaclip.common.console import make_console, progress, run, table_of
+from itaclip.common.demo.dataset import class_lines
+from itaclip.common.demo.scenes import Scene, draw_scene, random_shape
+from itaclip.files import refuse_arguments, write_json
+from itaclip.research.evaluation.confusion import class_iou, confusion_matrix
 
 SEED = 777
 # logit scale, threshold, closing: the default first, then one change at a time
@@ -43,6 +43,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     parser.add_argument("--scenes", type=int, default=24)
     args = parser.parse_args()
+    refuse_arguments("out", vars(args))
     console, rng = make_console(), np.random.default_rng(SEED)
     lines = class_lines()
     segmenter = Segmenter("demo")

@@ -25,15 +25,15 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from itaclip import LabelOptions, Segmenter, label
-from itaclip.collection.locations import Location
-from itaclip.collection.segmenting import row_of
-from itaclip.collection.sources import open_source
-from itaclip.collection.store import Store, part_bytes
-from itaclip.console import make_console, run, table_of
-from itaclip.core.images import decode_image
-from itaclip.demo.dataset import ensure_demo_dataset
-from itaclip.evaluation.report import machine, versions
-from itaclip.files import write_json
+from itaclip.apps.collection.locations import Location
+from itaclip.apps.collection.segmenting import row_of
+from itaclip.apps.collection.sources import open_source
+from itaclip.apps.collection.store import Store, part_bytes
+from itaclip.common.console import make_console, run, table_of
+from itaclip.common.demo.dataset import ensure_demo_dataset
+from itaclip.common.environment import machine, versions
+from itaclip.common.images import decode_image
+from itaclip.files import refuse_arguments, write_json
 
 SECTIONS = ("stages", "runs", "entries")
 CLASSES = ["car, taxi", "house", "cloud", "tree"]
@@ -53,6 +53,7 @@ def main() -> int:
     parser.add_argument("--way", help=argparse.SUPPRESS)  # used by the measured processes
     parser.add_argument("folder", nargs="?", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    refuse_arguments("out", vars(args))
     if args.way is not None:
         _way(args.way, Path(args.folder), args.out)
         return 0

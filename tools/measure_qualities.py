@@ -18,14 +18,14 @@ import numpy as np
 import torch
 
 from itaclip import Segmenter
-from itaclip.console import make_console, progress, run, table_of
+from itaclip.common.console import make_console, progress, run, table_of
+from itaclip.common.environment import machine, versions
+from itaclip.core.engines import ENGINES
 from itaclip.core.quality import QUALITIES, quality_settings
 from itaclip.core.settings import PRECISIONS
-from itaclip.engines import ENGINES
-from itaclip.evaluation.counts import IoUCounts
-from itaclip.evaluation.report import machine, versions
-from itaclip.evaluation.setup import build_dataset, load_config
-from itaclip.files import write_json
+from itaclip.files import refuse_arguments, write_json
+from itaclip.research.evaluation.counts import IoUCounts
+from itaclip.research.evaluation.setup import build_dataset, load_config
 
 
 def main() -> int:
@@ -38,6 +38,7 @@ def main() -> int:
     parser.add_argument("--limit", type=int, help="only the first N images")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     args = parser.parse_args()
+    refuse_arguments("out", vars(args))
     config = load_config(args.config)
     if args.data_root is not None:
         config.test_dataloader.dataset.data_root = args.data_root

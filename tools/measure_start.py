@@ -18,9 +18,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from itaclip.command.options import parse_setting
-from itaclip.console import make_console, run, table_of
-from itaclip.evaluation.report import machine, versions
+from itaclip.apps.command.options import parse_setting
+from itaclip.common.console import make_console, run, table_of
+from itaclip.common.environment import machine, versions
 from itaclip.files import write_json
 
 PROGRAMS = {

@@ -17,14 +17,14 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from itaclip.comparison.ablation import Ablation
-from itaclip.console import make_console, progress, run, table_of
+from itaclip.common.console import make_console, progress, run, table_of
+from itaclip.common.environment import machine, versions
 from itaclip.core.quality import quality_settings
 from itaclip.core.settings import Settings
-from itaclip.evaluation.counts import IoUCounts
-from itaclip.evaluation.report import machine, versions
-from itaclip.evaluation.setup import build_dataset, load_config
-from itaclip.files import atomic_path, write_json
+from itaclip.files import atomic_path, refuse_arguments, write_json
+from itaclip.research.comparison.ablation import Ablation
+from itaclip.research.evaluation.counts import IoUCounts
+from itaclip.research.evaluation.setup import build_dataset, load_config
 
 STEPS = (1, 2, 3, 4, 8)  # strides of n eighths of a window
 TOLERANCES = (1.0, 0.03, 0.01, 0.005, 0.003, 0.002)
@@ -39,6 +39,7 @@ def main() -> int:
     parser.add_argument("--limit", type=int, help="only the first N images")
     parser.add_argument("--out", type=Path, required=True, help="JSON file; the plot is written next to it")
     args = parser.parse_args()
+    refuse_arguments("out", vars(args))
     config = load_config(args.config)
     if args.data_root is not None:
         config.test_dataloader.dataset.data_root = args.data_root

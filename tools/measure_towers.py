@@ -18,13 +18,13 @@ from typing import Any
 import open_clip
 import torch
 
-from itaclip.benchmark.machine import measured, timed
-from itaclip.console import make_console, run, table_of
+from itaclip.common.console import make_console, run, table_of
+from itaclip.common.environment import machine, versions
 from itaclip.core.encoder import DTYPES, DenseEncoder
 from itaclip.core.methods import METHODS, get_method
 from itaclip.errors import ItaclipError
-from itaclip.evaluation.report import machine, versions
-from itaclip.files import write_json
+from itaclip.files import refuse_arguments, write_json
+from itaclip.research.benchmark.machine import measured, timed
 
 MODELS = (
     "ViT-B-16",
@@ -88,6 +88,7 @@ def main() -> int:
     parser.add_argument("--note", default="", help="a remark about the machine, stored in the file")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     args = parser.parse_args()
+    refuse_arguments("out", vars(args))
     device = torch.device(args.device)
     rows = []
     for name in args.models:

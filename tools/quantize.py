@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from itaclip.benchmark.machine import timed
-from itaclip.command.options import add_class_options, add_model_options, choose_vocabulary, segmenter_maker
-from itaclip.console import make_console, run, table_of
-from itaclip.core.engine import CALIBRATION_IMAGES, images_of
+from itaclip.apps.command.options import add_class_options, add_model_options, choose_vocabulary, segmenter_maker
+from itaclip.common.console import make_console, run, table_of
+from itaclip.common.environment import machine, versions
+from itaclip.core.engines.calibration import CALIBRATION_IMAGES, images_of
 from itaclip.errors import ItaclipError
-from itaclip.evaluation.report import machine, versions
-from itaclip.files import write_json
+from itaclip.files import refuse_arguments, write_json
+from itaclip.research.benchmark.machine import timed
 from itaclip.segmenter import Segmenter
 from itaclip.vocabulary import Vocabulary
 
@@ -50,6 +50,7 @@ def main() -> int:
     add_model_options(parser)
     add_class_options(parser)
     args = parser.parse_args()
+    refuse_arguments("out", vars(args))
     console = make_console()
     calibration = args.calibrate_on or str(args.images)
     used = set(images_of(calibration)[:CALIBRATION_IMAGES]) if calibration != "demo" else set()

@@ -19,13 +19,13 @@ import numpy as np
 from PIL import Image
 
 from itaclip import Segmenter
-from itaclip.console import make_console, run
-from itaclip.demo.dataset import HELD_OUT_SEED, SCENES, ensure_demo_dataset
-from itaclip.demo.scenes import Scene, draw_scene, random_shape
-from itaclip.demo.world import KINDS
-from itaclip.evaluation.command import main as evaluate
-from itaclip.figures import result_figure
+from itaclip.common.console import make_console, run
+from itaclip.common.demo.dataset import HELD_OUT_SEED, SCENES, ensure_demo_dataset
+from itaclip.common.demo.scenes import Scene, draw_scene, random_shape
+from itaclip.common.demo.world import KINDS
+from itaclip.common.figures import result_figure
 from itaclip.files import atomic_path, write_json
+from itaclip.research.evaluation.command import main as evaluate
 
 ROOT = Path(__file__).parent.parent
 _BARE = ["model.img_engineering=False", "model.pamr_steps=0", "model.auxiliary_text_path=None"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from record import FILES, Record
 
-from itaclip.comparison.published import ALL, TABLES
+from itaclip.research.comparison.published import ALL, TABLES
 
 # --- writing tables ----------------------------------------------------------
 

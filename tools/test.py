@@ -5,8 +5,8 @@
 Reads checkpoints of `tools/train.py` and the published ones.
 """
 
-from itaclip.console import run
-from itaclip.zero_shot.commands.test import main
+from itaclip.common.console import run
+from itaclip.research.zero_shot.commands.test import main
 
 if __name__ == "__main__":
     run(lambda: main(str(__doc__)))

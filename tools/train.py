@@ -7,8 +7,8 @@
 A run that was killed at any moment resumes with `--resume` and gives the same losses.
 """
 
-from itaclip.console import run
-from itaclip.zero_shot.commands.train import main
+from itaclip.common.console import run
+from itaclip.research.zero_shot.commands.train import main
 
 if __name__ == "__main__":
     run(lambda: main(str(__doc__)))

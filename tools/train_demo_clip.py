@@ -55,10 +55,10 @@ from open_clip.model import CLIP
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from itaclip.demo.captions import caption, colored_kinds, phrase, short
-from itaclip.demo.scenes import draw_scene
-from itaclip.demo.training import Checkpoint, learning_rate
-from itaclip.demo.world import CLASSES, KINDS
+from itaclip.common.demo.scenes import draw_scene
+from itaclip.common.demo.world import CLASSES, KINDS
+from itaclip.research.demo.captions import caption, colored_kinds, phrase, short
+from itaclip.research.demo.training import Checkpoint, learning_rate
 
 SIDE, PATCH, WIDTH, LAYERS = 112, 8, 128, 12
 EMBED, TEXT_WIDTH, TEXT_LAYERS = 64, 64, 3

@@ -33,8 +33,8 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from itaclip.demo.scenes import draw_scene
-from itaclip.demo.training import Checkpoint, learning_rate
+from itaclip.common.demo.scenes import draw_scene
+from itaclip.research.demo.training import Checkpoint, learning_rate
 
 ARCHITECTURE = dict(img_size=112, patch_size=8, embed_dim=192, depth=5, num_heads=3, num_classes=0)
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
@@ -149,8 +149,8 @@ def _auc(score: NDArray[np.float32], same: NDArray[np.bool_]) -> float:
 @torch.no_grad()
 def judge(path: Path, scenes: int = 40) -> dict[str, float]:
     """Area under the ROC curve for same-class pairs of patches within development windows."""
-    from itaclip.clip import load_clip
-    from itaclip.clip.registry import as_open_clip
+    from itaclip.core.clip import load_clip
+    from itaclip.core.clip.open_clip_models import as_open_clip
 
     with safe_open(path, "pt") as file:
         architecture = json.loads(file.metadata()["architecture"])

@@ -13,11 +13,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from itaclip.console import make_console, progress, run
+from itaclip.common.console import make_console, progress, run
 from itaclip.errors import ItaclipError
-from itaclip.evaluation.gallery import Gallery, read_mask
-from itaclip.evaluation.loop import image_as_loaded, own_name
-from itaclip.evaluation.setup import build_dataset, load_config
+from itaclip.files import refuse_inputs
+from itaclip.research.evaluation.gallery import Gallery, read_mask
+from itaclip.research.evaluation.loop import image_as_loaded, own_name
+from itaclip.research.evaluation.setup import build_dataset, load_config
 
 
 def main() -> int:
@@ -43,6 +44,10 @@ def main() -> int:
             f"{args.masks}: contains no masks for the images of {args.config.name}; write them with eval.py --out."
         )
     chosen = list(found.items())[: args.limit]
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+    inputs = [info[key] for info in infos for key in ("img_path", "seg_map_path") if info.get(key)]
+    inputs += [(args.masks / name).with_suffix(".png") for name in found.values()]
+    refuse_inputs(Gallery.files(args.out, len(chosen)), inputs, "choose another --out")
     gallery = Gallery(args.out, names, dataset.metainfo["palette"])
     console = make_console()
     with progress(console, len(chosen), "drawing") as advance:

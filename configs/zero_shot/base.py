@@ -4,7 +4,7 @@ Every trained tensor has a learning rate of 2e-4 and a weight decay of 0.01, whi
 published multipliers and exceptions amount to.
 """
 
-custom_imports = dict(imports=["itaclip.zero_shot.openmmlab"], allow_failed_imports=False)
+custom_imports = dict(imports=["itaclip.research.zero_shot.openmmlab"], allow_failed_imports=False)
 default_scope = "mmseg"
 env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0))
 log_level = "INFO"

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itaclip.clip.towers import Grid
-from itaclip.clip.trunk import Needs, Trunk
+from itaclip.core.clip.towers import Grid
+from itaclip.core.clip.trunk import Needs, Trunk
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.methods import Method, Window
 from itaclip.core.views import turned

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from itaclip.clip.towers import Grid, Positions, as_tower
-from itaclip.clip.trunk import Needs, Trunk
+from itaclip.core.clip.towers import Grid, Positions, as_tower
+from itaclip.core.clip.trunk import Needs, Trunk
+from itaclip.core.engines import OpenVINOBlocks
 from itaclip.core.methods.method import Method, Window
-from itaclip.engines import OpenVINOBlocks
 from itaclip.errors import ItaclipError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -22,7 +22,7 @@ class DenseEncoder(nn.Module):
     """Image tower that returns a feature for every patch (ITACLIP, section 3).
 
     Args:
-        visual: the image tower of a CLIP, see `itaclip.clip.towers`.
+        visual: the image tower of a CLIP, see `itaclip.core.clip.towers`.
         method: how to read it.
 
     Raises:

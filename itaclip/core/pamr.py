@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from itaclip.common.progress import report
 from itaclip.devices import kernel_device
-from itaclip.progress import report
 
 # Masks refined together: as many as fit into 128 MiB. On CPUs at most 32, the fastest of 4 to 80:
 # enough to fill the vector registers, few enough for the caches.

@@ -20,17 +20,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from itaclip.common.progress import report
 from itaclip.core.across import inputs_of, read_across, whole_plan
+from itaclip.core.adaptive import Interleaved, rounds, view_weights
 from itaclip.core.encoder import DenseEncoder
-from itaclip.core.interleaved import Interleaved, rounds, view_weights
 from itaclip.core.methods import Method, Window
-from itaclip.core.regions import Ids, dense_ranks, window_regions
+from itaclip.core.regions.maps import Ids, dense_ranks, window_regions
+from itaclip.core.second_encoders import SecondEncoder
 from itaclip.core.settings import Settings
 from itaclip.core.views import VIEWS, make_view, make_views, mix_views, turned, view_features, view_maps
 from itaclip.core.windows import WindowPlan, cut_windows
-from itaclip.encoders import SecondEncoder
 from itaclip.errors import ItaclipError
-from itaclip.progress import report
 
 _LOG = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def interleaved_logits(
     second: Callable[[str], SecondEncoder],
     regions: Mapping[str, Ids],
 ) -> Iterator[Interleaved]:
-    """Yield the logits of an image after every round of an interleaved sweep, see `itaclip.core.interleaved`.
+    """Yield the logits of an image after every round of an interleaved sweep, see `itaclip.core.adaptive`.
 
     Args:
         encoder: CLIP's image tower.

@@ -17,23 +17,23 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from itaclip.clip.towers import as_tower
 from itaclip.core.across import whole_plan
+from itaclip.core.adaptive import Interleaved
+from itaclip.core.clip.towers import as_tower
 from itaclip.core.decision import class_scores, label_map
 from itaclip.core.encoder import DenseEncoder
-from itaclip.core.engine import on_engine
-from itaclip.core.interleaved import Interleaved
+from itaclip.core.engines.select import on_engine
 from itaclip.core.methods import METHODS
 from itaclip.core.pamr import pamr
 from itaclip.core.passes import Reading, grouped, interleaved_logits, shared_logits
-from itaclip.core.regions import resize_map
+from itaclip.core.regions import RegionMap, RegionSource, map_correction, region_source
+from itaclip.core.regions.maps import resize_map
+from itaclip.core.second_encoders import SecondEncoder, load_second_encoder
 from itaclip.core.settings import Settings
+from itaclip.core.text import TextBank
 from itaclip.core.views import VIEWS
 from itaclip.core.windows import WindowPlan, stitch
-from itaclip.encoders import SecondEncoder, load_second_encoder
 from itaclip.errors import ItaclipError
-from itaclip.regions import RegionMap, RegionSource, map_correction, region_source
-from itaclip.text import TextBank
 
 _LOG = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Pipeline(nn.Module):
     """Image tower and settings; stateless except for its weights.
 
     Args:
-        clip: from `itaclip.clip.load_clip`; only the image tower and the learned temperature are kept.
+        clip: from `itaclip.core.clip.load_clip`; only the image tower and the learned temperature are kept.
         settings: how to run it.
     """
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from itaclip.clip.towers import PatchReading, Positions
+from itaclip.core.clip.towers import PatchReading, Positions
 from itaclip.core.encoder import DTYPES
+from itaclip.core.engines import ENGINES, OPENVINO_DTYPES
 from itaclip.core.methods import METHODS, Method, attention, get_method
 from itaclip.core.windows import Padding
-from itaclip.engines import ENGINES, OPENVINO_DTYPES
 from itaclip.errors import ItaclipError, did_you_mean
 
 PRECISIONS = (*DTYPES, "int8")
@@ -59,7 +59,7 @@ class Settings:
     fields of its class in `itaclip.core.methods` are its options. A mapping is accepted too."""
     second_encoder: str = "dino-vitb8"
     """The vision model whose features shape the attention of proxyclip and corrclip: a name,
-    a file or a folder that `itaclip.encoders.load_second_encoder` accepts, or "demo"."""
+    a file or a folder that `itaclip.core.second_encoders.load_second_encoder` accepts, or "demo"."""
 
     # --- regions ---
     regions: str = "felzenszwalb"
@@ -90,7 +90,7 @@ class Settings:
     tolerance: float = 0.0
     """Read the views in rounds, spread over the windows, and stop when a round changes at most
     this share of the labels; in [0, 1]. 0 reads every view of every window, as published; 1 stops
-    after the first round, a fifth of them. See `itaclip.core.interleaved`."""
+    after the first round, a fifth of them. See `itaclip.core.adaptive`."""
     padding: Padding = "end"
     """Where zeros pad a window to whole patches: at its end, or half on each side ("centre",
     as ClearCLIP does)."""
@@ -196,7 +196,7 @@ class Settings:
         Args:
             blocks: number of blocks of the image tower.
             resampling: how the tower's library resamples positions, instead of the method's way
-                (`itaclip.clip.towers.Tower`); `pos_interpolation` overrides both.
+                (`itaclip.core.clip.towers.Tower`); `pos_interpolation` overrides both.
 
         Raises:
             ItaclipError: a switch that the method does not have.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
-from itaclip.clip.towers import Positions
+from itaclip.core.clip.towers import Positions
 from itaclip.core.methods import attention
 from itaclip.core.methods.attention import Recipe
 from itaclip.core.methods.corrclip import CorrCLIP

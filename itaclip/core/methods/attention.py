@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itaclip.clip.blocks import Projections, attend
-from itaclip.clip.towers import Grid
+from itaclip.core.clip.blocks import Projections, attend
+from itaclip.core.clip.towers import Grid
 from itaclip.errors import ItaclipError
 
 Recipe = Callable[[Projections, Tensor, Grid], Tensor]

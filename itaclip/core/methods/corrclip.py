@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itaclip.clip.blocks import Projections
-from itaclip.clip.towers import TowerBlock
-from itaclip.clip.trunk import Needs, Trunk
+from itaclip.core.clip.blocks import Projections
+from itaclip.core.clip.towers import TowerBlock
+from itaclip.core.clip.trunk import Needs, Trunk
 from itaclip.core.methods.method import FeatureKind, Method, Window, scaled_layers
 from itaclip.core.methods.proxyclip import attended, cosines, masked_softmax, required
 

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from itaclip.clip.towers import Positions
-from itaclip.clip.trunk import Needs, Trunk
+from itaclip.core.clip.towers import Positions
+from itaclip.core.clip.trunk import Needs, Trunk
 from itaclip.core.methods.attention import Recipe, generalised
 from itaclip.core.methods.method import Method, Window
 from itaclip.errors import ItaclipError

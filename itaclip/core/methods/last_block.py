@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from itaclip.clip.trunk import Needs, Trunk
+from itaclip.core.clip.trunk import Needs, Trunk
 from itaclip.core.methods.attention import Recipe, query_key
 from itaclip.core.methods.method import PUBLISHED_BLOCKS, Method, Window, scaled_layers
 from itaclip.errors import ItaclipError

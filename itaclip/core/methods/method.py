@@ -7,8 +7,8 @@ from typing import ClassVar, Literal, TypeAlias
 
 from torch import Tensor
 
-from itaclip.clip.towers import PatchReading, Positions
-from itaclip.clip.trunk import Needs, Trunk
+from itaclip.core.clip.towers import PatchReading, Positions
+from itaclip.core.clip.trunk import Needs, Trunk
 
 FeatureKind: TypeAlias = Literal["tokens", "query_key"]
 
@@ -51,7 +51,7 @@ class Method:
         positions: how positional embeddings are resampled to another token grid:
             "scale" by the factor (n + 0.1) / table, as all published code except GEM's
             does; "size" to the exact size; "antialias" as GEM does.
-        patch_reading: how patches pass through a pooling head (`itaclip.clip.towers.Tower.joint`);
+        patch_reading: how patches pass through a pooling head (`itaclip.core.clip.towers.Tower.joint`);
             None uses the head's values.
     """
 

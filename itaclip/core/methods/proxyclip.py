@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itaclip.clip.blocks import Projections
-from itaclip.clip.towers import Grid, TowerBlock
-from itaclip.clip.trunk import Needs, Trunk
+from itaclip.core.clip.blocks import Projections
+from itaclip.core.clip.towers import Grid, TowerBlock
+from itaclip.core.clip.trunk import Needs, Trunk
 from itaclip.core.methods.method import FeatureKind, Method, Window
 from itaclip.errors import ItaclipError
 

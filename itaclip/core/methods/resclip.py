@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itaclip.clip.blocks import Projections
-from itaclip.clip.towers import Grid
-from itaclip.clip.trunk import Needs, Trunk
+from itaclip.core.clip.blocks import Projections
+from itaclip.core.clip.towers import Grid
+from itaclip.core.clip.trunk import Needs, Trunk
 from itaclip.core.methods.attention import gaussian_window
 from itaclip.core.methods.method import PUBLISHED_BLOCKS, Method, Window, scaled_layers
 from itaclip.core.methods.proxyclip import required

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itaclip.clip.blocks import attend
-from itaclip.clip.towers import Grid, TowerBlock
-from itaclip.clip.trunk import Needs, Trunk
+from itaclip.core.clip.blocks import attend
+from itaclip.core.clip.towers import Grid, TowerBlock
+from itaclip.core.clip.trunk import Needs, Trunk
 from itaclip.core.methods.method import PUBLISHED_BLOCKS, Method, Window, scaled_layers
 from itaclip.devices import float64_device
 

@@ -1,0 +1,424 @@
+"""`label`: label a collection with Ray Data and write the results as Parquet.
+
+Ray reads, segments and writes in constant memory. If a process or machine dies, only the parts
+that it held are lost, and Ray recomputes them. This module adds what outlives Ray: a fixed plan
+of units, and parts whose names encode everything they depend on, so that the same command
+resumes an earlier run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+from numpy.typing import NDArray
+
+from itaclip.apps.collection.locations import Location, Storage, checked_address
+from itaclip.apps.collection.results import check_coco_target, write_coco
+from itaclip.apps.collection.segmenting import Recipe, SegmentParts, provenance_json
+from itaclip.apps.collection.sources import open_source
+from itaclip.apps.collection.store import Plan, Store, run_digest
+from itaclip.apps.collection.transfer import Job, RateLimiter, make_plan, read_units
+from itaclip.apps.folders.folder import run_key
+from itaclip.common.environment import versions
+from itaclip.core.settings import Settings
+from itaclip.errors import ItaclipError
+from itaclip.formats.coco import kept_labels
+from itaclip.segmenter import Segmenter
+from itaclip.vocabulary import Vocabulary
+
+_OBJECT_STORE = 2 * 2**30  # maximum bytes if Ray starts here; holds parts in transit
+_MAX_BLOCKS = 4096  # into which the units are divided
+_THREADS = 4  # of a worker without a GPU, if the machine has that many
+_MAX_REASONS = 20  # failure reasons kept in a report
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """How to label a collection. `column`, `key`, `part_size` and `masks` must stay the same to resume a run.
+
+    Attributes:
+        column: for tables, the column with the images' bytes or addresses; for archives, the
+            extension of the images. None detects it.
+        key: for tables, the column whose values name the images; None names them by file and row.
+        part_size: images per result file; also the most that a crash can cost.
+        masks: whether to write PNG masks too, in tar archives.
+        storage: fsspec options by protocol, such as ``{"s3": {"endpoint_url": ...}}``.
+        address: address of a Ray cluster, or "auto" on one of its machines; None starts Ray here.
+        workers: number of segmenters; None uses one per GPU, or without GPUs as many as the cores allow.
+        threads: CPU threads per worker, for decoding and, without a GPU, for segmenting; None uses up to 4.
+        batch: images per batch.
+        limit_rate: maximum images per second over all workers.
+        max_errors: stop when more images than this have failed in this run.
+        retry_errors: whether to relabel units with failed images.
+        overwrite: whether to delete results of other settings from the destination.
+        coco: file, local or at an fsspec address, for the masks of all images in COCO's format,
+            written at the end.
+        coco_skip: names of classes to leave out there.
+
+    Raises:
+        ItaclipError: a value outside its range.
+    """
+
+    column: str | None = None
+    key: str | None = None
+    part_size: int = 128
+    masks: bool = False
+    storage: Storage = field(default_factory=dict, repr=False)
+    address: str | None = None
+    workers: int | None = None
+    threads: int | None = None
+    batch: int = 4
+    limit_rate: float | None = None
+    max_errors: int | None = None
+    retry_errors: bool = False
+    overwrite: bool = False
+    coco: str | None = None
+    coco_skip: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("part_size", "batch", "workers", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ItaclipError(f"{name} = {value}: expected 1 or more.")
+        if self.limit_rate is not None and not self.limit_rate > 0:
+            raise ItaclipError(f"limit_rate = {self.limit_rate}: expected more than 0 images per second.")
+        if self.max_errors is not None and self.max_errors < 0:
+            raise ItaclipError(f"max_errors = {self.max_errors}: expected 0 or more.")
+        if self.address is not None and self.address.startswith("ray://"):
+            raise ItaclipError(
+                f"address = {self.address!r}: Ray Client is not supported; submit the command with `ray job submit`, "
+                "or run it on the head node with the address auto."
+            )
+
+
+@dataclass
+class LabelReport:
+    """Progress of a run.
+
+    Attributes:
+        images: images in the source; None for archives, which are not counted in advance.
+        units: units in the source.
+        kept: units finished by earlier runs.
+        finished: units finished, including the kept ones.
+        done: images processed in this run, including failed ones.
+        failed: images that could not be labelled in this run.
+        reasons: why the first of them failed.
+        busy: seconds spent segmenting, summed over all workers.
+        workers: number of segmenters.
+        gpu: whether they run on GPUs.
+        seconds: since Ray could start the first worker.
+        skipped: folders of the source that were left out, because an earlier run filled them.
+    """
+
+    images: int | None
+    units: int
+    kept: int
+    finished: int
+    done: int = 0
+    failed: int = 0
+    reasons: list[str] = field(default_factory=list)
+    busy: float = 0.0
+    workers: int = 1
+    gpu: bool = False
+    seconds: float = 0.0
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Images per second."""
+        return self.done / self.seconds if self.seconds else 0.0
+
+    @property
+    def share(self) -> float:
+        """Share of time that the workers spent segmenting, in [0, 1]."""
+        return min(1.0, self.busy / (self.seconds * self.workers)) if self.seconds else 0.0
+
+    @property
+    def left(self) -> float | None:
+        """Estimated seconds left; None until this run has finished a unit."""
+        now = self.finished - self.kept
+        return self.seconds / now * (self.units - self.finished) if now else None
+
+
+def label(
+    source: str | os.PathLike[str],
+    classes: Sequence[str | Sequence[str]],
+    out: str | os.PathLike[str],
+    *,
+    background: bool | Sequence[str] = True,
+    definitions: Mapping[str, str] | None = None,
+    options: LabelOptions | None = None,
+    watch: Callable[[LabelReport], None] = lambda _: None,
+    **segmenter: Any,
+) -> LabelReport:
+    """Label a collection of images on this machine or on a Ray cluster; read the results with `read_labels`.
+
+    After any interruption, call it again to resume: it keeps finished parts and labels no image
+    twice. An image that cannot be read gets a row with the reason.
+
+    Examples:
+        >>> itaclip.label("s3://bucket/photos", ["cat", "sofa, couch"], "s3://bucket/labels")
+
+    Args:
+        source: a folder or pattern of images, a ``.txt`` file of paths and addresses, ``.parquet``
+            tables or ``.tar`` archives; local or at any fsspec address.
+        classes: see `Segmenter.prepare`.
+        out: folder for the results, local (shared, on a cluster) or at an fsspec address.
+        background: see `Segmenter.prepare`.
+        definitions: see `Segmenter.prepare`.
+        options: see `LabelOptions`.
+        watch: called with the report after every part.
+        segmenter: arguments of `Segmenter`; every machine must be able to load the weights.
+
+    Raises:
+        ItaclipError: bad input, too many errors, or a destination that cannot be written.
+    """
+    device = segmenter.pop("device", "auto")
+    return label_with(
+        source, out, partial(Segmenter, **segmenter), lambda made: made.prepare(classes, background, definitions),
+        device=device, options=options, watch=watch,
+    )  # fmt: skip
+
+
+def label_with(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    load: Callable[..., Segmenter],
+    choose: Callable[[Segmenter], Vocabulary],
+    *,
+    device: str = "auto",
+    options: LabelOptions | None = None,
+    watch: Callable[[LabelReport], None] = lambda _: None,
+) -> LabelReport:
+    """Label a collection as `label` does, with a custom segmenter.
+
+    Args:
+        source: see `label`.
+        out: see `label`.
+        load: creates the segmenter, in this process and in the workers; takes `device`.
+        choose: returns the classes; called in this process only.
+        device: "auto", "cpu" or "cuda".
+        options: see `label`.
+        watch: see `label`.
+
+    Raises:
+        ItaclipError: see `label`.
+    """
+    options = options or LabelOptions()
+    if device not in ("auto", "cpu", "cuda"):
+        raise ItaclipError(f"device = {device!r}: expected auto, cpu or cuda; Ray assigns each worker its GPU.")
+    source, out = checked_address(source, "SOURCE"), checked_address(out, "DEST")
+    open_source(source, options.storage, options.column, options.key)  # report wrong options before starting Ray
+    store = Store(Location(out, options.storage))
+    coco = None
+    if options.coco is not None:
+        coco = Location(checked_address(options.coco, "coco"), options.storage)
+        check_coco_target(coco)
+        if coco.address == (store.location / "run.json").address:
+            raise ItaclipError(f"{coco}: holds what the results depend on; choose another file for COCO.")
+    with _cluster(options.address), _unwrapped():
+        known = store.read_run()
+        job = Job(source, out, options.column, options.key, options.part_size, options.storage)
+        list_source = ray.remote(num_cpus=0)(make_plan)  # in another process, so the driver's memory does not grow
+        if known is None:
+            store.check_free()
+        planning = None if known else list_source.remote(job, overwrite=False)
+        segmenter = load(device="cpu")
+        vocabulary = choose(segmenter)
+        kept_labels(vocabulary.names, options.coco_skip)  # report unknown names before the work
+        key = run_key(segmenter, vocabulary) | {
+            "source": source, "column": options.column, "key": options.key, "part_size": options.part_size,
+            "masks": options.masks,
+        }  # fmt: skip
+        if known and known[0] != key:
+            different = [name for name in known[0] | key if known[0].get(name) != key.get(name)]
+            if not options.overwrite:
+                raise ItaclipError(
+                    f"{store.location}: holds results of another run (different {', '.join(different)}); choose "
+                    "another folder, or overwrite to replace them."
+                )
+            planning = list_source.remote(job, overwrite=True)
+        if planning is not None:
+            plan: Plan = ray.get(planning)
+            store.write_run(key, plan)
+        else:
+            assert known is not None
+            plan = known[1]
+        digest = run_digest(key, plan)
+        done, started = store.finished(plan.units, digest)
+        if options.retry_errors:
+            for unit in store.failed(plan.units, digest):
+                store.remove(unit, digest)
+                done[unit] = False
+                started.pop(unit, None)
+        allocation = _allocate(options, device, segmenter.settings)
+        recipe = Recipe(
+            load, "cuda" if allocation.gpu else "cpu", segmenter.fingerprint, vocabulary,
+            provenance_json(segmenter, vocabulary, key, versions()), options.batch, allocation.threads, options.masks,
+        )  # fmt: skip
+        limiter = ray.remote(num_cpus=0)(RateLimiter).remote(options.limit_rate) if options.limit_rate else None
+        job = replace(job, digest=digest, started=started, limiter=limiter)
+        del segmenter
+        kept = int(done.sum())
+        report = LabelReport(plan.images, plan.units, kept, kept, workers=allocation.workers, gpu=allocation.gpu,
+                             skipped=plan.skipped)  # fmt: skip
+        watch(report)
+        if kept < plan.units:
+            _run(job, recipe, np.flatnonzero(~done), allocation.available, report, options.max_errors, watch)
+        if coco is not None:
+            write_coco(store, plan.units, digest, coco, options.coco_skip)
+        store.location.clear_partial()
+        return report
+
+
+def _run(
+    job: Job,
+    recipe: Recipe,
+    units: NDArray[np.int64],
+    available: int,
+    report: LabelReport,
+    max_errors: int | None,
+    watch: Callable[[LabelReport], None],
+) -> None:
+    """Label units and update the report."""
+    began = time.perf_counter()
+    with _quiet():
+        blocks = [pa.table({"unit": part}) for part in np.array_split(units, min(len(units), _MAX_BLOCKS))]
+        cores = {"num_gpus": 1, "num_cpus": 1} if report.gpu else {"num_cpus": recipe.threads}
+        pool = ray.data.ActorPoolStrategy(
+            min_size=1, max_size=report.workers, initial_size=min(available, report.workers),
+            max_tasks_in_flight_per_actor=2, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True,
+        )  # fmt: skip
+        parts = (
+            ray.data.from_arrow(blocks)
+            # Readers wait for disks and networks; they need no core.
+            .map_batches(read_units, fn_kwargs={"job": job}, concurrency=2 * report.workers, batch_size=None,
+                         batch_format="pyarrow", num_cpus=0)
+            .map_batches(SegmentParts, fn_constructor_args=(recipe, job), compute=pool, batch_size=1,
+                         batch_format="pyarrow", **cores)
+        )  # fmt: skip
+        counts: dict[int, list[int]] = {}
+        for table in parts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for row in table.to_pylist():
+                if row["fatal"] is not None:
+                    raise ItaclipError(f"{row['fatal']} Finished parts are kept; run the same command to resume.")
+                report.done += row["images"]
+                report.failed += row["failed"]
+                report.reasons += row["reasons"][: _MAX_REASONS - len(report.reasons)]
+                report.busy += row["seconds"]
+                report.finished += _completes(counts, job.started, row)
+            report.seconds = time.perf_counter() - began
+            watch(report)
+            if max_errors is not None and report.failed > max_errors:
+                raise ItaclipError(
+                    f"stopped: {report.failed} images failed, and max_errors is {max_errors}. The first: "
+                    f"{'; '.join(report.reasons[:3])} Finished parts are kept."
+                )
+
+
+def _completes(counts: dict[int, list[int]], started: Mapping[int, frozenset[int]], row: Mapping[str, Any]) -> bool:
+    """Whether a part completes its unit; `counts` holds the numbers of parts seen and expected per unit."""
+    unit = row["unit"]
+    seen = counts.setdefault(unit, [len(started.get(unit, ())), 0])
+    seen[0] += 1
+    if row["end"]:
+        seen[1] = row["part"] + 1
+    if seen[0] == seen[1]:
+        del counts[unit]
+        return True
+    return False
+
+
+class _Allocation(NamedTuple):
+    """Workers wanted, workers that the machines can hold now, whether they use GPUs, and threads per worker."""
+
+    workers: int
+    available: int
+    gpu: bool
+    threads: int
+
+
+def _allocate(options: LabelOptions, device: str, settings: Settings) -> _Allocation:
+    """Choose the number and kind of workers.
+
+    Raises:
+        ItaclipError: no machine has a GPU, or as many cores as a worker needs.
+    """
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = int(sum(machine.get("GPU", 0) for machine in machines))
+    if device == "cuda" and not gpus:
+        raise ItaclipError("device = 'cuda': the Ray cluster has no GPU; add a machine that has one, or use cpu.")
+    if gpus and device != "cpu" and settings.engine != "openvino" and settings.dtype != "int8":
+        return _Allocation(options.workers or gpus, gpus, True, options.threads or _THREADS)
+    cores = [int(machine.get("CPU", 0)) for machine in machines]
+    threads = options.threads or max(1, min(_THREADS, *(count for count in cores if count), max(cores)))
+    available = sum(count // threads for count in cores)
+    if not available:
+        raise ItaclipError(f"threads = {threads}: the largest machine has {max(cores)} cores; use fewer threads.")
+    return _Allocation(options.workers or available, available, False, threads)
+
+
+@contextmanager
+def _cluster(address: str | None) -> Iterator[None]:
+    """Connect to a cluster or start Ray here, and disconnect afterwards; leave the caller's own connection alone."""
+    if ray.is_initialized():
+        yield
+        return
+    own: dict[str, Any] = {}
+    if address is None:
+        own = {"include_dashboard": False}
+        if hasattr(os, "sysconf"):  # Windows has none, and leaves the share to Ray
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+            own["object_store_memory"] = min(_OBJECT_STORE, memory // 4)
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
+    try:
+        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ItaclipError(f"address = {address!r}: cannot connect to a Ray cluster ({reason}).") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Run Ray Data without its own progress output, with one part per block, however large."""
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.target_max_block_size = 1
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with ray.data.DataContext.current(context), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The maximum number of concurrent tasks")  # small collections have fewer
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _unwrapped() -> Iterator[None]:
+    """Re-raise a worker's `ItaclipError` without Ray's wrapper."""
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        cause = getattr(error, "cause", None)
+        if not isinstance(cause, ItaclipError):
+            raise
+        raise ItaclipError(str(cause)) from None

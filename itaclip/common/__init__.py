@@ -1,0 +1,1 @@
+"""Ground floor: the console, pictures, the drawn town of the demo, versions, progress."""

@@ -1,0 +1,24 @@
+"""Image towers: one interface for methods, one adapter per family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from itaclip.core.clip.openai import ImageTower
+from itaclip.core.clip.towers.openai import OpenAITower
+from itaclip.core.clip.towers.tower import MEAN, STD, Grid, PatchReading, Positions, Tower, TowerBlock
+
+__all__ = ["MEAN", "STD", "Grid", "PatchReading", "Positions", "Tower", "TowerBlock", "as_tower"]
+
+
+def as_tower(visual: Any) -> Tower:
+    """Wrap an image tower in the adapter of its family.
+
+    Raises:
+        ItaclipError: a tower without patch tokens in pre-norm blocks. The message names its type.
+    """
+    if isinstance(visual, ImageTower):
+        return OpenAITower(visual)
+    from itaclip.core.clip.towers.libraries import wrap  # here, because it imports open_clip and timm
+
+    return wrap(visual)

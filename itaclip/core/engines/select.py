@@ -1,0 +1,116 @@
+"""Choose the engine that runs the image tower."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import platform
+import timeit
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from itaclip.core.clip.towers import Grid
+from itaclip.core.encoder import DenseEncoder
+from itaclip.core.engines import OPENVINO_DTYPES, OpenVINOBlocks, engine_folder, has_openvino
+from itaclip.core.engines.calibration import calibration_key, calibration_windows
+from itaclip.core.settings import Settings
+from itaclip.devices import choose_device
+from itaclip.errors import ItaclipError
+from itaclip.files import write_json
+
+_LOG = logging.getLogger(__name__)
+
+
+_PASS = 10  # views per pass on a CPU
+
+
+def on_engine(encoder: DenseEncoder, settings: Settings) -> str:
+    """Set up an encoder for the engine and precision of the settings.
+
+    Returns:
+        The engine: "torch" or "openvino".
+
+    Raises:
+        ItaclipError: OpenVINO is requested but not installed, or there is no image to calibrate int8 on.
+    """
+    engine = settings.engine
+    if engine == "auto":
+        engine = _faster(encoder, settings) if _may_choose(settings) else "torch"
+    if engine == "openvino" or settings.dtype == "int8":
+        engine = "openvino"
+        encoder.engine = _openvino(encoder, settings)
+    else:
+        encoder.lower(settings.dtype)
+    return engine
+
+
+def _openvino(encoder: DenseEncoder, settings: Settings) -> OpenVINOBlocks:
+    if settings.dtype != "int8":
+        return OpenVINOBlocks(encoder.tower, settings.dtype)
+
+    @torch.no_grad()
+    def embedded(grid: Grid) -> list[Tensor]:
+        size = grid[0] * encoder.patch_size, grid[1] * encoder.patch_size
+        windows = calibration_windows(settings.calibration, size, settings)
+        return [encoder.embed(part, encoder.method.positions)[0] for part in windows.split(4)]
+
+    return OpenVINOBlocks(encoder.tower, "int8", (calibration_key(settings.calibration), embedded))
+
+
+# --- auto --------------------------------------------------------------------
+
+
+def _may_choose(settings: Settings) -> bool:
+    """Whether OpenVINO can run on this device, in this precision, with the installed packages."""
+    device = choose_device(settings.device, settings.dtype)
+    return device.type == "cpu" and settings.dtype in OPENVINO_DTYPES and has_openvino(settings.dtype)
+
+
+def _faster(encoder: DenseEncoder, settings: Settings) -> str:
+    """Find the engine that is faster on a pass of ten views, measured once per machine."""
+    if settings.dtype == "int8":
+        return "openvino"  # the only engine that supports it
+    path = engine_folder() / "choices.json"
+    structure = hashlib.sha256(repr(encoder.visual).encode()).hexdigest()[:16]
+    key = json.dumps([platform.node(), torch.get_num_threads(), settings.dtype, settings.method, structure])
+    try:
+        known: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+        if key in known:
+            return str(known[key]["engine"])
+    except (OSError, ValueError, KeyError, TypeError):
+        known = {}
+    plain = DenseEncoder(copy.deepcopy(encoder.visual), encoder.method).lower(settings.dtype)
+    converted = DenseEncoder(encoder.visual, encoder.method)
+    converted.engine = _openvino(encoder, settings)
+    pixels = torch.randn(_PASS, 3, encoder.image_size, encoder.image_size)
+    engines = {"torch": plain, "openvino": converted}
+    seconds = {name: _seconds(partial(_pass, one, pixels)) for name, one in engines.items()}
+    best = min(seconds, key=lambda name: seconds[name])
+    _LOG.info("engine = 'auto': a pass takes %.3f s in PyTorch and %.3f s in OpenVINO; %s will be used.",
+              seconds["torch"], seconds["openvino"], best)  # fmt: skip
+    try:
+        write_json(path, known | {key: {"engine": best, "seconds": seconds}})
+    except ItaclipError as error:
+        _LOG.warning("The choice of engine could not be saved: %s", error)
+    return best
+
+
+@torch.no_grad()
+def _pass(encoder: DenseEncoder, pixels: Tensor) -> None:
+    """Run what an engine computes: the whole method, or only the blocks if the method reads more than these."""
+    if encoder.method.reads_trunk_alone:
+        encoder(pixels)
+    else:
+        encoder.trunk(pixels, encoder.method.needs(encoder.depth), encoder.method.positions)
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+    """Time the fastest of three runs, after a warm-up run."""
+    function()
+    return min(timeit.repeat(function, number=1, repeat=3))

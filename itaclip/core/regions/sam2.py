@@ -1,0 +1,156 @@
+"""Regions from SAM 2 (Ravi et al., 2024): automatic masks for a grid of points, using transformers."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from itaclip.core.regions.unsupervised import require_rgb
+from itaclip.devices import choose_device
+from itaclip.errors import ItaclipError
+
+LARGE = "facebook/sam2-hiera-large"
+"""The model behind the published masks."""
+
+POINTS = 8
+"""Points per side of the grid; each gives one mask. This and the two thresholds are CorrCLIP's settings
+(Zhang et al., ICCV 2025)."""
+MIN_IOU = 0.4
+"""Drop masks whose IoU, as predicted by the model, is lower."""
+MIN_STABILITY = 0.4
+"""Drop masks whose stability under changes of their threshold is lower."""
+NMS = 0.7
+"""If the boxes of two masks overlap more than this, keep only the better one; SAM 2's own default."""
+POINTS_AT_ONCE = 16
+"""Points processed together, to bound memory: each needs 4 bytes per pixel of the full-size image."""
+
+
+class Sam2Masks:
+    """Region maps from SAM 2.
+
+    Args:
+        model: a Hugging Face Hub name whose files are in the local cache, or a folder (safetensors).
+        device: device of the model.
+
+    Raises:
+        ItaclipError: the model is in no folder or cache, or its files are damaged.
+    """
+
+    def __init__(self, model: str = LARGE, *, device: str = "cpu") -> None:
+        self.name = f"sam2:{model}"
+        self._device = choose_device(device)
+        self._model, self._processor = _load(model)
+        self._model.to(self._device)
+        settings = f"{POINTS} {MIN_IOU} {MIN_STABILITY} {NMS} "
+        weights = hashlib.sha256(settings.encode())
+        for key, value in sorted(self._model.state_dict().items()):
+            weights.update(key.encode() + value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        self.fingerprint = f"sam2 {weights.hexdigest()[:16]}"
+
+    @torch.inference_mode()
+    def __call__(self, image: NDArray[np.uint8], name: str | None = None) -> NDArray[np.int32]:
+        """H x W int32: 0 is in no mask, regions are numbered from 1 by ascending area; see `RegionSource`."""
+        require_rgb(image, name)
+        return paint(self.masks(image), image.shape[:2])
+
+    def masks(self, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Compute the masks of all points after thresholds and non-maximum suppression: n x H x W bool."""
+        processor = self._processor
+        size = image.shape[:2]
+        inputs = processor(images=image, return_tensors="pt").to(self._device)
+        pixels = inputs["pixel_values"]
+        points = point_grid(POINTS, pixels.shape[-2:]).to(self._device)
+        labels = torch.ones(points.shape[:-1], dtype=torch.int32, device=self._device)
+        whole = torch.tensor([0, 0, size[1], size[0]], device=self._device)
+        embeddings = self._model.get_image_embeddings(pixels)
+        found: list[Any] = []
+        scores: list[Tensor] = []
+        boxes: list[Tensor] = []
+        for start in range(0, points.shape[1], POINTS_AT_ONCE):
+            part = slice(start, start + POINTS_AT_ONCE)
+            output = self._model(
+                image_embeddings=embeddings, input_points=points[:, part],
+                input_labels=labels[:, part], multimask_output=False,
+            )  # fmt: skip
+            large = processor.post_process_masks(output.pred_masks, [size], binarize=False)[0]
+            kept, kept_scores, kept_boxes = processor.filter_masks(
+                large, output.iou_scores[0], size, whole, MIN_IOU, MIN_STABILITY
+            )
+            found.extend(kept)
+            scores.append(kept_scores)
+            boxes.append(kept_boxes)
+        if not found:
+            return np.zeros((0, *size), bool)
+        chosen = processor.post_process_for_mask_generation(found, torch.cat(scores), torch.cat(boxes), NMS)[0]
+        return np.stack([np.asarray(mask, bool) for mask in chosen])
+
+
+def point_grid(side: int, size: tuple[int, ...]) -> Tensor:
+    """Compute the centres of side x side cells of the model's input: 1 x points x 1 x 2 (x, y) float32.
+
+    The grid in transformers scales by the longer side, as SAM 1 requires. SAM 2 stretches images
+    to a square, so with that grid the lower part of a wide image would get no points.
+    """
+    centres = (torch.arange(side) + 0.5) / side
+    y, x = torch.meshgrid(centres * size[0], centres * size[1], indexing="ij")
+    return torch.stack([x, y], dim=-1).reshape(1, -1, 1, 2)
+
+
+def paint(masks: NDArray[np.bool_], size: tuple[int, ...]) -> NDArray[np.int32]:
+    """Combine masks that may overlap into one map: n x H x W bool to H x W int32.
+
+    Masks are painted and numbered from 1 by ascending area, so a larger mask overwrites smaller
+    ones. The numbers of completely covered masks do not occur.
+    """
+    regions = np.zeros(size, np.int32)
+    for number, index in enumerate(np.argsort(masks.sum(axis=(1, 2)), kind="stable"), start=1):
+        regions[masks[index]] = number
+    return regions
+
+
+def _load(model: str) -> tuple[Any, Any]:
+    """Load SAM 2 and its image processor from a folder or the hub cache; never download."""
+    from transformers import Sam2ImageProcessor, Sam2Model
+    from transformers.utils import logging
+
+    folder = Path(model).expanduser()
+    if model.startswith(("/", "./", "../", "~")) and not folder.is_dir():
+        raise ItaclipError(f"{model}: no such folder.")
+    source = str(folder) if folder.is_dir() else model
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        processor = Sam2ImageProcessor.from_pretrained(source, local_files_only=True)
+        loaded, report = Sam2Model.from_pretrained(
+            source, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=torch.float32
+        )
+    except Exception as error:  # errors of the hub, transformers and safetensors
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if folder.is_dir():
+            raise ItaclipError(
+                f"{model}: not a readable SAM 2 model ({reason}). Expected config.json, "
+                "preprocessor_config.json and model.safetensors of a complete download."
+            ) from error
+        raise ItaclipError(
+            f"{model}: SAM 2 is not on this machine ({type(error).__name__}: {reason}).\n"
+            "  expected files: config.json, preprocessor_config.json, model.safetensors\n"
+            "  put them in:    a folder, and pass it as sam2:FOLDER; or download them once: "
+            f"hf download {model}\n"
+            f"  download from:  https://huggingface.co/{model}"
+        ) from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    wrong = [*report["missing_keys"], *map(str, report["mismatched_keys"])]
+    if wrong:
+        raise ItaclipError(
+            f"{model}: {len(wrong)} tensor{'s' if len(wrong) > 1 else ''} missing or of a wrong shape: "
+            f"{', '.join(sorted(wrong)[:3])}. The files belong to another model or are damaged."
+        )
+    return loaded.requires_grad_(False).eval(), processor

@@ -1,4 +1,0 @@
-"""Prepare data sets: convert annotations, check folders, add custom data sets.
-
-Only `check` imports torch and MMSegmentation, so worker processes start quickly.
-"""

@@ -1,0 +1,1 @@
+"""For research: MMSegmentation, evaluation, comparison, data preparation, benchmarks, trained zero-shot methods."""

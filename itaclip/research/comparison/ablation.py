@@ -1,0 +1,132 @@
+"""Evaluate many variants of one configuration in one run, sharing all common computation.
+
+Every prompt is encoded once. Variants share views and blocks 1..L-1 if their windows match,
+the whole encoder if their methods match, and stitching and PAMR if their logits match. The
+results equal those of separate evaluations.
+"""
+
+from __future__ import annotations
+
+import itaclip.research.openmmlab  # noqa: F401 - first: it makes mmseg importable, or says what to install
+
+# isort: split
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mmengine.config import Config
+
+from itaclip.core.clip import load_clip
+from itaclip.core.pipeline import Pipeline, Segmentation
+from itaclip.core.settings import Settings
+from itaclip.core.text import TextBank, TextCache, TextEncoder, build_text_bank, read_texts
+from itaclip.devices import choose_device
+from itaclip.formats.configuration import weights_and_settings
+from itaclip.research.evaluation.counts import IoUCounts
+from itaclip.research.evaluation.loading import load_batches, plan_batches
+from itaclip.research.evaluation.loop import Outcome
+from itaclip.research.openmmlab import ITACLIPPreprocessor
+from itaclip.research.openmmlab.segmentor import region_maps
+
+
+class Ablation:
+    """Weights, classes and texts shared by all variants of a configuration.
+
+    Args:
+        config: a complete configuration.
+
+    Raises:
+        ItaclipError: bad weights, class file, texts or settings.
+    """
+
+    def __init__(self, config: Config) -> None:
+        model = config.model
+        weights, self.base = weights_and_settings(model)
+        texts = model.get("auxiliary_text_path")
+        self.classes, self.auxiliary = read_texts(model.name_path, texts, self.base.background)
+        self._device = choose_device(self.base.device, self.base.dtype, self.base.engine)
+        clip = load_clip(*weights)
+        self._banks: dict[float, TextBank] = {}
+        self._pipeline = Pipeline(clip, self.base).to(self._device)
+        self._encoder = TextEncoder(clip, TextCache(), self._pipeline.engine).to(self._device)
+        self._preprocessor = ITACLIPPreprocessor().to(self._device)
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks of the image tower."""
+        return self._pipeline.encoder.depth
+
+    def bank(self, coefficient: float) -> TextBank:
+        """The text bank in which auxiliary texts have the weight `coefficient`."""
+        if coefficient not in self._banks:
+            self._banks[coefficient] = build_text_bank(
+                self._encoder, self.classes, self.auxiliary, coefficient, self.base.background
+            )
+        return self._banks[coefficient]
+
+    def results(self, data: dict[str, Any], variants: Sequence[Settings]) -> list[Segmentation]:
+        """Segment one image with several variants, at its original size.
+
+        Args:
+            data: an item of an MMSegmentation data set in test mode.
+            variants: settings with the configuration's dtype.
+        """
+        batch = self._preprocessor({"inputs": [data["inputs"]], "data_samples": [data["data_samples"]]})
+        samples = batch["data_samples"]
+        size = tuple(samples[0].metainfo["ori_shape"])[:2]
+        regions = region_maps(self._pipeline, variants, batch["inputs"], samples)
+        pairs = [(settings, self.bank(settings.def_coefficient)) for settings in variants]
+        found = {v: result for _, v, result in self._pipeline.variants(batch["inputs"], [size], pairs, regions)}
+        return [found[i] for i in range(len(variants))]
+
+    def clear_texts(self) -> None:
+        """Discard all encoded texts, so that the next run encodes them again."""
+        self._banks.clear()
+        self._encoder.cache = TextCache()
+
+    def run(
+        self,
+        dataset: Any,
+        variants: Sequence[Settings],
+        *,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        limit: int | None = None,
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> list[Outcome]:
+        """Evaluate variants together.
+
+        Args:
+            dataset: MMSegmentation data set in test mode.
+            variants: settings with the configuration's dtype; equal ones are computed once.
+            batch_size: images per batch.
+            num_workers: loading processes.
+            limit: evaluate only the first images.
+            advance: called with the number of images done since the last call.
+
+        Returns:
+            An outcome per variant; `seconds` is the same for all, the time of the whole run
+            including texts.
+        """
+        began = time.perf_counter()
+        distinct = list(dict.fromkeys(variants))
+        pairs = [(settings, self.bank(settings.def_coefficient)) for settings in distinct]
+        counts = [IoUCounts(len(dataset.metainfo["classes"])) for _ in distinct]
+        shared = Outcome(counts[0])
+        for batch, skipped in load_batches(dataset, plan_batches(len(dataset), batch_size, limit), num_workers):
+            shared.skipped += skipped
+            if batch["inputs"]:
+                data = self._preprocessor(batch)
+                samples = data["data_samples"]
+                sizes = [tuple(sample.metainfo["ori_shape"])[:2] for sample in samples]
+                regions = region_maps(self._pipeline, distinct, data["inputs"], samples)
+                results = self._pipeline.variants(data["inputs"], sizes, pairs, regions)
+                for image, variant, result in results:
+                    counts[variant].add(result.labels, samples[image].gt_sem_seg.data[0])
+                shared.images += len(samples)
+            advance(len(batch["inputs"]) + len(skipped))
+        shared.seconds = time.perf_counter() - began
+        index = {settings: i for i, settings in enumerate(distinct)}
+        return [replace(shared, counts=counts[index[settings]]) for settings in variants]

@@ -1,0 +1,76 @@
+"""Hashes of everything the scores of an evaluation depend on; stored results are valid only while they match."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterable, Iterator
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from itaclip.core.clip.names import DEMO
+
+_SHORT = 16
+
+
+def digest(content: Any) -> str:
+    """A short hash of a JSON value; other objects enter as their text."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:_SHORT]
+
+
+def identity(config: Config) -> dict[str, str]:
+    """Hashes of everything that a configuration makes results depend on, by part; of file contents, not dates.
+
+    Custom modules that a configuration imports count as software, because they may define methods.
+    """
+    model = config.model.to_dict()
+    texts = [_file(model.pop(name, None)) for name in ("name_path", "auxiliary_text_path")]
+    modules = ["itaclip", *config.get("custom_imports", {}).get("imports", [])]
+    return {
+        "settings": digest(model),
+        "class words and texts": digest(texts),
+        "weights": digest([_weights(model.get(name)) for name in ("model_name", "pretrained")]),
+        "second encoder": _weights(model.get("second_encoder"), "core/second_encoders/demo_dino.safetensors") or "",
+        "region masks": _weights(model.get("regions")) or "",
+        "data set": digest(config.test_dataloader.dataset.to_dict()),
+        "software": digest([version("torch"), [_files(_sources(name)) for name in modules]]),
+    }
+
+
+def _weights(name: str | None, bundled: str = "core/clip/demo_clip.safetensors") -> str | None:
+    """Hash of the content of a file or folder; a model name stays as it is."""
+    if name == DEMO:
+        with resources.as_file(resources.files("itaclip") / bundled) as path:
+            return _file(path)
+    path = Path(name or "")
+    return _files(sorted(path.rglob("*"))) if name and path.is_dir() else _file(name)
+
+
+def _sources(module: str) -> Iterator[Path]:
+    """The Python files of a module or package."""
+    found = importlib.util.find_spec(module)
+    if found and found.submodule_search_locations:
+        for folder in found.submodule_search_locations:
+            yield from sorted(Path(folder).rglob("*.py"))
+    elif found and found.origin:
+        yield Path(found.origin)
+
+
+def _files(paths: Iterable[Path]) -> str:
+    return digest([[path.name, _file(path)] for path in paths])
+
+
+def _file(path: str | Path | None) -> str | None:
+    """Hash of a file's content; text that is not the path of a file stays as it is."""
+    if path is None or not Path(path).is_file():
+        return None if path is None else str(path)
+    found = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()[:_SHORT]

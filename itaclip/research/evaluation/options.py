@@ -1,0 +1,69 @@
+"""The options of `itaclip eval`, apart from what runs them: help and completion need no PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from itaclip.common.shipped import complete_configuration, configuration_folder, configurations, summary
+
+METHODS = (
+    "clip", "maskclip", "sclip", "clearclip", "naclip", "gem", "maskclip_bare", "sclip_bare", "gem_bare", "kk",
+    "itaclip", "scclip", "resclip", "resclip_clearclip", "resclip_sclip", "proxyclip", "corrclip",
+)  # fmt: skip
+"""The shipped keys of `itaclip.core.methods.METHODS`, which loads PyTorch. A configuration may add others."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of `itaclip eval` and `eval.py`."""
+    options = argparse.ArgumentParser(prog="itaclip eval", description="Evaluate a configuration on its data set.")
+    config = options.add_argument("--config", required=True, help="a configuration file, or the name of a shipped "
+                                  "configuration, such as voc")  # fmt: skip
+    config.completer = complete_configuration  # type: ignore[attr-defined]
+    options.add_argument("--list", action=_List, help="show the shipped configurations and exit")
+    method = options.add_argument("--method", help=f"how to read the image tower: {', '.join(METHODS)}")
+    method.completer = lambda **_: METHODS  # type: ignore[attr-defined]
+    options.add_argument("--preset", choices=("published", "common"),
+                         help="published: the settings that the method was published with on this data set; "
+                              "common: one protocol for all methods")  # fmt: skip
+    options.add_argument("--pamr", choices=("on", "off"),
+                         help="refinement; overrides the preset and the configuration")  # fmt: skip
+    options.add_argument("--data-root", help="folder of the data set; overrides the configuration")
+    options.add_argument("--weights", help="CLIP by name, or a weight file; overrides the configuration")
+    options.add_argument("--work-dir", type=Path, help="folder for metrics.json (default: work_dirs/<config>)")
+    options.add_argument("--show-dir", type=Path, help="write the image, truth, result and legend of every image here")
+    options.add_argument("--out", type=Path, help="write label maps here, as PNG files named after the images")
+    options.add_argument("--limit", type=int, metavar="N", help="evaluate only the first N images")
+    options.add_argument("--no-text-cache", action="store_true", help="encode all texts again and store none")
+    options.add_argument("--no-resume", action="store_true", help="start over instead of continuing an unfinished run")
+    options.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none",
+                         help="how the processes of a distributed run were started")  # fmt: skip
+    options.add_argument("--cfg-options", nargs="+", action=_ConfigOptions, default={}, metavar="KEY=VALUE",
+                         help="change entries of the configuration, such as model.pamr_steps=0")  # fmt: skip
+    return options
+
+
+class _List(argparse.Action):
+    """Shows the shipped evaluation configurations and exits, as `--help` does."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> None:
+        shown = {name: path for name, path in configurations().items() if "/" not in name}
+        width = max(map(len, shown), default=0)
+        lines = [f"{name:{width}}  {summary(path)}" for name, path in shown.items()]
+        sys.stdout.write("\n".join([*lines, f"Files: {configuration_folder()}"]) + "\n")
+        parser.exit()
+
+
+class _ConfigOptions(argparse.Action):
+    """`itaclip.research.evaluation.setup.ConfigOptions`, which loads MMEngine, imported when the option is given."""
+
+    def __call__(self, *given: Any) -> None:
+        from itaclip.research.evaluation.setup import ConfigOptions
+
+        ConfigOptions(self.option_strings, self.dest, nargs=self.nargs)(*given)

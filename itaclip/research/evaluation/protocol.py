@@ -1,0 +1,91 @@
+"""Apply a method, a preset and a refinement to a configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from mmengine.config import Config
+
+from itaclip.core.methods import METHODS
+from itaclip.core.text import read_class_names
+from itaclip.core.text.class_names import read_lines
+from itaclip.errors import ItaclipError, did_you_mean
+from itaclip.files import write_text
+from itaclip.research.evaluation.presets import Preset, common, published
+
+PRESETS = ("published", "common")
+_PAMR_STEPS = 10
+_LONG_SIDE = 2048
+
+Switch: TypeAlias = Literal["on", "off"]
+
+
+def apply_protocol(config: Config, folder: Path, method: str | None = None, preset: str | None = None,
+                   pamr: Switch | None = None) -> str | None:  # fmt: skip
+    """Change a configuration in place; None keeps its values.
+
+    Args:
+        config: a complete configuration.
+        folder: receives the class file if the preset uses other class words.
+        method: a key of `itaclip.core.methods.METHODS`. Without a preset it changes nothing else.
+        preset: "published" or "common", see `itaclip.research.evaluation.presets`.
+        pamr: switches refinement "on" or "off", overriding the preset; "on" keeps the number of
+            iterations, or uses the published 10 if it is 0.
+
+    Returns:
+        Source of the preset's settings; None without a preset.
+
+    Raises:
+        ItaclipError: an unknown method, no published settings for this pair, or a
+            configuration to which the preset does not apply.
+    """
+    model = config.model
+    if method is not None:
+        if method not in METHODS:
+            raise ItaclipError(
+                f"--method {method}: expected one of {', '.join(METHODS)}.{did_you_mean(method, METHODS)}"
+            )
+        model.method = method
+    source = None
+    if preset is not None:
+        dataset = config.test_dataloader.dataset
+        name = model.get("method", "itaclip")
+        chosen = published(name, dataset.type) if preset == "published" else common(
+            dataset.type, model.get("background", False)
+        )  # fmt: skip
+        _apply_preset(config, chosen, folder)
+        source = chosen.source
+    if pamr is not None:
+        model.pamr_steps = 0 if pamr == "off" else model.get("pamr_steps") or _PAMR_STEPS
+    return source
+
+
+def _apply_preset(config: Config, preset: Preset, folder: Path) -> None:
+    model = config.model
+    if preset.texts and not model.get("auxiliary_text_path"):
+        raise ItaclipError(
+            "the published settings use auxiliary texts, but model.auxiliary_text_path is not set; "
+            "set it to a file (see llm_texts/), or use --preset common."
+        )
+    if not preset.texts:
+        model.auxiliary_text_path = None
+    model.update(dict(preset.settings))
+    if preset.short_side is not None:
+        _resize(config.test_dataloader.dataset)["scale"] = (_LONG_SIDE, preset.short_side)
+    if preset.words:
+        lines = read_lines(model.name_path)
+        for number, words in preset.words.items():
+            lines[number] = words
+        path = folder / Path(model.name_path).name
+        write_text(path, "\n".join(lines) + "\n")
+        read_class_names(path, model.get("background", False))
+        model.name_path = str(path)
+
+
+def _resize(dataset: Any) -> Any:
+    """The Resize step of the test pipeline."""
+    steps = [step for step in dataset.get("pipeline", []) if step.get("type") == "Resize"]
+    if len(steps) != 1:
+        raise ItaclipError(f"the test pipeline has {len(steps)} Resize steps; a preset requires exactly one.")
+    return steps[0]

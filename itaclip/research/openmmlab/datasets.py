@@ -1,0 +1,74 @@
+"""Data sets of the published evaluations that MMSegmentation 1.2 lacks, and the demo's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmseg.datasets import BaseSegDataset as BaseSegDataset
+from mmseg.datasets import (
+    COCOStuffDataset,
+    PascalContextDataset,
+    PascalContextDataset59,
+    PascalVOCDataset,
+)
+from mmseg.registry import DATASETS
+
+from itaclip.common.demo.world import CLASSES, KINDS
+from itaclip.common.figures.palette import palette
+
+
+def _metainfo(classes: tuple[str, ...], colors: list[list[int]]) -> dict[str, Any]:
+    return {"classes": classes, "palette": colors}
+
+
+@DATASETS.register_module()
+class PascalVOC20Dataset(BaseSegDataset):
+    """Pascal VOC 2012 without the background, which is ignored (label 0 becomes 255)."""
+
+    METAINFO = _metainfo(PascalVOCDataset.METAINFO["classes"][1:], PascalVOCDataset.METAINFO["palette"][1:])
+
+    def __init__(self, reduce_zero_label: bool = True, **options: Any) -> None:
+        super().__init__(img_suffix=".jpg", seg_map_suffix=".png", reduce_zero_label=reduce_zero_label, **options)
+
+
+@DATASETS.register_module()
+class PascalContext60Dataset(BaseSegDataset):
+    """Pascal Context: 59 classes and a background (label 0)."""
+
+    METAINFO = _metainfo(PascalContextDataset.METAINFO["classes"], PascalContextDataset.METAINFO["palette"])
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(img_suffix=".jpg", seg_map_suffix=".png", reduce_zero_label=False, **options)
+
+
+@DATASETS.register_module()
+class PascalContext59Dataset(BaseSegDataset):
+    """Pascal Context without the background, which is ignored (label 0 becomes 255)."""
+
+    METAINFO = _metainfo(PascalContextDataset59.METAINFO["classes"], PascalContextDataset59.METAINFO["palette"])
+
+    def __init__(self, reduce_zero_label: bool = True, **options: Any) -> None:
+        super().__init__(img_suffix=".jpg", seg_map_suffix=".png", reduce_zero_label=reduce_zero_label, **options)
+
+
+@DATASETS.register_module()
+class COCOObjectDataset(BaseSegDataset):
+    """COCO's 80 thing classes and a background (label 0) for everything else; no pixel is ignored."""
+
+    METAINFO = _metainfo(
+        ("background", *COCOStuffDataset.METAINFO["classes"][:80]),
+        [[0, 0, 0], *COCOStuffDataset.METAINFO["palette"][:80]],
+    )
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(img_suffix=".jpg", seg_map_suffix="_instanceTrainIds.png", reduce_zero_label=False, **options)
+
+
+@DATASETS.register_module()
+class DemoDataset(BaseSegDataset):
+    """The drawn scenes of the bundled demo, in the layout of Pascal VOC."""
+
+    METAINFO = _metainfo(tuple(kind.names[0] for kind in KINDS), palette(CLASSES))
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(img_suffix=".jpg", seg_map_suffix=".png", reduce_zero_label=False, **options)

@@ -1,0 +1,41 @@
+"""Load the images of a data set as the rest of the package reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mmengine.fileio
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmseg.registry import TRANSFORMS
+
+from itaclip.common.images import LARGEST, ReadOptions, ValueRange, decode_image
+
+
+@TRANSFORMS.register_module()
+class ITACLIPLoadImage(BaseTransform):
+    """Takes the place of ``LoadImageFromFile`` for images of more than 8 bits, and for TIFF with transparency.
+
+    8-bit images are the same as with ``LoadImageFromFile``, pixel by pixel. docs/images.md lists the rules.
+
+    Args:
+        largest: maximum number of pixels of an image; larger ones are rejected.
+        value_range: ``(low, high)``, "stretch" or None, see `itaclip.common.images.ValueRange`.
+        backend_args: where files are, as for ``LoadImageFromFile``.
+
+    Raises:
+        ItaclipError: a bad value; in calls, see `itaclip.common.images.read_image`.
+    """
+
+    def __init__(
+        self, largest: int = LARGEST, value_range: ValueRange = None, backend_args: dict[str, Any] | None = None
+    ) -> None:
+        self.options = ReadOptions(largest, value_range, "largest= of ITACLIPLoadImage")
+        self.backend_args = backend_args
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Add ``img`` (H x W x 3 uint8 BGR), ``img_shape`` and ``ori_shape``."""
+        path = results["img_path"]
+        image = decode_image(mmengine.fileio.get(path, backend_args=self.backend_args), str(path), self.options)
+        shape = image.shape[:2]
+        return results | {"img": np.ascontiguousarray(image[..., ::-1]), "img_shape": shape, "ori_shape": shape}

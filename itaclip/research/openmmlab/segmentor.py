@@ -1,0 +1,167 @@
+"""`ITACLIPSegmentor`: the pipeline as an MMSegmentation segmentor."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from mmengine.structures import PixelData
+from mmseg.models.segmentors import BaseSegmentor
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from itaclip.common.figures.palette import palette
+from itaclip.common.images import read_image
+from itaclip.core.clip import load_clip
+from itaclip.core.images import denormalise
+from itaclip.core.pipeline import Pipeline
+from itaclip.core.regions import RegionMap
+from itaclip.core.settings import Settings, checked_names, implied_background
+from itaclip.core.text import TextBank, TextCache, TextEncoder, build_text_bank, default_folder, read_texts
+from itaclip.devices import choose_device
+from itaclip.errors import ItaclipError
+from itaclip.research.openmmlab.preprocessor import ITACLIPPreprocessor
+
+_LOG = logging.getLogger(__name__)
+
+
+@MODELS.register_module(name=["ITACLIPSegmentor", "ITACLIP_Segmentor"])
+class ITACLIPSegmentor(BaseSegmentor):
+    """Training-free open-vocabulary segmentor (ITACLIP, CVPRW 2025).
+
+    The arguments keep the names of published configurations, so these can be ported line by line.
+
+    Args:
+        model_name: CLIP model or weight file, see `itaclip.core.clip.load_clip`.
+        pretrained: open_clip tag or weight path for a named model; None selects OpenAI's weights,
+            or the only ones there are.
+        quick_gelu: overrides the activation function that the weights imply.
+        name_path: class file, one class per line, synonyms separated by ", ".
+        auxiliary_text_path: file of definitions or synonyms, one ``name >=text`` per line; None for none.
+        text_cache: whether to keep text features on disk, see `itaclip.core.text.TextCache`.
+        data_preprocessor: None builds `ITACLIPPreprocessor`.
+        dataset_name: found in published configurations; it determines whether there is a background:
+            yes for voc21, context60 and coco_object, no for coco_stuff and cityscapes.
+        width_chunk_size: found in published configurations; ignored, because memory is bounded without it.
+        train_cfg: passed by MMSegmentation's builders; ignored, because nothing is trained.
+        test_cfg: passed by MMSegmentation's builders; ignored, because windows are part of the settings.
+        settings: fields of `itaclip.core.settings.Settings`.
+
+    Raises:
+        ItaclipError: bad weights, class file, texts or settings.
+    """
+
+    def __init__(
+        self,
+        name_path: str | Path,
+        model_name: str = "ViT-B/16",
+        pretrained: str | None = None,
+        quick_gelu: bool | None = None,
+        auxiliary_text_path: str | Path | None = None,
+        text_cache: bool = True,
+        data_preprocessor: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | None = None,
+        dataset_name: str | None = None,
+        width_chunk_size: int | None = None,
+        train_cfg: dict[str, Any] | None = None,
+        test_cfg: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        # built here because BaseModel would look it up outside MMSegmentation's scope
+        preprocessor = MODELS.build(data_preprocessor) if data_preprocessor else ITACLIPPreprocessor()
+        super().__init__(preprocessor, init_cfg)
+        if width_chunk_size is not None:
+            _LOG.info("width_chunk_size is accepted for compatibility with published configurations and ignored.")
+        self.settings = Settings(**checked_names(implied_background(dataset_name, settings)))
+        background = self.settings.background
+        classes, auxiliary = read_texts(name_path, auxiliary_text_path, background)
+        device = choose_device(self.settings.device, self.settings.dtype, self.settings.engine)
+        clip = load_clip(model_name, pretrained, quick_gelu)
+        pipeline = Pipeline(clip, self.settings)
+        cache = TextCache(default_folder()) if text_cache else None
+        encoder = TextEncoder(clip, cache, pipeline.engine).to(device)
+        bank = build_text_bank(encoder, classes, auxiliary, self.settings.def_coefficient, background)
+        self.classes = classes
+        self.register_buffer("text_features", bank.features, persistent=False)
+        self.pipeline = pipeline
+        self.dataset_meta = {"classes": classes.names, "palette": palette(len(classes))}
+        self.to(device)
+        self.eval()
+
+    @property
+    def bank(self) -> TextBank:
+        """The text bank on the model's device."""
+        return TextBank(self.text_features, self.classes)
+
+    def predict(
+        self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[SegDataSample] | None = None
+    ) -> list[SegDataSample]:
+        """Segment a batch.
+
+        Args:
+            inputs: B x 3 x H x W, or a list of 3 x H x W of any sizes; normalised RGB.
+            data_samples: their `ori_shape` sets the size of each result; without them, results
+                have the size of the inputs.
+
+        Returns:
+            Per image a data sample with ``seg_logits`` (K x H x W class scores) and
+            ``pred_sem_seg`` (1 x H x W int64 class ids).
+        """
+        images = list(inputs)
+        samples = list(data_samples) if data_samples is not None else [SegDataSample() for _ in images]
+        sizes = [
+            tuple(sample.metainfo.get("ori_shape", image.shape[-2:]))[:2]
+            for sample, image in zip(samples, images, strict=True)
+        ]
+        regions = region_maps(self.pipeline, [self.settings], images, samples)
+        for sample, result in zip(samples, self.pipeline(images, sizes, self.bank, regions), strict=True):
+            sample.set_data(
+                {"seg_logits": PixelData(data=result.scores), "pred_sem_seg": PixelData(data=result.labels[None])}
+            )
+        return samples
+
+    def encode_decode(self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
+        """Class scores of images of equal size, at that size: B x K x H x W."""
+        images = list(inputs)
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        samples = batch_data_samples or [SegDataSample() for _ in images]
+        regions = region_maps(self.pipeline, [self.settings], images, samples)
+        return torch.stack([result.scores for result in self.pipeline(images, sizes, self.bank, regions)])
+
+    def extract_feat(self, inputs: Tensor) -> Tensor:
+        """Patch features of whole images, B x rows x columns x E, for methods that use only CLIP."""
+        tokens: Tensor = self.pipeline.encoder(inputs)
+        return tokens
+
+    def _forward(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
+        return self.encode_decode(inputs, data_samples)
+
+    def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> NoReturn:
+        """Not supported: the method has no trainable parameters.
+
+        Raises:
+            ItaclipError: always.
+        """
+        raise ItaclipError("ITACLIP is training-free: there is no loss; call predict() or test_step().")
+
+
+def region_maps(
+    pipeline: Pipeline, variants: Sequence[Settings], images: Sequence[Tensor], samples: Sequence[SegDataSample]
+) -> dict[str, list[RegionMap]]:
+    """Region maps of a batch, computed from the samples' image files, or from the inputs if there are none.
+
+    Raises:
+        ItaclipError: see `Pipeline.region_maps`; also for a file that cannot be read.
+    """
+    if not any(settings.reads_regions for settings in variants):
+        return {}
+    paths = [sample.metainfo.get("img_path") for sample in samples]
+    pictures = [
+        read_image(path) if path and Path(path).is_file() else denormalise(image)
+        for path, image in zip(paths, images, strict=True)
+    ]
+    return pipeline.region_maps(variants, pictures, paths)

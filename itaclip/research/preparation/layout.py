@@ -1,0 +1,146 @@
+"""Where the files of a configuration's data set lie, and what is known about the benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmseg.registry import DATASETS
+
+from itaclip.common.demo.dataset import SCENES
+from itaclip.errors import ItaclipError, did_you_mean
+from itaclip.research.openmmlab.datasets import BaseSegDataset
+from itaclip.research.preparation import coco
+from itaclip.research.preparation.findings import Findings
+from itaclip.research.preparation.inspection import CONVERTED_MASKS, OWN_MASKS, OtherKind, Tree
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Known facts about the validation set of a benchmark."""
+
+    images: tuple[int, ...]
+    """Accepted numbers of images."""
+    masks: str
+    """How to obtain its masks."""
+    others: tuple[OtherKind, ...] = ()
+    """Other masks that exist for its images and are taken for its own."""
+
+
+_VOC = Benchmark((1449,), "Extract VOCtrainval_11-May-2012.tar again.")
+# The merged JSON lacks one of the 5,105 validation images of VOC 2010 that the .mat files have.
+_CONTEXT = Benchmark(
+    (5104, 5105), "Run python datasets/cvt_context.py (docs/datasets.md).",
+    (OtherKind("the masks with 33 classes", frozenset(range(34))),),
+)  # fmt: skip
+_RAW = OtherKind("raw maps of stuffthingmaps under other names", frozenset(coco.RAW_VALUES))
+_STUFF = OtherKind("labels of COCO-Stuff (*_labelTrainIds.png)", frozenset(range(171)))
+_OBJECT = OtherKind("labels of COCO-Object (*_instanceTrainIds.png)", frozenset(range(81)))
+_IDS = OtherKind("Cityscapes' label ids (*_labelIds.png)", frozenset(range(34)))
+
+BENCHMARKS = {
+    "PascalVOCDataset": _VOC,
+    "PascalVOC20Dataset": _VOC,
+    "PascalContextDataset": _CONTEXT,
+    "PascalContextDataset59": _CONTEXT,
+    "PascalContext60Dataset": _CONTEXT,
+    "PascalContext59Dataset": _CONTEXT,
+    "COCOStuffDataset": Benchmark(
+        (5000,), "Run python datasets/cvt_coco_stuff.py (docs/datasets.md).", (_RAW, _OBJECT)
+    ),
+    "COCOObjectDataset": Benchmark(
+        (5000,), "Run python datasets/cvt_coco_object.py (docs/datasets.md).", (_STUFF, _RAW)
+    ),
+    "CityscapesDataset": Benchmark((500,), "Run python datasets/cvt_cityscapes.py (docs/datasets.md).", (_IDS,)),
+    "ADE20KDataset": Benchmark((2000,), "Extract ADEChallengeData2016.zip; the full ADE20K has different masks."),
+    "DemoDataset": Benchmark((SCENES,), "Delete the folder; it will be drawn again."),
+}
+"""Benchmarks by the data set's type in configurations."""
+
+
+def missing_parts(config: Config) -> Findings:
+    """Folders and list files of the configuration that do not exist."""
+    dataset = config.test_dataloader.dataset
+    root = Path(dataset.get("data_root") or "")
+    benchmark = BENCHMARKS.get(dataset.type)
+    findings = Findings()
+    if not root.is_dir():
+        findings.add("missing folder (data_root)", "Pass the data set's folder with --data-root.", str(root))
+        return findings
+    remedies = {"img_path": "Extract the images there; docs/datasets.md shows the layout."}
+    remedies["seg_map_path"] = benchmark.masks if benchmark else CONVERTED_MASKS
+    for key, folder in dataset.get("data_prefix", {}).items():
+        if not (root / folder).is_dir():
+            remedy = remedies.get(key, "Correct data_prefix.")
+            findings.add(f"missing folder (data_prefix.{key})", remedy, str(root / folder))
+    names = dataset.get("ann_file")
+    if names and not (root / names).is_file():
+        findings.add("missing list file (ann_file)", remedies["seg_map_path"], str(root / names))
+    return findings
+
+
+def describe(config: Config) -> Tree:
+    """Build the data set to learn its suffixes, classes and treatment of label 0.
+
+    Raises:
+        ItaclipError: its type is not registered, or it rejects its settings.
+    """
+    settings = {**config.test_dataloader.dataset, "pipeline": [], "lazy_init": True}
+    kind = registered(settings.pop("type"))
+    try:
+        dataset = kind(**settings)
+    except Exception as error:  # custom classes may raise anything
+        raise ItaclipError(f"{kind.__name__} cannot be built ({type(error).__name__}: {error}).") from error
+    return replace(tree_of(dataset), turned=_turned(config.test_dataloader.dataset.get("pipeline", [])))
+
+
+def registered(name: Any) -> Any:
+    """The class of a data set type.
+
+    Raises:
+        ItaclipError: it is not registered.
+    """
+    kind = DATASETS.get(name) if isinstance(name, str) else name
+    if kind is None:
+        raise ItaclipError(f"data set type {name!r} is not registered.{did_you_mean(name, DATASETS.module_dict)}")
+    return kind
+
+
+def tree_of(dataset: BaseSegDataset) -> Tree:
+    """The layout of a data set.
+
+    Raises:
+        ItaclipError: it has no classes, or no folder of images or masks.
+    """
+    kind = type(dataset).__name__
+    classes = dataset.metainfo.get("classes")
+    if not classes:
+        raise ItaclipError(f"{kind} has no classes; set test_dataloader.dataset.metainfo.classes.")
+    folders = [dataset.data_prefix.get(key) for key in ("img_path", "seg_map_path")]
+    for key, folder in zip(("img_path", "seg_map_path"), folders, strict=True):
+        if folder is None:
+            raise ItaclipError(f"{kind} has no folder {key}; set test_dataloader.dataset.data_prefix.{key}.")
+    benchmark = BENCHMARKS.get(kind)
+    mapping = dataset.label_map
+    return Tree(
+        images=Path(folders[0]),
+        masks=Path(folders[1]),
+        names=Path(dataset.ann_file) if dataset.ann_file and not Path(dataset.ann_file).is_dir() else None,
+        image_suffix=dataset.img_suffix,
+        mask_suffix=dataset.seg_map_suffix,
+        classes=tuple(classes),
+        zero_ignored=dataset.reduce_zero_label,
+        mask_remedy=benchmark.masks if benchmark else OWN_MASKS,
+        others=benchmark.others if benchmark else (),
+        label_map=tuple(mapping[number] for number in range(len(mapping))) if mapping else None,
+        benchmark=benchmark is not None,
+    )
+
+
+def _turned(pipeline: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a pipeline turns images as their EXIF orientation says."""
+    kinds = [step.get("color_type", "color") for step in pipeline if step.get("type") == "LoadImageFromFile"]
+    return not any(kind == "unchanged" or kind.endswith("_ignore_orientation") for kind in kinds)

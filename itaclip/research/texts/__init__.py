@@ -1,0 +1,1 @@
+"""Definitions and synonyms written by language models: generation, answers, checks."""

@@ -1,0 +1,97 @@
+"""Shared by the programs: options, configuration, checks before a long run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+from mmseg.registry import DATASETS
+
+from itaclip.errors import ItaclipError
+from itaclip.research.evaluation.setup import check_labels, load_config
+
+
+def options(description: str) -> argparse.ArgumentParser:
+    """The options that all programs share."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path, help="configuration, such as configs/zero_shot/clip_rc_voc_inductive.py")
+    parser.add_argument("--weights", help="CLIP model or weight file; replaces the configuration's")
+    parser.add_argument("--data-root", help="folder of the data set; replaces the configuration's everywhere")
+    parser.add_argument("--work-dir", type=Path, help="output folder (default: work_dirs/<config>)")
+    parser.add_argument("--amp", action="store_true", help="compute in bfloat16 where that is safe")
+    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none",
+                        help="how the processes of a distributed run were started")  # fmt: skip
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE",
+                        help="change entries of the configuration, such as model.encoder.prompts=50")  # fmt: skip
+    return parser
+
+
+def configure(args: argparse.Namespace) -> Config:
+    """The configuration that the options describe; `--cfg-options` override the other options.
+
+    Raises:
+        ItaclipError: bad input.
+    """
+    config = load_config(args.config)
+    if config.model.get("type") != "ZeroShotSegmentor":
+        raise ItaclipError(f"{args.config}: model.type {config.model.get('type')!r}; expected 'ZeroShotSegmentor'.")
+    if args.weights:
+        config.model.model_name = args.weights
+    if args.amp:
+        config.model.precision = "bf16"
+    if args.data_root:
+        for loader in ("train_dataloader", "test_dataloader"):
+            for dataset in _plain_datasets(config.get(loader, {}).get("dataset", {})):
+                dataset.data_root = args.data_root
+    config.merge_from_dict(args.cfg_options)
+    config.work_dir = str(args.work_dir or Path("work_dirs") / args.config.stem)
+    config.launcher = args.launcher
+    return config
+
+
+def _plain_datasets(dataset: Any) -> list[Any]:
+    """The data sets inside wrappers and concatenations."""
+    if "datasets" in dataset:
+        return [plain for part in dataset.datasets for plain in _plain_datasets(part)]
+    return _plain_datasets(dataset.dataset) if "dataset" in dataset else [dataset] if dataset else []
+
+
+def build_checked(config: Any, classes: Sequence[str]) -> Any:
+    """Build a data set and check its classes and first masks.
+
+    Args:
+        config: configuration of the data set, wrapped or not.
+        classes: the model's classes.
+
+    Raises:
+        ItaclipError: a missing folder or list, no images, different classes or another order, or
+            masks with invalid labels.
+    """
+    for plain in _plain_datasets(config):
+        root = Path(plain.get("data_root") or "")
+        for key in (*plain.get("data_prefix", {}).values(), plain.get("ann_file") or ""):
+            # missing demo scenes are drawn later
+            if not plain.type.startswith("Demo") and not (root / key).exists():
+                raise ItaclipError(
+                    f"{root / key}: does not exist (data set {plain.type}). Pass the folder with --data-root; "
+                    "docs/datasets.md shows the layout."
+                )
+    dataset = DATASETS.build(config)
+    found = tuple(dataset.metainfo["classes"])
+    if found != tuple(classes):
+        shorter = min(len(found), len(classes))
+        k = next((k for k in range(shorter) if found[k] != classes[k]), shorter)
+        raise ItaclipError(
+            f"model.classes: {len(classes)} classes, but the data set has {len(found)}; they differ at label {k}: "
+            f"{classes[k] if k < len(classes) else 'nothing'!r} in the model, "
+            f"{found[k] if k < len(found) else 'nothing'!r} in the data set. Names and order must be the same."
+        )
+    if not len(dataset):
+        raise ItaclipError(f"{_plain_datasets(config)[0].get('data_root')}: contains no images.")
+    inner = getattr(dataset, "inner", dataset)
+    for plain in getattr(inner, "datasets", [inner]):
+        check_labels(plain)
+    return dataset
