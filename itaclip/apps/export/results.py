@@ -116,8 +116,8 @@ def _read(name: str, path: Path, line: Mapping[str, Any], names: Sequence[str]) 
         size = f"{line['height']} x {line['width']}"
         return LabelledImage(name, None, error=f"{path}: has shape {labels.shape}, expected {size}")
     if labels.max() >= len(names):
-        error = f"{path}: has class {labels.max()}, but the run has {len(names)} classes"
-        return LabelledImage(name, None, error=error)
+        reason = f"{path}: has class {labels.max()}, but the run has {len(names)} classes"
+        return LabelledImage(name, None, error=reason)
     scores = {label: line["scores"][one] for label, one in enumerate(names) if one in line.get("scores", {})}
     return LabelledImage(name, labels, scores)
 
