@@ -1,15 +1,18 @@
 # make demo        install everything into .venv, evaluate the bundled demo, save overlays
 # make test        run the tests, one worker per core (TESTS="tests/test_text.py" picks some)
 # make test-full   run what is too slow for every change: before a release
+# make test-newest, test-oldest   the same with the newest and the oldest packages that pyproject.toml allows
 # make lint        check style and types;  make format repairs style
 # make docs        build the documentation site into work_dirs/site
 # make build       sdist and wheel in dist
 PYTHON ?= python3
 TESTS ?= -m "not vit_b_16 and not cluster"
+# All that tests need; fiftyone is left out, it brings a database server.
+EXTRAS := openmmlab compare coco openvino onnx sentencepiece ray web supervision dev
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
-.PHONY: demo docs test test-full lint format build audit clean
+.PHONY: demo docs test test-full test-newest test-oldest lint format build audit clean
 
 demo: .venv/.installed
 	$(BIN)/python eval.py --config configs/cfg_demo.py --show-dir work_dirs/cfg_demo/overlays
@@ -18,12 +21,24 @@ demo: .venv/.installed
 docs: .venv/docs/.installed
 	.venv/docs/bin/mkdocs build --strict
 
-test: .venv/.dev
+test: .venv/.dev .venv/datumaro/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
 # The recorded outputs at ViT-B/16's real size, and more collections on Ray: minutes, and about 3 GiB.
 test-full: .venv/.dev
 	$(BIN)/python -m pytest -m "vit_b_16 or cluster"
+
+# In fresh environments, with the packages that pyproject.toml allows: what `pip install` gives users today, and the
+# least that it claims to work with. `.venv/NAME.txt` records the versions.
+test-newest test-oldest: test-%: .venv/datumaro/.installed
+	$(PYTHON) -m venv .venv/uv
+	.venv/uv/bin/python -m pip install --quiet --upgrade uv
+	.venv/uv/bin/uv venv --quiet --clear --python $(PYTHON) .venv/$*
+	.venv/uv/bin/uv pip compile --quiet --no-header --no-annotate --python $(PYTHON) pyproject.toml \
+	  $(addprefix --extra ,$(EXTRAS)) --resolution $(if $(filter oldest,$*),lowest-direct,highest) -o .venv/$*.txt
+	.venv/uv/bin/uv pip install --quiet --python .venv/$* -r .venv/$*.txt
+	.venv/uv/bin/uv pip install --quiet --python .venv/$* --no-deps --editable .
+	OMP_NUM_THREADS=1 DATUMARO_PYTHON=.venv/datumaro/bin/python .venv/$*/bin/python -m pytest -n $(WORKERS) $(TESTS)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -51,6 +66,12 @@ audit: requirements.txt
 
 .venv/.dev: .venv/.installed requirements-dev.txt
 	$(BIN)/python -m pip install -r requirements-dev.txt
+	touch $@
+
+# Reads archives back in tests. It needs other versions of pandas and pyarrow, and brings an OpenCV that would replace ours.
+.venv/datumaro/.installed:
+	$(PYTHON) -m venv .venv/datumaro
+	.venv/datumaro/$(notdir $(BIN))/python -m pip install --quiet datumaro==1.13.12
 	touch $@
 
 .venv/docs/.installed: requirements-docs.txt

@@ -22,7 +22,7 @@ from itaclip.files import atomic_path, refuse_inputs, write_json
 from itaclip.formats import coco, fiftyone, label_studio, supervision
 from itaclip.formats.hugging_face import to_hf
 from itaclip.formats.polygons import polygons_of, to_geojson
-from itaclip.formats.segments import Segment, segments_of
+from itaclip.formats.segments import Segment, iterate_segments, segments_of
 
 if TYPE_CHECKING:
     from fiftyone import Segmentation
@@ -131,12 +131,13 @@ class Result:
     def to_supervision(self) -> Detections:
         """`supervision.Detections` with a box, a mask, a mean score and a name per class that occurs.
 
-        ``class_id`` holds class ids and ``data["class_name"]`` names, in label order.
+        ``class_id`` holds class ids and ``data["class_name"]`` names, in label order. Masks are
+        `supervision.CompactMask` where supervision has it; ``mask.to_dense()`` gives N x H x W bool.
 
         Raises:
             ItaclipError: supervision is not installed (``itaclip[supervision]``).
         """
-        return supervision.to_supervision(self._segments())
+        return supervision.to_supervision(iterate_segments(self.labels, self.names, self.scores))
 
     def to_fiftyone(self, start: int = 0) -> Segmentation:
         """`fiftyone.Segmentation` with the label map as its mask: uint8, or uint16 for values above 255.

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
-import mmcv
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -24,6 +23,7 @@ from itaclip.core.clip.towers import as_tower
 from itaclip.core.images import normalise
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.quality import free_form
+from itaclip.core.resizing import fit
 from itaclip.core.settings import Settings, checked_names
 from itaclip.core.text import TextCache, TextEncoder, default_folder
 from itaclip.devices import choose_device
@@ -377,11 +377,8 @@ def _without_class_arguments(settings: Mapping[str, Any]) -> None:
 
 
 def _resized(image: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
-    """An image as CLIP sees it, resized like MMSegmentation's `Resize`; no side vanishes."""
-    height, width = image.shape[:2]
-    width, height = mmcv.rescale_size((width, height), (LONG_SIDE, short_side))
-    resized: NDArray[np.uint8] = mmcv.imresize(image, (max(1, width), max(1, height)))
-    return resized
+    """An image as CLIP sees it."""
+    return fit(image, LONG_SIDE, short_side)
 
 
 def _working_size(image: NDArray[np.uint8]) -> tuple[int, int]:

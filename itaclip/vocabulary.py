@@ -60,13 +60,13 @@ class Vocabulary:
         names = bank.class_names.names
         if background:
             names = (BACKGROUND_NAME, *names[1:])
-        colors = tuple((r, g, b) for r, g, b in _colors(len(names), background))
+        colors = tuple((r, g, b) for r, g, b in usual_colors(len(names), background))
         return cls(names, bank, background, colors, tuple(definitions) if definitions else None)
 
     @property
     def own_colors(self) -> dict[str, tuple[int, int, int]]:
         """The colours that differ from the palette's, by class name."""
-        usual = _colors(len(self.names), self.background)
+        usual = usual_colors(len(self.names), self.background)
         listed = zip(self.names, self.colors, usual, strict=True)
         return {name: color for name, color, palette_color in listed if list(color) != palette_color}
 
@@ -308,7 +308,7 @@ def _texts(definitions: Any, classes: ClassNames) -> list[str | None] | None:
     return texts
 
 
-def _colors(count: int, background: bool) -> list[list[int]]:
+def usual_colors(count: int, background: bool) -> list[list[int]]:
     """Colours from the palette; its first colour is reserved for the background."""
     return palette(count) if background else palette(count + 1)[1:]
 

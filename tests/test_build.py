@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -69,6 +70,20 @@ def test_package_configurations_and_texts_are_in_wheel_and_sdist(built: Path) ->
     assert package.union(*shipped) <= in_sdist
     assert {"tests/test_build.py", "Makefile", "LICENSE"} <= in_sdist
     assert not [name for name in in_wheel if name.startswith(("tests/", "tools/", "configs/"))]
+
+
+def test_only_an_extra_brings_openmmlabs_packages(built: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as opened:
+        (name,) = (name for name in opened.namelist() if name.endswith(".dist-info/METADATA"))
+        needs = [
+            line.partition(": ")[2]
+            for line in opened.read(name).decode().splitlines()
+            if line.startswith("Requires-Dist")
+        ]
+    found = {line for line in needs if re.match(r"(onedl-)?mm(cv|engine|seg)", line)}
+    assert {re.split(r"[<>=]", line)[0] for line in found} == {"mmsegmentation", "mmengine", "mmcv-lite"}
+    assert all("extra == 'openmmlab'" in line.replace('"', "'") for line in found)
 
 
 def test_an_installed_wheel_needs_no_checkout(installed: Path, tmp_path: Path) -> None:

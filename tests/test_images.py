@@ -378,10 +378,24 @@ def test_the_limit_is_ours_alone(kind: str, monkeypatch: pytest.MonkeyPatch) -> 
         decode_image(content, "x", ReadOptions(largest=4000))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow's, here below the image
     assert decode_image(content, "x", ReadOptions(largest=4200)).shape == (60, 70, 3)
+    with pytest.raises(ImageTooLargeError, match=r"70 x 60.*at most 4,000"):
+        decode_image(content, "x", ReadOptions(largest=4000))
     if kind == "TIFF":
         deep, alpha = tiff(np.repeat(DEEP, 100, axis=0)[..., :3]), tiff(np.repeat(RGBA, 100, axis=0), extrasamples=[2])
         assert np.array_equal(decode_image(deep, "x"), np.repeat(RGB, 100, axis=0))
         assert np.array_equal(decode_image(alpha, "x"), np.repeat(RGB, 100, axis=0))
+
+
+@pytest.mark.parametrize("options", [{"lossless": True}, {"lossless": False}, {"exif": b"Exif", "lossless": False}])
+def test_webp_above_the_limit_of_pillow(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((61, 70, 3), 128, np.uint8)).save(buffer, "WEBP", **options)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    found = decode_image(buffer.getvalue(), "x")
+    assert found.shape == (61, 70, 3)
+    assert abs(found.astype(int) - 128).max() < 4
+    with pytest.raises(ImageTooLargeError, match="70 x 61"):
+        decode_image(buffer.getvalue(), "x", ReadOptions(largest=4000))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])

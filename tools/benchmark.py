@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import mmcv
 import torch
 
 from itaclip.apps.command.options import parse_setting
@@ -36,6 +35,7 @@ from itaclip.core.images import normalise
 from itaclip.core.methods import METHODS, WholeImageMethod
 from itaclip.core.pamr import pamr
 from itaclip.core.pipeline import Pipeline
+from itaclip.core.resizing import fitted_size
 from itaclip.core.settings import PRECISIONS, Settings
 from itaclip.core.text import TextBank, TextCache, TextEncoder, read_class_names
 from itaclip.devices import choose_device
@@ -187,7 +187,7 @@ def rates(args: argparse.Namespace, descriptions: Sequence[ModelDescription]) ->
         queries = len(read_class_names(description.name_path, settings.background).queries)
         size = (args.size[0], args.size[1]) if args.size else typical_size(config)
         if args.gpu_memory:
-            image = mmcv.rescale_size(size, (2048, short_side))
+            image = fitted_size(size, 2048, short_side)
             found = {"size": f"{size[0]} x {size[1]}", "dtype": settings.dtype, "queries": queries,
                      "MiB": gpu_peak_mib(pipeline, image, size, queries)}  # fmt: skip
         else:

@@ -10,14 +10,16 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("itaclip", "torch", "torchvision", "open_clip_torch", "mmsegmentation", "mmengine", "mmcv-lite", "mmcv",
-            "transformers", "fastapi", "pycocotools", "numpy", "opencv-python", "pillow")  # fmt: skip
+PACKAGES = ("itaclip", "torch", "torchvision", "open_clip_torch", "transformers", "fastapi", "pycocotools", "numpy",
+            "opencv-python", "pillow")  # fmt: skip
+OPENMMLAB = ("mmsegmentation", "mmengine", "mmcv-lite", "mmcv", "onedl-mmsegmentation", "onedl-mmengine", "onedl-mmcv")
+"""OpenMMLab's packages, and those of the fork that take their places."""
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the installed `PACKAGES`."""
+    """Versions of Python and of the installed packages of `PACKAGES` and `OPENMMLAB`."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *OPENMMLAB):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from mmengine.config import Config
+from typing import TYPE_CHECKING, Any
 
 from itaclip.common.images.values import ValueRange, checked_range
+from itaclip.common.openmmlab_packages import readable_import_errors
 from itaclip.common.shipped import find_configuration
 from itaclip.core.settings import Settings, checked_names, implied_background
 from itaclip.core.text import TextEncoder, build_text_bank, read_class_prompts, read_texts
 from itaclip.errors import ItaclipError
 from itaclip.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 _NO_SETTINGS = frozenset(
     ("type", "name_path", "model_name", "pretrained", "quick_gelu", "auxiliary_text_path", "text_cache",
@@ -64,9 +66,11 @@ def read_config(path: str | Path, import_custom_modules: bool = True) -> Config:
         import_custom_modules: import the modules that it names in ``custom_imports``.
 
     Raises:
-        ItaclipError: no such file, or an error inside it.
+        ItaclipError: no such file, an error inside it, or MMEngine is missing.
     """
     path = find_configuration(path)
+    with readable_import_errors("reading a configuration", "mmengine"):
+        from mmengine.config import Config
     try:
         return Config.fromfile(path, import_custom_modules=import_custom_modules)
     except Exception as error:  # a configuration is code, so anything can go wrong in it

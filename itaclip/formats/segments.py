@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -29,8 +29,8 @@ class Segment:
     score: float
 
 
-def segments_of(labels: NDArray[np.int32], names: Sequence[str], scores: NDArray[np.float32]) -> list[Segment]:
-    """The classes that occur, in label order.
+def iterate_segments(labels: NDArray[np.int32], names: Sequence[str], scores: NDArray[np.float32]) -> Iterator[Segment]:
+    """Yield the classes that occur, in label order, so that only one mask need be in memory.
 
     Args:
         labels: H x W int32 class ids, indices into `names`.
@@ -38,14 +38,17 @@ def segments_of(labels: NDArray[np.int32], names: Sequence[str], scores: NDArray
         scores: K x h x w float32 class scores in [0, 1]; h x w may be smaller than H x W.
     """
     height, width = labels.shape
-    found = []
     for label in np.unique(labels).tolist():
         mask = labels == label
         score = scores[label]
         if score.shape != labels.shape:
             score = cv2.resize(score, (width, height), interpolation=cv2.INTER_LINEAR)
-        found.append(Segment(label, names[label], mask, float(score[mask].mean())))
-    return found
+        yield Segment(label, names[label], mask, float(score[mask].mean()))
+
+
+def segments_of(labels: NDArray[np.int32], names: Sequence[str], scores: NDArray[np.float32]) -> list[Segment]:
+    """The classes that occur, in label order; see `iterate_segments`."""
+    return list(iterate_segments(labels, names, scores))
 
 
 def missing_package(what: str, package: str, extra: str) -> ItaclipError:

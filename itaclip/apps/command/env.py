@@ -30,12 +30,13 @@ def main(arguments: Sequence[str]) -> int:
 
         make_console().print(f"{engine_folder()}: {clear_engines() / 1e6:.0f} MB freed", markup=False)
         return 0
-    from itaclip.common.environment import PACKAGES, versions
+    from itaclip.common.environment import OPENMMLAB, PACKAGES, versions
 
     installed = dict.fromkeys(("python", "system", *PACKAGES), "not installed") | versions()
+    installed = {name: value for name, value in installed.items() if name not in OPENMMLAB}
     installed["system"] = platform.platform()
-    report = {"versions": installed, "device": devices(), "text_cache": text_cache(), "engines": engines(),
-              "weights": weights()}  # fmt: skip
+    report = {"versions": installed, "openmmlab": openmmlab(), "device": devices(), "text_cache": text_cache(),
+              "engines": engines(), "weights": weights()}  # fmt: skip
     if not args.no_check:
         report["self_check"] = self_check()
     if args.json:
@@ -58,6 +59,13 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--json", action="store_true", help="print JSON")
     options.add_argument("--clear-cache", action="store_true", help="delete models converted for OpenVINO, and stop")
     return options
+
+
+def openmmlab() -> dict[str, str]:
+    """The packages that provide MMSegmentation, MMEngine and mmcv, and conflicts between them."""
+    from itaclip.common.openmmlab_packages import report
+
+    return report()
 
 
 def devices() -> dict[str, Any]:

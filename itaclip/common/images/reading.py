@@ -193,7 +193,15 @@ def _content(path: Path) -> bytes:
 
 def _decode(content: bytes, name: str, options: ReadOptions) -> tuple[NDArray[Any], int | None]:
     """Decode any format but TIFF: H x W or H x W x 3 values, and their bits if unsigned."""
-    with _opened(content, name) as opened:
+    try:
+        file = _opened(content, name)
+    except Image.DecompressionBombError:  # since Pillow 13 for WebP: a limit that `largest` replaces
+        options.check_size(_webp_size(content), name)
+        values = _by_opencv(content, cv2.IMREAD_COLOR)
+        if values is None:
+            raise
+        return values, None
+    with file as opened:
         options.check_size(opened.size, name)
         deep, top = _is_deep(opened), _top(opened)
         opened.load()  # OpenCV would fill the missing part of a damaged file with grey
@@ -239,6 +247,17 @@ def _by_opencv(content: bytes, flags: int) -> NDArray[Any] | None:
     except cv2.error:
         return None
     return None if decoded is None else decoded[..., ::-1]
+
+
+def _webp_size(content: bytes) -> tuple[int, int]:
+    """Width and height that the first chunk of a WebP file states."""
+    kind = content[12:16]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(content[24:27], "little"), 1 + int.from_bytes(content[27:30], "little")
+    if kind == b"VP8L":
+        bits = int.from_bytes(content[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    return int.from_bytes(content[26:28], "little") & 0x3FFF, int.from_bytes(content[28:30], "little") & 0x3FFF
 
 
 def _opened(content: bytes, name: str) -> ImageFile.ImageFile:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import mmcv
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from itaclip.common.images import read_image
 from itaclip.core.images import normalise
+from itaclip.core.resizing import resize
 from itaclip.core.settings import Settings
 from itaclip.core.views import VIEWS, make_view
 from itaclip.errors import ItaclipError
@@ -42,7 +42,7 @@ def calibration_windows(source: str, size: tuple[int, int], settings: Settings) 
     for number, image in enumerate(_images(source)):
         factor = 1.5 * max(size) / min(image.shape[:2])
         high, wide = (max(round(side * factor), want) for side, want in zip(image.shape[:2], size, strict=True))
-        pixels = normalise(mmcv.imresize(image, (wide, high)))
+        pixels = normalise(resize(image, (high, wide)))
         top, left = (high - size[0]) // 2, (wide - size[1]) // 2
         window = pixels[None, :, top : top + size[0], left : left + size[1]]
         windows.append(make_view(window, number % VIEWS, settings))

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
-import mmcv
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from itaclip.core.methods import LastBlock, Method
 from itaclip.core.pamr import pamr
 from itaclip.core.patch_logits import windows_per_batch
 from itaclip.core.pipeline import Pipeline
+from itaclip.core.resizing import fit
 from itaclip.core.settings import Settings
 from itaclip.core.text import TextBank, parse_class_names
 from itaclip.core.views import VIEWS, make_views, mix_views, view_features
@@ -216,4 +216,4 @@ def decode(jpeg: bytes) -> Any:
 
 
 def _prepare(bgr: NDArray[np.uint8], short_side: int) -> Tensor:
-    return normalise(mmcv.imrescale(bgr[..., ::-1], (2048, short_side)))
+    return normalise(fit(bgr[..., ::-1], 2048, short_side))

@@ -7,6 +7,10 @@ results equal those of separate evaluations.
 
 from __future__ import annotations
 
+import itaclip.research.openmmlab  # noqa: F401 - first: it makes mmseg importable, or says what to install
+
+# isort: split
+
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itaclip.research.openmmlab  # noqa: F401 - first: it makes mmseg importable, or says what to install
+
+# isort: split
+
 import argparse
 from collections.abc import Sequence
 from contextlib import suppress

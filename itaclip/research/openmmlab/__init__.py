@@ -2,22 +2,28 @@
 
 Import this package (or `itaclip`) before `mmseg.apis`: it makes MMSegmentation importable
 with mmcv-lite, and registers the classes that configurations use.
+
+Raises:
+    OpenMMLabError: MMSegmentation, MMEngine or mmcv is missing or damaged.
 """
 
-from itaclip.research.openmmlab.compiled_ops import ensure_mmcv_ops_import
+from itaclip.common.openmmlab_packages import readable_import_errors
 
-ensure_mmcv_ops_import()
+with readable_import_errors("MMSegmentation"):
+    from itaclip.research.openmmlab.compiled_ops import ensure_mmcv_ops_import
 
-from itaclip.research.openmmlab.datasets import (  # noqa: E402
-    COCOObjectDataset,
-    DemoDataset,
-    PascalContext59Dataset,
-    PascalContext60Dataset,
-    PascalVOC20Dataset,
-)
-from itaclip.research.openmmlab.loading import ITACLIPLoadImage  # noqa: E402
-from itaclip.research.openmmlab.preprocessor import ITACLIPPreprocessor  # noqa: E402
-from itaclip.research.openmmlab.segmentor import ITACLIPSegmentor  # noqa: E402
+    ensure_mmcv_ops_import()
+
+    from itaclip.research.openmmlab.datasets import (
+        COCOObjectDataset,
+        DemoDataset,
+        PascalContext59Dataset,
+        PascalContext60Dataset,
+        PascalVOC20Dataset,
+    )
+    from itaclip.research.openmmlab.loading import ITACLIPLoadImage
+    from itaclip.research.openmmlab.preprocessor import ITACLIPPreprocessor
+    from itaclip.research.openmmlab.segmentor import ITACLIPSegmentor
 
 __all__ = [
     "COCOObjectDataset",

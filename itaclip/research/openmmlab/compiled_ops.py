@@ -27,7 +27,7 @@ class _MissingOperators(ModuleType):
         def operator(*_: object, **__: object) -> NoReturn:
             raise RuntimeError(
                 f"mmcv's compiled operator {name!r} was called, but mmcv-lite has no compiled operators. "
-                "ITACLIP needs none; for other models, install the full mmcv 2.1 instead."
+                "ITACLIP needs none; for other models, install a full mmcv 2.1, or onedl-mmcv compiled from source."
             )
 
         return operator
