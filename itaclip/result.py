@@ -118,7 +118,7 @@ class Result:
             skip: names of classes to leave out, such as ``["background"]``.
 
         Raises:
-            ItaclipError: pycocotools is not installed (``itaclip[coco]``), a negative image id, or
+            ItaclipError: pycocotools is not installed (the extra "coco"), a negative image id, or
                 an unknown class in `skip`.
         """
         segments = sorted(self._segments(), key=lambda segment: -int(segment.mask.sum()))
@@ -134,7 +134,7 @@ class Result:
         ``class_id`` holds class ids and ``data["class_name"]`` names, in label order.
 
         Raises:
-            ItaclipError: supervision is not installed (``itaclip[supervision]``).
+            ItaclipError: supervision is not installed (the extra "supervision").
         """
         return supervision.to_supervision(self._segments())
 
@@ -149,7 +149,7 @@ class Result:
             start: value of the first class.
 
         Raises:
-            ItaclipError: fiftyone is not installed (``itaclip[fiftyone]``), or a negative start.
+            ItaclipError: fiftyone is not installed (the extra "fiftyone"), or a negative start.
         """
         return fiftyone.to_fiftyone(self.labels, start)
 

@@ -22,8 +22,8 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-pytest.importorskip("fastapi", reason="the server needs pip install 'itaclip[web]'")
-pytest.importorskip("prometheus_client", reason="the server needs pip install 'itaclip[web]'")
+pytest.importorskip("fastapi", reason="the server needs the extra 'web'")
+pytest.importorskip("prometheus_client", reason="the server needs the extra 'web'")
 
 import httpx
 from web_helpers import Server, free_port, running_server

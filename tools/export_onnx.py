@@ -6,7 +6,7 @@ The graph takes ``pixels`` (B x 3 x h x w float32, RGB, normalised as its metada
 returns ``features`` (B x rows x columns x E): a feature for each patch in the space of the text
 bank, before normalisation. Windows, views, text bank, stitching and refinement stay outside. The
 file is run with onnxruntime and compared with PyTorch before it takes its name.
-Needs: pip install 'itaclip[onnx]'
+Needs the extra "onnx": pip install '.[onnx]' in a checkout.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from itaclip.core.clip.loading import load_clip
 from itaclip.core.clip.towers import MEAN, STD
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.methods import METHODS, get_method
-from itaclip.errors import ItaclipError
+from itaclip.errors import ItaclipError, install_extra
 from itaclip.files import atomic_path, refuse_arguments
 
 TOLERANCE = 1e-4  # of the largest absolute feature
@@ -52,7 +52,7 @@ def export(encoder: DenseEncoder, size: tuple[int, int], out: Path, facts: dict[
     """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]
     if missing:
-        raise ItaclipError(f"{', '.join(missing)}: not installed; pip install 'itaclip[onnx]'.")
+        raise ItaclipError(f"{', '.join(missing)}: not installed; {install_extra('onnx')}.")
     if not encoder.method.reads_trunk_alone:
         able = ", ".join(name for name, method in METHODS.items() if method.reads_trunk_alone)
         raise ItaclipError(
