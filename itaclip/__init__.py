@@ -28,9 +28,9 @@ __all__ = [
 ]  # fmt: skip
 
 _MODULES = {
-    "LabelOptions": "collection.label", "LabelReport": "collection.label", "Labels": "collection.results",
+    "LabelOptions": "apps.collection.label", "LabelReport": "apps.collection.label", "Labels": "apps.collection.results",
     "Result": "result", "Segmenter": "segmenter", "Settings": "core.settings", "Vocabulary": "vocabulary",
-    "label": "collection.label", "pipeline": "pipelines", "read_labels": "collection.results",
+    "label": "apps.collection.label", "pipeline": "apps.pipelines", "read_labels": "apps.collection.results",
 }  # fmt: skip
 
 
