@@ -483,8 +483,20 @@ NUMBERS_BY_NAME: dict[str, Callable[[Record], str]] = {
     "map correction after PAMR": lambda record: f"{-min(_gains(record, '+ PAMR + map correction', '+ PAMR')):.1f}",
     "most views": lambda record: f"{-min(_gains(record, '+ views')):.1f}",
     "most area rule": lambda record: f"{-min(_gains(record, '+ area rule')):.1f}",
+    "VOC, passes": lambda record: f"{_voc(record)['passes']}",
+    "VOC, seconds": lambda record: f"{_voc(record)['seconds']:.0f}",
+    "VOC, GiB": lambda record: f"{_voc(record)['peak_mib'] / 1024:.1f}",
+    "VOC, machine": lambda record: record.machine("throughput_vit_b_16_bf16"),
+    "scene, seconds": lambda record: f"{record['demo']['itaclip']['seconds_per_image']:.1f}",
+    "scene, machine": lambda record: record.machine("demo"),
 }
 """Numbers inside sentences, by the name in their marker."""
+
+
+def _voc(record: Record) -> Any:
+    """A typical image with VOC's published settings, at ViT-B/16's size."""
+    rows = record["throughput_vit_b_16_bf16"]["tables"]["images per second"]
+    return next(row for row in rows if row["settings"] == "cfg_voc")
 
 
 def _ceiling(value: float) -> str:
