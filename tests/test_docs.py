@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,13 @@ def test_every_option_of_eval_is_documented() -> None:
     options = re.findall(r"--[a-z-]+", parser().format_usage())
     documented = set(re.findall(r"--[a-z-]+", text)) | {"--launcher"}  # which tools/dist_test.sh passes
     assert set(options) <= documented
+
+
+@pytest.mark.parametrize("command", ["segment", "label", "demo", "models", "env"])
+def test_every_option_of_a_command_is_documented(command: str) -> None:
+    options = import_module(f"itaclip.apps.command.{command}").parser()._option_string_actions
+    documented = set(re.findall(r"--[a-z-]+", (ROOT / "docs/cli.md").read_text()))
+    assert {name for name in options if name.startswith("--")} <= documented
 
 
 def test_the_readme_opens_with_what_is_missing_two_commands_and_five_lines() -> None:

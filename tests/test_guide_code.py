@@ -192,8 +192,8 @@ def check_script(script: str, place: str, strict: bool) -> None:
         name, rest = words[0], words[1:]
         if name in ("python", "python3") and rest[0] in ("-m", "-c"):
             continue
-        if name in ("python", "python3") and (ROOT / rest[0]).is_file() and rest[0].endswith("backend.py"):
-            continue
+        if name == "python" and len(rest) == 1 and (ROOT / place).parent.joinpath(rest[0]).is_file():
+            continue  # an example without options, beside its page
         try:
             if name in ("python", "python3"):
                 parse(rest)

@@ -1,4 +1,4 @@
-"""Write CLIP's image tower, read by a method, as ONNX: a start for TensorRT and other runtimes.
+"""Write CLIP's image tower with a method as ONNX: a start for TensorRT and other runtimes.
 
     python tools/export_onnx.py --model ViT-B/16 --method itaclip --out itaclip.onnx
 
@@ -48,7 +48,7 @@ def export(encoder: DenseEncoder, size: tuple[int, int], out: Path, facts: dict[
     """Write the file; returns the largest difference of two windows between onnxruntime and PyTorch.
 
     Raises:
-        ItaclipError: packages are missing, a method that reads more than the tower, or another result.
+        ItaclipError: packages are missing, a method that is no single graph, or another result.
     """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]
     if missing:
@@ -56,7 +56,7 @@ def export(encoder: DenseEncoder, size: tuple[int, int], out: Path, facts: dict[
     if not encoder.method.reads_trunk_alone:
         able = ", ".join(name for name, method in METHODS.items() if method.reads_trunk_alone)
         raise ItaclipError(
-            f"this method reads more than the image tower and is no single graph; expected one of {able}."
+            f"this method cannot be exported as a single graph; expected one of {able}."
         )
     import onnx
     import onnxruntime
@@ -87,7 +87,7 @@ def export(encoder: DenseEncoder, size: tuple[int, int], out: Path, facts: dict[
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="ViT-B/16", help="CLIP by name, or a weight file (%(default)s)")
-    parser.add_argument("--method", default="itaclip", help="how the tower is read (%(default)s)")
+    parser.add_argument("--method", default="itaclip", help="how patch features are computed (default: %(default)s)")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of a window (default: the model's)")
     parser.add_argument("--out", type=Path, required=True, help="the ONNX file")
     args = parser.parse_args()
