@@ -28,9 +28,9 @@ __all__ = [
 ]  # fmt: skip
 
 _MODULES = {
-    "LabelOptions": "apps.collection.label", "LabelReport": "apps.collection.label", "Labels": "apps.collection.results",
+    "LabelOptions": "apps.collection.label", "LabelReport": "apps.collection.label", "label": "apps.collection.label",
+    "Labels": "apps.collection.results", "read_labels": "apps.collection.results", "pipeline": "apps.pipelines",
     "Result": "result", "Segmenter": "segmenter", "Settings": "core.settings", "Vocabulary": "vocabulary",
-    "label": "apps.collection.label", "pipeline": "apps.pipelines", "read_labels": "apps.collection.results",
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ PAGES = [
     *sorted((ROOT / "docs/reference").glob("*.md")),
 ]
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
-NOT_RUN = re.compile(r"<!-- not run: (.*?) -->")
+NOT_RUN = re.compile(r"^<!-- not run: (.*?) -->$", re.MULTILINE)
 
 
 @dataclass(frozen=True)

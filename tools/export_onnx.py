@@ -55,9 +55,7 @@ def export(encoder: DenseEncoder, size: tuple[int, int], out: Path, facts: dict[
         raise ItaclipError(f"{', '.join(missing)}: not installed; {install_extra('onnx')}.")
     if not encoder.method.reads_trunk_alone:
         able = ", ".join(name for name, method in METHODS.items() if method.reads_trunk_alone)
-        raise ItaclipError(
-            f"this method cannot be exported as a single graph; expected one of {able}."
-        )
+        raise ItaclipError(f"this method cannot be exported as a single graph; expected one of {able}.")
     import onnx
     import onnxruntime
 
