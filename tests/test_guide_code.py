@@ -7,6 +7,7 @@ options of its commands are checked all the same.
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import re
@@ -43,6 +44,11 @@ CHEAP = ("segment", "models", "env")
 OTHER = {"bash", "cd", "curl", "docker", "eval", "export", "git", "hf", "jupyter", "make", "pip", "pre-commit", "ray",
          "register-python-argcomplete", "source"}  # fmt: skip
 """Other programs that pages may call."""
+PROGRAMS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in [ROOT / "eval.py", *(ROOT / "tools").glob("*.py"), *(ROOT / "datasets").glob("*.py")]
+    if path.stem not in ("load_clients", "record", "record_tables")  # no programs
+)
 
 
 @pytest.fixture
@@ -253,6 +259,16 @@ def test_commands_in_sentences_have_their_options(page: str, parse_only: None) -
         if options and command not in known:
             known[command] = option_names(command.split())
         assert options <= known.get(command, options), f"{page}: {span}"
+
+
+@pytest.mark.parametrize("script", PROGRAMS)
+def test_commands_in_docstrings_have_their_options(script: str, parse_only: None) -> None:
+    """The commands at the top of a program, which its ``--help`` shows."""
+    text = ast.get_docstring(ast.parse((ROOT / script).read_text(encoding="utf-8"))) or ""
+    lines = re.findall(r"^ *python (\S+\.py) ?(.*)$", text.replace("\\\n", " "), re.MULTILINE)
+    for name, rest in lines:
+        used = set(re.findall(r"(?<!\S)\[?(--[a-z-]+)", rest.split("  #")[0]))
+        assert not used or used <= option_names([name])
 
 
 def option_names(command: list[str]) -> set[str]:

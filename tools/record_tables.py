@@ -125,7 +125,7 @@ _STAGE_COLUMNS = {
     "+ map correction": "+ map correction", "+ PAMR + map correction": "+ both",
     "all of ITACLIP's": "all of ITACLIP's", "all + map correction": "all + map correction",
 }  # fmt: skip
-_REST_COLUMNS = {"plain": "plain", "+ closing": "+ closing", "+ area rule": "+ area rule"}
+_REST_COLUMNS = {"plain": "plain", "+ closing": "+ closing", "+ area rule": "+ area threshold"}
 
 
 def _scores_of_stages(record: Record) -> dict[str, dict[str, float]]:
@@ -176,8 +176,11 @@ def _qualities(record: Record, name: str, precisions: Sequence[str]) -> str:
 
 
 def _sweeps(record: Record) -> str:
-    rows = [[row["sweep"], f"{row['passes']:.3f}", _share(row["labels_as_exact"]), _share(row["worst_image"]),
-             f"{row['mIoU']:.1f}"] for row in record["sweeps_demo"]["rows"]]  # fmt: skip
+    rows = [
+        [row["sweep"].replace("interleaved", "views spread"), f"{row['passes']:.3f}", _share(row["labels_as_exact"]),
+         _share(row["worst_image"]), f"{row['mIoU']:.1f}"]
+        for row in record["sweeps_demo"]["rows"]
+    ]  # fmt: skip
     header = ["windows and views", "encoder passes, `exact` = 1", "labels equal to `exact`", "worst image", "mIoU"]
     return _with_machine(_table(header, rows), record.machine("sweeps_demo"))
 
