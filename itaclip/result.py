@@ -118,7 +118,7 @@ class Result:
             skip: names of classes to leave out, such as ``["background"]``.
 
         Raises:
-            ItaclipError: pycocotools is not installed (``itaclip[coco]``), a negative image id, or
+            ItaclipError: pycocotools is not installed (the extra "coco"), a negative image id, or
                 an unknown class in `skip`.
         """
         segments = sorted(self._segments(), key=lambda segment: -int(segment.mask.sum()))
@@ -135,7 +135,7 @@ class Result:
         `supervision.CompactMask` where supervision has it; ``mask.to_dense()`` gives N x H x W bool.
 
         Raises:
-            ItaclipError: supervision is not installed (``itaclip[supervision]``).
+            ItaclipError: supervision is not installed (the extra "supervision").
         """
         return supervision.to_supervision(iterate_segments(self.labels, self.names, self.scores))
 
@@ -150,7 +150,7 @@ class Result:
             start: value of the first class.
 
         Raises:
-            ItaclipError: fiftyone is not installed (``itaclip[fiftyone]``), or a negative start.
+            ItaclipError: fiftyone is not installed (the extra "fiftyone"), or a negative start.
         """
         return fiftyone.to_fiftyone(self.labels, start)
 

@@ -24,8 +24,8 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-pytest.importorskip("fastapi", reason="the server needs pip install 'itaclip[web]'")
-pytest.importorskip("prometheus_client", reason="the server needs pip install 'itaclip[web]'")
+pytest.importorskip("fastapi", reason="the server needs the extra 'web'")
+pytest.importorskip("prometheus_client", reason="the server needs the extra 'web'")
 
 import httpx
 from web_helpers import Server, running_server, write_bomb
@@ -783,5 +783,7 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, missing: st
     real = serve_command.find_spec
     monkeypatch.setattr(serve_command, "find_spec", lambda name: None if name == missing else real(name))
     name = missing.replace("_", "-")
-    with pytest.raises(ItaclipError, match=rf"the server needs {name}: pip install 'itaclip\[web\]'"):
+    with pytest.raises(
+        ItaclipError, match=rf"the server needs {name}: install the extra 'web' .*pip install '\.\[web\]'"
+    ):
         serve_command.main(["--model", "demo"])

@@ -22,14 +22,15 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-pytest.importorskip("fastapi", reason="the server needs pip install 'itaclip[web]'")
-pytest.importorskip("prometheus_client", reason="the server needs pip install 'itaclip[web]'")
+pytest.importorskip("fastapi", reason="the server needs the extra 'web'")
+pytest.importorskip("prometheus_client", reason="the server needs the extra 'web'")
 
 import httpx
 from web_helpers import Server, free_port, running_server
 
 from itaclip import Segmenter
 from itaclip.apps.web.request import FIELDS
+from itaclip.apps.web.response import Segmentation
 
 TOKEN = "a-token-of-the-tests"
 TEXT = "bus, city bus; fence; house"
@@ -101,6 +102,12 @@ def test_python_code_of_the_guide_runs(
     monkeypatch.setenv("ITACLIP_API_TOKEN", TOKEN)
     exec(compile(block.replace("http://127.0.0.1:7860", server.address), "http.md", "exec"), {})
     assert Image.open(tmp_path / "mask.png").mode == "P"
+
+
+def test_the_answer_in_the_guide_has_the_fields_of_answers() -> None:
+    (block,) = re.findall(r"```json\n(.*?)```", (ROOT / "docs/http.md").read_text(), re.DOTALL)
+    shown = json.loads(block)
+    assert Segmentation.model_validate(shown).model_dump(mode="json") == shown
 
 
 class Recorder(BaseHTTPRequestHandler):

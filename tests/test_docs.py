@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT
 
 from itaclip.core.quality import free_form
@@ -67,14 +69,33 @@ def test_every_option_of_eval_is_documented() -> None:
     assert set(options) <= documented
 
 
-def test_the_readme_opens_with_a_picture_two_commands_and_five_lines() -> None:
+@pytest.mark.parametrize("command", ["segment", "label", "demo", "models", "env"])
+def test_every_option_of_a_command_is_documented(command: str) -> None:
+    options = import_module(f"itaclip.apps.command.{command}").parser()._option_string_actions
+    documented = set(re.findall(r"--[a-z-]+", (ROOT / "docs/cli.md").read_text()))
+    assert {name for name in options if name.startswith("--")} <= documented
+
+
+def test_the_readme_opens_with_what_is_missing_two_commands_and_five_lines() -> None:
     opening = (ROOT / "README.md").read_text().split("\n## ")[0]
-    assert "](docs/images/demo.png)" in opening
     shell, python = (re.search(rf"```{language}\n(.*?)```", opening, re.DOTALL) for language in ("bash", "python"))
     assert shell is not None
     assert python is not None
     assert len(shell[1].splitlines()) == 2
     assert len([line for line in python[1].splitlines() if line]) == 5
+    assert opening.index("has not been run on a GPU, nor with published CLIP weights") < shell.start() < python.start()
+    assert "](docs/images/demo.png)" in opening
+
+
+def test_the_readme_cites_what_the_citation_file_states() -> None:
+    stated = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["preferred-citation"]
+    entry = re.search(r"```bibtex\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert entry is not None
+    cited = dict(re.findall(r"^  (\w+) += \{(.*)\},?$", entry[1], re.MULTILINE))
+    authors = [f"{author['family-names']}, {author['given-names']}" for author in stated["authors"]]
+    assert cited["author"].split(" and ") == authors
+    assert (cited["title"], cited["url"], cited["year"]) == (stated["title"], stated["url"], str(stated["year"]))
+    assert cited["booktitle"] == stated["collection-title"]
 
 
 def test_the_guide_to_class_lists_shows_the_measured_numbers() -> None:

@@ -217,7 +217,7 @@ def test_auto_without_openvino_takes_pytorch(tiny_clip: CLIP, monkeypatch: pytes
     monkeypatch.setattr(openvino, "has_openvino", lambda dtype="fp32": False)
     encoder = DenseEncoder(copy.deepcopy(tiny_clip.visual), METHODS["itaclip"])
     assert on_engine(encoder, Settings(engine="auto")) == "torch"
-    with pytest.raises(ItaclipError, match=r"OpenVINO is not installed; pip install 'itaclip\[openvino\]'"):
+    with pytest.raises(ItaclipError, match=r"OpenVINO is not installed; install the extra 'openvino'"):
         on_engine(encoder, Settings(engine="openvino"))
 
 

@@ -372,5 +372,7 @@ def test_a_missing_package_is_named_with_its_extra(
         return real(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ItaclipError, match=rf"requires {package}: pip install 'itaclip\[{extra}\]'"):
+    with pytest.raises(
+        ItaclipError, match=rf"requires {package}: install the extra '{extra}' .*pip install '\.\[{extra}\]'"
+    ):
         export(result)

@@ -750,7 +750,7 @@ def test_a_missing_extra_is_named() -> None:
         "except itaclip.ItaclipError as error: print(error)\n"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert "pip install 'itaclip[ray]'" in found.stdout
+    assert "install the extra 'ray' (in a checkout: pip install '.[ray]')" in found.stdout
 
 
 # --- memory ----------------------------------------------------------------------

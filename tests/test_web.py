@@ -20,8 +20,8 @@ from PIL import Image
 
 from itaclip import Result, Segmenter
 
-pytest.importorskip("fastapi", reason="the server needs pip install 'itaclip[web]'")
-pytest.importorskip("prometheus_client", reason="the server needs pip install 'itaclip[web]'")
+pytest.importorskip("fastapi", reason="the server needs the extra 'web'")
+pytest.importorskip("prometheus_client", reason="the server needs the extra 'web'")
 
 import httpx
 from web_helpers import CHROMIUM, Server, running_server

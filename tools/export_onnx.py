@@ -1,4 +1,4 @@
-"""Write CLIP's image tower, read by a method, as ONNX: a start for TensorRT and other runtimes.
+"""Write CLIP's image tower with a method as ONNX: a start for TensorRT and other runtimes.
 
     python tools/export_onnx.py --model ViT-B/16 --method itaclip --out itaclip.onnx
 
@@ -6,7 +6,7 @@ The graph takes ``pixels`` (B x 3 x h x w float32, RGB, normalised as its metada
 returns ``features`` (B x rows x columns x E): a feature for each patch in the space of the text
 bank, before normalisation. Windows, views, text bank, stitching and refinement stay outside. The
 file is run with onnxruntime and compared with PyTorch before it takes its name.
-Needs: pip install 'itaclip[onnx]'
+Needs the extra "onnx": pip install '.[onnx]' in a checkout.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from itaclip.core.clip.loading import load_clip
 from itaclip.core.clip.towers import MEAN, STD
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.methods import METHODS, get_method
-from itaclip.errors import ItaclipError
+from itaclip.errors import ItaclipError, install_extra
 from itaclip.files import atomic_path, refuse_arguments
 
 TOLERANCE = 1e-4  # of the largest absolute feature
@@ -48,16 +48,14 @@ def export(encoder: DenseEncoder, size: tuple[int, int], out: Path, facts: dict[
     """Write the file; returns the largest difference of two windows between onnxruntime and PyTorch.
 
     Raises:
-        ItaclipError: packages are missing, a method that reads more than the tower, or another result.
+        ItaclipError: packages are missing, a method that is no single graph, or another result.
     """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]
     if missing:
-        raise ItaclipError(f"{', '.join(missing)}: not installed; pip install 'itaclip[onnx]'.")
+        raise ItaclipError(f"{', '.join(missing)}: not installed; {install_extra('onnx')}.")
     if not encoder.method.reads_blocks_alone:
         able = ", ".join(name for name, method in METHODS.items() if method.reads_blocks_alone)
-        raise ItaclipError(
-            f"this method reads more than the image tower and is no single graph; expected one of {able}."
-        )
+        raise ItaclipError(f"this method cannot be exported as a single graph; expected one of {able}.")
     import onnx
     import onnxruntime
 
@@ -87,7 +85,7 @@ def export(encoder: DenseEncoder, size: tuple[int, int], out: Path, facts: dict[
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="ViT-B/16", help="CLIP by name, or a weight file (%(default)s)")
-    parser.add_argument("--method", default="itaclip", help="how the tower is read (%(default)s)")
+    parser.add_argument("--method", default="itaclip", help="how patch features are computed (default: %(default)s)")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of a window (default: the model's)")
     parser.add_argument("--out", type=Path, required=True, help="the ONNX file")
     args = parser.parse_args()

@@ -125,7 +125,7 @@ _STAGE_COLUMNS = {
     "+ map correction": "+ map correction", "+ PAMR + map correction": "+ both",
     "all of ITACLIP's": "all of ITACLIP's", "all + map correction": "all + map correction",
 }  # fmt: skip
-_REST_COLUMNS = {"plain": "plain", "+ closing": "+ closing", "+ area rule": "+ area rule"}
+_REST_COLUMNS = {"plain": "plain", "+ closing": "+ closing", "+ area rule": "+ area threshold"}
 
 
 def _scores_of_stages(record: Record) -> dict[str, dict[str, float]]:
@@ -164,8 +164,11 @@ def _qualities(record: Record, name: str, precisions: Sequence[str]) -> str:
 
 
 def _sweeps(record: Record) -> str:
-    rows = [[row["sweep"], f"{row['passes']:.3f}", _share(row["labels_as_exact"]), _share(row["worst_image"]),
-             f"{row['mIoU']:.1f}"] for row in record["adaptive_demo"]["rows"]]  # fmt: skip
+    rows = [
+        [row["sweep"].replace("interleaved", "views spread"), f"{row['passes']:.3f}", _share(row["labels_as_exact"]),
+         _share(row["worst_image"]), f"{row['mIoU']:.1f}"]
+        for row in record["adaptive_demo"]["rows"]
+    ]  # fmt: skip
     header = ["windows and views", "encoder passes, `exact` = 1", "labels equal to `exact`", "worst image", "mIoU"]
     return _with_machine(_table(header, rows), record.machine("adaptive_demo"))
 
@@ -470,8 +473,20 @@ NUMBERS_BY_NAME: dict[str, Callable[[Record], str]] = {
     "map correction after PAMR": lambda record: f"{-min(_gains(record, '+ PAMR + map correction', '+ PAMR')):.1f}",
     "most views": lambda record: f"{-min(_gains(record, '+ views')):.1f}",
     "most area rule": lambda record: f"{-min(_gains(record, '+ area rule')):.1f}",
+    "VOC, passes": lambda record: f"{_voc(record)['passes']}",
+    "VOC, seconds": lambda record: f"{_voc(record)['seconds']:.0f}",
+    "VOC, GiB": lambda record: f"{_voc(record)['peak_mib'] / 1024:.1f}",
+    "VOC, machine": lambda record: record.machine("throughput_vit_b_16_bf16"),
+    "scene, seconds": lambda record: f"{record['demo']['itaclip']['seconds_per_image']:.1f}",
+    "scene, machine": lambda record: record.machine("demo"),
 }
 """Numbers inside sentences, by the name in their marker."""
+
+
+def _voc(record: Record) -> Any:
+    """A typical image with VOC's published settings, at ViT-B/16's size."""
+    rows = record["throughput_vit_b_16_bf16"]["tables"]["images per second"]
+    return next(row for row in rows if row["settings"] == "cfg_voc")
 
 
 def _ceiling(value: float) -> str:

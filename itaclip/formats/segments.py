@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from itaclip.errors import ItaclipError
+from itaclip.errors import ItaclipError, install_extra
 
 
 @dataclass(frozen=True)
@@ -53,4 +53,4 @@ def segments_of(labels: NDArray[np.int32], names: Sequence[str], scores: NDArray
 
 def missing_package(what: str, package: str, extra: str) -> ItaclipError:
     """The error to raise when an optional package is not installed."""
-    return ItaclipError(f"{what} requires {package}: pip install 'itaclip[{extra}]'.")
+    return ItaclipError(f"{what} requires {package}: {install_extra(extra)}.")

@@ -5,7 +5,7 @@
 
 from importlib.util import find_spec
 
-from itaclip.errors import ItaclipError
+from itaclip.errors import ItaclipError, install_extra
 
 if missing := [name for name in ("ray", "pyarrow", "fsspec", "pycocotools") if find_spec(name) is None]:
-    raise ItaclipError(f"labelling collections requires {', '.join(missing)}: pip install 'itaclip[ray]'.")
+    raise ItaclipError(f"labelling collections requires {', '.join(missing)}: {install_extra('ray')}.")

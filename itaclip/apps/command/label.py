@@ -24,6 +24,7 @@ from itaclip.apps.command.options import (
     segmenter_maker,
 )
 from itaclip.common.console import make_console
+from itaclip.errors import install_extra
 
 if TYPE_CHECKING:
     from itaclip.apps.collection.label import LabelReport
@@ -106,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
         description="Label a collection of images on this machine or on a Ray cluster; results are Parquet.",
         epilog='example: itaclip label s3://bucket/photos --classes "cat; sofa, couch" --out s3://bucket/labels\n'
         "After an interruption, run the same command again: it continues where it stopped.\n"
-        "Needs pip install 'itaclip[ray]'.",
+        f"Needs Ray: {install_extra('ray')}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     options.add_argument("source", metavar="SOURCE", help="folder or pattern of images, .txt file of paths or URLs, "

@@ -32,11 +32,12 @@ def add_model_options(options: argparse.ArgumentParser, text_cache: bool = True)
                                 "file, or the name of a shipped one, such as voc")  # fmt: skip
     config.completer = complete_configuration  # type: ignore[attr-defined]
     group.add_argument("--quality", choices=tuple(QUALITIES),
-                       help="exact: as published; adaptive, balanced (default) and fast approximate it")  # fmt: skip
+                       help="quality preset: exact is as published; adaptive, balanced (default) and fast "
+                       "approximate it")  # fmt: skip
     group.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="changes",
                        help="any setting of docs/configuration.md, such as method=naclip pamr_steps=0")  # fmt: skip
-    group.add_argument("--device", default="auto", help="PyTorch device; auto takes a GPU if there is one: CUDA, "
-                       "then Apple's MPS")  # fmt: skip
+    group.add_argument("--device", default="auto", help="PyTorch's device; auto takes CUDA, else Apple's MPS, else "
+                       "the CPU (default: auto)")  # fmt: skip
     options.set_defaults(no_text_cache=not text_cache)
     if text_cache:
         group.add_argument("--no-text-cache", action="store_true", help="encode all texts again and store none")

@@ -12,7 +12,7 @@ from itaclip.apps.command.options import add_image_options, add_model_options, m
 from itaclip.apps.web.address import check_address
 from itaclip.apps.web.limits import Limits
 from itaclip.common.console import make_console
-from itaclip.errors import ItaclipError
+from itaclip.errors import ItaclipError, install_extra
 
 TOKEN = "ITACLIP_API_TOKEN"
 """Environment variable with the token that the page asks for and clients of the API must send."""
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     )  # fmt: skip
     for module in _MODULES:
         if find_spec(module) is None:
-            raise ItaclipError(f"the server needs {module.replace('_', '-')}: pip install 'itaclip[web]'.")
+            raise ItaclipError(f"the server needs {module.replace('_', '-')}: {install_extra('web')}.")
     token = _token()
     check_address(args.host, args.port)  # before weights are loaded
     from itaclip.apps.web.api import make_api

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from itaclip.core.clip.download import local_folder, quiet, require_network, weight_folders
 from itaclip.core.clip.tokenizer import Tokenizer
-from itaclip.errors import ItaclipError
+from itaclip.errors import ItaclipError, install_extra
 
 # Every repository with a tokenizer has at least one of these.
 _FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "sentencepiece.bpe.model", "vocab.txt")
@@ -51,7 +51,7 @@ def load_tokenizer(name: str | None, context_length: int, mode: str | None, opti
             f"{name}: the tokenizer could not be loaded ({type(error).__name__}: "
             f"{str(error).splitlines()[0] if str(error) else ''}).\n"
             f"  expected files: tokenizer_config.json, and tokenizer.json or SentencePiece's model\n"
-            f"                  (which requires: pip install 'itaclip[sentencepiece]')\n"
+            f"                  (for which {install_extra('sentencepiece')})\n"
             f"  put them in:    {' or '.join(map(str, places))}"
             + ("" if folder else f"\n  address:        {ENDPOINT}/{name}")
         ) from error

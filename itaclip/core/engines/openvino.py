@@ -30,7 +30,7 @@ from itaclip.core.clip.encoded import EncodedWindows, Needs
 from itaclip.core.clip.fingerprint import fingerprint, structure
 from itaclip.core.clip.towers import Grid, PatchProjection, Tower
 from itaclip.core.engines.cache import MODEL, converted, described
-from itaclip.errors import ItaclipError
+from itaclip.errors import ItaclipError, install_extra
 
 _LOG = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def has_openvino(dtype: str = "fp32") -> bool:
 def _require_openvino(dtype: str) -> None:
     if not has_openvino(dtype):
         raise ItaclipError(
-            f"engine = 'openvino', dtype = {dtype!r}: OpenVINO is not installed; pip install 'itaclip[openvino]'."
+            f"engine = 'openvino', dtype = {dtype!r}: OpenVINO is not installed; {install_extra('openvino')}."
         )
 
 
