@@ -28,9 +28,9 @@ __all__ = [
 ]  # fmt: skip
 
 _MODULES = {
-    "LabelOptions": "collection.label", "LabelReport": "collection.label", "Labels": "collection.results",
+    "LabelOptions": "apps.collection.label", "LabelReport": "apps.collection.label", "label": "apps.collection.label",
+    "Labels": "apps.collection.results", "read_labels": "apps.collection.results", "pipeline": "apps.pipelines",
     "Result": "result", "Segmenter": "segmenter", "Settings": "core.settings", "Vocabulary": "vocabulary",
-    "label": "collection.label", "pipeline": "pipelines", "read_labels": "collection.results",
 }  # fmt: skip
 
 
