@@ -24,6 +24,7 @@ from itaclip.core.clip.towers import as_tower
 from itaclip.core.images import normalise
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.quality import free_form
+from itaclip.core.regions.maps import resize_map
 from itaclip.core.settings import Settings, checked_names
 from itaclip.core.text import TextCache, TextEncoder, default_folder
 from itaclip.devices import choose_device
@@ -342,8 +343,8 @@ class Segmenter:
                 for _, _, segmentation in self._pipeline.variants(moved, sizes, [(settings, vocabulary.bank)], regions)
             ]
         return [
-            Result(image, _enlarged(labels.astype(np.int32), image.shape[:2]), vocabulary.names, scores,
-                   vocabulary.colors, path)
+            Result(image, resize_map(labels, image.shape[:2]).astype(np.int32), vocabulary.names, scores,
+                   vocabulary.colors, path, vocabulary.background)
             for path, image, (labels, scores) in zip(paths, images, found, strict=True)
         ]  # fmt: skip
 
@@ -389,11 +390,3 @@ def _working_size(image: NDArray[np.uint8]) -> tuple[int, int]:
     height, width = image.shape[:2]
     factor = min(1.0, LONG_SIDE / max(height, width))
     return max(1, round(height * factor)), max(1, round(width * factor))
-
-
-def _enlarged(labels: NDArray[np.int32], size: tuple[int, ...]) -> NDArray[np.int32]:
-    """Labels at the image's own size, by nearest-neighbour interpolation."""
-    if labels.shape == size:
-        return labels
-    rows, columns = (np.arange(side) * have // side for side, have in zip(size, labels.shape, strict=True))
-    return labels[rows[:, None], columns]

@@ -287,7 +287,7 @@ def test_coco_export_reproduces_the_masks(quick: Segmenter, photo: Path) -> None
 
     quick.set_classes(CLASSES)
     result = quick(photo)
-    exported = json.loads(json.dumps(result.coco(image_id=7)))
+    exported = json.loads(json.dumps(result.to_coco(image_id=7)))
     names = {category["id"]: category["name"] for category in exported["categories"]}
     assert len(exported["annotations"]) == len(result.masks())
     for annotation in exported["annotations"]:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from http.client import HTTPException
 from typing import Any
 
+from itaclip.common.base64_text import decode_base64, is_base64, is_data_url
 from itaclip.common.images import ImageSource, decode_image, is_image
-from itaclip.common.images.base64_images import decode_base64, is_base64, is_data_url
 from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.formats.saved import is_saved
 from itaclip.segmenter import Segmenter
@@ -118,7 +118,7 @@ class ImageSegmentationPipeline:
 
         Args:
             inputs: an image (a path, an http(s) URL if allowed, a data URL or base64 as in
-                `itaclip.common.images.base64_images.decode_base64`, a PIL image, or an H x W x 3 RGB array or
+                `itaclip.common.base64_text.decode_base64`, a PIL image, or an H x W x 3 RGB array or
                 tensor), or a list, an iterator or a data set of images.
             candidate_labels: classes for this call, see `Segmenter.prepare`.
             background: see `Segmenter.prepare`; used only with `candidate_labels`.

@@ -34,7 +34,7 @@ from itaclip.apps.folders.folder import run_key
 from itaclip.common.environment import versions
 from itaclip.core.settings import Settings
 from itaclip.errors import ItaclipError
-from itaclip.formats.coco import kept_labels
+from itaclip.formats.segments import kept_labels
 from itaclip.segmenter import Segmenter
 from itaclip.vocabulary import Vocabulary
 

@@ -151,9 +151,7 @@ def _written(key: str, result: Result | str, mask: bool) -> tuple[dict[str, Any]
         row = row_of(key, result)
         if not mask or isinstance(result, str):
             return row, None
-        buffer = io.BytesIO()
-        figures.save_mask(result.labels, result.colors, buffer)
-        return row, buffer.getvalue()
+        return row, figures.mask_png(result.labels, result.colors)
     except Exception as error:
         return row_of(key, f"{key}: {reason_of(error)}"), None
 
