@@ -37,30 +37,6 @@ def is_hidden(name: str) -> bool:
 _SYSTEM_FOLDERS = frozenset(["__MACOSX", "@eaDir"])
 
 
-def result_folders(run: bytes) -> frozenset[str]:
-    """The subfolders that a command of this project fills, next to its run.json.
-
-    Args:
-        run: content of the run.json.
-
-    Returns:
-        Names of the subfolders; none if another program wrote the run.json.
-    """
-    try:
-        content = json.loads(run)
-    except ValueError:
-        return frozenset()
-    if isinstance(content, dict) and {"weights", "classes", "every"} <= content.keys():
-        return SEGMENT_FOLDERS
-    if isinstance(content, dict) and {"key", "plan"} <= content.keys():
-        return LABEL_FOLDERS
-    return frozenset()
-
-
-SEGMENT_FOLDERS = frozenset(["masks", "overlays"])
-LABEL_FOLDERS = frozenset(["labels", "masks", "plan"])
-RESULT_FOLDERS = SEGMENT_FOLDERS | LABEL_FOLDERS
-
 # --- what to write -----------------------------------------------------------
 
 

@@ -23,7 +23,8 @@ import itaclip
 from itaclip import ItaclipError, Result, Segmenter
 from itaclip.apps.collection.segmenting import row_of
 from itaclip.apps.command.main import main as program
-from itaclip.apps.folders.folder import find_items, segment_folder
+from itaclip.apps.folders.finding import find_items
+from itaclip.apps.folders.folder import segment_folder
 from itaclip.apps.pipelines import ImageSegmentationPipeline
 from itaclip.apps.web.api import make_api
 from itaclip.apps.web.job_queue import JobQueue

@@ -38,9 +38,10 @@ import itaclip
 from itaclip import ItaclipError, LabelOptions, LabelReport, Labels, Segmenter
 from itaclip.apps.collection.label import label_with
 from itaclip.apps.collection.locations import Location, checked_address, redacted
-from itaclip.apps.collection.sources import Entry, open_source, split_into_parts
+from itaclip.apps.collection.sources import open_source
 from itaclip.apps.collection.store import Store
 from itaclip.apps.collection.transfer import Job, RateLimiter, make_plan
+from itaclip.apps.collection.units import Entry, split_into_parts
 from itaclip.apps.command.label import told
 from itaclip.apps.command.main import main as program
 from itaclip.files import atomic_path
@@ -392,6 +393,10 @@ def test_folders_and_patterns(crops: Path, tmp_path: Path) -> None:
     assert sorted(keys(f"{crops}/**/*.png")) == [key for key in everything if key.endswith(".png")]
     assert keys(f"{crops}/*.jpg") == sorted(key for key in everything if key.endswith(".jpg") and "/" not in key)
     assert keys(f"{crops}/x=1/[3-7].jpg") == ["3.jpg", "7.jpg"]
+    both = [key for key in everything if key.endswith(("2.jpg", "7.jpg"))]
+    assert sorted(keys(f"{crops}/**/{{2,7}}.jpg")) == sorted(keys(f"{crops}/**/[!13-689].jpg")) == both
+    with pytest.raises(ItaclipError, match=r"x\*\*/\*\.jpg: \*\* means any folders; write it between slashes"):
+        keys(f"{crops}/x**/*.jpg")
     assert keys(f"{crops}/{{2,6}}.jpg") == ["2.jpg", "6.jpg"]
     assert keys(crops / "2.jpg") == ["2.jpg"]
     odd = tmp_path / "[x]"

@@ -8,15 +8,12 @@ resumes an earlier run.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,23 +21,21 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 
+from itaclip.apps.collection.cluster import allocate, cluster, quiet_ray, unwrapped
 from itaclip.apps.collection.locations import Location, Storage, checked_address
 from itaclip.apps.collection.results import check_coco_target, write_coco
-from itaclip.apps.collection.segmenting import Recipe, SegmentParts, provenance_json
+from itaclip.apps.collection.segmenting import SegmentParts, WorkerSetup, provenance_json
 from itaclip.apps.collection.sources import open_source
 from itaclip.apps.collection.store import Plan, Store, run_digest
 from itaclip.apps.collection.transfer import Job, RateLimiter, make_plan, read_units
-from itaclip.apps.folders.folder import run_key
+from itaclip.apps.folders.journal import run_key
 from itaclip.common.environment import versions
-from itaclip.core.settings import Settings
 from itaclip.errors import ItaclipError
 from itaclip.formats.segments import kept_labels
 from itaclip.segmenter import Segmenter
 from itaclip.vocabulary import Vocabulary
 
-_OBJECT_STORE = 2 * 2**30  # maximum bytes if Ray starts here; holds parts in transit
 _MAX_BLOCKS = 4096  # into which the units are divided
-_THREADS = 4  # of a worker without a GPU, if the machine has that many
 _MAX_REASONS = 20  # failure reasons kept in a report
 
 
@@ -228,7 +223,7 @@ def label_with(
         check_coco_target(coco)
         if coco.address == (store.location / "run.json").address:
             raise ItaclipError(f"{coco}: holds what the results depend on; choose another file for COCO.")
-    with _cluster(options.address), _unwrapped():
+    with cluster(options.address), unwrapped():
         known = store.read_run()
         job = Job(source, out, options.column, options.key, options.part_size, options.storage)
         list_source = ray.remote(num_cpus=0)(make_plan)  # in another process, so the driver's memory does not grow
@@ -263,8 +258,8 @@ def label_with(
                 store.remove(unit, digest)
                 done[unit] = False
                 started.pop(unit, None)
-        allocation = _allocate(options, device, segmenter.settings)
-        recipe = Recipe(
+        allocation = allocate(options.workers, options.threads, device, segmenter.settings)
+        setup = WorkerSetup(
             load, "cuda" if allocation.gpu else "cpu", segmenter.fingerprint, vocabulary,
             provenance_json(segmenter, vocabulary, key, versions()), options.batch, allocation.threads, options.masks,
         )  # fmt: skip
@@ -276,7 +271,7 @@ def label_with(
                              skipped=plan.skipped)  # fmt: skip
         watch(report)
         if kept < plan.units:
-            _run(job, recipe, np.flatnonzero(~done), allocation.available, report, options.max_errors, watch)
+            _run(job, setup, np.flatnonzero(~done), allocation.available, report, options.max_errors, watch)
         if coco is not None:
             write_coco(store, plan.units, digest, coco, options.coco_skip)
         store.location.clear_partial()
@@ -285,7 +280,7 @@ def label_with(
 
 def _run(
     job: Job,
-    recipe: Recipe,
+    setup: WorkerSetup,
     units: NDArray[np.int64],
     available: int,
     report: LabelReport,
@@ -294,9 +289,9 @@ def _run(
 ) -> None:
     """Label units and update the report."""
     began = time.perf_counter()
-    with _quiet():
+    with quiet_ray():
         blocks = [pa.table({"unit": part}) for part in np.array_split(units, min(len(units), _MAX_BLOCKS))]
-        cores = {"num_gpus": 1, "num_cpus": 1} if report.gpu else {"num_cpus": recipe.threads}
+        cores = {"num_gpus": 1, "num_cpus": 1} if report.gpu else {"num_cpus": setup.threads}
         pool = ray.data.ActorPoolStrategy(
             min_size=1, max_size=report.workers, initial_size=min(available, report.workers),
             max_tasks_in_flight_per_actor=2, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True,
@@ -306,7 +301,7 @@ def _run(
             # Readers wait for disks and networks; they need no core.
             .map_batches(read_units, fn_kwargs={"job": job}, concurrency=2 * report.workers, batch_size=None,
                          batch_format="pyarrow", num_cpus=0)
-            .map_batches(SegmentParts, fn_constructor_args=(recipe, job), compute=pool, batch_size=1,
+            .map_batches(SegmentParts, fn_constructor_args=(setup, job), compute=pool, batch_size=1,
                          batch_format="pyarrow", **cores)
         )  # fmt: skip
         counts: dict[int, list[int]] = {}
@@ -339,86 +334,3 @@ def _completes(counts: dict[int, list[int]], started: Mapping[int, frozenset[int
         del counts[unit]
         return True
     return False
-
-
-class _Allocation(NamedTuple):
-    """Workers wanted, workers that the machines can hold now, whether they use GPUs, and threads per worker."""
-
-    workers: int
-    available: int
-    gpu: bool
-    threads: int
-
-
-def _allocate(options: LabelOptions, device: str, settings: Settings) -> _Allocation:
-    """Choose the number and kind of workers.
-
-    Raises:
-        ItaclipError: no machine has a GPU, or as many cores as a worker needs.
-    """
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = int(sum(machine.get("GPU", 0) for machine in machines))
-    if device == "cuda" and not gpus:
-        raise ItaclipError("device = 'cuda': the Ray cluster has no GPU; add a machine that has one, or use cpu.")
-    if gpus and device != "cpu" and settings.engine != "openvino" and settings.dtype != "int8":
-        return _Allocation(options.workers or gpus, gpus, True, options.threads or _THREADS)
-    cores = [int(machine.get("CPU", 0)) for machine in machines]
-    threads = options.threads or max(1, min(_THREADS, *(count for count in cores if count), max(cores)))
-    available = sum(count // threads for count in cores)
-    if not available:
-        raise ItaclipError(f"threads = {threads}: the largest machine has {max(cores)} cores; use fewer threads.")
-    return _Allocation(options.workers or available, available, False, threads)
-
-
-@contextmanager
-def _cluster(address: str | None) -> Iterator[None]:
-    """Connect to a cluster or start Ray here, and disconnect afterwards; leave the caller's own connection alone."""
-    if ray.is_initialized():
-        yield
-        return
-    own: dict[str, Any] = {}
-    if address is None:
-        own = {"include_dashboard": False}
-        if hasattr(os, "sysconf"):  # Windows has none, and leaves the share to Ray
-            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-            own["object_store_memory"] = min(_OBJECT_STORE, memory // 4)
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
-    try:
-        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ItaclipError(f"address = {address!r}: cannot connect to a Ray cluster ({reason}).") from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Run Ray Data without its own progress output, with one part per block, however large."""
-    context = ray.data.DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.target_max_block_size = 1
-    logger = logging.getLogger("ray.data")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with ray.data.DataContext.current(context), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The maximum number of concurrent tasks")  # small collections have fewer
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextmanager
-def _unwrapped() -> Iterator[None]:
-    """Re-raise a worker's `ItaclipError` without Ray's wrapper."""
-    try:
-        yield
-    except ray.exceptions.RayTaskError as error:
-        cause = getattr(error, "cause", None)
-        if not isinstance(cause, ItaclipError):
-            raise
-        raise ItaclipError(str(cause)) from None

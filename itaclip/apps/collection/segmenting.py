@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from itaclip.apps.collection.locations import redacted
-from itaclip.apps.collection.sources import Entry
 from itaclip.apps.collection.store import Part, part_bytes
 from itaclip.apps.collection.transfer import REPORT, Job
+from itaclip.apps.collection.units import Entry
 from itaclip.apps.folders.batches import read_ahead, reason_of, segment_batch
 from itaclip.common import figures
 from itaclip.common.images import decode_image
@@ -33,8 +33,8 @@ _MAX_REASONS = 5  # failure reasons that a part reports
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How to segment images; can be pickled for the workers.
+class WorkerSetup:
+    """What a worker segments with; can be pickled for the workers.
 
     Attributes:
         load: creates the segmenter; takes `device`.
@@ -64,14 +64,14 @@ class SegmentParts:
     writes. A worker thus holds at most two parts, however slow the destination is.
     """
 
-    def __init__(self, recipe: Recipe, job: Job) -> None:
-        torch.set_num_threads(recipe.threads)
-        self._recipe, self._store, self._digest = recipe, job.store(), job.digest
+    def __init__(self, setup: WorkerSetup, job: Job) -> None:
+        torch.set_num_threads(setup.threads)
+        self._setup, self._store, self._digest = setup, job.store(), job.digest
         self._lock = threading.Lock()
         self._fatal: str | None = None
         try:
-            self._segmenter = recipe.load(device=recipe.device)
-            if self._segmenter.fingerprint != recipe.fingerprint:
+            self._segmenter = setup.load(device=setup.device)
+            if self._segmenter.fingerprint != setup.fingerprint:
                 raise ItaclipError("this machine loads different weights; give all machines the same file.")
         except ItaclipError as error:
             self._fatal = f"{ray.util.get_node_ip_address()}: {error}"
@@ -91,7 +91,7 @@ class SegmentParts:
     def _written(self, part: Mapping[str, Any]) -> dict[str, Any]:
         rows, masks, seconds = self._segmented(part)
         name = self._store.name_of(Part(part["unit"], part["part"], part["end"]), self._digest)
-        self._store.write_part(name, part_bytes(rows, self._recipe.provenance), masks)
+        self._store.write_part(name, part_bytes(rows, self._setup.provenance), masks)
         reasons = [row["error"] for row in rows if row["error"] is not None]
         return {
             "unit": part["unit"], "part": part["part"], "end": part["end"], "images": len(rows),
@@ -100,20 +100,20 @@ class SegmentParts:
 
     def _segmented(self, part: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bytes | None, float]:
         """Rows of a part, its masks as a tar archive or None, and the seconds spent segmenting."""
-        recipe, rows, buffer, seconds = self._recipe, list[dict[str, Any]](), io.BytesIO(), 0.0
+        setup, rows, buffer, seconds = self._setup, list[dict[str, Any]](), io.BytesIO(), 0.0
         entries = [Entry(*values) for values in zip(part["keys"], part["contents"], part["errors"], strict=True)]
         with tarfile.open(fileobj=buffer, mode="w") as tar:
-            for batch, read in read_ahead(self._image, entries, recipe.batch, recipe.threads):
+            for batch, read in read_ahead(self._image, entries, setup.batch, setup.threads):
                 with self._lock:
                     began = time.perf_counter()
-                    found = segment_batch(self._segmenter, recipe.vocabulary, read)
+                    found = segment_batch(self._segmenter, setup.vocabulary, read)
                     seconds += time.perf_counter() - began
                 for entry, result in zip(batch, found, strict=True):
-                    row, png = _written(entry.key, result, recipe.masks)
+                    row, png = _written(entry.key, result, setup.masks)
                     rows.append(row)
                     if png is not None:
                         _add_mask(tar, entry.key, png)
-        return rows, buffer.getvalue() if recipe.masks else None, seconds
+        return rows, buffer.getvalue() if setup.masks else None, seconds
 
     def _image(self, entry: Entry) -> NDArray[np.uint8]:
         if entry.content is None:

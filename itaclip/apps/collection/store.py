@@ -25,9 +25,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from itaclip.apps.collection.locations import Location
-from itaclip.apps.collection.sources import Unit
+from itaclip.apps.collection.units import Unit
+from itaclip.apps.result_folders import LABEL_FOLDERS, filled_by
 from itaclip.errors import ItaclipError
-from itaclip.files import result_folders
 
 UNITS_PER_FILE = 1024
 """Units per file of the plan; each such range of units has its own result folder."""
@@ -160,7 +160,7 @@ class Store:
             found = json.loads(location.read())
             return found["key"], Plan(**found["plan"])
         except (ValueError, KeyError, TypeError):
-            other = "`itaclip segment`" if result_folders(location.read()) else "another program"
+            other = "`itaclip segment`" if filled_by(location.read()) else "another program"
             raise ItaclipError(
                 f"{location}: written by {other}, not by `itaclip label`; choose another destination."
             ) from None
@@ -180,7 +180,7 @@ class Store:
         Raises:
             ItaclipError: they cannot be removed.
         """
-        for name in ("labels", "masks", "plan", "run.json"):
+        for name in (*sorted(LABEL_FOLDERS), "run.json"):
             self.location.clear(name)
 
     def check_free(self) -> None:

@@ -38,7 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     for name in ("batch", "every"):
         if getattr(args, name) < 1:
             raise ItaclipError(f"--{name} {getattr(args, name)}: expected 1 or more.")
-    from itaclip.apps.folders.folder import find_items, segment_folder
+    from itaclip.apps.folders.finding import find_items
+    from itaclip.apps.folders.folder import segment_folder
     from itaclip.files import refuse_arguments
     from itaclip.formats.coco import check_target
 
