@@ -41,14 +41,14 @@ _SYSTEM_FOLDERS = frozenset(["__MACOSX", "@eaDir"])
 
 
 def refuse_inputs(
-    outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[str | os.PathLike[str]], way_out: str
+    outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[str | os.PathLike[str]], remedy: str
 ) -> None:
     """Refuse outputs that would replace an input, whatever the spelling of its path or the links to it.
 
     Args:
         outputs: files about to be written.
         inputs: files that the outputs are made from.
-        way_out: what the user can do, for the message.
+        remedy: what the user can do, for the message.
 
     Raises:
         ItaclipError: an output is an input.
@@ -57,7 +57,7 @@ def refuse_inputs(
     for path in outputs if known else ():
         found = _identity(path)
         if found is not None and found in known:
-            raise ItaclipError(f"{path}: the output would replace the input {known[found]}; {way_out}.")
+            raise ItaclipError(f"{path}: the output would replace the input {known[found]}; {remedy}.")
 
 
 def refuse_arguments(option: str, arguments: Mapping[str, Any]) -> None:
@@ -90,7 +90,7 @@ def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | str | None:
 _ADDRESS = re.compile(r"(data:|[a-z][a-z0-9+.-]+:/)", re.IGNORECASE)  # a Windows drive has a single letter
 
 
-def local_path(place: str | os.PathLike[str], way_out: str = "Download the file first.") -> Path:
+def local_path(place: str | os.PathLike[str], remedy: str = "Download the file first.") -> Path:
     """The path of a file or folder on this machine.
 
     `Path` shortens ``https://host`` to ``https:/host``, so addresses are refused before, and
@@ -98,7 +98,7 @@ def local_path(place: str | os.PathLike[str], way_out: str = "Download the file 
 
     Args:
         place: a path.
-        way_out: for the message: what to do with an address.
+        remedy: for the message: what to do with an address.
 
     Raises:
         ItaclipError: a URL or a ``data:`` URI.
@@ -106,11 +106,11 @@ def local_path(place: str | os.PathLike[str], way_out: str = "Download the file 
     text = os.fspath(place)
     if _ADDRESS.match(text) and ("://" in text or not os.path.lexists(text.split("/")[0])):
         if text.lower().startswith("file:"):
-            way_out = f"Write the path alone: /{text[5:].lstrip('/')}"
+            remedy = f"Write the path alone: /{text[5:].lstrip('/')}"
         shown = text if "://" in text else text.replace(":/", "://", 1)
         if text.lower().startswith("data:"):
-            shown, way_out = f"{text[:40]}...", "Decode it first, or pass it to itaclip.pipeline()."
-        raise ItaclipError(f"{shown}: an address, but a file or folder on this machine is needed. {way_out}")
+            shown, remedy = f"{text[:40]}...", "Decode it first, or pass it to itaclip.pipeline()."
+        raise ItaclipError(f"{shown}: an address, but a file or folder on this machine is needed. {remedy}")
     return Path(place)
 
 

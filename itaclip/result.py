@@ -269,9 +269,9 @@ class Result:
         Raises:
             ItaclipError: they do.
         """
-        way_out = "pass another name, such as save(folder, stem='name'), or another folder"
+        remedy = "pass another name, such as save(folder, stem='name'), or another folder"
         if self.source is not None:
-            refuse_inputs(paths.values(), [self.source], way_out)
+            refuse_inputs(paths.values(), [self.source], remedy)
         try:
             saved = json.loads(paths["json"].read_bytes())
         except (OSError, ValueError):
@@ -280,7 +280,7 @@ class Result:
             return
         for path in paths.values():
             if os.path.lexists(path):
-                raise ItaclipError(f"{path}: exists, and is not from an earlier save(); {way_out}.")
+                raise ItaclipError(f"{path}: exists, and is not from an earlier save(); {remedy}.")
 
     def _id(self, name: str | int) -> int:
         if isinstance(name, (int, np.integer)) and not isinstance(name, bool) and 0 <= name < len(self.names):

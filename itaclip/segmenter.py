@@ -89,7 +89,7 @@ class Segmenter:
         text_cache: bool = True,
         **settings: Any,
     ) -> None:
-        reading = ReadOptions(largest, value_range)
+        read_options = ReadOptions(largest, value_range)
         free_form(quality, 1, 1)  # report a wrong name before loading weights
         _without_class_arguments(settings)
         checked_names(settings)
@@ -98,14 +98,16 @@ class Segmenter:
         side, chosen = free_form(quality, tower.image_size, tower.patch_size)
         if model == DEMO:
             chosen["second_encoder"] = DEMO
-        self._build(clip, Settings(**chosen | settings), short_side or side, reading, text_cache)
+        self._build(clip, Settings(**chosen | settings), short_side or side, read_options, text_cache)
         self._weights = (model, pretrained, quick_gelu)
 
-    def _build(self, clip: Any, settings: Settings, short_side: int, reading: ReadOptions, text_cache: bool) -> None:
+    def _build(
+        self, clip: Any, settings: Settings, short_side: int, read_options: ReadOptions, text_cache: bool
+    ) -> None:
         if short_side < 1:
             raise ItaclipError(f"short_side = {short_side}: expected a positive number of pixels.")
         device = choose_device(settings.device, settings.dtype, settings.engine)
-        self.short_side, self.reading = short_side, reading
+        self.short_side, self.read_options = short_side, read_options
         self._pipeline = Pipeline(clip, settings).to(device).eval()
         cache = TextCache(default_folder() if text_cache else None)
         self._encoder = TextEncoder(clip, cache, self._pipeline.engine).to(device).eval()
@@ -135,12 +137,12 @@ class Segmenter:
             ItaclipError: see the constructor; also for a configuration that cannot be read.
         """
         description = read_model(config, model, settings)
-        reading = ReadOptions(largest, value_range or description.value_range)
+        read_options = ReadOptions(largest, value_range or description.value_range)
         segmenter = cls.__new__(cls)
         name, pretrained, stated = description.weights
         weights = (name, pretrained, stated if quick_gelu is None else quick_gelu)
         clip = load_clip(*weights)
-        segmenter._build(clip, description.settings, description.short_side, reading, text_cache)
+        segmenter._build(clip, description.settings, description.short_side, read_options, text_cache)
         segmenter._weights = weights
         segmenter._vocabulary = description.vocabulary(segmenter._encoder)
         return segmenter
@@ -172,8 +174,8 @@ class Segmenter:
         if fingerprint(clip.named_parameters()) != saved.fingerprint:
             raise ItaclipError(f"{saved.weights}: the weights differ from those saved; save the segmenter again.")
         segmenter = cls.__new__(cls)
-        reading = ReadOptions(largest or saved.reading.largest, value_range or saved.reading.value_range)
-        segmenter._build(clip, saved.settings, saved.short_side, reading, text_cache)
+        read_options = ReadOptions(largest or saved.read_options.largest, value_range or saved.read_options.value_range)
+        segmenter._build(clip, saved.settings, saved.short_side, read_options, text_cache)
         segmenter._weights = (str(saved.weights), None, None)
         segmenter._vocabulary = saved.vocabulary and saved.vocabulary.to(segmenter._device)
         return segmenter
@@ -191,13 +193,18 @@ class Segmenter:
                 not have OpenAI's layout, or the second encoder or the regions cannot be copied.
         """
         write_segmenter(
-            folder, load_openai_clip(*self._weights), self.settings, self.short_side, self.reading, self._vocabulary
+            folder,
+            load_openai_clip(*self._weights),
+            self.settings,
+            self.short_side,
+            self.read_options,
+            self._vocabulary,
         )
 
     @property
     def largest(self) -> int:
         """Maximum number of pixels of an image."""
-        return self.reading.largest
+        return self.read_options.largest
 
     @property
     def settings(self) -> Settings:
@@ -320,8 +327,8 @@ class Segmenter:
         if batch < 1:
             raise ItaclipError(f"batch = {batch}: expected 1 or more.")
         waiting = iter(images)
-        while part := list(itertools.islice(waiting, batch)):
-            yield from self._segment(part, vocabulary, settings)
+        while chunk := list(itertools.islice(waiting, batch)):
+            yield from self._segment(chunk, vocabulary, settings)
 
     def _segment(
         self, sources: Sequence[ImageSource], vocabulary: Vocabulary | None, changes: Mapping[str, Any]
@@ -330,7 +337,7 @@ class Segmenter:
         if vocabulary is None:
             raise ItaclipError('no classes yet: call set_classes(["cat", "sofa, couch"]) first.')
         settings = self.for_vocabulary(vocabulary, **changes)
-        images = [read_image(source, self.reading) for source in sources]
+        images = [read_image(source, self.read_options) for source in sources]
         paths = [Path(source) if isinstance(source, (str, os.PathLike)) else None for source in sources]
         tensors = [normalise(_resized(image, self.short_side)) for image in images]
         sizes = [_working_size(image) for image in images]

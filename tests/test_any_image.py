@@ -348,5 +348,5 @@ def test_a_saved_segmenter_keeps_how_it_reads(quick: Segmenter, value_range: Any
     segmenter.set_classes(CLASSES)
     segmenter.save_pretrained(tmp_path / "saved")
     loaded = Segmenter.from_pretrained(tmp_path / "saved")
-    assert loaded.reading == segmenter.reading
-    assert Segmenter.from_pretrained(tmp_path / "saved", value_range=(0, 1)).reading.value_range == (0, 1)
+    assert loaded.read_options == segmenter.read_options
+    assert Segmenter.from_pretrained(tmp_path / "saved", value_range=(0, 1)).read_options.value_range == (0, 1)

@@ -42,7 +42,7 @@ from itaclip.apps.collection.sources import open_source
 from itaclip.apps.collection.store import Store
 from itaclip.apps.collection.transfer import Job, RateLimiter, make_plan
 from itaclip.apps.collection.units import Entry, split_into_parts
-from itaclip.apps.command.label import told
+from itaclip.apps.command.label import progress_line
 from itaclip.apps.command.main import main as program
 from itaclip.files import atomic_path
 
@@ -701,7 +701,7 @@ def test_a_report_shows_rate_share_and_time_left() -> None:
     report = LabelReport(
         1000, 10, kept=0, finished=4, done=400, failed=3, busy=150.0, workers=2, gpu=True, seconds=100.0
     )
-    assert told(report) == "400/1000 images, 4.0 images/s, GPU workers 75% busy, 3 failed, 150 s left"
+    assert progress_line(report) == "400/1000 images, 4.0 images/s, GPU workers 75% busy, 3 failed, 150 s left"
 
 
 def test_all_workers_together_respect_a_rate_limit() -> None:

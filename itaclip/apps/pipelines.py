@@ -156,8 +156,8 @@ class ImageSegmentationPipeline:
         self, inputs: Iterable[Any], batch: int, vocabulary: Vocabulary | None, settings: dict[str, Any]
     ) -> Iterator[list[dict[str, Any]]]:
         waiting = iter(inputs)
-        while part := list(itertools.islice(waiting, batch)):
-            for result in self.segmenter([self._opened(entry) for entry in part], vocabulary, **settings):
+        while chunk := list(itertools.islice(waiting, batch)):
+            for result in self.segmenter([self._opened(entry) for entry in chunk], vocabulary, **settings):
                 yield result.to_hf()
 
     def _opened(self, entry: Any) -> ImageSource:
@@ -167,13 +167,13 @@ class ImageSegmentationPipeline:
             return source
         scheme = entry.partition(":")[0].lower()
         if scheme in ("http", "https"):
-            return decode_image(self._fetched(entry), entry, self.segmenter.reading)
+            return decode_image(self._fetched(entry), entry, self.segmenter.read_options)
         if is_data_url(entry):
             name = entry.lstrip().partition(",")[0][:60]
-            return decode_image(decode_base64(entry, name), name, self.segmenter.reading)
+            return decode_image(decode_base64(entry, name), name, self.segmenter.read_options)
         if is_base64(entry) and not os.path.lexists(entry):
             name = f"{entry.strip()[:20]}... (base64, as no file has this name)"
-            return decode_image(decode_base64(entry, name), name, self.segmenter.reading)
+            return decode_image(decode_base64(entry, name), name, self.segmenter.read_options)
         return entry
 
     def _fetched(self, url: str) -> bytes:

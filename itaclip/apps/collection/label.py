@@ -290,7 +290,7 @@ def _run(
     """Label units and update the report."""
     began = time.perf_counter()
     with quiet_ray():
-        blocks = [pa.table({"unit": part}) for part in np.array_split(units, min(len(units), _MAX_BLOCKS))]
+        blocks = [pa.table({"unit": numbers}) for numbers in np.array_split(units, min(len(units), _MAX_BLOCKS))]
         cores = {"num_gpus": 1, "num_cpus": 1} if report.gpu else {"num_cpus": setup.threads}
         pool = ray.data.ActorPoolStrategy(
             min_size=1, max_size=report.workers, initial_size=min(available, report.workers),

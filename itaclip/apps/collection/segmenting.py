@@ -118,7 +118,7 @@ class SegmentParts:
     def _image(self, entry: Entry) -> NDArray[np.uint8]:
         if entry.content is None:
             raise ItaclipError(entry.error or f"{entry.key}: contains no image.")
-        return decode_image(entry.content, entry.key, self._segmenter.reading)
+        return decode_image(entry.content, entry.key, self._segmenter.read_options)
 
 
 def provenance_json(

@@ -113,7 +113,7 @@ def segment_folder(
                 report.done += 1
 
         images = [item for item in waiting if not item.is_video]
-        for chunk, read in read_ahead(lambda item: read_image(item.path, segmenter.reading), images, batch):
+        for chunk, read in read_ahead(lambda item: read_image(item.path, segmenter.read_options), images, batch):
             for item, result in zip(chunk, segment_batch(segmenter, vocabulary, read), strict=True):
                 record(item, _written(item, result, out, overlays) if isinstance(result, Result) else {"error": result})
             journal.flush()

@@ -36,8 +36,8 @@ def run_key(segmenter: Segmenter, vocabulary: Vocabulary) -> dict[str, Any]:
         "colors": vocabulary.own_colors,
         "settings": settings,
     }
-    if segmenter.reading.value_range is not None:
-        key["value_range"] = segmenter.reading.value_range
+    if segmenter.read_options.value_range is not None:
+        key["value_range"] = segmenter.read_options.value_range
     as_read_back: dict[str, Any] = json.loads(json.dumps(key))
     return as_read_back
 
