@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeGuard, overload
 
 import mmcv
 import numpy as np
@@ -60,9 +60,9 @@ class Segmenter:
             or the only ones there are.
         quick_gelu: activation of weights that do not state it; None follows the file, the configuration
             beside it or the name, see `itaclip.core.clip.load_clip`.
-        short_side: images are resized so that their short side has this many pixels; None
-            selects the model's default (336 for ViT-B/16).
-        largest: maximum number of pixels of an image; larger ones are rejected.
+        short_side: pixels of the short side that images are resized to, 1 or more; None selects the
+            model's default (336 for ViT-B/16). More show smaller things and take longer.
+        largest: pixels of an image, 1 or more, 100 million by default; larger ones are rejected.
         value_range: which values of images with more than 8 bits become 0 and 255: ``(low, high)``, or
             "stretch" for the 2nd and 98th percentile of each image. None accepts 16-bit images that
             fill their range. 8-bit images stay as they are.
@@ -192,19 +192,8 @@ class Segmenter:
             ItaclipError: the folder cannot be written, the weights no longer exist, the model does
                 not have OpenAI's layout, or the second encoder or the regions cannot be copied.
         """
-        write_segmenter(
-            folder,
-            load_openai_clip(*self._weights),
-            self.settings,
-            self.short_side,
-            self.read_options,
-            self._vocabulary,
-        )
-
-    @property
-    def largest(self) -> int:
-        """Maximum number of pixels of an image."""
-        return self.read_options.largest
+        clip = load_openai_clip(*self._weights)
+        write_segmenter(folder, clip, self.settings, self.short_side, self.read_options, self._vocabulary)
 
     @property
     def settings(self) -> Settings:
@@ -302,11 +291,11 @@ class Segmenter:
         Raises:
             ItaclipError: no classes yet, a bad setting, or an image that cannot be read.
         """
-        if is_image(images):
-            return self._segment([images], vocabulary, settings)[0]
-        if not isinstance(images, Sequence):
+        if _are_images(images):
+            return self._segment(images, vocabulary, settings)
+        if not is_image(images):
             raise ItaclipError(f"images of type {type(images).__name__}: expected an image or a list of images.")
-        return self._segment(images, vocabulary, settings)
+        return self._segment([images], vocabulary, settings)[0]
 
     def stream(
         self, images: Iterable[ImageSource], batch: int = 4, vocabulary: Vocabulary | None = None, **settings: Any
@@ -315,7 +304,7 @@ class Segmenter:
 
         Args:
             images: see `__call__`.
-            batch: images per batch.
+            batch: images per batch, 1 or more, 4 by default.
             vocabulary: see `__call__`.
             settings: see `__call__`.
 
@@ -375,6 +364,10 @@ class Segmenter:
         if self.settings.background and not vocabulary.background:
             chosen["prob_thd"] = 0.0
         return self.settings.changed(**chosen | changes)
+
+
+def _are_images(images: Any) -> TypeGuard[Sequence[ImageSource]]:
+    return isinstance(images, Sequence) and not is_image(images)
 
 
 def _without_class_arguments(settings: Mapping[str, Any]) -> None:

@@ -237,7 +237,7 @@ def test_a_saved_segmenter_gives_equal_labels(saved: Path, photo: Path) -> None:
     np.testing.assert_array_equal(found.labels, expected.labels)
     np.testing.assert_array_equal(found.scores, expected.scores)
     assert (found.names, found.colors) == (expected.names, expected.colors)
-    assert (loaded.settings, loaded.short_side, loaded.largest) == (original.settings, 200, 10**6)
+    assert (loaded.settings, loaded.short_side, loaded.read_options.largest) == (original.settings, 200, 10**6)
     assert loaded.fingerprint == original.fingerprint
     assert loaded.vocabulary.definitions == original.vocabulary.definitions
     assert len(expected.areas) > 1

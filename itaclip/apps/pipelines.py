@@ -46,7 +46,7 @@ def pipeline(
         candidate_labels: classes, see `Segmenter.prepare`; None uses those of the model,
             or those passed to each call.
         background: see `Segmenter.prepare`.
-        batch_size: images per batch when the input is a list or an iterator.
+        batch_size: images per batch, 1 or more, 1 by default, when the input is a list or an iterator.
         allow_urls: whether to fetch images from http and https URLs (at most 50 MB each).
         options: arguments of `Segmenter`, or of `Segmenter.from_pretrained` for a folder.
 
@@ -79,8 +79,8 @@ class ImageSegmentationPipeline:
         vocabulary: the classes; None uses the segmenter's own, or those passed to each call.
         batch_size: images per batch when the input is a list or an iterator.
         allow_urls: whether to fetch images from http and https URLs.
-        largest_download: maximum size of a fetched image in bytes.
-        timeout: seconds to wait for a URL.
+        largest_download: bytes of a fetched image, 50 million by default; larger ones are refused.
+        timeout: seconds to wait for a URL, 20 by default.
 
     Raises:
         ItaclipError: a batch size less than 1.

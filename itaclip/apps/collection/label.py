@@ -28,7 +28,7 @@ from itaclip.apps.collection.segmenting import SegmentParts, WorkerSetup, proven
 from itaclip.apps.collection.sources import open_source
 from itaclip.apps.collection.store import Plan, Store, run_digest
 from itaclip.apps.collection.transfer import Job, RateLimiter, make_plan, read_units
-from itaclip.apps.folders.journal import run_key
+from itaclip.apps.run_key import refuse_other_run, run_key
 from itaclip.common.environment import versions
 from itaclip.errors import ItaclipError
 from itaclip.formats.segments import kept_labels
@@ -47,19 +47,19 @@ class LabelOptions:
         column: for tables, the column with the images' bytes or addresses; for archives, the
             extension of the images. None detects it.
         key: for tables, the column whose values name the images; None names them by file and row.
-        part_size: images per result file; also the most that a crash can cost.
+        part_size: images per result file, 1 or more, 128 by default; also the most that a crash can cost.
         masks: whether to write PNG masks too, in tar archives.
         storage: fsspec options by protocol, such as ``{"s3": {"endpoint_url": ...}}``.
         address: address of a Ray cluster, or "auto" on one of its machines; None starts Ray here.
-        workers: number of segmenters; None uses one per GPU, or without GPUs as many as the cores allow.
-        threads: CPU threads per worker, for decoding and, without a GPU, for segmenting; None uses up to 4.
-        batch: images per batch.
-        limit_rate: maximum images per second over all workers.
-        max_errors: stop when more images than this have failed in this run.
+        workers: number of segmenters, 1 or more; None uses one per GPU, or without GPUs as many as the cores allow.
+        threads: CPU threads per worker, 1 or more, for decoding and, without a GPU, for segmenting; None uses up to 4.
+        batch: images per batch, 1 or more, 4 by default; a worker holds as many in memory.
+        limit_rate: images per second over all workers, more than 0; None sets no limit.
+        max_errors: images that may fail in this run, 0 or more, before it stops; None never stops it.
         retry_errors: whether to relabel units with failed images.
         overwrite: whether to delete results of other settings from the destination.
         coco: file, local or at an fsspec address, for the masks of all images in COCO's format,
-            written at the end.
+            written at the end; None writes none.
         coco_skip: names of classes to leave out there.
 
     Raises:
@@ -217,12 +217,7 @@ def label_with(
     source, out = checked_address(source, "SOURCE"), checked_address(out, "DEST")
     open_source(source, options.storage, options.column, options.key)  # report wrong options before starting Ray
     store = Store(Location(out, options.storage))
-    coco = None
-    if options.coco is not None:
-        coco = Location(checked_address(options.coco, "coco"), options.storage)
-        check_coco_target(coco)
-        if coco.address == (store.location / "run.json").address:
-            raise ItaclipError(f"{coco}: holds what the results depend on; choose another file for COCO.")
+    coco = _coco_target(options, store)
     with cluster(options.address), unwrapped():
         known = store.read_run()
         job = Job(source, out, options.column, options.key, options.part_size, options.storage)
@@ -238,12 +233,8 @@ def label_with(
             "masks": options.masks,
         }  # fmt: skip
         if known and known[0] != key:
-            different = [name for name in known[0] | key if known[0].get(name) != key.get(name)]
             if not options.overwrite:
-                raise ItaclipError(
-                    f"{store.location}: holds results of another run (different {', '.join(different)}); choose "
-                    "another folder, or overwrite to replace them."
-                )
+                refuse_other_run(store.location, known[0], key)
             planning = list_source.remote(job, overwrite=True)
         if planning is not None:
             plan: Plan = ray.get(planning)
@@ -254,8 +245,7 @@ def label_with(
         digest = run_digest(key, plan)
         done, started = store.finished(plan.units, digest)
         if options.retry_errors:
-            for unit in store.failed(plan.units, digest):
-                store.remove(unit, digest)
+            for unit in store.remove_failed(plan.units, digest):
                 done[unit] = False
                 started.pop(unit, None)
         allocation = allocate(options.workers, options.threads, device, segmenter.settings)
@@ -276,6 +266,17 @@ def label_with(
             write_coco(store, plan.units, digest, coco, options.coco_skip)
         store.location.clear_partial()
         return report
+
+
+def _coco_target(options: LabelOptions, store: Store) -> Location | None:
+    """The COCO file to write, checked; None for none."""
+    if options.coco is None:
+        return None
+    target = Location(checked_address(options.coco, "coco"), options.storage)
+    check_coco_target(target)
+    if target.address == (store.location / "run.json").address:
+        raise ItaclipError(f"{target}: holds what the results depend on; choose another file for COCO.")
+    return target
 
 
 def _run(

@@ -233,26 +233,25 @@ class Store:
                 del started[part.unit], ends[part.unit]
         return done, {unit: frozenset(numbers) for unit, numbers in started.items()}
 
-    def failed(self, units: int, digest: str) -> list[int]:
-        """Units with at least one failed image.
+    def remove_failed(self, units: int, digest: str) -> list[int]:
+        """Remove the parts of units with a failed image; returns the units.
+
+        A repaired archive may have more parts, with other names.
 
         Raises:
-            ItaclipError: the destination cannot be read.
+            ItaclipError: the destination cannot be read, or they cannot be removed.
         """
-        found = []
+        found: dict[int, None] = {}
         for part, location in self.parts(units, digest):
             with location.opened() as file:
                 errors = pq.read_table(file, columns=["error"]).column(0)
             if errors.null_count < len(errors):
-                found.append(part.unit)
-        return list(dict.fromkeys(found))
+                found[part.unit] = None
+        for unit in found:
+            self._remove(unit, digest)
+        return list(found)
 
-    def remove(self, unit: int, digest: str) -> None:
-        """Remove the parts of a unit: a repaired archive may have more of them, with other names.
-
-        Raises:
-            ItaclipError: they cannot be removed.
-        """
+    def _remove(self, unit: int, digest: str) -> None:
         for kind in ("labels", "masks"):
             folder = self.location / f"{kind}/range={unit // UNITS_PER_FILE:06d}"
             for name in folder.names():

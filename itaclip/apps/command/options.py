@@ -52,7 +52,7 @@ def add_class_options(options: argparse.ArgumentParser) -> None:
                             'or words of your own, such as "wall, floor" (default: yes)')  # fmt: skip
     group.add_argument("--definitions", type=Path, help="one `name >=text` per line, for some or all classes")
     group.add_argument("--colors", metavar="NAME=COLOR; ...",
-                       help='colours of some classes, such as "cat=#ff8000; sofa=orange" (default: a fixed palette)')  # fmt: skip
+                       help='colours of classes, such as "cat=#ff8000; sofa=orange" (default: a palette)')  # fmt: skip
 
 
 def add_image_options(options: argparse.ArgumentParser, largest: bool = True) -> None:

@@ -20,8 +20,9 @@ from PIL import Image
 
 from itaclip.apps.folders.batches import read_ahead, reason_of, segment_batch
 from itaclip.apps.folders.finding import Item
-from itaclip.apps.folders.journal import RUN, Journal, run_key
+from itaclip.apps.folders.journal import RUN, Journal
 from itaclip.apps.folders.video import segment_video
+from itaclip.apps.run_key import run_key
 from itaclip.common import figures
 from itaclip.common.images import read_image
 from itaclip.errors import ItaclipError
@@ -77,9 +78,9 @@ def segment_folder(
         vocabulary: the classes.
         items: the files.
         out: folder for the results.
-        batch: images per batch.
+        batch: images per batch, 1 or more, 4 by default; as many are held in memory.
         overlays: whether to write overlays too.
-        every: for videos, segment every n-th frame.
+        every: for videos, segment every n-th frame, 1 or more, 1 by default.
         overwrite: whether to replace the results of a different run in `out`.
         coco: file for the masks of all these images and frames in COCO's format, written at the end.
         coco_skip: names of classes to leave out there.

@@ -1,4 +1,4 @@
-"""The journal of a run on one machine: what its results depend on, and a line per image that is done."""
+"""The journal of a run on one machine: a line per image that is done."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,32 +14,12 @@ from filelock import FileLock, Timeout
 
 from itaclip.apps.folders.finding import Item, folded_stem, free_stem, is_video
 from itaclip.apps.result_folders import SEGMENT_FOLDERS, filled_by
+from itaclip.apps.run_key import refuse_other_run
 from itaclip.errors import ItaclipError
 from itaclip.files import write_json
-from itaclip.segmenter import Segmenter
-from itaclip.vocabulary import Vocabulary
 
 RUN, LINES = "run.json", "results.jsonl"
 """Names of the files in the folder of a run."""
-
-
-def run_key(segmenter: Segmenter, vocabulary: Vocabulary) -> dict[str, Any]:
-    """Everything the results depend on besides the images, as JSON values."""
-    settings = asdict(segmenter.for_vocabulary(vocabulary))
-    del settings["device"], settings["batch_crops"]  # these do not affect results
-    key = {
-        "weights": segmenter.fingerprint,
-        "short_side": segmenter.short_side,
-        "classes": vocabulary.bank.class_names.synonyms,
-        "background": vocabulary.background,
-        "definitions": vocabulary.definitions,
-        "colors": vocabulary.own_colors,
-        "settings": settings,
-    }
-    if segmenter.read_options.value_range is not None:
-        key["value_range"] = segmenter.read_options.value_range
-    as_read_back: dict[str, Any] = json.loads(json.dumps(key))
-    return as_read_back
 
 
 def read_lines(out: Path) -> dict[str, dict[str, Any]]:
@@ -120,12 +100,8 @@ class Journal:
             raise ItaclipError(f"{path}: written by {other}, not by `itaclip segment`; choose another --out.")
         found = json.loads(known) if known is not None else None
         if found not in (None, self._key):
-            different = [name for name in found | self._key if found.get(name) != self._key.get(name)]
             if not self._overwrite:
-                raise ItaclipError(
-                    f"{self._out}: holds results of another run (different {', '.join(different)}); choose another "
-                    "folder, or pass --overwrite to replace them."
-                )
+                refuse_other_run(self._out, found, self._key)
             os.truncate(self._path, 0)
         if found != self._key:
             write_json(path, self._key)

@@ -52,8 +52,8 @@ def segment_video(
         path: the video.
         stem: name of its mask folder below ``out/masks``, and of its overlay.
         out: folder for the results.
-        batch: frames per batch.
-        every: segment every n-th frame.
+        batch: frames per batch, 1 or more, 4 by default.
+        every: segment every n-th frame, 1 or more, 1 by default.
         overlay: whether to write ``out/overlays/STEM.mp4`` too, without a legend.
         replace: whether to segment frames again that have a mask.
 

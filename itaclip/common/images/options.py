@@ -20,7 +20,7 @@ class ReadOptions:
     """How images are read.
 
     Attributes:
-        largest: maximum number of pixels of an image; larger ones are rejected.
+        largest: pixels of an image, 1 or more, 100 million by default; larger ones are rejected.
         value_range: which values of images with more than 8 bits become 0 and 255, see
             `itaclip.common.images.ValueRange`. It does not affect 8-bit images.
         limit: how to raise `largest`, for messages.
