@@ -18,6 +18,7 @@ from itaclip.errors import ItaclipError
 IMAGE_SUFFIXES = frozenset([".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp"])
 """Extensions that mark a file in a folder as an image."""
 
+_SYSTEM_FOLDERS = frozenset(["__MACOSX", "@eaDir"])
 _ATTEMPTS = 3  # another process may remove an empty folder before the first file is in it
 
 # --- what to read ------------------------------------------------------------
@@ -32,9 +33,6 @@ def is_hidden(name: str) -> bool:
     """
     parts = name.replace(os.sep, "/").split("/")
     return any((part.startswith(".") and part not in (".", "..")) or part in _SYSTEM_FOLDERS for part in parts)
-
-
-_SYSTEM_FOLDERS = frozenset(["__MACOSX", "@eaDir"])
 
 
 # --- what to write -----------------------------------------------------------
