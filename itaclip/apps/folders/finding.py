@@ -59,7 +59,7 @@ def find_items(inputs: Sequence[str | Path], tell: Callable[[str], None] = lambd
     """
     paths: dict[tuple[Path, str], Path] = {}
     roots = []
-    results = ResultFolders(_content, lambda folder: tell(f"skipped: {folder} (results of an earlier run)"))
+    results = ResultFolders(_content, lambda folder: tell(f"skipped: {Path(folder)} (results of an earlier run)"))
     resolved = cache(Path.resolve)  # of folders
     for entry in map(str, inputs):
         path = _absolute(local_path(entry, "Download it first; `itaclip label` reads addresses."))
