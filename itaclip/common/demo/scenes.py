@@ -58,25 +58,15 @@ def street(s: Stage) -> None:
         if name == "fence":
             s.fence(x - 70 * s.unit, x + 70 * s.unit, top - 3, rng.uniform(46, 62))
         else:
-            size = {
-                "house": (118, 150),
-                "tree": (120, 160),
-                "fir": (120, 160),
-                "person": (84, 100),
-                "background": (56, 76),
-                "flower": (62, 76),
-            }[name]
+            size = {"house": (118, 150), "tree": (120, 160), "fir": (120, 160), "person": (84, 100),
+                    "background": (56, 76), "flower": (62, 76)}[name]  # fmt: skip
             s.later(name, x, top - rng.uniform(2, 12), rng.uniform(*size))
     s.flush()
     s.road(top, h * rng.uniform(0.93, 1.02))
     s.scatter(
         {
-            "car": (1.5, 54, 68),
-            "bus": (1.1, 82, 104),
-            "person": (0.9, 112, 142),
-            "dog": (0.7, 58, 74),
-            "cat": (0.5, 64, 82),
-            "background": (0.8, 58, 76),
+            "car": (1.5, 54, 68), "bus": (1.1, 82, 104), "person": (0.9, 112, 142), "dog": (0.7, 58, 74),
+            "cat": (0.5, 64, 82), "background": (0.8, 58, 76),
         },
         int(rng.integers(2, 4)), top + 0.25 * (h - top), h - 8,
     )  # fmt: skip
@@ -92,23 +82,14 @@ def seaside(s: Stage) -> None:
     shore = h * rng.uniform(0.6, 0.74)
     s.band("sea", s.horizon, shore + 20, grounds.sea_paint(s.horizon, rng))
     for x in s.places(int(rng.integers(1, 3)), 0.1):
-        s.later(
-            "boat",
-            x,
-            float(rng.uniform(s.horizon + 0.35 * (shore - s.horizon), shore - 6)),
-            rng.uniform(84, 125),
-            False,
-        )
+        y = float(rng.uniform(s.horizon + 0.35 * (shore - s.horizon), shore - 6))
+        s.later("boat", x, y, rng.uniform(84, 125), False)
     s.flush()
     s.band("sand", shore, h + 2, grounds.sand_paint(s.horizon, rng), wavy=22)
     s.scatter(
         {
-            "parasol": (1.6, 96, 130),
-            "person": (1.0, 106, 138),
-            "dog": (0.7, 60, 78),
-            "bird": (0.7, 50, 64),
-            "cat": (0.3, 62, 80),
-            "background": (0.8, 52, 68),
+            "parasol": (1.6, 96, 130), "person": (1.0, 106, 138), "dog": (0.7, 60, 78), "bird": (0.7, 50, 64),
+            "cat": (0.3, 62, 80), "background": (0.8, 52, 68),
         },
         int(rng.integers(1, 4)), shore + 0.35 * (h - shore), h - 8,
     )  # fmt: skip
@@ -170,14 +151,8 @@ def highland(s: Stage) -> None:
         s.pond(s.width * rng.uniform(0.25, 0.75), h * 0.8, s.width * 0.26, h * 0.11)
     s.scatter(
         {
-            "fir": (2.6, 110, 165),
-            "house": (1.0, 104, 130),
-            "person": (0.7, 96, 130),
-            "dog": (0.5, 58, 76),
-            "car": (0.4, 50, 62),
-            "cat": (0.3, 62, 80),
-            "bus": (0.2, 76, 90),
-            "background": (0.6, 54, 70),
+            "fir": (2.6, 110, 165), "house": (1.0, 104, 130), "person": (0.7, 96, 130), "dog": (0.5, 58, 76),
+            "car": (0.4, 50, 62), "cat": (0.3, 62, 80), "bus": (0.2, 76, 90), "background": (0.6, 54, 70),
         },
         int(rng.integers(3, 6)), s.horizon + 0.25 * (h - s.horizon), h - 6,
     )  # fmt: skip
@@ -203,12 +178,8 @@ def park(s: Stage) -> None:
     )
     s.scatter(
         {
-            "person": (1.0, 112, 140),
-            "dog": (1.0, 66, 86),
-            "bird": (1.2, 52, 68),
-            "flower": (0.8, 72, 96),
-            "cat": (0.5, 70, 90),
-            "parasol": (0.4, 106, 130),
+            "person": (1.0, 112, 140), "dog": (1.0, 66, 86), "bird": (1.2, 52, 68), "flower": (0.8, 72, 96),
+            "cat": (0.5, 70, 90), "parasol": (0.4, 106, 130),
         },
         int(rng.integers(1, 4)), h * 0.86, h - 5,
     )  # fmt: skip
@@ -229,17 +200,9 @@ def from_above(s: Stage) -> None:
     if rng.random() < 0.55:
         side = rng.uniform(0.6, 0.75) * h
         edge = smooth(
-            np.array(
-                [
-                    (-60, side),
-                    (w * 0.3, side + tilt * 0.5),
-                    (w * 0.7, side - tilt),
-                    (w + 60, side),
-                    (w + 60, h + 80),
-                    (-60, h + 80),
-                ]
-            )
-        )
+            np.array([(-60, side), (w * 0.3, side + tilt * 0.5), (w * 0.7, side - tilt), (w + 60, side),
+                      (w + 60, h + 80), (-60, h + 80)])
+        )  # fmt: skip
         s.area("sea", edge, grounds.sea_paint(s.horizon + h * 0.6, rng))
         s.later("boat", w * rng.uniform(0.2, 0.8), h - 8, rng.uniform(70, 90), False)
         bottom = 0.58 * h
@@ -296,14 +259,8 @@ def close_up(s: Stage) -> None:
         s.band(ground, foot, h + 2, paint)
     s.scatter(
         {
-            "cat": (1.3, 96, 140),
-            "dog": (1.2, 90, 125),
-            "flower": (1.2, 110, 150),
-            "person": (1.0, 160, 205),
-            "car": (0.9, 72, 88),
-            "bus": (0.6, 110, 135),
-            "bird": (0.9, 70, 96),
-            "background": (1.0, 80, 120),
+            "cat": (1.3, 96, 140), "dog": (1.2, 90, 125), "flower": (1.2, 110, 150), "person": (1.0, 160, 205),
+            "car": (0.9, 72, 88), "bus": (0.6, 110, 135), "bird": (0.9, 70, 96), "background": (1.0, 80, 120),
             "parasol": (0.5, 150, 180),
         },
         int(rng.integers(2, 4)), foot + 0.3 * (h - foot), h - 6,
