@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from itaclip.errors import ItaclipError
 IMAGE_SUFFIXES = frozenset([".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp"])
 """Extensions that mark a file in a folder as an image."""
 
+_SYSTEM_FOLDERS = frozenset(["__MACOSX", "@eaDir"])
 _ATTEMPTS = 3  # another process may remove an empty folder before the first file is in it
 
 # --- what to read ------------------------------------------------------------
@@ -33,45 +35,18 @@ def is_hidden(name: str) -> bool:
     return any((part.startswith(".") and part not in (".", "..")) or part in _SYSTEM_FOLDERS for part in parts)
 
 
-_SYSTEM_FOLDERS = frozenset(["__MACOSX", "@eaDir"])
-
-
-def result_folders(run: bytes) -> frozenset[str]:
-    """The subfolders that a command of this project fills, next to its run.json.
-
-    Args:
-        run: content of the run.json.
-
-    Returns:
-        Names of the subfolders; none if another program wrote the run.json.
-    """
-    try:
-        content = json.loads(run)
-    except ValueError:
-        return frozenset()
-    if isinstance(content, dict) and {"weights", "classes", "every"} <= content.keys():
-        return SEGMENT_FOLDERS
-    if isinstance(content, dict) and {"key", "plan"} <= content.keys():
-        return LABEL_FOLDERS
-    return frozenset()
-
-
-SEGMENT_FOLDERS = frozenset(["masks", "overlays"])
-LABEL_FOLDERS = frozenset(["labels", "masks", "plan"])
-RESULT_FOLDERS = SEGMENT_FOLDERS | LABEL_FOLDERS
-
 # --- what to write -----------------------------------------------------------
 
 
 def refuse_inputs(
-    outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[str | os.PathLike[str]], way_out: str
+    outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[str | os.PathLike[str]], remedy: str
 ) -> None:
     """Refuse outputs that would replace an input, whatever the spelling of its path or the links to it.
 
     Args:
         outputs: files about to be written.
         inputs: files that the outputs are made from.
-        way_out: what the user can do, for the message.
+        remedy: what the user can do, for the message.
 
     Raises:
         ItaclipError: an output is an input.
@@ -80,7 +55,7 @@ def refuse_inputs(
     for path in outputs if known else ():
         found = _identity(path)
         if found is not None and found in known:
-            raise ItaclipError(f"{path}: the output would replace the input {known[found]}; {way_out}.")
+            raise ItaclipError(f"{path}: the output would replace the input {known[found]}; {remedy}.")
 
 
 def refuse_arguments(option: str, arguments: Mapping[str, Any]) -> None:
@@ -113,7 +88,7 @@ def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | str | None:
 _ADDRESS = re.compile(r"(data:|[a-z][a-z0-9+.-]+:/)", re.IGNORECASE)  # a Windows drive has a single letter
 
 
-def local_path(place: str | os.PathLike[str], way_out: str = "Download the file first.") -> Path:
+def local_path(place: str | os.PathLike[str], remedy: str = "Download the file first.") -> Path:
     """The path of a file or folder on this machine.
 
     `Path` shortens ``https://host`` to ``https:/host``, so addresses are refused before, and
@@ -121,7 +96,7 @@ def local_path(place: str | os.PathLike[str], way_out: str = "Download the file 
 
     Args:
         place: a path.
-        way_out: for the message: what to do with an address.
+        remedy: for the message: what to do with an address.
 
     Raises:
         ItaclipError: a URL or a ``data:`` URI.
@@ -129,11 +104,11 @@ def local_path(place: str | os.PathLike[str], way_out: str = "Download the file 
     text = os.fspath(place)
     if _ADDRESS.match(text) and ("://" in text or not os.path.lexists(text.split("/")[0])):
         if text.lower().startswith("file:"):
-            way_out = f"Write the path alone: /{text[5:].lstrip('/')}"
+            remedy = f"Write the path alone: /{text[5:].lstrip('/')}"
         shown = text if "://" in text else text.replace(":/", "://", 1)
         if text.lower().startswith("data:"):
-            shown, way_out = f"{text[:40]}...", "Decode it first, or pass it to itaclip.pipeline()."
-        raise ItaclipError(f"{shown}: an address, but a file or folder on this machine is needed. {way_out}")
+            shown, remedy = f"{text[:40]}...", "Decode it first, or pass it to itaclip.pipeline()."
+        raise ItaclipError(f"{shown}: an address, but a file or folder on this machine is needed. {remedy}")
     return Path(place)
 
 
@@ -213,6 +188,19 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, content: Any) -> None:
     """Write indented JSON, atomically."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def sha256_of(path: str | Path) -> str:
+    """The sha256 of a file's content in hexadecimal, read in blocks.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def cache_folder() -> Path:

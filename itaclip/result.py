@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from itaclip.common import figures
+from itaclip.core.text.class_names import BACKGROUND_NAME
 from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.files import atomic_path, refuse_inputs, write_json
 from itaclip.formats import coco, fiftyone, label_studio, supervision
 from itaclip.formats.hugging_face import to_hf
 from itaclip.formats.polygons import polygons_of, to_geojson
-from itaclip.formats.segments import Segment, iterate_segments, segments_of
+from itaclip.formats.segments import Segment, iterate_segments, kept_labels, segments_of
 
 if TYPE_CHECKING:
     from fiftyone import Segmentation
@@ -41,6 +42,7 @@ class Result:
             images larger than the working size.
         colors: K RGB colours in 0..255.
         source: the image file, or None for an image from memory.
+        background: False if a class named "background" is a class like any other, not "none of these".
     """
 
     image: NDArray[np.uint8]
@@ -49,6 +51,7 @@ class Result:
     scores: NDArray[np.float32]
     colors: Sequence[Sequence[int]]
     source: Path | None = None
+    background: bool = True
 
     def __post_init__(self) -> None:
         if len(set(self.names)) < len(self.names):
@@ -125,9 +128,6 @@ class Result:
         name = self.source.name if self.source else f"{image_id}"
         return coco.to_coco(segments, self.names, self._size, name, image_id, skip)
 
-    coco = to_coco
-    """An earlier name of `to_coco`."""
-
     def to_supervision(self) -> Detections:
         """`supervision.Detections` with a box, a mask, a mean score and a name per class that occurs.
 
@@ -158,7 +158,7 @@ class Result:
         self,
         from_name: str = "tag",
         to_name: str = "image",
-        skip: Sequence[str] = ("background",),
+        skip: Sequence[str] | None = None,
         model_version: str = "itaclip",
     ) -> dict[str, Any]:
         """A prediction for a Label Studio task: a brush mask per class that occurs. Needs no extra package.
@@ -166,18 +166,19 @@ class Result:
         Args:
             from_name: name of the ``BrushLabels`` tag in the labelling configuration.
             to_name: name of its ``Image`` tag.
-            skip: classes to leave out.
+            skip: names of classes to leave out; None leaves out the background.
             model_version: shown next to the prediction.
 
         Returns:
             An entry for a task's ``predictions``, JSON-serialisable.
 
         Raises:
-            ItaclipError: `skip` is a text instead of a list.
+            ItaclipError: an unknown class in `skip`, or a text instead of a list.
         """
-        if isinstance(skip, str):
-            raise ItaclipError(f"skip = {skip!r}: expected a list of names, such as [{skip!r}].")
-        segments = [segment for segment in self._segments() if segment.name not in skip]
+        if skip is None:
+            skip = [BACKGROUND_NAME] if self.background else []
+        kept = kept_labels(self.names, skip)
+        segments = [segment for segment in self._segments() if segment.label in kept]
         return label_studio.to_label_studio(segments, self._size, from_name, to_name, model_version)
 
     def polygons(self, name: str | int, tolerance: float = 1.0) -> list[list[NDArray[np.int32]]]:
@@ -269,9 +270,9 @@ class Result:
         Raises:
             ItaclipError: they do.
         """
-        way_out = "pass another name, such as save(folder, stem='name'), or another folder"
+        remedy = "pass another name, such as save(folder, stem='name'), or another folder"
         if self.source is not None:
-            refuse_inputs(paths.values(), [self.source], way_out)
+            refuse_inputs(paths.values(), [self.source], remedy)
         try:
             saved = json.loads(paths["json"].read_bytes())
         except (OSError, ValueError):
@@ -280,7 +281,7 @@ class Result:
             return
         for path in paths.values():
             if os.path.lexists(path):
-                raise ItaclipError(f"{path}: exists, and is not from an earlier save(); {way_out}.")
+                raise ItaclipError(f"{path}: exists, and is not from an earlier save(); {remedy}.")
 
     def _id(self, name: str | int) -> int:
         if isinstance(name, (int, np.integer)) and not isinstance(name, bool) and 0 <= name < len(self.names):

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeGuard, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from itaclip.core.clip.towers import as_tower
 from itaclip.core.images import normalise
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.quality import free_form
+from itaclip.core.regions.maps import resize_map
 from itaclip.core.resizing import fit
 from itaclip.core.settings import Settings, checked_names
 from itaclip.core.text import TextCache, TextEncoder, default_folder
@@ -59,9 +60,9 @@ class Segmenter:
             or the only ones there are.
         quick_gelu: activation of weights that do not state it; None follows the file, the configuration
             beside it or the name, see `itaclip.core.clip.load_clip`.
-        short_side: images are resized so that their short side has this many pixels; None
-            selects the model's default (336 for ViT-B/16).
-        largest: maximum number of pixels of an image; larger ones are rejected.
+        short_side: pixels of the short side that images are resized to, 1 or more; None selects the
+            model's default (336 for ViT-B/16). More show smaller things and take longer.
+        largest: pixels of an image, 1 or more, 100 million by default; larger ones are rejected.
         value_range: which values of images with more than 8 bits become 0 and 255: ``(low, high)``, or
             "stretch" for the 2nd and 98th percentile of each image. None accepts 16-bit images that
             fill their range. 8-bit images stay as they are.
@@ -88,7 +89,7 @@ class Segmenter:
         text_cache: bool = True,
         **settings: Any,
     ) -> None:
-        reading = ReadOptions(largest, value_range)
+        read_options = ReadOptions(largest, value_range)
         free_form(quality, 1, 1)  # report a wrong name before loading weights
         _without_class_arguments(settings)
         checked_names(settings)
@@ -97,14 +98,16 @@ class Segmenter:
         side, chosen = free_form(quality, tower.image_size, tower.patch_size)
         if model == DEMO:
             chosen["second_encoder"] = DEMO
-        self._build(clip, Settings(**chosen | settings), short_side or side, reading, text_cache)
+        self._build(clip, Settings(**chosen | settings), short_side or side, read_options, text_cache)
         self._weights = (model, pretrained, quick_gelu)
 
-    def _build(self, clip: Any, settings: Settings, short_side: int, reading: ReadOptions, text_cache: bool) -> None:
+    def _build(
+        self, clip: Any, settings: Settings, short_side: int, read_options: ReadOptions, text_cache: bool
+    ) -> None:
         if short_side < 1:
             raise ItaclipError(f"short_side = {short_side}: expected a positive number of pixels.")
         device = choose_device(settings.device, settings.dtype, settings.engine)
-        self.short_side, self.reading = short_side, reading
+        self.short_side, self.read_options = short_side, read_options
         self._pipeline = Pipeline(clip, settings).to(device).eval()
         cache = TextCache(default_folder() if text_cache else None)
         self._encoder = TextEncoder(clip, cache, self._pipeline.engine).to(device).eval()
@@ -134,12 +137,12 @@ class Segmenter:
             ItaclipError: see the constructor; also for a configuration that cannot be read.
         """
         description = read_model(config, model, settings)
-        reading = ReadOptions(largest, value_range or description.value_range)
+        read_options = ReadOptions(largest, value_range or description.value_range)
         segmenter = cls.__new__(cls)
         name, pretrained, stated = description.weights
         weights = (name, pretrained, stated if quick_gelu is None else quick_gelu)
         clip = load_clip(*weights)
-        segmenter._build(clip, description.settings, description.short_side, reading, text_cache)
+        segmenter._build(clip, description.settings, description.short_side, read_options, text_cache)
         segmenter._weights = weights
         segmenter._vocabulary = description.vocabulary(segmenter._encoder)
         return segmenter
@@ -171,8 +174,8 @@ class Segmenter:
         if fingerprint(clip.named_parameters()) != saved.fingerprint:
             raise ItaclipError(f"{saved.weights}: the weights differ from those saved; save the segmenter again.")
         segmenter = cls.__new__(cls)
-        reading = ReadOptions(largest or saved.reading.largest, value_range or saved.reading.value_range)
-        segmenter._build(clip, saved.settings, saved.short_side, reading, text_cache)
+        read_options = ReadOptions(largest or saved.read_options.largest, value_range or saved.read_options.value_range)
+        segmenter._build(clip, saved.settings, saved.short_side, read_options, text_cache)
         segmenter._weights = (str(saved.weights), None, None)
         segmenter._vocabulary = saved.vocabulary and saved.vocabulary.to(segmenter._device)
         return segmenter
@@ -189,14 +192,8 @@ class Segmenter:
             ItaclipError: the folder cannot be written, the weights no longer exist, the model does
                 not have OpenAI's layout, or the second encoder or the regions cannot be copied.
         """
-        write_segmenter(
-            folder, load_openai_clip(*self._weights), self.settings, self.short_side, self.reading, self._vocabulary
-        )
-
-    @property
-    def largest(self) -> int:
-        """Maximum number of pixels of an image."""
-        return self.reading.largest
+        clip = load_openai_clip(*self._weights)
+        write_segmenter(folder, clip, self.settings, self.short_side, self.read_options, self._vocabulary)
 
     @property
     def settings(self) -> Settings:
@@ -294,11 +291,11 @@ class Segmenter:
         Raises:
             ItaclipError: no classes yet, a bad setting, or an image that cannot be read.
         """
-        if is_image(images):
-            return self._segment([images], vocabulary, settings)[0]
-        if not isinstance(images, Sequence):
+        if _are_images(images):
+            return self._segment(images, vocabulary, settings)
+        if not is_image(images):
             raise ItaclipError(f"images of type {type(images).__name__}: expected an image or a list of images.")
-        return self._segment(images, vocabulary, settings)
+        return self._segment([images], vocabulary, settings)[0]
 
     def stream(
         self, images: Iterable[ImageSource], batch: int = 4, vocabulary: Vocabulary | None = None, **settings: Any
@@ -307,7 +304,7 @@ class Segmenter:
 
         Args:
             images: see `__call__`.
-            batch: images per batch.
+            batch: images per batch, 1 or more, 4 by default.
             vocabulary: see `__call__`.
             settings: see `__call__`.
 
@@ -319,8 +316,8 @@ class Segmenter:
         if batch < 1:
             raise ItaclipError(f"batch = {batch}: expected 1 or more.")
         waiting = iter(images)
-        while part := list(itertools.islice(waiting, batch)):
-            yield from self._segment(part, vocabulary, settings)
+        while chunk := list(itertools.islice(waiting, batch)):
+            yield from self._segment(chunk, vocabulary, settings)
 
     def _segment(
         self, sources: Sequence[ImageSource], vocabulary: Vocabulary | None, changes: Mapping[str, Any]
@@ -329,7 +326,7 @@ class Segmenter:
         if vocabulary is None:
             raise ItaclipError('no classes yet: call set_classes(["cat", "sofa, couch"]) first.')
         settings = self.for_vocabulary(vocabulary, **changes)
-        images = [read_image(source, self.reading) for source in sources]
+        images = [read_image(source, self.read_options) for source in sources]
         paths = [Path(source) if isinstance(source, (str, os.PathLike)) else None for source in sources]
         tensors = [normalise(_resized(image, self.short_side)) for image in images]
         sizes = [_working_size(image) for image in images]
@@ -342,8 +339,8 @@ class Segmenter:
                 for _, _, segmentation in self._pipeline.variants(moved, sizes, [(settings, vocabulary.bank)], regions)
             ]
         return [
-            Result(image, _enlarged(labels.astype(np.int32), image.shape[:2]), vocabulary.names, scores,
-                   vocabulary.colors, path)
+            Result(image, resize_map(labels, image.shape[:2]).astype(np.int32), vocabulary.names, scores,
+                   vocabulary.colors, path, vocabulary.background)
             for path, image, (labels, scores) in zip(paths, images, found, strict=True)
         ]  # fmt: skip
 
@@ -369,6 +366,10 @@ class Segmenter:
         return self.settings.changed(**chosen | changes)
 
 
+def _are_images(images: Any) -> TypeGuard[Sequence[ImageSource]]:
+    return isinstance(images, Sequence) and not is_image(images)
+
+
 def _without_class_arguments(settings: Mapping[str, Any]) -> None:
     """Refuse what describes classes: the class list decides it, so a setting would have no effect."""
     for name in ("classes", "candidate_labels", "background", "definitions", "colors"):
@@ -386,11 +387,3 @@ def _working_size(image: NDArray[np.uint8]) -> tuple[int, int]:
     height, width = image.shape[:2]
     factor = min(1.0, LONG_SIDE / max(height, width))
     return max(1, round(height * factor)), max(1, round(width * factor))
-
-
-def _enlarged(labels: NDArray[np.int32], size: tuple[int, ...]) -> NDArray[np.int32]:
-    """Labels at the image's own size, by nearest-neighbour interpolation."""
-    if labels.shape == size:
-        return labels
-    rows, columns = (np.arange(side) * have // side for side, have in zip(size, labels.shape, strict=True))
-    return labels[rows[:, None], columns]

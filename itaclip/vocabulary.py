@@ -149,7 +149,7 @@ def make_vocabulary(
 
 def split_classes(text: str) -> list[str]:
     """Split text into classes at semicolons and line breaks: ``"cat; sofa, couch"`` gives two classes."""
-    return [part.strip() for part in text.replace("\n", ";").split(";") if part.strip()]
+    return [entry.strip() for entry in text.replace("\n", ";").split(";") if entry.strip()]
 
 
 def split_definitions(lines: Sequence[str], source: str) -> dict[str, str]:
@@ -270,7 +270,7 @@ def _class_line(entry: Any, where: str) -> str:
             )
         if len(word.strip().splitlines()) > 1:
             raise ItaclipError(f"{where}: {word[:60]!r} has several lines; split it into one entry per line.")
-    return ", ".join(" ".join(part.split()) for word in words for part in word.split(","))
+    return ", ".join(" ".join(synonym.split()) for word in words for synonym in word.split(","))
 
 
 def _singular(word: str) -> str:

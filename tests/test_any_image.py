@@ -31,7 +31,9 @@ from itaclip.apps.collection.segmenting import SegmentParts
 from itaclip.apps.collection.transfer import Job
 from itaclip.apps.command.main import main as program
 from itaclip.apps.folders import folder as labelling
-from itaclip.apps.folders.folder import find_items, read_lines, segment_folder
+from itaclip.apps.folders.finding import find_items
+from itaclip.apps.folders.folder import segment_folder
+from itaclip.apps.folders.journal import read_lines
 from itaclip.apps.pipelines import ImageSegmentationPipeline
 from itaclip.apps.web.api import make_api
 from itaclip.apps.web.job_queue import JobQueue
@@ -246,7 +248,7 @@ def test_a_disk_that_takes_nothing_ends_a_run(
 
 
 @pytest.mark.parametrize("layer", ["itaclip.apps.collection.segmenting.decode_image", "itaclip.segmenter._resized",
-                                   "itaclip.common.figures.save_mask", "itaclip.result.Result.to_coco"])  # fmt: skip
+                                   "itaclip.common.figures.mask_png", "itaclip.result.Result.to_coco"])  # fmt: skip
 @pytest.mark.parametrize("error", ERRORS[:3:2], ids=lambda make: type(make()).__name__)
 def test_one_bad_image_never_ends_a_part_of_a_collection(
     layer: str, error: Callable[[], BaseException], quick: Segmenter, words: Vocabulary, mixed: Path, odd: Path,
@@ -263,7 +265,7 @@ def test_one_bad_image_never_ends_a_part_of_a_collection(
 
         monkeypatch.setattr("itaclip.apps.collection.segmenting.decode_image", replaced)
     worker = SegmentParts.__new__(SegmentParts)  # without loading a segmenter
-    worker._recipe = SimpleNamespace(batch=2, threads=1, vocabulary=words, masks=True, provenance="{}")  # type: ignore[assignment]
+    worker._setup = SimpleNamespace(batch=2, threads=1, vocabulary=words, masks=True, provenance="{}")  # type: ignore[assignment]
     worker._store = Job("", str(tmp_path / "out"), None, None, 9, {}).store()
     worker._digest, worker._fatal, worker._lock, worker._segmenter = "0" * 16, None, threading.Lock(), quick
     paths = [*sorted(mixed.iterdir()), odd / "5000x1.png", odd / "words.jpg"]
@@ -346,5 +348,5 @@ def test_a_saved_segmenter_keeps_how_it_reads(quick: Segmenter, value_range: Any
     segmenter.set_classes(CLASSES)
     segmenter.save_pretrained(tmp_path / "saved")
     loaded = Segmenter.from_pretrained(tmp_path / "saved")
-    assert loaded.reading == segmenter.reading
-    assert Segmenter.from_pretrained(tmp_path / "saved", value_range=(0, 1)).reading.value_range == (0, 1)
+    assert loaded.read_options == segmenter.read_options
+    assert Segmenter.from_pretrained(tmp_path / "saved", value_range=(0, 1)).read_options.value_range == (0, 1)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import logging
+import re
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +24,8 @@ import itaclip
 from itaclip import ItaclipError, Result, Segmenter
 from itaclip.apps.collection.segmenting import row_of
 from itaclip.apps.command.main import main as program
-from itaclip.apps.folders.folder import find_items, segment_folder
+from itaclip.apps.folders.finding import find_items
+from itaclip.apps.folders.folder import segment_folder
 from itaclip.apps.pipelines import ImageSegmentationPipeline
 from itaclip.apps.web.api import make_api
 from itaclip.apps.web.job_queue import JobQueue
@@ -508,6 +510,45 @@ def test_colors_of_one_s_own(quick: Segmenter, photo: Path, tmp_path: Path, colo
         assert (np.asarray(mask.convert("RGB"))[result.mask("house")] == (255, 128, 0)).all()
         np.testing.assert_array_equal(np.asarray(mask), result.labels)
     assert (np.asarray(result.overlay()) != np.asarray(plain.overlay())).any()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("house=#ff8000", {"house": (255, 128, 0)}),
+        (" house = orange ;a=b=rgb(1, 2, 3)", {"house": (255, 165, 0), "a=b": (1, 2, 3)}),
+        ("background=#102030; a=b=red;", {"background": (16, 32, 48), "a=b": (255, 0, 0)}),
+    ],
+)
+@pytest.mark.parametrize("saved", [False, True])
+def test_colors_on_the_command_line(
+    text: str, expected: dict[str, tuple[int, int, int]], saved: bool, photo: Path, tmp_path: Path
+) -> None:
+    segmenter = Segmenter("demo", "fast", pamr_steps=0)
+    segmenter.set_classes(["house", "a=b"])
+    classes = ["--model", "demo", "--quality", "fast", "--set", "pamr_steps=0", "--classes", "house; a=b"]
+    if saved:
+        segmenter.save_pretrained(tmp_path / "saved")
+        classes = ["--model", str(tmp_path / "saved")]
+    assert program(["segment", str(photo), *classes, "--colors", text, "--out", str(tmp_path / "out")]) == 0
+    usual = dict(zip(segmenter.names, segmenter.vocabulary.colors if segmenter.vocabulary else (), strict=True))
+    with Image.open(tmp_path / "out/masks/scene_002.png") as mask:
+        palette = np.reshape(mask.getpalette()[:9], (3, 3)).tolist()
+    assert [tuple(color) for color in palette] == list((usual | expected).values())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("#ff8000", "--colors '#ff8000': expected NAME=COLOR, such as cat=#ff8000"),
+        ("hose=red", "color of 'hose': no class has this name. Did you mean 'house'"),
+        ("house=reddish", "color of 'house' = 'reddish': expected three whole numbers"),
+    ],
+)
+def test_bad_colors_on_the_command_line(text: str, message: str, photo: Path, tmp_path: Path) -> None:
+    command = ["segment", str(photo), "--model", "demo", "--classes", "house", "--out", str(tmp_path / "out")]
+    with pytest.raises(ItaclipError, match=re.escape(message)):
+        program([*command, "--colors", text])
 
 
 def test_runs_with_other_colors_never_mix(quick: Segmenter, photo: Path, tmp_path: Path) -> None:

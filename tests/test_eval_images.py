@@ -98,8 +98,8 @@ def test_a_segmenter_reads_like_its_configuration(tmp_path: Path) -> None:
     for value, expected in ((None, None), ((0, 3000), (0.0, 3000.0)), ("stretch", "stretch")):
         loader = f'type="ITACLIPLoadImage", value_range={value!r}'
         config.write_text(text.replace('type="LoadImageFromFile"', loader))
-        assert Segmenter.from_config(config, device="cpu").reading.value_range == expected
-    assert Segmenter.from_config(config, value_range=(1, 2)).reading.value_range == (1, 2)
+        assert Segmenter.from_config(config, device="cpu").read_options.value_range == expected
+    assert Segmenter.from_config(config, value_range=(1, 2)).read_options.value_range == (1, 2)
     config.write_text(text.replace('type="LoadImageFromFile"', 'type="ITACLIPLoadImage", value_range=(2, 1)'))
     with pytest.raises(ItaclipError, match="value_range"):
         Segmenter.from_config(config)

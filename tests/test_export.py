@@ -201,6 +201,27 @@ def test_label_studio_gets_a_region_per_class(result: Result) -> None:
     assert result.to_label_studio(skip=result.names)["result"] == []
 
 
+@pytest.mark.parametrize(
+    ("classes", "background"),
+    [
+        (["cloud", "house"], True),
+        (["house", "background, billboard"], True),
+        (["background", "house"], False),
+        (["house", "cloud"], False),
+    ],
+)
+def test_label_studio_gets_every_class_but_the_background(
+    classes: list[str], background: bool, quick: Segmenter, demo_root: Path
+) -> None:
+    found = quick(demo_root / "JPEGImages/scene_002.jpg", quick.prepare(classes, background))
+    regions = found.to_label_studio()["result"]
+    names = {region["value"]["brushlabels"][0] for region in regions}
+    assert names == found.areas.keys() - ({"background"} if background else set())
+    assert len(found.to_label_studio(skip=())["result"]) == len(found.areas)
+    with pytest.raises(ItaclipError, match=r"no class 'hous'\. Did you mean 'house'"):
+        found.to_label_studio(skip=["hous"])
+
+
 def test_label_studio_s_own_reader_agrees(result: Result) -> None:
     brush = pytest.importorskip("label_studio_sdk.converter.brush", reason="needs label-studio-sdk")
     height, width = result.labels.shape
@@ -338,10 +359,6 @@ def test_a_coco_file_that_fails_leaves_nothing(tmp_path: Path) -> None:
         pass
     assert json.loads((tmp_path / "empty.json").read_text())["images"] == []
     assert sorted(p.name for p in tmp_path.iterdir()) == ["coco.json", "empty.json", "read.json"]
-
-
-def test_coco_has_two_names(result: Result) -> None:
-    assert result.to_coco(image_id=3) == result.coco(image_id=3)
 
 
 def test_scores_smaller_than_the_image_are_enlarged(result: Result) -> None:

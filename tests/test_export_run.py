@@ -23,13 +23,14 @@ from test_export import filled
 
 from itaclip import ItaclipError, Segmenter
 from itaclip.apps.collection.locations import Location
-from itaclip.apps.collection.sources import Unit
 from itaclip.apps.collection.store import Part, Store, part_bytes, run_digest
+from itaclip.apps.collection.units import Unit
 from itaclip.apps.command.main import main
 from itaclip.apps.export.cvat import run_lengths
 from itaclip.apps.export.run import FORMATS, export_run
 from itaclip.apps.export.yolo import joined
-from itaclip.apps.folders.folder import find_items, segment_folder
+from itaclip.apps.folders.finding import find_items
+from itaclip.apps.folders.folder import segment_folder
 from itaclip.common.figures import save_mask
 from itaclip.common.figures.palette import palette
 from itaclip.formats.polygons import polygons_of

@@ -24,7 +24,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from itaclip import ItaclipError, Segmenter
-from itaclip.apps.folders.folder import find_items, read_lines, segment_folder
+from itaclip.apps.folders.finding import find_items
+from itaclip.apps.folders.folder import segment_folder
+from itaclip.apps.folders.journal import read_lines
 from itaclip.vocabulary import Vocabulary
 
 
@@ -309,7 +311,8 @@ def test_memory_stays_flat(demo_root: Path, tmp_path: Path) -> None:
     program = """
 import resource, sys
 from itaclip import Segmenter
-from itaclip.apps.folders.folder import Item, segment_folder
+from itaclip.apps.folders.finding import Item
+from itaclip.apps.folders.folder import segment_folder
 from pathlib import Path
 segmenter = Segmenter("demo", "fast", pamr_steps=0)
 vocabulary = segmenter.prepare(["tartan", "clouds"])

@@ -15,7 +15,8 @@ from PIL import Image
 
 from itaclip import ItaclipError, Segmenter
 from itaclip.apps.command.main import main as program
-from itaclip.apps.folders.folder import find_items, segment_folder
+from itaclip.apps.folders.finding import find_items
+from itaclip.apps.folders.folder import segment_folder
 from itaclip.files import atomic_path, is_hidden, refuse_arguments, refuse_inputs
 from itaclip.research.evaluation.loop import OutputFolders
 from itaclip.research.evaluation.setup import build_dataset, load_config

@@ -38,10 +38,11 @@ import itaclip
 from itaclip import ItaclipError, LabelOptions, LabelReport, Labels, Segmenter
 from itaclip.apps.collection.label import label_with
 from itaclip.apps.collection.locations import Location, checked_address, redacted
-from itaclip.apps.collection.sources import Entry, open_source, split_into_parts
+from itaclip.apps.collection.sources import open_source
 from itaclip.apps.collection.store import Store
 from itaclip.apps.collection.transfer import Job, RateLimiter, make_plan
-from itaclip.apps.command.label import told
+from itaclip.apps.collection.units import Entry, split_into_parts
+from itaclip.apps.command.label import progress_line
 from itaclip.apps.command.main import main as program
 from itaclip.files import atomic_path
 
@@ -392,6 +393,14 @@ def test_folders_and_patterns(crops: Path, tmp_path: Path) -> None:
     assert sorted(keys(f"{crops}/**/*.png")) == [key for key in everything if key.endswith(".png")]
     assert keys(f"{crops}/*.jpg") == sorted(key for key in everything if key.endswith(".jpg") and "/" not in key)
     assert keys(f"{crops}/x=1/[3-7].jpg") == ["3.jpg", "7.jpg"]
+    assert sorted(keys(f"{crops}/**/{{2,7}}.jpg")) == ["2.jpg", "x=1/7.jpg"]
+    single = [
+        key for key in everything if len(Path(key).name) == 5 and key[-5] not in "134568" and key.endswith(".jpg")
+    ]
+    assert sorted(keys(f"{crops}/**/[!134-68].jpg")) == single
+    assert len(single) > 1
+    with pytest.raises(ItaclipError, match=r"x\*\*/\*\.jpg: \*\* means any folders; write it between slashes"):
+        keys(f"{crops}/x**/*.jpg")
     assert keys(f"{crops}/{{2,6}}.jpg") == ["2.jpg", "6.jpg"]
     assert keys(crops / "2.jpg") == ["2.jpg"]
     odd = tmp_path / "[x]"
@@ -696,7 +705,7 @@ def test_a_report_shows_rate_share_and_time_left() -> None:
     report = LabelReport(
         1000, 10, kept=0, finished=4, done=400, failed=3, busy=150.0, workers=2, gpu=True, seconds=100.0
     )
-    assert told(report) == "400/1000 images, 4.0 images/s, GPU workers 75% busy, 3 failed, 150 s left"
+    assert progress_line(report) == "400/1000 images, 4.0 images/s, GPU workers 75% busy, 3 failed, 150 s left"
 
 
 def test_all_workers_together_respect_a_rate_limit() -> None:

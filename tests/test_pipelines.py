@@ -237,7 +237,7 @@ def test_a_saved_segmenter_gives_equal_labels(saved: Path, photo: Path) -> None:
     np.testing.assert_array_equal(found.labels, expected.labels)
     np.testing.assert_array_equal(found.scores, expected.scores)
     assert (found.names, found.colors) == (expected.names, expected.colors)
-    assert (loaded.settings, loaded.short_side, loaded.largest) == (original.settings, 200, 10**6)
+    assert (loaded.settings, loaded.short_side, loaded.read_options.largest) == (original.settings, 200, 10**6)
     assert loaded.fingerprint == original.fingerprint
     assert loaded.vocabulary.definitions == original.vocabulary.definitions
     assert len(expected.areas) > 1
@@ -401,7 +401,7 @@ def test_the_pixels_that_a_model_expects_are_saved(quick: Segmenter, photo: Path
     """Weights trained on pixels in [-1, 1] get such pixels again."""
     clip = load_clip("demo")
     set_statistics(clip, {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)})
-    write_segmenter(tmp_path / "other", clip, quick.settings, quick.short_side, quick.reading, None)
+    write_segmenter(tmp_path / "other", clip, quick.settings, quick.short_side, quick.read_options, None)
     pixels = torch.randn(1, 3, 112, 112)
     found = Segmenter.from_pretrained(tmp_path / "other", device="cpu")._pipeline.encoder(pixels)
     assert torch.equal(found, Pipeline(clip, quick.settings).encoder(pixels))

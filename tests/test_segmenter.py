@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import struct
@@ -18,6 +19,7 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
+import itaclip
 from itaclip import ItaclipError, Segmenter
 from itaclip.common.images import read_image
 from itaclip.research.evaluation.command import main as evaluate
@@ -27,8 +29,19 @@ CLASSES = ["cloud, white cloud", "tree, oak tree", "house, cottage", "balloon, h
 
 
 @pytest.fixture
+def quick(quick: Segmenter) -> Segmenter:
+    """A copy for each test, so that the classes that it sets are no other's."""
+    return copy.copy(quick)
+
+
+@pytest.fixture
 def photo(demo_root: Path) -> Path:
     return demo_root / "JPEGImages/scene_002.jpg"
+
+
+@pytest.mark.parametrize("name", itaclip.__all__)
+def test_every_public_name_can_be_imported(name: str) -> None:
+    assert getattr(itaclip, name).__name__ == name
 
 
 def test_one_call_from_file_to_labels(quick: Segmenter, photo: Path, demo_root: Path) -> None:
@@ -287,7 +300,7 @@ def test_coco_export_reproduces_the_masks(quick: Segmenter, photo: Path) -> None
 
     quick.set_classes(CLASSES)
     result = quick(photo)
-    exported = json.loads(json.dumps(result.coco(image_id=7)))
+    exported = json.loads(json.dumps(result.to_coco(image_id=7)))
     names = {category["id"]: category["name"] for category in exported["categories"]}
     assert len(exported["annotations"]) == len(result.masks())
     for annotation in exported["annotations"]:

@@ -20,8 +20,8 @@ from PIL import Image
 
 from itaclip import Segmenter
 from itaclip.common.console import make_console, run
-from itaclip.common.demo.dataset import HELD_OUT_SEED, SCENES, ensure_demo_dataset
-from itaclip.common.demo.scenes import Scene, draw_scene, random_shape
+from itaclip.common.demo.dataset import SCENES, ensure_demo_dataset, held_out_scene
+from itaclip.common.demo.scenes import Scene
 from itaclip.common.demo.world import KINDS
 from itaclip.common.figures import result_figure
 from itaclip.files import atomic_path, write_json
@@ -89,8 +89,7 @@ def coloured_things(scenes: int) -> dict[str, dict[str, float]]:
     segmenter = Segmenter("demo", pamr_steps=0)
     found: dict[str, list[bool]] = {"colours seen in training with the class": [], "held-out colours": []}
     for number in range(scenes):
-        rng = np.random.default_rng([HELD_OUT_SEED, number])
-        scene = draw_scene(random_shape(rng), rng)
+        scene = held_out_scene(number)
         for class_id in {c for c, word in scene.things if word}:
             asked = _visible(scene, class_id)
             if not asked:

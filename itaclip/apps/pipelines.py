@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from http.client import HTTPException
 from typing import Any
 
+from itaclip.common.base64_text import decode_base64, is_base64, is_data_url
 from itaclip.common.images import ImageSource, decode_image, is_image
-from itaclip.common.images.base64_images import decode_base64, is_base64, is_data_url
 from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.formats.saved import is_saved
 from itaclip.segmenter import Segmenter
@@ -46,7 +46,7 @@ def pipeline(
         candidate_labels: classes, see `Segmenter.prepare`; None uses those of the model,
             or those passed to each call.
         background: see `Segmenter.prepare`.
-        batch_size: images per batch when the input is a list or an iterator.
+        batch_size: images per batch, 1 or more, 1 by default, when the input is a list or an iterator.
         allow_urls: whether to fetch images from http and https URLs (at most 50 MB each).
         options: arguments of `Segmenter`, or of `Segmenter.from_pretrained` for a folder.
 
@@ -79,8 +79,8 @@ class ImageSegmentationPipeline:
         vocabulary: the classes; None uses the segmenter's own, or those passed to each call.
         batch_size: images per batch when the input is a list or an iterator.
         allow_urls: whether to fetch images from http and https URLs.
-        largest_download: maximum size of a fetched image in bytes.
-        timeout: seconds to wait for a URL.
+        largest_download: bytes of a fetched image, 50 million by default; larger ones are refused.
+        timeout: seconds to wait for a URL, 20 by default.
 
     Raises:
         ItaclipError: a batch size less than 1.
@@ -118,7 +118,7 @@ class ImageSegmentationPipeline:
 
         Args:
             inputs: an image (a path, an http(s) URL if allowed, a data URL or base64 as in
-                `itaclip.common.images.base64_images.decode_base64`, a PIL image, or an H x W x 3 RGB array or
+                `itaclip.common.base64_text.decode_base64`, a PIL image, or an H x W x 3 RGB array or
                 tensor), or a list, an iterator or a data set of images.
             candidate_labels: classes for this call, see `Segmenter.prepare`.
             background: see `Segmenter.prepare`; used only with `candidate_labels`.
@@ -156,8 +156,8 @@ class ImageSegmentationPipeline:
         self, inputs: Iterable[Any], batch: int, vocabulary: Vocabulary | None, settings: dict[str, Any]
     ) -> Iterator[list[dict[str, Any]]]:
         waiting = iter(inputs)
-        while part := list(itertools.islice(waiting, batch)):
-            for result in self.segmenter([self._opened(entry) for entry in part], vocabulary, **settings):
+        while chunk := list(itertools.islice(waiting, batch)):
+            for result in self.segmenter([self._opened(entry) for entry in chunk], vocabulary, **settings):
                 yield result.to_hf()
 
     def _opened(self, entry: Any) -> ImageSource:
@@ -167,13 +167,13 @@ class ImageSegmentationPipeline:
             return source
         scheme = entry.partition(":")[0].lower()
         if scheme in ("http", "https"):
-            return decode_image(self._fetched(entry), entry, self.segmenter.reading)
+            return decode_image(self._fetched(entry), entry, self.segmenter.read_options)
         if is_data_url(entry):
             name = entry.lstrip().partition(",")[0][:60]
-            return decode_image(decode_base64(entry, name), name, self.segmenter.reading)
+            return decode_image(decode_base64(entry, name), name, self.segmenter.read_options)
         if is_base64(entry) and not os.path.lexists(entry):
             name = f"{entry.strip()[:20]}... (base64, as no file has this name)"
-            return decode_image(decode_base64(entry, name), name, self.segmenter.reading)
+            return decode_image(decode_base64(entry, name), name, self.segmenter.read_options)
         return entry
 
     def _fetched(self, url: str) -> bytes:

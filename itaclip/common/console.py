@@ -27,10 +27,14 @@ from itaclip.errors import ItaclipError
 BAD_INPUT = 2
 """Exit status after an `ItaclipError`."""
 
+SOME_FAILED = 1
+"""Exit status of a run that finished although some images failed."""
+
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as in shells."""
 
-_SECONDS_BETWEEN_LINES = 15.0
+SECONDS_BETWEEN_LINES = 15.0
+"""Seconds between two lines of progress where there is no bar."""
 
 
 def make_console(stderr: bool = False) -> Console:
@@ -81,7 +85,7 @@ class Advance:
         now = time.perf_counter()
         if not self._began:
             self._first, self._began, self._reported = self._done, now, now
-        elif not self._console.is_terminal and now - self._reported > _SECONDS_BETWEEN_LINES:
+        elif not self._console.is_terminal and now - self._reported > SECONDS_BETWEEN_LINES:
             self._reported = now
             left = (now - self._began) / max(1, self._done - self._first) * (self._total - self._done)
             self._console.print(f"{self._done}/{self._total} images, {left:.0f} s left")

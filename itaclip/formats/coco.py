@@ -21,11 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from itaclip.errors import ItaclipError, did_you_mean
+from itaclip.errors import ItaclipError
 from itaclip.files import atomic_path
-from itaclip.formats.segments import Segment, missing_package
-
-BACKGROUND = "background"
+from itaclip.formats.segments import Segment, kept_labels, missing_package
 
 INFO = {
     "description": "Masks by ITACLIP, one annotation per class and image. A category id is the value in the label "
@@ -88,20 +86,6 @@ def to_coco(
         "categories": _categories(names, kept),
         "annotations": _annotations(image_id, len(names), size, masks),
     }
-
-
-def kept_labels(names: Sequence[str], skip: Sequence[str]) -> frozenset[int]:
-    """Ids of the classes that `skip` does not name; "background" may be named even if there is none.
-
-    Raises:
-        ItaclipError: `skip` is a string, or names no class.
-    """
-    if isinstance(skip, str):
-        raise ItaclipError(f"skip = {skip!r}: expected a list of class names, such as skip=[{skip!r}].")
-    for name in skip:
-        if name not in names and name != BACKGROUND:
-            raise ItaclipError(f"skip: no class {name!r}.{did_you_mean(name, names)} Classes: {', '.join(names)}.")
-    return frozenset(label for label, name in enumerate(names) if name not in skip)
 
 
 def encoded(mask: NDArray[np.bool_]) -> str:

@@ -42,15 +42,15 @@ def polygons_of(mask: NDArray[np.bool_], tolerance: float = 1.0) -> list[Polygon
     """
     if not tolerance >= 0:
         raise ItaclipError(f"tolerance = {tolerance}: expected 0 or more pixels.")
-    count, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
+    count, components = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     outer: list[Ring | None] = [None] * count
     holes: list[list[Ring]] = [[] for _ in range(count)]
-    for ring, part in _rings(mask, parts):
+    for ring, component in _rings(mask, components):
         if _area(ring) > 0:
-            outer[part] = ring
+            outer[component] = ring
         else:
-            holes[part].append(ring)
-    exact = [[ring, *holes[part]] for part, ring in enumerate(outer) if ring is not None]
+            holes[component].append(ring)
+    exact = [[ring, *holes[component]] for component, ring in enumerate(outer) if ring is not None]
     return [_simplified(polygon, tolerance) for polygon in exact] if tolerance else exact
 
 
@@ -92,7 +92,7 @@ def to_geojson(
 # --- exact outlines ----------------------------------------------------------
 
 
-def _rings(mask: NDArray[np.bool_], parts: NDArray[np.int32]) -> list[tuple[Ring, int]]:
+def _rings(mask: NDArray[np.bool_], components: NDArray[np.int32]) -> list[tuple[Ring, int]]:
     """Closed outlines, each with the component that it bounds.
 
     Edges between inside and outside pixels are directed so that the inside is always on the same
@@ -113,25 +113,25 @@ def _rings(mask: NDArray[np.bool_], parts: NDArray[np.int32]) -> list[tuple[Ring
         y, x = rows_columns
         begin = (y + step[0]) * stride + x + step[1]
         end = (y + step[2]) * stride + x + step[3]
-        edges.append(np.stack([begin, end, parts[y + inside[0], x + inside[1]]], axis=1))
+        edges.append(np.stack([begin, end, components[y + inside[0], x + inside[1]]], axis=1))
     successors: dict[tuple[int, int], list[int]] = {}  # by component and point
-    for begin, end, part in np.concatenate(edges).tolist():
-        successors.setdefault((part, begin), []).append(end)
+    for begin, end, component in np.concatenate(edges).tolist():
+        successors.setdefault((component, begin), []).append(end)
 
     rings = []
     while successors:
-        part, point = next(iter(successors))
+        component, point = next(iter(successors))
         path, index = [point], {point: 0}
-        while ends := successors.get((part, path[-1])):
+        while ends := successors.get((component, path[-1])):
             end = ends.pop()
             if not ends:
-                del successors[part, path[-1]]
+                del successors[component, path[-1]]
             if end not in index:
                 index[end] = len(path)
                 path.append(end)
                 continue
             loop = path[index[end] :]
-            rings.append((_corners(np.array(loop), stride), part))
+            rings.append((_corners(np.array(loop), stride), component))
             for removed in loop[1:]:
                 del index[removed]
             del path[index[end] + 1 :]

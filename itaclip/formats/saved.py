@@ -51,7 +51,7 @@ class SavedSegmenter:
     Attributes:
         settings: settings of the pipeline.
         short_side: images are resized so that their short side has this many pixels.
-        reading: how images are read.
+        read_options: how images are read.
         vocabulary: the classes, or None.
         weights: path of the weight file.
         fingerprint: fingerprint of the weights.
@@ -60,7 +60,7 @@ class SavedSegmenter:
 
     settings: Settings
     short_side: int
-    reading: ReadOptions
+    read_options: ReadOptions
     vocabulary: Vocabulary | None
     weights: Path
     fingerprint: str
@@ -77,7 +77,7 @@ def write_segmenter(
     clip: CLIP,
     settings: Settings,
     short_side: int,
-    reading: ReadOptions,
+    read_options: ReadOptions,
     vocabulary: Vocabulary | None,
 ) -> None:
     """Write a segmenter: every file atomically, the description last.
@@ -87,7 +87,7 @@ def write_segmenter(
         clip: the model, float32.
         settings: settings of the pipeline; the device is not saved, it belongs to the machine.
         short_side: images are resized so that their short side has this many pixels.
-        reading: how images are read.
+        read_options: how images are read.
         vocabulary: the classes, or None.
 
     Raises:
@@ -105,7 +105,7 @@ def write_segmenter(
         )
     description: dict[str, Any] = {
         "format": FORMAT, "itaclip": version("itaclip"), "short_side": short_side,
-        "largest": reading.largest, "value_range": reading.value_range,
+        "largest": read_options.largest, "value_range": read_options.value_range,
         "settings": plain, "weights": fingerprint(clip.named_parameters()), "vocabulary": None, "preprocessing": {},
     }  # fmt: skip
     mean, std = getattr(clip.visual, "image_mean", None), getattr(clip.visual, "image_std", None)

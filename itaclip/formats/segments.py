@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from itaclip.errors import ItaclipError, install_extra
+from itaclip.core.text.class_names import BACKGROUND_NAME
+from itaclip.errors import ItaclipError, did_you_mean, install_extra
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,20 @@ def iterate_segments(labels: NDArray[np.int32], names: Sequence[str], scores: ND
 def segments_of(labels: NDArray[np.int32], names: Sequence[str], scores: NDArray[np.float32]) -> list[Segment]:
     """The classes that occur, in label order; see `iterate_segments`."""
     return list(iterate_segments(labels, names, scores))
+
+
+def kept_labels(names: Sequence[str], skip: Sequence[str]) -> frozenset[int]:
+    """Ids of the classes that `skip` does not name; "background" may be named even if there is none.
+
+    Raises:
+        ItaclipError: `skip` is a string, or names no class.
+    """
+    if isinstance(skip, str):
+        raise ItaclipError(f"skip = {skip!r}: expected a list of class names, such as skip=[{skip!r}].")
+    for name in skip:
+        if name not in names and name != BACKGROUND_NAME:
+            raise ItaclipError(f"skip: no class {name!r}.{did_you_mean(name, names)} Classes: {', '.join(names)}.")
+    return frozenset(label for label, name in enumerate(names) if name not in skip)
 
 
 def missing_package(what: str, package: str, extra: str) -> ItaclipError:

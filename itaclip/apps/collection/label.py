@@ -8,15 +8,12 @@ resumes an earlier run.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,23 +21,21 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 
+from itaclip.apps.collection.cluster import allocate, cluster, quiet_ray, unwrapped
 from itaclip.apps.collection.locations import Location, Storage, checked_address
 from itaclip.apps.collection.results import check_coco_target, write_coco
 from itaclip.apps.collection.segmenting import SegmentParts, WorkerSetup, provenance_json
 from itaclip.apps.collection.sources import open_source
 from itaclip.apps.collection.store import Plan, Store, run_digest
 from itaclip.apps.collection.transfer import Job, RateLimiter, make_plan, read_units
-from itaclip.apps.folders.folder import run_key
+from itaclip.apps.run_key import refuse_other_run, run_key
 from itaclip.common.environment import versions
-from itaclip.core.settings import Settings
 from itaclip.errors import ItaclipError
-from itaclip.formats.coco import kept_labels
+from itaclip.formats.segments import kept_labels
 from itaclip.segmenter import Segmenter
 from itaclip.vocabulary import Vocabulary
 
-_OBJECT_STORE = 2 * 2**30  # maximum bytes if Ray starts here; holds parts in transit
 _MAX_BLOCKS = 4096  # into which the units are divided
-_THREADS = 4  # of a worker without a GPU, if the machine has that many
 _MAX_REASONS = 20  # failure reasons kept in a report
 
 
@@ -52,19 +47,19 @@ class LabelOptions:
         column: for tables, the column with the images' bytes or addresses; for archives, the
             extension of the images. None detects it.
         key: for tables, the column whose values name the images; None names them by file and row.
-        part_size: images per result file; also the most that a crash can cost.
+        part_size: images per result file, 1 or more, 128 by default; also the most that a crash can cost.
         masks: whether to write PNG masks too, in tar archives.
         storage: fsspec options by protocol, such as ``{"s3": {"endpoint_url": ...}}``.
         address: address of a Ray cluster, or "auto" on one of its machines; None starts Ray here.
-        workers: number of segmenters; None uses one per GPU, or without GPUs as many as the cores allow.
-        threads: CPU threads per worker, for decoding and, without a GPU, for segmenting; None uses up to 4.
-        batch: images per batch.
-        limit_rate: maximum images per second over all workers.
-        max_errors: stop when more images than this have failed in this run.
+        workers: number of segmenters, 1 or more; None uses one per GPU, or without GPUs as many as the cores allow.
+        threads: CPU threads per worker, 1 or more, for decoding and, without a GPU, for segmenting; None uses up to 4.
+        batch: images per batch, 1 or more, 4 by default; a worker holds as many in memory.
+        limit_rate: images per second over all workers, more than 0; None sets no limit.
+        max_errors: images that may fail in this run, 0 or more, before it stops; None never stops it.
         retry_errors: whether to relabel units with failed images.
         overwrite: whether to delete results of other settings from the destination.
         coco: file, local or at an fsspec address, for the masks of all images in COCO's format,
-            written at the end.
+            written at the end; None writes none.
         coco_skip: names of classes to leave out there.
 
     Raises:
@@ -222,13 +217,8 @@ def label_with(
     source, out = checked_address(source, "SOURCE"), checked_address(out, "DEST")
     open_source(source, options.storage, options.column, options.key)  # report wrong options before starting Ray
     store = Store(Location(out, options.storage))
-    coco = None
-    if options.coco is not None:
-        coco = Location(checked_address(options.coco, "coco"), options.storage)
-        check_coco_target(coco)
-        if coco.address == (store.location / "run.json").address:
-            raise ItaclipError(f"{coco}: holds what the results depend on; choose another file for COCO.")
-    with _cluster(options.address), _unwrapped():
+    coco = _coco_target(options, store)
+    with cluster(options.address), unwrapped():
         known = store.read_run()
         job = Job(source, out, options.column, options.key, options.part_size, options.storage)
         list_source = ray.remote(num_cpus=0)(make_plan)  # in another process, so the driver's memory does not grow
@@ -243,12 +233,8 @@ def label_with(
             "masks": options.masks,
         }  # fmt: skip
         if known and known[0] != key:
-            different = [name for name in known[0] | key if known[0].get(name) != key.get(name)]
             if not options.overwrite:
-                raise ItaclipError(
-                    f"{store.location}: holds results of another run (different {', '.join(different)}); choose "
-                    "another folder, or overwrite to replace them."
-                )
+                refuse_other_run(store.location, known[0], key)
             planning = list_source.remote(job, overwrite=True)
         if planning is not None:
             plan: Plan = ray.get(planning)
@@ -259,11 +245,10 @@ def label_with(
         digest = run_digest(key, plan)
         done, started = store.finished(plan.units, digest)
         if options.retry_errors:
-            for unit in store.failed(plan.units, digest):
-                store.remove(unit, digest)
+            for unit in store.remove_failed(plan.units, digest):
                 done[unit] = False
                 started.pop(unit, None)
-        allocation = _allocate(options, device, segmenter.settings)
+        allocation = allocate(options.workers, options.threads, device, segmenter.settings)
         setup = WorkerSetup(
             load, "cuda" if allocation.gpu else "cpu", segmenter.fingerprint, vocabulary,
             provenance_json(segmenter, vocabulary, key, versions()), options.batch, allocation.threads, options.masks,
@@ -283,6 +268,17 @@ def label_with(
         return report
 
 
+def _coco_target(options: LabelOptions, store: Store) -> Location | None:
+    """The COCO file to write, checked; None for none."""
+    if options.coco is None:
+        return None
+    target = Location(checked_address(options.coco, "coco"), options.storage)
+    check_coco_target(target)
+    if target.address == (store.location / "run.json").address:
+        raise ItaclipError(f"{target}: holds what the results depend on; choose another file for COCO.")
+    return target
+
+
 def _run(
     job: Job,
     setup: WorkerSetup,
@@ -294,8 +290,8 @@ def _run(
 ) -> None:
     """Label units and update the report."""
     began = time.perf_counter()
-    with _quiet():
-        blocks = [pa.table({"unit": part}) for part in np.array_split(units, min(len(units), _MAX_BLOCKS))]
+    with quiet_ray():
+        blocks = [pa.table({"unit": numbers}) for numbers in np.array_split(units, min(len(units), _MAX_BLOCKS))]
         cores = {"num_gpus": 1, "num_cpus": 1} if report.gpu else {"num_cpus": setup.threads}
         pool = ray.data.ActorPoolStrategy(
             min_size=1, max_size=report.workers, initial_size=min(available, report.workers),
@@ -339,86 +335,3 @@ def _completes(counts: dict[int, list[int]], started: Mapping[int, frozenset[int
         del counts[unit]
         return True
     return False
-
-
-class _Allocation(NamedTuple):
-    """Workers wanted, workers that the machines can hold now, whether they use GPUs, and threads per worker."""
-
-    workers: int
-    available: int
-    gpu: bool
-    threads: int
-
-
-def _allocate(options: LabelOptions, device: str, settings: Settings) -> _Allocation:
-    """Choose the number and kind of workers.
-
-    Raises:
-        ItaclipError: no machine has a GPU, or as many cores as a worker needs.
-    """
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = int(sum(machine.get("GPU", 0) for machine in machines))
-    if device == "cuda" and not gpus:
-        raise ItaclipError("device = 'cuda': the Ray cluster has no GPU; add a machine that has one, or use cpu.")
-    if gpus and device != "cpu" and settings.engine != "openvino" and settings.dtype != "int8":
-        return _Allocation(options.workers or gpus, gpus, True, options.threads or _THREADS)
-    cores = [int(machine.get("CPU", 0)) for machine in machines]
-    threads = options.threads or max(1, min(_THREADS, *(count for count in cores if count), max(cores)))
-    available = sum(count // threads for count in cores)
-    if not available:
-        raise ItaclipError(f"threads = {threads}: the largest machine has {max(cores)} cores; use fewer threads.")
-    return _Allocation(options.workers or available, available, False, threads)
-
-
-@contextmanager
-def _cluster(address: str | None) -> Iterator[None]:
-    """Connect to a cluster or start Ray here, and disconnect afterwards; leave the caller's own connection alone."""
-    if ray.is_initialized():
-        yield
-        return
-    own: dict[str, Any] = {}
-    if address is None:
-        own = {"include_dashboard": False}
-        if hasattr(os, "sysconf"):  # Windows has none, and leaves the share to Ray
-            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-            own["object_store_memory"] = min(_OBJECT_STORE, memory // 4)
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
-    try:
-        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ItaclipError(f"address = {address!r}: cannot connect to a Ray cluster ({reason}).") from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Run Ray Data without its own progress output, with one part per block, however large."""
-    context = ray.data.DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.target_max_block_size = 1
-    logger = logging.getLogger("ray.data")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with ray.data.DataContext.current(context), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The maximum number of concurrent tasks")  # small collections have fewer
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextmanager
-def _unwrapped() -> Iterator[None]:
-    """Re-raise a worker's `ItaclipError` without Ray's wrapper."""
-    try:
-        yield
-    except ray.exceptions.RayTaskError as error:
-        cause = getattr(error, "cause", None)
-        if not isinstance(cause, ItaclipError):
-            raise
-        raise ItaclipError(str(cause)) from None

@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from itaclip.apps.collection.locations import redacted
-from itaclip.apps.collection.sources import Entry
 from itaclip.apps.collection.store import Part, part_bytes
 from itaclip.apps.collection.transfer import REPORT, Job
+from itaclip.apps.collection.units import Entry
 from itaclip.apps.folders.batches import read_ahead, reason_of, segment_batch
 from itaclip.common import figures
 from itaclip.common.images import decode_image
@@ -34,7 +34,7 @@ _MAX_REASONS = 5  # failure reasons that a part reports
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """How to segment images; can be pickled for the workers.
+    """What a worker segments with; can be pickled for the workers.
 
     Attributes:
         load: creates the segmenter; takes `device`.
@@ -118,7 +118,7 @@ class SegmentParts:
     def _image(self, entry: Entry) -> NDArray[np.uint8]:
         if entry.content is None:
             raise ItaclipError(entry.error or f"{entry.key}: contains no image.")
-        return decode_image(entry.content, entry.key, self._segmenter.reading)
+        return decode_image(entry.content, entry.key, self._segmenter.read_options)
 
 
 def provenance_json(
@@ -151,9 +151,7 @@ def _written(key: str, result: Result | str, mask: bool) -> tuple[dict[str, Any]
         row = row_of(key, result)
         if not mask or isinstance(result, str):
             return row, None
-        buffer = io.BytesIO()
-        figures.save_mask(result.labels, result.colors, buffer)
-        return row, buffer.getvalue()
+        return row, figures.mask_png(result.labels, result.colors)
     except Exception as error:
         return row_of(key, f"{key}: {reason_of(error)}"), None
 

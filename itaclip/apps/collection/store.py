@@ -25,9 +25,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from itaclip.apps.collection.locations import Location
-from itaclip.apps.collection.sources import Unit
+from itaclip.apps.collection.units import Unit
+from itaclip.apps.result_folders import LABEL_FOLDERS, filled_by
 from itaclip.errors import ItaclipError
-from itaclip.files import result_folders
 
 UNITS_PER_FILE = 1024
 """Units per file of the plan; each such range of units has its own result folder."""
@@ -160,7 +160,7 @@ class Store:
             found = json.loads(location.read())
             return found["key"], Plan(**found["plan"])
         except (ValueError, KeyError, TypeError):
-            other = "`itaclip segment`" if result_folders(location.read()) else "another program"
+            other = "`itaclip segment`" if filled_by(location.read()) else "another program"
             raise ItaclipError(
                 f"{location}: written by {other}, not by `itaclip label`; choose another destination."
             ) from None
@@ -180,7 +180,7 @@ class Store:
         Raises:
             ItaclipError: they cannot be removed.
         """
-        for name in ("labels", "masks", "plan", "run.json"):
+        for name in (*sorted(LABEL_FOLDERS), "run.json"):
             self.location.clear(name)
 
     def check_free(self) -> None:
@@ -233,26 +233,25 @@ class Store:
                 del started[part.unit], ends[part.unit]
         return done, {unit: frozenset(numbers) for unit, numbers in started.items()}
 
-    def failed(self, units: int, digest: str) -> list[int]:
-        """Units with at least one failed image.
+    def remove_failed(self, units: int, digest: str) -> list[int]:
+        """Remove the parts of units with a failed image; returns the units.
+
+        A repaired archive may have more parts, with other names.
 
         Raises:
-            ItaclipError: the destination cannot be read.
+            ItaclipError: the destination cannot be read, or they cannot be removed.
         """
-        found = []
+        found: dict[int, None] = {}
         for part, location in self.parts(units, digest):
             with location.opened() as file:
                 errors = pq.read_table(file, columns=["error"]).column(0)
             if errors.null_count < len(errors):
-                found.append(part.unit)
-        return list(dict.fromkeys(found))
+                found[part.unit] = None
+        for unit in found:
+            self._remove(unit, digest)
+        return list(found)
 
-    def remove(self, unit: int, digest: str) -> None:
-        """Remove the parts of a unit: a repaired archive may have more of them, with other names.
-
-        Raises:
-            ItaclipError: they cannot be removed.
-        """
+    def _remove(self, unit: int, digest: str) -> None:
         for kind in ("labels", "masks"):
             folder = self.location / f"{kind}/range={unit // UNITS_PER_FILE:06d}"
             for name in folder.names():

@@ -15,8 +15,9 @@ import pyarrow as pa
 import ray
 
 from itaclip.apps.collection.locations import Location, Storage, redacted
-from itaclip.apps.collection.sources import Entry, Source, Unit, open_source, split_into_parts
+from itaclip.apps.collection.sources import open_source
 from itaclip.apps.collection.store import Plan, Store
+from itaclip.apps.collection.units import Entry, Source, Unit, split_into_parts
 from itaclip.errors import ItaclipError
 
 _READ = pa.schema(

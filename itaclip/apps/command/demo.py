@@ -22,7 +22,8 @@ def main(arguments: Sequence[str]) -> int:
     args = parser().parse_args(arguments)
     import numpy as np
 
-    from itaclip.apps.folders.folder import find_items, segment_folder
+    from itaclip.apps.folders.finding import find_items
+    from itaclip.apps.folders.folder import segment_folder
     from itaclip.common.demo.dataset import SCENES, class_lines, ensure_demo_dataset
     from itaclip.core.clip.names import DEMO
     from itaclip.segmenter import Segmenter

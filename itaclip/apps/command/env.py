@@ -43,9 +43,9 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
     else:
         console = make_console()
-        for title, part in report.items():
+        for title, section in report.items():
             console.print(f"[bold]{title.replace('_', ' ')}[/bold]")
-            for name, value in part.items():
+            for name, value in section.items():
                 console.print(f"  {name}: {value}", markup=False)
     return 0 if args.no_check or report["self_check"]["passed"] else 1
 

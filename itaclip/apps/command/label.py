@@ -19,20 +19,16 @@ from itaclip.apps.command.options import (
     add_coco_options,
     add_image_options,
     add_model_options,
+    add_run_options,
     choose_vocabulary,
     coco_skip,
     segmenter_maker,
 )
-from itaclip.common.console import make_console
+from itaclip.common.console import SECONDS_BETWEEN_LINES, SOME_FAILED, make_console
 from itaclip.errors import install_extra
 
 if TYPE_CHECKING:
     from itaclip.apps.collection.label import LabelReport
-
-SOME_FAILED = 1
-"""Exit status of a run that finished although some images could not be labelled."""
-
-_SECONDS_BETWEEN_LINES = 15.0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -72,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     return SOME_FAILED if report.failed else 0
 
 
-def told(report: LabelReport) -> str:
+def progress_line(report: LabelReport) -> str:
     """A report as one line."""
     total = f"/{report.images}" if report.images is not None and not report.kept else ""
     left = f", {report.left:.0f} s left" if report.left is not None else ""
@@ -92,10 +88,10 @@ def _display(console: Console) -> Iterator[Callable[[LabelReport], None]]:
 
         def watch(report: LabelReport) -> None:
             nonlocal said
-            bar.update(task, total=report.units, completed=report.finished, description=told(report))
-            if not console.is_terminal and time.perf_counter() - said > _SECONDS_BETWEEN_LINES:
+            bar.update(task, total=report.units, completed=report.finished, description=progress_line(report))
+            if not console.is_terminal and time.perf_counter() - said > SECONDS_BETWEEN_LINES:
                 said = time.perf_counter()
-                console.print(told(report), markup=False)
+                console.print(progress_line(report), markup=False)
 
         yield watch
 
@@ -122,17 +118,14 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--part-size", type=int, default=128, metavar="N", help="images per result file (default: 128)")
     group.add_argument("--masks", action="store_true", help="also write PNG masks, in tar archives")
     add_coco_options(group)
-    group.add_argument("--overwrite", action="store_true", help="replace results made with other settings in --out")
     group = options.add_argument_group("run")
     group.add_argument("--address", help="address of a Ray cluster, or auto on one of its machines (default: start "
                        "Ray here)")  # fmt: skip
     group.add_argument("--workers", type=int, metavar="N", help="segmenters (default: one per GPU, or as many as the "
                        "cores allow)")  # fmt: skip
     group.add_argument("--threads", type=int, metavar="N", help="threads of each worker (default: up to 4)")
-    group.add_argument("--batch", type=int, default=4, help="images per step (default: 4)")
     group.add_argument("--limit-rate", type=float, metavar="R", help="label at most R images per second in total")
     group.add_argument("--max-errors", type=int, metavar="N", help="stop when more than N images have failed")
     group.add_argument("--retry-errors", action="store_true", help="retry images that failed in an earlier run")
-    group.add_argument("--json", action="store_true", help="print a JSON summary to standard output, the rest to "
-                       "standard error")  # fmt: skip
+    add_run_options(group)
     return options

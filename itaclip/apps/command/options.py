@@ -52,6 +52,8 @@ def add_class_options(options: argparse.ArgumentParser) -> None:
                        help='the background: "yes" (general contrast words), "no" (none: every pixel gets a class), '
                             'or words of your own, such as "wall, floor" (default: yes)')  # fmt: skip
     group.add_argument("--definitions", type=Path, help="one `name >=text` per line, for some or all classes")
+    group.add_argument("--colors", metavar="NAME=COLOR; ...",
+                       help='colours of classes, such as "cat=#ff8000; sofa=orange" (default: a palette)')  # fmt: skip
 
 
 def add_image_options(options: argparse.ArgumentParser, largest: bool = True) -> None:
@@ -69,7 +71,7 @@ def add_image_options(options: argparse.ArgumentParser, largest: bool = True) ->
                        "0 and 255; 'stretch' takes the 2nd and 98th percentile of each image")  # fmt: skip
 
 
-def _reading(args: argparse.Namespace) -> dict[str, Any]:
+def _read_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """Arguments of `Segmenter` for reading images; those not given are left out."""
     from itaclip.common.images import ReadOptions, parse_range
 
@@ -89,6 +91,14 @@ def add_coco_options(options: argparse._ArgumentGroup, kind: Callable[[str], Any
                          '"background"; semicolons between them')  # fmt: skip
 
 
+def add_run_options(options: argparse._ArgumentGroup) -> None:
+    """Add the options of commands that label many images."""
+    options.add_argument("--batch", type=int, default=4, help="images per step (default: 4)")
+    options.add_argument("--overwrite", action="store_true", help="replace results made with other settings in --out")
+    options.add_argument("--json", action="store_true", help="print a JSON summary to standard output, the rest to "
+                         "standard error")  # fmt: skip
+
+
 def coco_skip(args: argparse.Namespace) -> list[str]:
     """The classes that ``--coco-skip`` names.
 
@@ -97,7 +107,9 @@ def coco_skip(args: argparse.Namespace) -> list[str]:
     """
     if args.coco_skip and args.coco is None:
         raise ItaclipError("--coco-skip: belongs to --coco FILE.json, which is missing.")
-    return [name.strip() for name in args.coco_skip.split(";") if name.strip()]
+    from itaclip.vocabulary import split_classes
+
+    return split_classes(args.coco_skip)
 
 
 def make_segmenter(args: argparse.Namespace) -> Segmenter:
@@ -124,7 +136,7 @@ def segmenter_maker(args: argparse.Namespace) -> tuple[Callable[..., Segmenter],
 
     changes = {"device": args.device} | dict(parse_setting(text) for text in args.changes)
     device = changes.pop("device")
-    changes |= _reading(args)
+    changes |= _read_arguments(args)
     text_cache = not args.no_text_cache
     if args.config is not None:
         if args.quality is not None:
@@ -162,14 +174,25 @@ def choose_vocabulary(args: argparse.Namespace, segmenter: Segmenter) -> Vocabul
     elif segmenter.vocabulary is not None:
         if args.background is not None or args.definitions is not None:
             raise ItaclipError("--background and --definitions: the configuration has its own; give --classes too.")
-        return segmenter.vocabulary
+        return segmenter.vocabulary.colored(_colors(args.colors))
     else:
         raise ItaclipError('no classes: give --classes "cat; sofa, couch" or --classes-file FILE.')
     backgrounds: dict[str, bool | list[str]] = {"yes": True, "no": False}
     words = args.background or "yes"
     background = backgrounds.get(words.lower(), words.replace(";", ",").split(","))
     definitions = split_definitions(read_lines(args.definitions), str(args.definitions)) if args.definitions else None
-    return segmenter.prepare(classes, background, definitions, source=source)
+    return segmenter.prepare(classes, background, definitions, _colors(args.colors), source=source)
+
+
+def _colors(text: str | None) -> dict[str, str]:
+    """The colours by class that ``--colors`` names."""
+    from itaclip.vocabulary import split_classes
+
+    entries = [entry.rpartition("=") for entry in split_classes(text or "")]
+    for name, _, color in entries:
+        if not name.strip():
+            raise ItaclipError(f"--colors {color!r}: expected NAME=COLOR, such as cat=#ff8000.")
+    return {name.strip(): color.strip() for name, _, color in entries}
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

@@ -14,15 +14,13 @@ from itaclip.apps.command.options import (
     add_coco_options,
     add_image_options,
     add_model_options,
+    add_run_options,
     choose_vocabulary,
     coco_skip,
     make_segmenter,
 )
-from itaclip.common.console import make_console, progress
+from itaclip.common.console import SOME_FAILED, make_console, progress
 from itaclip.errors import ItaclipError
-
-SOME_FAILED = 1
-"""Exit status of a run that finished although some files could not be segmented."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -38,7 +36,8 @@ def main(arguments: Sequence[str]) -> int:
     for name in ("batch", "every"):
         if getattr(args, name) < 1:
             raise ItaclipError(f"--{name} {getattr(args, name)}: expected 1 or more.")
-    from itaclip.apps.folders.folder import find_items, segment_folder
+    from itaclip.apps.folders.finding import find_items
+    from itaclip.apps.folders.folder import segment_folder
     from itaclip.files import refuse_arguments
     from itaclip.formats.coco import check_target
 
@@ -87,11 +86,8 @@ def parser() -> argparse.ArgumentParser:
     add_model_options(options)
     add_image_options(options)
     group = options.add_argument_group("run")
-    group.add_argument("--batch", type=int, default=4, help="images per step (default: 4)")
     group.add_argument("--every", type=int, default=1, help="segment every Nth frame of a video (default: 1)")
     group.add_argument("--no-overlays", action="store_true", help="write masks and results only")
     add_coco_options(group, Path)
-    group.add_argument("--overwrite", action="store_true", help="replace results made with other settings in --out")
-    group.add_argument("--json", action="store_true", help="print a JSON summary to standard output, the rest to "
-                       "standard error")  # fmt: skip
+    add_run_options(group)
     return options

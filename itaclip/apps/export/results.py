@@ -91,7 +91,7 @@ def _run(content: bytes, path: str, images: Callable[[tuple[str, ...]], Iterator
 
 
 def _segmented(root: Path, names: Sequence[str]) -> Iterator[LabelledImage]:
-    from itaclip.apps.folders.folder import read_lines
+    from itaclip.apps.folders.journal import read_lines
 
     for name, line in read_lines(root).items():
         if "error" in line:  # of a video that is cut off, there are frames all the same

@@ -27,13 +27,12 @@ def read_ahead(
     Yields:
         The items of a batch, and for each its array, or the error message if it cannot be read.
     """
-    parts = [items[i : i + batch] for i in range(0, len(items), batch)]
     with ThreadPoolExecutor(threads) as pool:
-        waiting = [pool.submit(_attempt, read, item) for item in parts[0]] if parts else []
-        for n, part in enumerate(parts):
+        waiting = [pool.submit(_attempt, read, item) for item in items[:batch]]
+        for first in range(0, len(items), batch):
             ready = [future.result() for future in waiting]
-            waiting = [pool.submit(_attempt, read, item) for item in parts[n + 1]] if n + 1 < len(parts) else []
-            yield part, ready
+            waiting = [pool.submit(_attempt, read, item) for item in items[first + batch : first + 2 * batch]]
+            yield items[first : first + batch], ready
 
 
 def segment_batch(segmenter: Segmenter, vocabulary: Vocabulary, read: Sequence[Any]) -> list[Any]:

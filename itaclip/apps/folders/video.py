@@ -26,10 +26,10 @@ VIDEO_SUFFIXES = frozenset([".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"])
 
 
 @dataclass
-class _Reading:
+class _FrameCount:
     """What the file had: the number of frames read, and how many are missing at its end if it is cut off."""
 
-    frames: int = 0
+    read: int = 0
     missing: int = 0
 
 
@@ -52,8 +52,8 @@ def segment_video(
         path: the video.
         stem: name of its mask folder below ``out/masks``, and of its overlay.
         out: folder for the results.
-        batch: frames per batch.
-        every: segment every n-th frame.
+        batch: frames per batch, 1 or more, 4 by default.
+        every: segment every n-th frame, 1 or more, 1 by default.
         overlay: whether to write ``out/overlays/STEM.mp4`` too, without a legend.
         replace: whether to segment frames again that have a mask.
 
@@ -74,8 +74,8 @@ def segment_video(
                 figures.save_mask(result.labels, result.colors, partial)
         waiting.clear()
 
-    reading = _Reading()
-    for number, image in _frames(path, every, reading):
+    count = _FrameCount()
+    for number, image in _frames(path, every, count):
         if replace or not (folder / f"{number:06d}.png").is_file():
             waiting.append((number, image))
         if len(waiting) == batch:
@@ -83,13 +83,13 @@ def segment_video(
     if waiting:
         segment_waiting()
     line = _summary(vocabulary, path, stem, out, every, overlay)
-    if not reading.missing:
+    if not count.missing:
         return line
     error = (
-        f"{path}: cut off after {reading.frames} frames; by what its container announces, {reading.missing} are "
+        f"{path}: cut off after {count.read} frames; by what its container announces, {count.missing} are "
         "missing. The masks of those read are kept. Replace the file by a whole one, and run again."
     )
-    return line | {"missing": reading.missing, "error": error}
+    return line | {"missing": count.missing, "error": error}
 
 
 def _summary(
@@ -116,8 +116,8 @@ def _summary(
     return line | {"mask": f"masks/{stem}"} | ({"overlay": f"overlays/{stem}.mp4"} if overlay else {})
 
 
-def _frames(path: Path, every: int, reading: _Reading | None = None) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Yield the number, from 0, and H x W x 3 uint8 RGB of every n-th frame; at the end, fill in `reading`."""
+def _frames(path: Path, every: int, count: _FrameCount | None = None) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Yield the number, from 0, and H x W x 3 uint8 RGB of every n-th frame; at the end, fill in `count`."""
     capture = cv2.VideoCapture(str(path))
     try:
         number, last = -1, 0.0
@@ -130,11 +130,11 @@ def _frames(path: Path, every: int, reading: _Reading | None = None) -> Iterator
                     yield number, np.ascontiguousarray(frame[..., ::-1])
         if number < 0:
             raise ItaclipError(f"{path}: contains no readable frame; is it a video, and whole?")
-        if reading is not None:
-            reading.frames = number + 1
+        if count is not None:
+            count.read = number + 1
             if is_cut(path):
                 announced, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
-                reading.missing = _missing(number + 1, last, announced, rate)
+                count.missing = _missing(number + 1, last, announced, rate)
     finally:
         capture.release()
 

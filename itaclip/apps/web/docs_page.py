@@ -21,27 +21,27 @@ curl -F image=@photo.jpg --form-string 'classes=cat; sofa, couch' -F output=over
 
 def docs_page(schema: Mapping[str, Any]) -> str:
     """The page of a schema."""
-    parts, models = [], schema["components"]["schemas"]
+    sections, models = [], schema["components"]["schemas"]
     for path, methods in schema["paths"].items():
         for method, route in methods.items():
-            parts.append(
+            sections.append(
                 f"<h2><code>{method.upper()} {html.escape(path)}</code></h2><p>{_text(route['description'])}</p>"
             )
             content = route.get("requestBody", {}).get("content", {})
             if "multipart/form-data" in content:
                 name = content["multipart/form-data"]["schema"]["$ref"].rpartition("/")[2]
-                parts.append(_table(models[name]["properties"]))
+                sections.append(_table(models[name]["properties"]))
             answers = {status: answer["description"] for status, answer in sorted(route["responses"].items())}
             rows = "".join(
                 f"<tr><td>{_text(status)}</td><td>{_text(text)}</td></tr>" for status, text in answers.items()
             )
-            parts.append(f"<table><tr><th>Status</th><th>Meaning</th></tr>{rows}</table>")
+            sections.append(f"<table><tr><th>Status</th><th>Meaning</th></tr>{rows}</table>")
     info = schema["info"]
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(info["title"])} API</title>'
         f"<style>{_STYLE}</style><h1>{_text(info['title'])} {_text(info['version'])}</h1>"
         f'<p>{_text(info["description"])} The schema: <a href="openapi.json">openapi.json</a>.</p>'
-        f"<pre>{_text(_EXAMPLE)}</pre>{''.join(parts)}</html>"
+        f"<pre>{_text(_EXAMPLE)}</pre>{''.join(sections)}</html>"
     )
 
 

@@ -7,14 +7,12 @@ import json
 from functools import lru_cache
 from importlib.resources import files
 
-import numpy as np
 from PIL import Image
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from itaclip.common.demo.dataset import HELD_OUT_SEED, class_lines
-from itaclip.common.demo.scenes import draw_scene, random_shape
+from itaclip.common.demo.dataset import class_lines, held_out_scene
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -59,8 +57,7 @@ def _static(name: str) -> bytes:
 @lru_cache
 def _example(number: int) -> tuple[bytes, list[str]]:
     """A scene of the demo data set as JPEG, and lines with the classes in it."""
-    rng = np.random.default_rng([HELD_OUT_SEED, number])
-    scene = draw_scene(random_shape(rng), rng)
+    scene = held_out_scene(number)
     buffer = io.BytesIO()
     Image.fromarray(scene.image).save(buffer, "JPEG", quality=95, subsampling=0)
     lines = class_lines()

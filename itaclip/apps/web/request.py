@@ -22,7 +22,7 @@ from starlette.types import Scope
 from itaclip.apps.web.limits import Limits
 from itaclip.apps.web.problems import BadRequestError
 from itaclip.apps.web.response import offered_outputs
-from itaclip.common.images.base64_images import decode_base64
+from itaclip.common.base64_text import decode_base64
 from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.vocabulary import split_classes, split_definitions
 

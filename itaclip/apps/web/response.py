@@ -83,7 +83,7 @@ def rendered(result: Result, output: str, upload: bytes, warnings: list[str], se
         seconds: of computing.
     """
     if output == "mask":
-        return mask_png(result), PNG
+        return figures.mask_png(result.labels, result.colors), PNG
     if output == "overlay":
         buffer = io.BytesIO()
         result.overlay().save(buffer, "PNG")
@@ -110,14 +110,7 @@ def described(result: Result, warnings: list[str], seconds: float) -> Segmentati
         FoundClass(label=label, name=name, color=color, area=result.areas.get(name, 0.0), score=scores.get(name))
         for label, (name, color) in enumerate(zip(result.names, np.asarray(result.colors).tolist(), strict=True))
     ]
-    mask = base64.b64encode(mask_png(result)).decode("ascii")
+    mask = base64.b64encode(figures.mask_png(result.labels, result.colors)).decode("ascii")
     return Segmentation(
         height=height, width=width, classes=classes, mask=mask, warnings=warnings, seconds=round(seconds, 3)
     )
-
-
-def mask_png(result: Result) -> bytes:
-    """Class ids as a PNG with a palette, 16-bit grey above 256 classes."""
-    buffer = io.BytesIO()
-    figures.save_mask(np.ascontiguousarray(result.labels), result.colors, buffer)
-    return buffer.getvalue()

@@ -79,7 +79,7 @@ def segment(
     """
     asked = default_options(segmenter.settings) | fields.model_dump(exclude_unset=True, exclude={"image"})
     name, classes, background = asked.get("name", "image"), asked.get("classes"), asked.get("background", True)
-    pixels = decode_image(image, name, _reading(segmenter, limits))
+    pixels = decode_image(image, name, _read_options(segmenter, limits))
     words = [*(classes or ()), *([] if isinstance(background, bool) else background)]
     count = sum(len(split_words(line)) for line in words)
     if count > limits.words:
@@ -106,9 +106,9 @@ def segment(
     return replace(result, source=Path(name))
 
 
-def _reading(segmenter: Segmenter, limits: Limits) -> ReadOptions:
+def _read_options(segmenter: Segmenter, limits: Limits) -> ReadOptions:
     """How the server reads images: as its segmenter does, within the server's own limit."""
-    return replace(segmenter.reading, largest=limits.pixels, limit="--max-megapixels, where the server is started")
+    return replace(segmenter.read_options, largest=limits.pixels, limit="--max-megapixels, where the server is started")
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def serve(
         make_app: makes the application from the queue that its requests wait in.
         limits: of every request.
         host: name or address to listen on.
-        port: to listen on.
+        port: to listen on, 1 to 65535.
         root_path: the path under which a reverse proxy shows the server, such as ``/segment``.
         guarded: whether the application asks for a token.
         ready: called with the address once the server answers.

@@ -75,7 +75,10 @@ def score_maps(result: Result) -> dict[int, NDArray[np.float32]]:
 
 
 def _at_size_of_scores(result: Result) -> NDArray[np.int32]:
-    """The labels as they were decided, before they were enlarged to the image: h x w."""
+    """The labels as they were decided, before they were enlarged to the image: h x w.
+
+    This inverts `itaclip.core.regions.maps.resize_map`; resizing again would shift some labels by a pixel.
+    """
     sizes = zip(result.labels.shape, result.scores.shape[1:], strict=True)
     rows, columns = (-(-np.arange(have) * side // have) for side, have in sizes)
     return result.labels[rows[:, None], columns]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from itaclip.common.demo.scenes import draw_scene, random_shape
+from itaclip.common.demo.scenes import Scene, draw_scene, random_shape
 from itaclip.common.demo.world import CLASSES, KINDS
 from itaclip.common.figures import save_mask
 from itaclip.common.figures.palette import palette
@@ -23,6 +23,12 @@ HELD_OUT_SEED = 20260407
 def class_lines() -> list[str]:
     """The lines of the demo's class file."""
     return [", ".join(kind.names) for kind in KINDS]
+
+
+def held_out_scene(number: int) -> Scene:
+    """A scene of the demo data set by its number, from 0."""
+    rng = np.random.default_rng([HELD_OUT_SEED, number])
+    return draw_scene(random_shape(rng), rng)
 
 
 def ensure_demo_dataset(root: str | Path, scenes: int = SCENES) -> Path:
@@ -56,8 +62,7 @@ def _draw_all(root: Path, scenes: int) -> None:
     colors = palette(CLASSES)
     names = []
     for number in range(scenes):
-        rng = np.random.default_rng([HELD_OUT_SEED, number])
-        scene = draw_scene(random_shape(rng), rng)
+        scene = held_out_scene(number)
         name = f"scene_{number:03d}"
         Image.fromarray(scene.image).save(root / f"JPEGImages/{name}.jpg", quality=95, subsampling=0)
         save_mask(scene.labels, colors, root / f"SegmentationClass/{name}.png")

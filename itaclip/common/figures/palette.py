@@ -24,7 +24,7 @@ def palette(count: int) -> list[list[int]]:
         hue = step * 0.618034 % 1
         light = (0.45, 0.65, 0.35, 0.78, 0.55)[step % 5]
         saturation = (0.85, 0.6, 0.95, 0.7)[step // 5 % 4]
-        color = [round(255 * part) for part in colorsys.hls_to_rgb(hue, light, saturation)]
+        color = [round(255 * channel) for channel in colorsys.hls_to_rgb(hue, light, saturation)]
         step += 1
         if tuple(color) not in taken:
             taken.add(tuple(color))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -93,6 +94,13 @@ def save_mask(labels: NDArray[np.integer], colors: Colors, path: Path | IO[bytes
     mask = Image.fromarray(labels.astype(np.uint8), "P")
     mask.putpalette(np.asarray(colors, np.uint8).ravel().tolist())
     mask.save(path, "PNG")
+
+
+def mask_png(labels: NDArray[np.integer], colors: Colors) -> bytes:
+    """The content of the file that `save_mask` writes."""
+    buffer = io.BytesIO()
+    save_mask(labels, colors, buffer)
+    return buffer.getvalue()
 
 
 def _blend(image: NDArray[np.uint8], painted: NDArray[np.uint8], opacity: float) -> NDArray[np.uint8]:

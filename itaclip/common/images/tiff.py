@@ -202,7 +202,7 @@ def decode_plainly(content: bytes, layout: Layout, name: str) -> NDArray[Any]:
 
 
 def upright(image: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turn H x W (x C) pixels as an EXIF orientation, 1 to 8, says."""
+    """Turn H x W (x C) pixels as an EXIF orientation, 1 to 8, says; `tifffile.reorient` exchanges 7 and 8."""
     if orientation >= 5:
         image = image.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

@@ -80,11 +80,11 @@ def as_8_bits(values: NDArray[Any], bits: int | None, name: str, value_range: Va
         )
     if value_range is None:
         if bits is None:
-            raise ItaclipError(f"{name}: {_kind(values)} from {low:g} to {high:g} need a range. {_ways_out(low, high)}")
+            raise ItaclipError(f"{name}: {_kind(values)} from {low:g} to {high:g} need a range. {_remedy(low, high)}")
         if np.count_nonzero(values < 2 ** (bits - 2)) >= _DARK * values.size:
             raise ItaclipError(
                 f"{name}: values from {low:g} to {high:g}, of 0 to {2**bits - 1}: nearly black as they are. "
-                f"{_ways_out(low, high)}"
+                f"{_remedy(low, high)}"
             )
         return (values >> (bits - 8)).astype(np.uint8)
     black, white = _stretched(values, low, high) if value_range == STRETCH else value_range
@@ -95,7 +95,7 @@ def _kind(values: NDArray[Any]) -> str:
     return "floating-point values" if values.dtype.kind == "f" else f"{values.dtype} values"
 
 
-def _ways_out(low: float, high: float) -> str:
+def _remedy(low: float, high: float) -> str:
     if low >= 0 and high <= 1:
         low, high = 0, 1
     elif low >= 0:
@@ -121,6 +121,6 @@ def _mapped(values: NDArray[Any], black: float, white: float) -> NDArray[np.uint
     result = np.zeros(flat.shape, np.uint8)
     if black < white:
         for first in range(0, len(flat), _BLOCK):  # block by block: doubles of everything would fill the memory
-            part = flat[first : first + _BLOCK].astype(np.float64)
-            result[first : first + _BLOCK] = np.rint((part - black) * (255.0 / (white - black))).clip(0, 255)
+            chunk = flat[first : first + _BLOCK].astype(np.float64)
+            result[first : first + _BLOCK] = np.rint((chunk - black) * (255.0 / (white - black))).clip(0, 255)
     return result.reshape(values.shape)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import os
 import re
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -17,7 +13,9 @@ from urllib.request import getproxies
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
 
+from itaclip.common.logs import quiet
 from itaclip.errors import ItaclipError
+from itaclip.files import sha256_of
 
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """File names that open_clip uses for weights in a repository of the hub."""
@@ -39,7 +37,7 @@ def fetch(architecture: str, tag: str, config: dict[str, Any]) -> Path:
     name, checksum = _file_name(architecture, tag, url), _checksum(url)
     found = locate(architecture, tag, config)
     if found is not None:
-        if found.name == name and checksum and not _sha256(found).startswith(checksum):
+        if found.name == name and checksum and not sha256_of(found).startswith(checksum):
             raise ItaclipError(
                 f"{found}: its sha256 is not {checksum}. The file is truncated or a different one; "
                 f"delete it and download it again from {url}."
@@ -105,30 +103,9 @@ def require_network(address: str) -> None:
         socket.getaddrinfo(urlparse(address).hostname, 443)
 
 
-@contextmanager
-def quiet(*loggers: str) -> Iterator[None]:
-    """Silence these loggers below errors: our own message suffices."""
-    levels = {name: logging.getLogger(name).level for name in loggers}
-    for name in loggers:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-
-
 def _checksum(url: str) -> str:
     """Get the sha256, or its first digits, that OpenAI and open_clip put into a URL."""
     if "openaipublic" in url:
         return url.split("/")[-2]
     match = re.search(r"-([0-9a-f]{8,64})\.(pt|bin)$", url)
     return match.group(1) if match else ""
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -13,7 +13,8 @@ from huggingface_hub.constants import ENDPOINT
 from open_clip.tokenizer import HFTokenizer
 from torch import Tensor
 
-from itaclip.core.clip.download import local_folder, quiet, require_network, weight_folders
+from itaclip.common.logs import quiet
+from itaclip.core.clip.download import local_folder, require_network, weight_folders
 from itaclip.core.clip.tokenizer import Tokenizer
 from itaclip.errors import ItaclipError, install_extra
 

@@ -18,6 +18,7 @@ from open_clip.transformer import QuickGELU, ResidualAttentionBlock, TextTransfo
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from itaclip.common.logs import quiet
 from itaclip.core.clip import facts
 from itaclip.core.clip.architectures import stated_sizes
 from itaclip.core.clip.download import (
@@ -25,7 +26,6 @@ from itaclip.core.clip.download import (
     OPEN_CLIP_CONFIG,
     fetch,
     local_folder,
-    quiet,
     require_network,
     weight_folders,
 )

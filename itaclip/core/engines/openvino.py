@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from itaclip.common.logs import quiet
 from itaclip.core.clip.blocks import Projections
 from itaclip.core.clip.encoded import EncodedWindows, Needs
 from itaclip.core.clip.fingerprint import fingerprint, structure
@@ -245,7 +246,7 @@ def _write(
     """Convert a module by tracing it on an example; -1 stands for any size."""
     openvino = _without_telemetry("openvino")
     _LOG.info("Converting the model for OpenVINO; this happens once.")
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _without_messages():
         two = tuple(tensor[:1].expand(2, *tensor.shape[1:]) for tensor in example)  # size 1 would become a constant
         module.eval()(*two)  # fills all caches before the graph is recorded
         model = openvino.convert_model(module, example_input=two if len(two) > 1 else two[0])
@@ -259,7 +260,7 @@ def _write_int8(exact: Path, windows: Sequence[Tensor], folder: Path) -> None:
     """Quantise the matrix products of a converted model to 8 bits with NNCF's post-training quantisation."""
     openvino, nncf = _without_telemetry("openvino"), _without_telemetry("nncf")
     _LOG.info("Quantising the model to 8 bits on %d batches of windows; this happens once.", len(windows))
-    with _quiet():
+    with _without_messages():
         rounded = nncf.quantize(
             _core().read_model(exact / MODEL),
             nncf.Dataset([x.numpy() for x in windows]),
@@ -306,14 +307,8 @@ def _without_telemetry(name: str) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _without_messages() -> Iterator[None]:
     """Suppress the tracer's warnings and NNCF's messages; redirect NNCF's progress to standard error."""
-    logger = logging.getLogger("nncf")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(sys.stderr):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    with quiet("nncf"), warnings.catch_warnings(), redirect_stdout(sys.stderr):
+        warnings.simplefilter("ignore")
+        yield

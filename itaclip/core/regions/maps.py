@@ -13,7 +13,10 @@ Ids = NDArray[np.integer]
 
 
 def resize_map(ids: Ids, size: Sequence[int]) -> Ids:
-    """Resize H x W integers to another height and width, by nearest neighbour."""
+    """Resize H x W integers to another height and width, by nearest neighbour.
+
+    In whole numbers: OpenCV's `INTER_NEAREST` rounds its scale, and takes another pixel for one size in twenty.
+    """
     if ids.shape == tuple(size):
         return ids
     rows, columns = (np.arange(want) * have // want for want, have in zip(size, ids.shape, strict=True))

@@ -13,7 +13,8 @@ from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT
 from torch import nn
 
-from itaclip.core.clip.download import quiet, require_network, weight_folders
+from itaclip.common.logs import quiet
+from itaclip.core.clip.download import require_network, weight_folders
 from itaclip.core.clip.weights import check_tensors
 from itaclip.core.second_encoders.encoder import IMAGENET_MEAN, IMAGENET_STD, SecondEncoder
 from itaclip.core.second_encoders.weights import EVA, Weights, read_second_weights

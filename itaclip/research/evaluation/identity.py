@@ -14,6 +14,7 @@ from typing import Any
 from mmengine.config import Config
 
 from itaclip.core.clip.names import DEMO
+from itaclip.files import sha256_of
 
 _SHORT = 16
 
@@ -69,8 +70,4 @@ def _file(path: str | Path | None) -> str | None:
     """Hash of a file's content; text that is not the path of a file stays as it is."""
     if path is None or not Path(path).is_file():
         return None if path is None else str(path)
-    found = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()[:_SHORT]
+    return sha256_of(path)[:_SHORT]

@@ -1,4 +1,4 @@
-"""Images that come as text: base64 and data URLs."""
+"""Files that come as text: base64 and data URLs."""
 
 from __future__ import annotations
 
