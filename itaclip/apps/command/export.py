@@ -8,8 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from itaclip.apps.command.segment import SOME_FAILED
-from itaclip.common.console import make_console
+from itaclip.common.console import SOME_FAILED, make_console
 
 FORMATS = {
     "cvat": 'CVAT\'s "Segmentation mask 1.1"',
