@@ -20,7 +20,7 @@ from itaclip.errors import ItaclipError
 MODULES = ("mmseg", "mmengine", "mmcv")
 
 WAYS = (
-    "Install OpenMMLab's packages (pip install 'itaclip[openmmlab]') or the maintained fork "
+    "Install OpenMMLab's packages (pip install '.[openmmlab]' in a checkout) or the maintained fork "
     "(pip install onedl-mmsegmentation onedl-mmcv); docs/install.md lists what was tested together."
 )
 
