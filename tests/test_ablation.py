@@ -16,10 +16,11 @@ from itaclip.core.settings import Settings
 from itaclip.core.text import TextEncoder
 from itaclip.errors import ItaclipError
 from itaclip.research.comparison.ablation import Ablation
-from itaclip.research.comparison.ablation_command import main
+from itaclip.research.comparison.commands.ablate import main
 from itaclip.research.comparison.variants import GROUPS, METHODS_AND_PARTS, make_variants
 from itaclip.research.evaluation.command import main as evaluate
-from itaclip.research.evaluation.setup import build_dataset, load_config
+from itaclip.research.evaluation.setup import build_dataset
+from itaclip.research.openmmlab.configuration import load_config
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from itaclip.common.figures import titled
 from itaclip.core.text import parse_class_names, read_class_names
 from itaclip.errors import ItaclipError
 from itaclip.research.evaluation.command import SOME_SKIPPED, main
-from itaclip.research.evaluation.setup import check_classes, load_config
+from itaclip.research.evaluation.setup import check_classes
+from itaclip.research.openmmlab.configuration import load_config
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from itaclip import ItaclipError, Segmenter
 from itaclip.common.images import check_for_opencv
 from itaclip.research.evaluation.loading import load_batches
 from itaclip.research.evaluation.loop import image_as_loaded
-from itaclip.research.evaluation.setup import build_dataset, load_config
+from itaclip.research.evaluation.setup import build_dataset
+from itaclip.research.openmmlab.configuration import load_config
 from itaclip.research.preparation.inspection import Pair, Tree, inspect_pair
 from itaclip.research.preparation.masks import write_label_map
 

@@ -13,7 +13,7 @@ from itaclip.core.text import read_class_names
 from itaclip.errors import ItaclipError
 from itaclip.research.evaluation.presets import DATASETS, common, published
 from itaclip.research.evaluation.protocol import apply_protocol
-from itaclip.research.evaluation.setup import load_config
+from itaclip.research.openmmlab.configuration import load_config
 
 TYPE_OF = {name: kind for kind, name in DATASETS.items()}
 CONFIG_OF = {"voc21": "voc", "context60": "context"}

@@ -19,7 +19,8 @@ from itaclip.common.environment import machine, versions
 from itaclip.files import refuse_arguments, write_json
 from itaclip.research.comparison.ablation import Ablation
 from itaclip.research.evaluation.counts import IoUCounts
-from itaclip.research.evaluation.setup import build_dataset, load_config
+from itaclip.research.evaluation.setup import build_dataset
+from itaclip.research.openmmlab.configuration import load_config
 
 
 def main() -> int:

@@ -25,7 +25,8 @@ from itaclip.core.quality import QUALITIES, quality_settings
 from itaclip.core.settings import PRECISIONS
 from itaclip.files import refuse_arguments, write_json
 from itaclip.research.evaluation.counts import IoUCounts
-from itaclip.research.evaluation.setup import build_dataset, load_config
+from itaclip.research.evaluation.setup import build_dataset
+from itaclip.research.openmmlab.configuration import load_config
 
 
 def main() -> int:

@@ -24,7 +24,8 @@ from itaclip.core.settings import Settings
 from itaclip.files import atomic_path, refuse_arguments, write_json
 from itaclip.research.comparison.ablation import Ablation
 from itaclip.research.evaluation.counts import IoUCounts
-from itaclip.research.evaluation.setup import build_dataset, load_config
+from itaclip.research.evaluation.setup import build_dataset
+from itaclip.research.openmmlab.configuration import load_config
 
 STEPS = (1, 2, 3, 4, 8)  # strides of n eighths of a window
 TOLERANCES = (1.0, 0.03, 0.01, 0.005, 0.003, 0.002)

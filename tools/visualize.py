@@ -18,7 +18,8 @@ from itaclip.errors import ItaclipError
 from itaclip.files import refuse_inputs
 from itaclip.research.evaluation.gallery import Gallery, read_mask
 from itaclip.research.evaluation.loop import image_as_loaded, own_name
-from itaclip.research.evaluation.setup import build_dataset, load_config
+from itaclip.research.evaluation.setup import build_dataset
+from itaclip.research.openmmlab.configuration import load_config
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
 from torch.utils.data import Dataset
 
-from itaclip.research.zero_shot.classes import IGNORED
+from itaclip.research.preparation.masks import IGNORED
 
 _LOG = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Check text files against their class files."""
+"""The command line of `tools/check_texts.py`: check text files against their class files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check_texts(names: Path, texts: Path, background: bool, task: Task | None) -
 
 
 def main(root: Path, arguments: Sequence[str] | None = None) -> int:
-    """The command line of ``tools/check_texts.py``; returns the exit status.
+    """Check one text file or all shipped ones; returns the exit status.
 
     Args:
         root: the checkout, with ``configs`` and ``llm_texts``.
