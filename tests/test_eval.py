@@ -216,6 +216,8 @@ def test_classes_in_another_order_are_rejected() -> None:
     names[7], names[11] = names[11], names[7]
     with pytest.raises(ItaclipError, match=r"line 12: 'cat' is class 7 .* belongs on line 8, which has 'dog'"):
         check_classes(parse_class_names(names, "names.txt"), dataset)
+    with pytest.raises(ItaclipError, match=r"line 13: 'cat' is class 7 .* belongs on line 9, which has 'dog'"):
+        check_classes(parse_class_names(["__ignore__", *names], "labels.txt"), dataset)
 
 
 def test_settings_match_the_paper() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from comparison_helpers import small_config
 from conftest import ROOT
 from image_helpers import BYTES, DARK, DEEP, netpbm, opencv, packed_tiff, pages, pillow, png, tiff
 from numpy.typing import NDArray
@@ -16,10 +17,11 @@ from PIL import Image
 
 from itaclip import ItaclipError, Segmenter
 from itaclip.common.images import check_for_opencv
+from itaclip.research.evaluation.command import main as evaluate
 from itaclip.research.evaluation.loading import load_batches
-from itaclip.research.evaluation.loop import image_as_loaded
 from itaclip.research.evaluation.setup import build_dataset
 from itaclip.research.openmmlab.configuration import load_config
+from itaclip.research.openmmlab.loading import image_as_loaded, loader_of
 from itaclip.research.preparation.inspection import Pair, Tree, inspect_pair
 from itaclip.research.preparation.masks import write_label_map
 
@@ -40,7 +42,7 @@ def loaded(root: Path, content: bytes, loader: dict[str, Any] | None = None) -> 
     if skipped:
         return dataset, skipped[0][1]
     image = batch["inputs"][0].numpy().transpose(1, 2, 0)[..., ::-1]
-    assert np.array_equal(image_as_loaded(str(root / "JPEGImages/image_0.jpg"), dataset), image)
+    assert np.array_equal(image_as_loaded(str(root / "JPEGImages/image_0.jpg"), loader_of(dataset)), image)
     return dataset, image
 
 
@@ -85,6 +87,29 @@ def test_what_opencv_would_read_wrongly_is_skipped_and_has_a_way_out(name: str, 
         assert message in image
     else:
         np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff", "float tiff"])
+def test_region_maps_see_the_image_as_it_was_loaded(
+    kind: str, tmp_path: Path, tiny_weights: Path, voc_like: Callable[..., Path]
+) -> None:
+    """An image of many bits, with a range, gives the mask of the same image stored in 8 bits."""
+    coarse = np.random.default_rng(len(kind)).integers(0, 3001, (6, 8, 3)).astype(np.uint16)
+    deep = cv2.resize(coarse, (64, 48), interpolation=cv2.INTER_NEAREST)
+    eight = np.rint(deep * (255 / 3000)).astype(np.uint8)
+    contents = {"png": png(deep, 2), "tiff": tiff(deep), "float tiff": tiff(deep.astype("f4"))}
+    root = voc_like([(48, 64)])
+    config = small_config(tmp_path / "cfg.py", tiny_weights, root, regions="felzenszwalb", map_correction=True)
+    text, masks = config.read_text(), []
+    for content, loader in (
+        (contents[kind], '"ITACLIPLoadImage", value_range=(0, 3000)'), (pillow("PNG", eight), '"LoadImageFromFile"'),
+    ):  # fmt: skip
+        (root / "JPEGImages/image_0.jpg").write_bytes(content)
+        config.write_text(text.replace('"LoadImageFromFile"', loader))
+        out = tmp_path / f"out_{len(masks)}"
+        assert evaluate(["--config", str(config), "--work-dir", str(out), "--out", str(out)]) == 0
+        masks.append((out / "image_0.png").read_bytes())
+    assert masks[0] == masks[1]
 
 
 @pytest.mark.parametrize("content", [packed_tiff(DEEP[..., 0], 16), opencv(".tif", DEEP[..., :3]), b"no image", b""])

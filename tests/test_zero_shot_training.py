@@ -334,6 +334,13 @@ def test_metric_without_unseen_classes_has_no_harmonic_mean() -> None:
 # --- programs ----------------------------------------------------------------
 
 
+def test_malformed_options_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    for main in (training.main, testing.main, get_flops.main):
+        with pytest.raises(SystemExit, match="2"):
+            main("", ["x.py", "--cfg-options", "model.mode"])
+        assert "--cfg-options: expected KEY=VALUE" in capsys.readouterr().err
+
+
 def test_programs_explain_bad_input(folder: Path, tmp_path: Path, whole_run: dict[str, torch.Tensor]) -> None:
     config = small_config(folder)
     cases: list[tuple[Callable[..., int], list[str], str]] = [

@@ -41,11 +41,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="JSON file; the plot is written next to it")
     args = parser.parse_args()
     refuse_arguments("out", vars(args))
-    config = load_config(args.config)
-    if args.data_root is not None:
-        config.test_dataloader.dataset.data_root = args.data_root
-    if args.weights is not None:
-        config.model.model_name = args.weights
+    config = load_config(args.config, args.data_root, args.weights)
     dataset = build_dataset(config)
     ablation = Ablation(config)
     variants = sweeps(ablation.base)

@@ -75,7 +75,7 @@ class Preset:
             None keeps the configuration's.
         settings: fields of `itaclip.core.settings.Settings`.
         texts: whether to use the configuration's auxiliary texts.
-        words: replacement lines of the class file, by line number from 0.
+        words: replacement lines of the class file, by class id.
         source: source of the settings.
     """
 

@@ -73,8 +73,9 @@ def _apply_preset(config: Config, preset: Preset, folder: Path) -> None:
         _resize(config.test_dataloader.dataset)["scale"] = (_LONG_SIDE, preset.short_side)
     if preset.words:
         lines = read_lines(model.name_path)
+        first = read_class_names(model.name_path, model.get("background", False)).first_line
         for number, words in preset.words.items():
-            lines[number] = words
+            lines[number + first - 1] = words
         path = folder / Path(model.name_path).name
         write_text(path, "\n".join(lines) + "\n")
         read_class_names(path, model.get("background", False))

@@ -93,6 +93,6 @@ def check_classes(classes: ClassNames, dataset: Any) -> None:
         found = line_of.get(plain_name(name), i)
         if found != i and plain_name(name) not in {plain_name(word) for word in classes.synonyms[i]}:
             raise ItaclipError(
-                f"{classes.source}, line {found + 1}: {classes.names[found]!r} is class {i} of {kind} and belongs on "
-                f"line {i + 1}, which has {classes.names[i]!r}."
+                f"{classes.source}, line {found + classes.first_line}: {classes.names[found]!r} is class {i} of {kind} "
+                f"and belongs on line {i + classes.first_line}, which has {classes.names[i]!r}."
             )

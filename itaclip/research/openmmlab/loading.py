@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import mmcv
 import mmengine.fileio
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
+from numpy.typing import NDArray
 
-from itaclip.common.images import LARGEST, ReadOptions, ValueRange, decode_image
+from itaclip.common.images import LARGEST, ReadOptions, ValueRange, decode_image, read_image
 
 
 @TRANSFORMS.register_module()
@@ -39,3 +41,29 @@ class ITACLIPLoadImage(BaseTransform):
         image = decode_image(mmengine.fileio.get(path, backend_args=self.backend_args), str(path), self.options)
         shape = image.shape[:2]
         return results | {"img": np.ascontiguousarray(image[..., ::-1]), "img_shape": shape, "ori_shape": shape}
+
+
+def loader_of(dataset: Any) -> Any:
+    """The first step of a data set's pipeline, which loads its images; None if it has no pipeline."""
+    steps = getattr(getattr(dataset, "pipeline", None), "transforms", None)
+    return steps[0] if steps else None
+
+
+def image_as_loaded(path: str, loader: Any) -> NDArray[np.uint8]:
+    """An image with the values and in the orientation in which a step of a pipeline loads it.
+
+    Args:
+        path: the image file.
+        loader: see `loader_of`. mmcv's applies the EXIF orientation unless its `color_type` disables it.
+
+    Returns:
+        H x W x 3 uint8 RGB.
+
+    Raises:
+        ItaclipError: see `itaclip.common.images.read_image`.
+    """
+    kind = getattr(loader, "color_type", None)
+    if kind is None:
+        return read_image(path, loader.options if isinstance(loader, ITACLIPLoadImage) else ReadOptions())
+    flag = "color" if kind in ("color", "grayscale") else "color_ignore_orientation"
+    return mmcv.imread(path, flag)[..., ::-1]

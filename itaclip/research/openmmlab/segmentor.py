@@ -15,7 +15,6 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from itaclip.common.figures.palette import palette
-from itaclip.common.images import read_image
 from itaclip.core.clip import load_clip
 from itaclip.core.images import denormalise
 from itaclip.core.pipeline import Pipeline
@@ -24,6 +23,7 @@ from itaclip.core.settings import Settings, checked_names, implied_background
 from itaclip.core.text import TextBank, TextCache, TextEncoder, build_text_bank, default_folder, read_texts
 from itaclip.devices import choose_device
 from itaclip.errors import ItaclipError
+from itaclip.research.openmmlab.loading import image_as_loaded
 from itaclip.research.openmmlab.preprocessor import ITACLIPPreprocessor
 
 _LOG = logging.getLogger(__name__)
@@ -154,6 +154,8 @@ def region_maps(
 ) -> dict[str, list[RegionMap]]:
     """Region maps of a batch, computed from the samples' image files, or from the inputs if there are none.
 
+    A sample whose `loader` is set has its file read as that step of the pipeline reads it.
+
     Raises:
         ItaclipError: see `Pipeline.region_maps`; also for a file that cannot be read.
     """
@@ -161,7 +163,7 @@ def region_maps(
         return {}
     paths = [sample.metainfo.get("img_path") for sample in samples]
     pictures = [
-        read_image(path) if path and Path(path).is_file() else denormalise(image)
-        for path, image in zip(paths, images, strict=True)
+        image_as_loaded(path, sample.metainfo.get("loader")) if path and Path(path).is_file() else denormalise(image)
+        for path, sample, image in zip(paths, samples, images, strict=True)
     ]
     return pipeline.region_maps(variants, pictures, paths)
