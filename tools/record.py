@@ -116,8 +116,8 @@ FILES = {
         f"python tools/measure_qualities.py {DEMO} --limit 12 --dtypes fp32 int8 --engine openvino --out F",
     ),
     "start": Recorded("start of a program", "python tools/measure_start.py --out F"),
-    "sweeps_demo": Recorded("sliding-window inference that ends early, demo",
-                            f"python tools/measure_sweeps.py {DEMO} --limit 12 --out F"),
+    "adaptive_demo": Recorded("sliding-window inference that ends early, demo",
+                            f"python tools/measure_adaptive.py {DEMO} --limit 12 --out F"),
     "throughput_vit_b_16_bf16": Recorded(
         "images per second with every data set's settings",
         f"python tools/benchmark.py --config {ALL_SETTINGS} --weights vit-b-16.pt --dtype bf16 --out F",

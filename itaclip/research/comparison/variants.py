@@ -54,7 +54,7 @@ def make_variants(base: Settings, blocks: int, texts: bool, groups: list[str] | 
         "auxiliary text": (texts, "auxiliary texts (model.auxiliary_text_path)"),
         "probability threshold": (base.background, "a background class"),
         "area threshold": (base.background, "a background class"),
-        **dict.fromkeys(_OF_THE_LAST_BLOCK, (last_block, "a method that reads the last block with another attention")),
+        **dict.fromkeys(_OF_THE_LAST_BLOCK, (last_block, "a method that changes the attention of the last block")),
     }
     for group in asked:
         holds, needed = applies.get(group, (True, ""))

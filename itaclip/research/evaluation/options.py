@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
                                   "configuration, such as voc")  # fmt: skip
     config.completer = complete_configuration  # type: ignore[attr-defined]
     options.add_argument("--list", action=_List, help="show the shipped configurations and exit")
-    method = options.add_argument("--method", help=f"how to read the image tower: {', '.join(METHODS)}")
+    method = options.add_argument("--method", help=f"how patch features are computed: {', '.join(METHODS)}")
     method.completer = lambda **_: METHODS  # type: ignore[attr-defined]
     options.add_argument("--preset", choices=PRESETS,
                          help="published: the settings that the method was published with on this data set; "

@@ -156,7 +156,7 @@ def _loads_plainly(dataset: BaseSegDataset) -> bool:
 
 
 def _check_loaded(dataset: Any) -> None:
-    """The same for data sets that load masks in their own way: the first masks, as they are loaded."""
+    """The same for data sets that load masks by themselves: the first masks, as they are loaded."""
     classes = len(dataset.metainfo["classes"])
     for i in range(min(_MASKS_LOADED, len(dataset))):
         try:

@@ -47,7 +47,7 @@ class DatasetWrapper(Dataset[Any]):
 class SkippingDataset(DatasetWrapper):
     """A data set that replaces broken images by black ones without labelled pixels, which do not count.
 
-    This way every process of a distributed test has the expected number of results.
+    Hence every process of a distributed test has the expected number of results.
 
     Args:
         dataset: configuration of the data set.
