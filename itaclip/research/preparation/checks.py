@@ -14,6 +14,7 @@ from itaclip.research.openmmlab.datasets import BaseSegDataset
 from itaclip.research.preparation import diagnosis, files
 from itaclip.research.preparation.inspection import (
     PALETTES,
+    SAMPLE,
     Inspection,
     Look,
     Pair,
@@ -27,7 +28,6 @@ from itaclip.research.preparation.layout import BENCHMARKS, describe, missing_pa
 from itaclip.research.preparation.masks import IGNORED
 from itaclip.research.preparation.settings import check_settings, named
 
-_MASKS_CHECKED = 50
 _MASKS_LOADED = 5
 
 
@@ -121,7 +121,7 @@ def check_labels(dataset: Any) -> list[str]:
 
 
 def _check_values(masks: Sequence[Path], tree: Tree, kind: str) -> list[str]:
-    sample = masks[:: -(-len(masks) // _MASKS_CHECKED)]
+    sample = masks[:: -(-len(masks) // SAMPLE)]
     looks = [Look(mask) for mask in sample]
     readable = [look for look in looks if inspect_mask(tree, look) is not None]
     if not readable:

@@ -37,11 +37,9 @@ def configure(args: argparse.Namespace) -> Config:
     Raises:
         ItaclipError: bad input.
     """
-    config = load_config(args.config)
+    config = load_config(args.config, weights=args.weights)
     if config.model.get("type") != "ZeroShotSegmentor":
         raise ItaclipError(f"{args.config}: model.type {config.model.get('type')!r}; expected 'ZeroShotSegmentor'.")
-    if args.weights:
-        config.model.model_name = args.weights
     if args.amp:
         config.model.precision = "bf16"
     if args.data_root:
