@@ -21,7 +21,7 @@ from itaclip.research.evaluation.command import main as evaluate
 from itaclip.research.evaluation.loading import load_batches
 from itaclip.research.evaluation.setup import build_dataset
 from itaclip.research.openmmlab.configuration import load_config
-from itaclip.research.openmmlab.loading import image_as_loaded, loader_of
+from itaclip.research.openmmlab.loading import image_as_loaded, loading_of
 from itaclip.research.preparation.inspection import Pair, Tree, inspect_pair
 from itaclip.research.preparation.masks import write_label_map
 
@@ -42,7 +42,7 @@ def loaded(root: Path, content: bytes, loader: dict[str, Any] | None = None) -> 
     if skipped:
         return dataset, skipped[0][1]
     image = batch["inputs"][0].numpy().transpose(1, 2, 0)[..., ::-1]
-    assert np.array_equal(image_as_loaded(str(root / "JPEGImages/image_0.jpg"), loader_of(dataset)), image)
+    assert np.array_equal(image_as_loaded(str(root / "JPEGImages/image_0.jpg"), loading_of(dataset)), image)
     return dataset, image
 
 

@@ -20,7 +20,7 @@ from itaclip.research.evaluation.gallery import Gallery, read_mask
 from itaclip.research.evaluation.loop import own_name
 from itaclip.research.evaluation.setup import build_dataset
 from itaclip.research.openmmlab.configuration import load_config
-from itaclip.research.openmmlab.loading import image_as_loaded, loader_of
+from itaclip.research.openmmlab.loading import image_as_loaded, loading_of
 
 
 def main() -> int:
@@ -56,7 +56,7 @@ def main() -> int:
             if predicted.max(initial=0) >= len(names):
                 raise ItaclipError(f"{args.masks / name}: label {predicted.max()} exceeds the {len(names)} classes.")
             truth = sample.gt_sem_seg.data[0].numpy()
-            gallery.add(str(name), image_as_loaded(sample.img_path, loader_of(dataset)), predicted, truth)
+            gallery.add(str(name), image_as_loaded(sample.img_path, loading_of(dataset)), predicted, truth)
             advance(1)
     page = gallery.write(f"{args.config.stem}: {len(chosen)} of {len(dataset)} images")
     console.print(f"written: {page}", markup=False)

@@ -22,7 +22,7 @@ from itaclip.research.evaluation.identity import digest
 from itaclip.research.evaluation.journal import Entry, Journal
 from itaclip.research.evaluation.loading import load_batches, plan_batches
 from itaclip.research.openmmlab import ITACLIPSegmentor
-from itaclip.research.openmmlab.loading import image_as_loaded, loader_of
+from itaclip.research.openmmlab.loading import image_as_loaded, loading_of
 
 
 @dataclass
@@ -86,7 +86,7 @@ class OutputFolders:
                 save_mask(predicted, colors, partial)
         if self.overlays:
             truth = sample.gt_sem_seg.data[0].cpu().numpy()
-            image = image_as_loaded(sample.img_path, loader_of(dataset))
+            image = image_as_loaded(sample.img_path, loading_of(dataset))
             with atomic_path(self.overlays / name) as partial:
                 result_figure(image, predicted, classes, truth, colors).save(partial)
 

@@ -43,18 +43,27 @@ class ITACLIPLoadImage(BaseTransform):
         return results | {"img": np.ascontiguousarray(image[..., ::-1]), "img_shape": shape, "ori_shape": shape}
 
 
-def loader_of(dataset: Any) -> Any:
-    """The first step of a data set's pipeline, which loads its images; None if it has no pipeline."""
+def loading_of(dataset: Any) -> ReadOptions | str:
+    """How the first step of a data set's pipeline reads images: this project's options, or a flag of `mmcv.imread`.
+
+    mmcv's step applies the EXIF orientation unless its `color_type` disables it.
+    """
     steps = getattr(getattr(dataset, "pipeline", None), "transforms", None)
-    return steps[0] if steps else None
+    loader = steps[0] if steps else None
+    if isinstance(loader, ITACLIPLoadImage):
+        return loader.options
+    kind = getattr(loader, "color_type", None)
+    if kind is None:
+        return ReadOptions()
+    return "color" if kind in ("color", "grayscale") else "color_ignore_orientation"
 
 
-def image_as_loaded(path: str, loader: Any) -> NDArray[np.uint8]:
-    """An image with the values and in the orientation in which a step of a pipeline loads it.
+def image_as_loaded(path: str, loading: ReadOptions | str) -> NDArray[np.uint8]:
+    """An image with the values and in the orientation in which its data set loads it.
 
     Args:
         path: the image file.
-        loader: see `loader_of`. mmcv's applies the EXIF orientation unless its `color_type` disables it.
+        loading: see `loading_of`.
 
     Returns:
         H x W x 3 uint8 RGB.
@@ -62,8 +71,6 @@ def image_as_loaded(path: str, loader: Any) -> NDArray[np.uint8]:
     Raises:
         ItaclipError: see `itaclip.common.images.read_image`.
     """
-    kind = getattr(loader, "color_type", None)
-    if kind is None:
-        return read_image(path, loader.options if isinstance(loader, ITACLIPLoadImage) else ReadOptions())
-    flag = "color" if kind in ("color", "grayscale") else "color_ignore_orientation"
-    return mmcv.imread(path, flag)[..., ::-1]
+    if isinstance(loading, ReadOptions):
+        return read_image(path, loading)
+    return mmcv.imread(path, loading)[..., ::-1]

@@ -15,6 +15,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from itaclip.common.figures.palette import palette
+from itaclip.common.images import ReadOptions
 from itaclip.core.clip import load_clip
 from itaclip.core.images import denormalise
 from itaclip.core.pipeline import Pipeline
@@ -154,7 +155,7 @@ def region_maps(
 ) -> dict[str, list[RegionMap]]:
     """Region maps of a batch, computed from the samples' image files, or from the inputs if there are none.
 
-    A sample whose `loader` is set has its file read as that step of the pipeline reads it.
+    A sample whose `loading` is set (`itaclip.research.openmmlab.loading.loading_of`) has its file read accordingly.
 
     Raises:
         ItaclipError: see `Pipeline.region_maps`; also for a file that cannot be read.
@@ -163,7 +164,9 @@ def region_maps(
         return {}
     paths = [sample.metainfo.get("img_path") for sample in samples]
     pictures = [
-        image_as_loaded(path, sample.metainfo.get("loader")) if path and Path(path).is_file() else denormalise(image)
+        image_as_loaded(path, sample.metainfo.get("loading", ReadOptions()))
+        if path and Path(path).is_file()
+        else denormalise(image)
         for path, sample, image in zip(paths, samples, images, strict=True)
     ]
     return pipeline.region_maps(variants, pictures, paths)
