@@ -155,14 +155,14 @@ def test_the_remedy_for_a_mask_of_a_turned_photo_works(kind: str, orientation: i
     else:
         image.write_bytes(pillow(kind, stored, orientation))
     write_label_map(mask, (stored[..., 0] > 0).astype(np.uint8))
-    ((what, remedy, where),), _ = inspect_pair(tree(tmp_path), Pair(image, mask))
+    ((what, remedy, where),) = inspect_pair(tree(tmp_path), Pair(image, mask)).problems
     assert what == "mask of a turned photo is not turned"
     assert "20 x 30, image 30 x 20" in where
     turn = remedy.partition("Image.Transpose.")[2].partition(")")[0]
     with Image.open(mask) as opened:
         labels = np.asarray(opened.transpose(Image.Transpose[turn]))
     write_label_map(mask, labels)
-    assert inspect_pair(tree(tmp_path), Pair(image, mask))[0] == []
+    assert inspect_pair(tree(tmp_path), Pair(image, mask)).problems == []
     seen = decoded(image, cv2.IMREAD_COLOR)[..., 0] > 127
     assert ((labels > 0) == seen).mean() > 0.97
 
@@ -172,7 +172,7 @@ def test_a_mask_of_another_size_is_not_taken_for_an_unturned_one(tmp_path: Path)
     for orientation, size in ((1, (30, 20)), (6, (20, 31)), (3, (30, 20))):
         image.write_bytes(pillow("PNG", np.zeros((20, 30, 3), np.uint8), orientation))
         write_label_map(mask, np.zeros(size, np.uint8))
-        ((what, _, _),), _ = inspect_pair(tree(tmp_path), Pair(image, mask))
+        ((what, _, _),) = inspect_pair(tree(tmp_path), Pair(image, mask)).problems
         assert what == "image and mask differ in size"
 
 
@@ -184,7 +184,7 @@ def test_a_loader_that_turns_nothing_wants_masks_that_are_not_turned(kind: str, 
     size = decoded(image, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION).shape[:2]
     assert size == ((30, 20) if kind == "TIFF" else (20, 30))
     write_label_map(mask, np.zeros(size, np.uint8))
-    assert inspect_pair(tree(tmp_path, turned=False), Pair(image, mask))[0] == []
+    assert inspect_pair(tree(tmp_path, turned=False), Pair(image, mask)).problems == []
 
 
 def test_an_evaluation_names_the_remedy_too(voc_like: Callable[..., Path]) -> None:
