@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from itaclip.common.console import make_console, run
+from itaclip.common.console import run
 from itaclip.research.preparation.cityscapes import convert_cityscapes
-from itaclip.research.preparation.conversion import RunOptions, add_options
+from itaclip.research.preparation.commands.options import add_run_options, run_options
 
 
 def main() -> None:
@@ -21,9 +21,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Convert Cityscapes annotations to masks of its 19 classes.")
     parser.add_argument("cityscapes_path", type=Path, help="folder of Cityscapes, with gtFine")
     parser.add_argument("-o", "--out", "--out_dir", type=Path, help="output folder (default: next to the sources)")
-    add_options(parser)
+    add_run_options(parser)
     args = parser.parse_args()
-    convert_cityscapes(args.cityscapes_path, args.out, RunOptions(make_console(), args.workers, args.force))
+    convert_cityscapes(args.cityscapes_path, args.out, run_options(args))
 
 
 if __name__ == "__main__":

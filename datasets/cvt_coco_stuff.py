@@ -8,7 +8,8 @@ Without -o, masks go next to the raw maps. Keeps existing masks.
 """
 
 from itaclip.common.console import run
-from itaclip.research.preparation.coco import COCO_STUFF, main
+from itaclip.research.preparation.coco import COCO_STUFF
+from itaclip.research.preparation.commands.convert_coco import main
 
 if __name__ == "__main__":
     run(lambda: main(COCO_STUFF))

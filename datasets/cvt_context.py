@@ -13,10 +13,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from itaclip.common.console import make_console, run
+from itaclip.common.console import run
 from itaclip.errors import ItaclipError
+from itaclip.research.preparation.commands.options import add_run_options, run_options
 from itaclip.research.preparation.context import convert_json, convert_mats
-from itaclip.research.preparation.conversion import RunOptions, add_options
 from itaclip.research.preparation.listing import require_folder
 
 
@@ -29,11 +29,11 @@ def main() -> None:
                         help="with .mat files: file of class names (default: labels.txt next to them)")  # fmt: skip
     parser.add_argument("--allow-missing", action="store_true",
                         help="accept annotations without some of the 59 classes, as the 33-class ones are")  # fmt: skip
-    add_options(parser)
+    add_run_options(parser)
     args = parser.parse_args()
     root = require_folder(args.voc_path, "extract VOCtrainval_03-May-2010.tar and pass its folder VOC2010.")
     root = root / "VOC2010" if (root / "VOC2010").is_dir() else root
-    options = RunOptions(make_console(), args.workers, args.force)
+    options = run_options(args)
     if args.annotations.suffix != ".json":
         convert_mats(root, args.annotations, options, args.labels, args.allow_missing)
     elif args.labels is None:

@@ -16,10 +16,12 @@ from itaclip.core.settings import Settings
 from itaclip.core.text import TextEncoder
 from itaclip.errors import ItaclipError
 from itaclip.research.comparison.ablation import Ablation
-from itaclip.research.comparison.ablation_command import main
+from itaclip.research.comparison.commands.ablate import main
 from itaclip.research.comparison.variants import GROUPS, METHODS_AND_PARTS, STITCHER_PARTS, make_variants
+from itaclip.research.evaluation.command import SOME_SKIPPED
 from itaclip.research.evaluation.command import main as evaluate
-from itaclip.research.evaluation.setup import build_dataset, load_config
+from itaclip.research.evaluation.setup import build_dataset
+from itaclip.research.openmmlab.configuration import load_config
 
 
 @pytest.fixture
@@ -90,6 +92,13 @@ def test_shared_work_is_done_once(config: Path, monkeypatch: pytest.MonkeyPatch)
     ablation.run(dataset, [variant.settings for variant in variants])
     assert len(passes) == 2 * alone  # 40 variants without an additional pass of the first blocks
     assert len(prompts) == asked == len(set(prompts))
+
+
+def test_notes_on_masks_are_shown(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = Path(load_config(config).test_dataloader.dataset.data_root)
+    (root / "SegmentationClass/image_1.png").unlink()
+    assert main(["--config", str(config), "--out", str(tmp_path / "out"), "--only", "residual"]) == SOME_SKIPPED
+    assert "1 of 3 masks are missing: image_1.png" in capsys.readouterr().out
 
 
 def test_command_writes_table_json_and_plot(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ from itaclip.core.second_encoders.loading import load_second_encoder
 from itaclip.core.text import parse_class_names, read_class_names
 from itaclip.core.text.class_names import read_lines
 from itaclip.formats.configuration import read_model
-from itaclip.research.preparation.custom import main as new_dataset
+from itaclip.research.preparation.commands.new_dataset import main as new_dataset
 from itaclip.research.preparation.region_masks import find_images
 from itaclip.vocabulary import CONTRAST_WORDS
 

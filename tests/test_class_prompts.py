@@ -18,7 +18,7 @@ from itaclip import ItaclipError, Segmenter
 from itaclip.core.text import TextCache, TextEncoder, build_text_bank, parse_class_names, read_class_prompts
 from itaclip.core.text.templates import TEMPLATES
 from itaclip.research.openmmlab import ITACLIPSegmentor
-from itaclip.research.texts.checking import check_prompts, main
+from itaclip.research.texts.commands.check_texts import check_prompts, main
 
 SENTENCES = {"cat": ["a cat asleep on a sofa", "a striped cat in the sun"], "cup": ["a cup of tea on a saucer"]}
 

@@ -17,7 +17,7 @@ from itaclip.core.methods import METHODS
 from itaclip.errors import ItaclipError
 from itaclip.research.comparison import cells as cells_module
 from itaclip.research.comparison.cells import make_cells
-from itaclip.research.comparison.command import SOME_FAILED, main
+from itaclip.research.comparison.commands.eval_all import SOME_FAILED, main
 from itaclip.research.comparison.published import ALL, TABLES, published_score
 
 LAUNCHER = ROOT / "tools/dist_test.sh"

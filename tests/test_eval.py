@@ -21,7 +21,8 @@ from itaclip.common.figures import titled
 from itaclip.core.text import parse_class_names, read_class_names
 from itaclip.errors import ItaclipError
 from itaclip.research.evaluation.command import SOME_SKIPPED, main
-from itaclip.research.evaluation.setup import check_classes, load_config
+from itaclip.research.evaluation.setup import check_classes
+from itaclip.research.openmmlab.configuration import load_config
 
 
 @pytest.fixture
@@ -215,6 +216,8 @@ def test_classes_in_another_order_are_rejected() -> None:
     names[7], names[11] = names[11], names[7]
     with pytest.raises(ItaclipError, match=r"line 12: 'cat' is class 7 .* belongs on line 8, which has 'dog'"):
         check_classes(parse_class_names(names, "names.txt"), dataset)
+    with pytest.raises(ItaclipError, match=r"line 13: 'cat' is class 7 .* belongs on line 9, which has 'dog'"):
+        check_classes(parse_class_names(["__ignore__", *names], "labels.txt"), dataset)
 
 
 def test_settings_match_the_paper() -> None:

@@ -15,8 +15,8 @@ from preparation_helpers import run_script, write_image, write_mask
 
 from itaclip.errors import ItaclipError
 from itaclip.research.evaluation.command import SOME_SKIPPED, main
-from itaclip.research.preparation import check
-from itaclip.research.preparation.custom import main as new_dataset
+from itaclip.research.preparation.commands import check_dataset as check
+from itaclip.research.preparation.commands.new_dataset import main as new_dataset
 
 
 class Folder:

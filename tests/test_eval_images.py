@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from comparison_helpers import small_config
 from conftest import ROOT
 from image_helpers import BYTES, DARK, DEEP, netpbm, opencv, packed_tiff, pages, pillow, png, tiff
 from numpy.typing import NDArray
@@ -16,9 +17,11 @@ from PIL import Image
 
 from itaclip import ItaclipError, Segmenter
 from itaclip.common.images import check_for_opencv
+from itaclip.research.evaluation.command import main as evaluate
 from itaclip.research.evaluation.loading import load_batches
-from itaclip.research.evaluation.loop import image_as_loaded
-from itaclip.research.evaluation.setup import build_dataset, load_config
+from itaclip.research.evaluation.setup import build_dataset
+from itaclip.research.openmmlab.configuration import load_config
+from itaclip.research.openmmlab.loading import image_as_loaded, loading_of
 from itaclip.research.preparation.inspection import Pair, Tree, inspect_pair
 from itaclip.research.preparation.masks import write_label_map
 
@@ -39,7 +42,7 @@ def loaded(root: Path, content: bytes, loader: dict[str, Any] | None = None) -> 
     if skipped:
         return dataset, skipped[0][1]
     image = batch["inputs"][0].numpy().transpose(1, 2, 0)[..., ::-1]
-    assert np.array_equal(image_as_loaded(str(root / "JPEGImages/image_0.jpg"), dataset), image)
+    assert np.array_equal(image_as_loaded(str(root / "JPEGImages/image_0.jpg"), loading_of(dataset)), image)
     return dataset, image
 
 
@@ -86,6 +89,29 @@ def test_what_opencv_would_read_wrongly_is_skipped_and_has_a_way_out(name: str, 
         np.testing.assert_array_equal(image, expected)
 
 
+@pytest.mark.parametrize("kind", ["png", "tiff", "float tiff"])
+def test_region_maps_see_the_image_as_it_was_loaded(
+    kind: str, tmp_path: Path, tiny_weights: Path, voc_like: Callable[..., Path]
+) -> None:
+    """An image of many bits, with a range, gives the mask of the same image stored in 8 bits."""
+    coarse = np.random.default_rng(len(kind)).integers(0, 3001, (6, 8, 3)).astype(np.uint16)
+    deep = cv2.resize(coarse, (64, 48), interpolation=cv2.INTER_NEAREST)
+    eight = np.rint(deep * (255 / 3000)).astype(np.uint8)
+    contents = {"png": png(deep, 2), "tiff": tiff(deep), "float tiff": tiff(deep.astype("f4"))}
+    root = voc_like([(48, 64)])
+    config = small_config(tmp_path / "cfg.py", tiny_weights, root, regions="felzenszwalb", map_correction=True)
+    text, masks = config.read_text(), []
+    for content, loader in (
+        (contents[kind], '"ITACLIPLoadImage", value_range=(0, 3000)'), (pillow("PNG", eight), '"LoadImageFromFile"'),
+    ):  # fmt: skip
+        (root / "JPEGImages/image_0.jpg").write_bytes(content)
+        config.write_text(text.replace('"LoadImageFromFile"', loader))
+        out = tmp_path / f"out_{len(masks)}"
+        assert evaluate(["--config", str(config), "--work-dir", str(out), "--out", str(out)]) == 0
+        masks.append((out / "image_0.png").read_bytes())
+    assert masks[0] == masks[1]
+
+
 @pytest.mark.parametrize("content", [packed_tiff(DEEP[..., 0], 16), opencv(".tif", DEEP[..., :3]), b"no image", b""])
 def test_files_for_the_data_sets_own_loader_pass(content: bytes) -> None:
     check_for_opencv(content, "x")
@@ -129,14 +155,14 @@ def test_the_remedy_for_a_mask_of_a_turned_photo_works(kind: str, orientation: i
     else:
         image.write_bytes(pillow(kind, stored, orientation))
     write_label_map(mask, (stored[..., 0] > 0).astype(np.uint8))
-    ((what, remedy, where),), _ = inspect_pair(tree(tmp_path), Pair(image, mask))
+    ((what, remedy, where),) = inspect_pair(tree(tmp_path), Pair(image, mask)).problems
     assert what == "mask of a turned photo is not turned"
     assert "20 x 30, image 30 x 20" in where
     turn = remedy.partition("Image.Transpose.")[2].partition(")")[0]
     with Image.open(mask) as opened:
         labels = np.asarray(opened.transpose(Image.Transpose[turn]))
     write_label_map(mask, labels)
-    assert inspect_pair(tree(tmp_path), Pair(image, mask))[0] == []
+    assert inspect_pair(tree(tmp_path), Pair(image, mask)).problems == []
     seen = decoded(image, cv2.IMREAD_COLOR)[..., 0] > 127
     assert ((labels > 0) == seen).mean() > 0.97
 
@@ -146,7 +172,7 @@ def test_a_mask_of_another_size_is_not_taken_for_an_unturned_one(tmp_path: Path)
     for orientation, size in ((1, (30, 20)), (6, (20, 31)), (3, (30, 20))):
         image.write_bytes(pillow("PNG", np.zeros((20, 30, 3), np.uint8), orientation))
         write_label_map(mask, np.zeros(size, np.uint8))
-        ((what, _, _),), _ = inspect_pair(tree(tmp_path), Pair(image, mask))
+        ((what, _, _),) = inspect_pair(tree(tmp_path), Pair(image, mask)).problems
         assert what == "image and mask differ in size"
 
 
@@ -158,7 +184,7 @@ def test_a_loader_that_turns_nothing_wants_masks_that_are_not_turned(kind: str, 
     size = decoded(image, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION).shape[:2]
     assert size == ((30, 20) if kind == "TIFF" else (20, 30))
     write_label_map(mask, np.zeros(size, np.uint8))
-    assert inspect_pair(tree(tmp_path, turned=False), Pair(image, mask))[0] == []
+    assert inspect_pair(tree(tmp_path, turned=False), Pair(image, mask)).problems == []
 
 
 def test_an_evaluation_names_the_remedy_too(voc_like: Callable[..., Path]) -> None:

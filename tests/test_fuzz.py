@@ -30,7 +30,7 @@ from itaclip.errors import ItaclipError
 from itaclip.research.evaluation import command
 from itaclip.research.evaluation.journal import Entry, Journal
 from itaclip.research.evaluation.loading import load_batches
-from itaclip.research.evaluation.setup import load_config
+from itaclip.research.openmmlab.configuration import load_config
 from itaclip.research.preparation.masks import read_label_map
 from itaclip.vocabulary import split_classes
 

@@ -24,9 +24,9 @@ from preparation_helpers import ROOT, environment, fails_clearly, lines, run_scr
 
 from itaclip.core.text import read_auxiliary_texts, read_class_names, read_class_prompts
 from itaclip.errors import ItaclipError
-from itaclip.research.texts import generation
 from itaclip.research.texts.answers import DEFINITION, PROMPT, SYNONYM, Task, fault, tidy
 from itaclip.research.texts.chat import Sampling, ServerChat
+from itaclip.research.texts.commands import generate as program
 
 TOKEN = "sk-never-to-be-seen-again"
 CONFIGS = ROOT / "configs"
@@ -183,7 +183,7 @@ class Server:
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], Server]]:
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("OPENAI_API_KEY", TOKEN)
-    monkeypatch.setattr(generation, "ServerChat", partial(ServerChat, timeout=10, pause=0.01))
+    monkeypatch.setattr(program, "ServerChat", partial(ServerChat, timeout=10, pause=0.01))
     servers = []
 
     def start(answer: Answer) -> Server:
@@ -211,7 +211,7 @@ def arguments(names: Path, url: str, *more: object) -> list[str]:
 
 
 def generate(names: Path, server: Server, *more: object, task: Task = DEFINITION) -> int:
-    return generation.main(task, CONFIGS, arguments(names, server.url, *more))
+    return program.main(task, CONFIGS, arguments(names, server.url, *more))
 
 
 def test_sentences_for_every_word_become_a_file_of_prompts(names: Path, serve: Callable[[Answer], Server]) -> None:
@@ -356,19 +356,17 @@ def test_bad_usage(names: Path, tmp_path: Path) -> None:
         (("--out", str(names / "x.txt")), "cannot be written"),
     ):
         with pytest.raises(ItaclipError, match=message):
-            generation.main(DEFINITION, CONFIGS, arguments(names, "http://127.0.0.1:9/v1", *more))
+            program.main(DEFINITION, CONFIGS, arguments(names, "http://127.0.0.1:9/v1", *more))
     for content, message in (("background\na >=b\n", "separates names"), ("background\n", "besides the background")):
         names.write_text(content)
         with pytest.raises(ItaclipError, match=message):
-            generation.main(DEFINITION, CONFIGS, arguments(names, "http://127.0.0.1:9/v1"))
+            program.main(DEFINITION, CONFIGS, arguments(names, "http://127.0.0.1:9/v1"))
 
 
 def test_background_of_shipped_files_is_known(tmp_path: Path, serve: Callable[[Answer], Server]) -> None:
     server = serve(lambda *_: "a thing")
     out = tmp_path / "voc21.txt"
-    assert (
-        generation.main(DEFINITION, CONFIGS, ["--dataset", "voc21", "--base-url", server.url, "--out", str(out)]) == 0
-    )
+    assert program.main(DEFINITION, CONFIGS, ["--dataset", "voc21", "--base-url", server.url, "--out", str(out)]) == 0
     assert len(lines(out)) == 20
     assert lines(out)[0] == "aeroplane >=a thing"
 
@@ -394,7 +392,7 @@ def test_killed_and_resumed(names: Path, serve: Callable[[Answer], Server]) -> N
     assert not out.exists()
     assert 5 <= len(server.asked) < 30
     slow = False
-    assert generation.main(DEFINITION, CONFIGS, command[2:]) == 0
+    assert program.main(DEFINITION, CONFIGS, command[2:]) == 0
     assert sum(server.asked.values()) <= 31, "only the answer under way was lost"
     assert lines(out) == [f"class {number} >=thing number {number}" for number in range(30)]
     assert not os.path.exists(f"{out}.journal.jsonl")  # noqa: PTH110

@@ -14,9 +14,9 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from itaclip.errors import ItaclipError
-from itaclip.research.texts import generation
 from itaclip.research.texts.answers import DEFINITION, SYNONYM
 from itaclip.research.texts.chat import LocalChat, Sampling
+from itaclip.research.texts.commands import generate
 
 CONFIGS = ROOT / "configs"
 WORDS = ["soft", "furry", "round", "wooden", "vessel", "animal", "seat", "lamp", "with", "four", "legs", "glass"]
@@ -79,21 +79,21 @@ def test_definitions(names: Path, llama: Path) -> None:
     assert provenance["dtype"] == "bfloat16"
 
     # the same seed gives the same texts, another seed gives others
-    assert generation.main(DEFINITION, CONFIGS, arguments(names, llama, "--max-new-tokens", 12, "--force")) == 0
+    assert generate.main(DEFINITION, CONFIGS, arguments(names, llama, "--max-new-tokens", 12, "--force")) == 0
     assert lines(names.with_name("texts.txt")) == first
     more = ("--max-new-tokens", 12, "--force", "--seed", 1)
-    assert generation.main(DEFINITION, CONFIGS, arguments(names, llama, *more)) == 0
+    assert generate.main(DEFINITION, CONFIGS, arguments(names, llama, *more)) == 0
     assert lines(names.with_name("texts.txt")) != first
 
 
 def test_synonyms(names: Path, llama: Path) -> None:
-    assert generation.main(SYNONYM, CONFIGS, arguments(names, llama, "--max-new-tokens", 1, "--batch-size", 2)) == 0
+    assert generate.main(SYNONYM, CONFIGS, arguments(names, llama, "--max-new-tokens", 1, "--batch-size", 2)) == 0
     assert all(line.split(" >=")[1] in WORDS for line in lines(names.with_name("texts.txt")))
 
 
 def test_long_answers_are_not_synonyms(names: Path, llama: Path) -> None:
     more = ("--max-new-tokens", 40, "--attempts", 1, "--temperature", 0)
-    status = generation.main(SYNONYM, CONFIGS, arguments(names, llama, *more))
+    status = generate.main(SYNONYM, CONFIGS, arguments(names, llama, *more))
     assert status == 1
     assert visible(names.parent) == ["names.txt", "texts.txt.journal.jsonl"]
 
@@ -108,7 +108,7 @@ def test_padding_changes_nothing(llama: Path) -> None:
 
 def test_models_that_cannot_be_used(names: Path, llama: Path, tmp_path: Path) -> None:
     with pytest.raises(ItaclipError, match=r"cannot be loaded.*HF_TOKEN"):
-        generation.main(SYNONYM, CONFIGS, arguments(names, tmp_path / "none"))
+        generate.main(SYNONYM, CONFIGS, arguments(names, tmp_path / "none"))
     broken = tmp_path / "broken"
     broken.mkdir()
     for path in llama.iterdir():

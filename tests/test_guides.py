@@ -15,7 +15,7 @@ from conftest import ROOT
 
 from itaclip import Segmenter
 from itaclip.core.methods import GEM, METHODS, LastBlock
-from itaclip.research.comparison.command import main as compare
+from itaclip.research.comparison.commands.eval_all import main as compare
 from itaclip.research.evaluation.command import main as evaluate
 
 METHODS_GUIDE = (ROOT / "docs/methods.md").read_text()

@@ -19,7 +19,8 @@ from itaclip.apps.folders.finding import find_items
 from itaclip.apps.folders.folder import segment_folder
 from itaclip.files import atomic_path, is_hidden, refuse_arguments, refuse_inputs
 from itaclip.research.evaluation.loop import OutputFolders
-from itaclip.research.evaluation.setup import build_dataset, load_config
+from itaclip.research.evaluation.setup import build_dataset
+from itaclip.research.openmmlab.configuration import load_config
 from itaclip.vocabulary import Vocabulary
 
 

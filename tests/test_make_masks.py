@@ -18,7 +18,8 @@ from itaclip.common.images import read_image
 from itaclip.core.engines.calibration import images_of
 from itaclip.core.regions import MaskFolder, read_region_map, region_source
 from itaclip.errors import ItaclipError
-from itaclip.research.preparation.region_masks import find_images, main
+from itaclip.research.preparation.commands.make_masks import main
+from itaclip.research.preparation.region_masks import find_images
 
 COUNT = 40
 

@@ -13,9 +13,9 @@ from preparation_helpers import ROOT, fails_clearly, lines, run_script, visible,
 
 from itaclip.core.text import read_auxiliary_texts, read_class_names
 from itaclip.errors import ItaclipError
-from itaclip.research.preparation import check
-from itaclip.research.preparation.check import check_dataset
-from itaclip.research.preparation.custom import main as new_dataset
+from itaclip.research.preparation.checks import check_dataset
+from itaclip.research.preparation.commands import check_dataset as check
+from itaclip.research.preparation.commands.new_dataset import main as new_dataset
 from itaclip.research.preparation.layout import BENCHMARKS, Benchmark, describe
 
 VOC = ROOT / "configs/cfg_voc.py"

@@ -14,9 +14,10 @@ from preparation_helpers import ROOT, fails_clearly, lines, read, run_script, vi
 from itaclip.errors import ItaclipError
 from itaclip.research.preparation import recoding
 from itaclip.research.preparation.coding import coding_of, read_entries, value_coding, voc_color
-from itaclip.research.preparation.custom import main as new_dataset
+from itaclip.research.preparation.commands.convert_masks import main
+from itaclip.research.preparation.commands.new_dataset import main as new_dataset
 from itaclip.research.preparation.masks import write_label_map
-from itaclip.research.preparation.recoding import RECORD, main
+from itaclip.research.preparation.recoding import RECORD
 
 ROAD, WATER, HOUSE = (128, 64, 128), (0, 0, 255), (200, 10, 10)
 

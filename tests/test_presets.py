@@ -13,7 +13,7 @@ from itaclip.core.text import read_class_names
 from itaclip.errors import ItaclipError
 from itaclip.research.evaluation.presets import DATASETS, common, published
 from itaclip.research.evaluation.protocol import apply_protocol
-from itaclip.research.evaluation.setup import load_config
+from itaclip.research.openmmlab.configuration import load_config
 
 TYPE_OF = {name: kind for kind, name in DATASETS.items()}
 CONFIG_OF = {"voc21": "voc", "context60": "context"}
@@ -139,6 +139,12 @@ def test_class_words_are_those_of_each_repository(tmp_path: Path) -> None:
     assert len(words("clearclip", "voc")) == 21
     assert len(words("sclip", "voc20")[14]) == 7
     assert words("clearclip", "voc20") == read_class_names(ROOT / "configs/cls_voc20.txt").synonyms
+    marked = tmp_path / "labels.txt"
+    marked.write_text("__ignore__\n" + (ROOT / "configs/cls_voc20.txt").read_text())
+    config = load_config(ROOT / "configs/cfg_voc20.py")
+    config.model.name_path = str(marked)
+    apply_protocol(config, tmp_path / "marked", "sclip", "published")
+    assert read_class_names(config.model.name_path).synonyms == words("sclip", "voc20")
     assert words("naclip", "cityscapes")[11] == ("person",)
     assert words("itaclip", "voc") == read_class_names(ROOT / "configs/cls_voc21.txt", True).synonyms
     for method in ("sclip", "clearclip"):

@@ -171,7 +171,7 @@ def test_what_the_measurements_say_in_words_holds() -> None:
         assert scores[method, "+ PAMR"] <= scores["maskclip", "+ PAMR"]
     presets = {row["quality"]: row["mIoU"] for row in RECORDS["qualities_demo"]["rows"] if row["dtype"] == "fp32"}
     assert max(presets, key=lambda name: presets[name]) == "fast"
-    least = min(row["passes"] for row in RECORDS["adaptive_demo"]["rows"] if row["sweep"].endswith("tolerance 0.03"))
+    least = min(row["passes"] for row in RECORDS["adaptive_demo"]["rows"] if row["variant"].endswith("tolerance 0.03"))
     assert f"{least:.0%}".replace("%", " %") + " of that or more" in text_of("docs/choosing.md")
 
 

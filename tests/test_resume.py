@@ -210,7 +210,7 @@ def test_weights_with_other_content_under_the_same_name_are_noticed(
     tmp_path: Path, config: Path, tiny_weights: Path, tiny_torchscript: Path
 ) -> None:
     from itaclip.research.evaluation.identity import identity
-    from itaclip.research.evaluation.setup import load_config
+    from itaclip.research.openmmlab.configuration import load_config
 
     path = tmp_path / "weights.pt"
     found = []

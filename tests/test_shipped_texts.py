@@ -11,7 +11,7 @@ from itaclip.core.text.auxiliary import SEPARATOR
 from itaclip.core.text.class_names import read_class_names
 from itaclip.errors import ItaclipError
 from itaclip.research.texts.answers import DEFINITION, SYNONYM, TASKS, Task
-from itaclip.research.texts.checking import check_texts, main, shipped
+from itaclip.research.texts.commands.check_texts import check_texts, main, shipped
 from itaclip.research.texts.generation import WITH_BACKGROUND
 
 BENCHMARKS = {"ade20k": 150, "cityscapes": 19, "coco_object": 81, "coco_stuff": 171, "context59": 59, "context60": 60,

@@ -23,9 +23,9 @@ from zero_shot_helpers import METHODS, UNSEEN, batch, samples, small_config, sma
 
 from itaclip.common.demo.dataset import ensure_demo_dataset
 from itaclip.errors import ItaclipError
-from itaclip.research.evaluation.setup import load_config
+from itaclip.research.openmmlab.configuration import load_config
 from itaclip.research.zero_shot.checkpoints import read_checkpoint
-from itaclip.research.zero_shot.commands import complexity
+from itaclip.research.zero_shot.commands import get_flops
 from itaclip.research.zero_shot.commands import test as testing
 from itaclip.research.zero_shot.commands import train as training
 from itaclip.research.zero_shot.openmmlab import ReplayableDataset, StreamSampler, ZeroShotIoU, streams
@@ -334,6 +334,13 @@ def test_metric_without_unseen_classes_has_no_harmonic_mean() -> None:
 # --- programs ----------------------------------------------------------------
 
 
+def test_malformed_options_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    for main in (training.main, testing.main, get_flops.main):
+        with pytest.raises(SystemExit, match="2"):
+            main("", ["x.py", "--cfg-options", "model.mode"])
+        assert "--cfg-options: expected KEY=VALUE" in capsys.readouterr().err
+
+
 def test_programs_explain_bad_input(folder: Path, tmp_path: Path, whole_run: dict[str, torch.Tensor]) -> None:
     config = small_config(folder)
     cases: list[tuple[Callable[..., int], list[str], str]] = [
@@ -367,7 +374,7 @@ def test_masks_with_invalid_labels_are_rejected_before_training(folder: Path, tm
 def test_get_flops_measures_both_versions(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
     arguments = ["--baseline", "--repeats", "1", "--size", "40", "50", "--out", str(out)]
-    assert complexity.main("", [str(small_config(folder)), *arguments]) == 0
+    assert get_flops.main("", [str(small_config(folder)), *arguments]) == 0
     figures = json.loads(out.read_text())
     tokens, width = 1 + 2 + 16, 128
     encoder = 12 * (2 * tokens * 12 * width**2 + 4 * tokens**2 * width) + 2 * 16 * 192 * width

@@ -9,7 +9,7 @@ computation. Results: ablation.json, .md and .png.
 """
 
 from itaclip.common.console import run
-from itaclip.research.comparison.ablation_command import main
+from itaclip.research.comparison.commands.ablate import main
 
 if __name__ == "__main__":
     run(main)

@@ -237,7 +237,7 @@ def measure(args: argparse.Namespace, description: ModelDescription, size: tuple
         for name, value in ours.seconds.items()
     ]
     found = {"gflops_encoder": achieved, "gflops_matrix_peak": peak, "share_of_peak": achieved / peak,
-             "passes": ours.passes, "passes of the whole sweep": passes, "queries": len(bank.features),
+             "passes": ours.passes, "passes of all windows and views": passes, "queries": len(bank.features),
              "dtype": settings.dtype, "engine": pipeline.engine}  # fmt: skip
     if plain_clip is not None:
         if device.type == "cuda":

@@ -10,6 +10,6 @@ from itaclip.common.console import run
 
 if __name__ == "__main__":
     # imported here so that worker processes do not load MMSegmentation
-    from itaclip.research.preparation.check import main
+    from itaclip.research.preparation.commands.check_dataset import main
 
     run(main)

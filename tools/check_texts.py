@@ -10,7 +10,7 @@ Exit status: 0 all files are usable, 1 some are not, 2 bad usage.
 from pathlib import Path
 
 from itaclip.common.console import run
-from itaclip.research.texts.checking import main
+from itaclip.research.texts.commands.check_texts import main
 
 if __name__ == "__main__":
     run(lambda: main(Path(__file__).resolve().parents[1]))

@@ -12,6 +12,6 @@ from itaclip.common.console import run
 
 if __name__ == "__main__":
     # imported here so that worker processes load nothing early
-    from itaclip.research.preparation.recoding import main
+    from itaclip.research.preparation.commands.convert_masks import main
 
     run(main)

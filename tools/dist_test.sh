@@ -3,12 +3,4 @@
 #   tools/dist_test.sh CONFIG PROCESSES [eval.py options]
 # Several machines: run the same command on each, with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
 # MAX_RESTARTS=3 restarts automatically, up to three times, after a process dies.
-set -euo pipefail
-if [ $# -lt 2 ]; then
-  sed -n '2,5s/^# //p' "$0" >&2
-  exit 2
-fi
-config=$1 processes=$2
-shift 2
-root=$(cd "$(dirname "$0")/.." && pwd)
-exec bash "$root/tools/torchrun.sh" "$processes" "$root/eval.py" --config "$config" --launcher pytorch "$@"
+exec bash "$(dirname "$0")/torchrun.sh" "$0" eval.py "--config" "$@"

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from itaclip.common.demo.scenes import draw_scene
+from itaclip.files import atomic_path
 
 SEED = 31
 PER_SHARD = 50
@@ -32,8 +32,7 @@ def draw_shard(path: Path, seed: int, number: int) -> None:
         draw_scene(SHAPES[number % len(SHAPES)], np.random.default_rng([seed, number, i]), unseen=False)
         for i in range(PER_SHARD)
     ]
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
+    with atomic_path(path) as partial, partial.open("wb") as file:
         np.savez(
             file,
             images=np.stack([s.image for s in scenes]),
@@ -41,7 +40,6 @@ def draw_shard(path: Path, seed: int, number: int) -> None:
             things=np.array([json.dumps(s.things) for s in scenes]),
             night=np.array([s.night for s in scenes]),
         )
-    os.replace(partial, path)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from itaclip.common.console import run
-from itaclip.research.comparison.command import main
+from itaclip.research.comparison.commands.eval_all import main
 
 if __name__ == "__main__":
     run(partial(main, Path(__file__).with_name("dist_test.sh")))

@@ -85,7 +85,7 @@ def export(encoder: DenseEncoder, size: tuple[int, int], out: Path, facts: dict[
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="ViT-B/16", help="CLIP by name, or a weight file (%(default)s)")
-    parser.add_argument("--method", default="itaclip", help="how patch features are computed (default: %(default)s)")
+    parser.add_argument("--method", default="itaclip", help="how patch features are computed (%(default)s)")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of a window (default: the model's)")
     parser.add_argument("--out", type=Path, required=True, help="the ONNX file")
     args = parser.parse_args()

@@ -8,7 +8,7 @@ maps and losses on full masks.
 """
 
 from itaclip.common.console import run
-from itaclip.research.zero_shot.commands.complexity import main
+from itaclip.research.zero_shot.commands.get_flops import main
 
 if __name__ == "__main__":
     run(lambda: main(str(__doc__)))

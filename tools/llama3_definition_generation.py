@@ -13,7 +13,7 @@ from pathlib import Path
 
 from itaclip.common.console import run
 from itaclip.research.texts.answers import DEFINITION
-from itaclip.research.texts.generation import main
+from itaclip.research.texts.commands.generate import main
 
 if __name__ == "__main__":
     run(lambda: main(DEFINITION, Path(__file__).resolve().parents[1] / "configs"))

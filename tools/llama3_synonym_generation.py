@@ -13,7 +13,7 @@ from pathlib import Path
 
 from itaclip.common.console import run
 from itaclip.research.texts.answers import SYNONYM
-from itaclip.research.texts.generation import main
+from itaclip.research.texts.commands.generate import main
 
 if __name__ == "__main__":
     run(lambda: main(SYNONYM, Path(__file__).resolve().parents[1] / "configs"))

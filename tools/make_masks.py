@@ -11,6 +11,6 @@ from itaclip.common.console import run
 
 if __name__ == "__main__":
     # imported here so that worker processes load nothing early
-    from itaclip.research.preparation.region_masks import main
+    from itaclip.research.preparation.commands.make_masks import main
 
     run(main)

@@ -1,10 +1,10 @@
-"""Measure how well sweeps agree with the exact one, as a function of their encoder passes.
+"""Measure how well adaptive windows and views, and wider strides, agree with all of them.
 
     python tools/measure_adaptive.py --config configs/cfg_demo.py --out docs/results/adaptive_demo.json
 
-Every image is segmented with the exact sweep (stride of an eighth of a window, five views), with
-plain wider strides, and interleaved with several tolerances. Reports for each sweep: its passes
-relative to the exact sweep, the share of pixels with the exact label (mean, and worst image), and
+Every image is segmented with quality `exact` (stride of an eighth of a window, five views), with
+plain wider strides, and adaptively with several tolerances. Reports for each variant: its encoder
+passes relative to `exact`, the share of pixels with the exact label (mean, and worst image), and
 mIoU. Writes a plot as PNG next to the JSON file.
 """
 
@@ -24,7 +24,8 @@ from itaclip.core.settings import Settings
 from itaclip.files import atomic_path, refuse_arguments, write_json
 from itaclip.research.comparison.ablation import Ablation
 from itaclip.research.evaluation.counts import IoUCounts
-from itaclip.research.evaluation.setup import build_dataset, load_config
+from itaclip.research.evaluation.setup import build_dataset
+from itaclip.research.openmmlab.configuration import load_config
 
 STEPS = (1, 2, 3, 4, 8)  # strides of n eighths of a window
 TOLERANCES = (1.0, 0.03, 0.01, 0.005, 0.003, 0.002)
@@ -40,14 +41,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="JSON file; the plot is written next to it")
     args = parser.parse_args()
     refuse_arguments("out", vars(args))
-    config = load_config(args.config)
-    if args.data_root is not None:
-        config.test_dataloader.dataset.data_root = args.data_root
-    if args.weights is not None:
-        config.model.model_name = args.weights
+    config = load_config(args.config, args.data_root, args.weights)
     dataset = build_dataset(config)
     ablation = Ablation(config)
-    variants = sweeps(ablation.base)
+    variants = variants_of(ablation.base)
     classes, images = len(dataset.metainfo["classes"]), range(min(args.limit or len(dataset), len(dataset)))
     counts = {name: IoUCounts(classes) for name in variants}
     passes, equal = {name: list[int]() for name in variants}, {name: list[float]() for name in variants}
@@ -64,7 +61,7 @@ def main() -> int:
             advance(1)
     rows = [
         {
-            "sweep": name,
+            "variant": name,
             "passes": round(sum(passes[name]) / sum(passes[EXACT]), 3),
             "labels_as_exact": round(float(np.mean(equal[name])), 4),
             "worst_image": round(min(equal[name]), 4),
@@ -79,20 +76,20 @@ def main() -> int:
     return 0
 
 
-def sweeps(base: Settings) -> dict[str, Settings]:
-    """The exact sweep first, then plain and interleaved sweeps."""
+def variants_of(base: Settings) -> dict[str, Settings]:
+    """`exact` first, then wider strides, then adaptive ones."""
     fine = base.changed(**quality_settings("exact", base.slide_crop))
     plain = {f"stride {n}/8": fine.changed(slide_stride=base.slide_crop * n // 8) for n in STEPS}
-    return plain | {f"interleaved, tolerance {t:g}": fine.changed(tolerance=t) for t in TOLERANCES}
+    return plain | {f"adaptive, tolerance {t:g}": fine.changed(tolerance=t) for t in TOLERANCES}
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Plot agreement against passes: one line for plain strides, one for interleaved sweeps."""
+    """Plot agreement against passes: one line for plain strides, one for adaptive variants."""
     figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
-    for kind, marker in (("stride", "s"), ("interleaved", "o")):
-        points = sorted((row["passes"], row["labels_as_exact"]) for row in rows if row["sweep"].startswith(kind))
+    for kind, marker in (("stride", "s"), ("adaptive", "o")):
+        points = sorted((row["passes"], row["labels_as_exact"]) for row in rows if row["variant"].startswith(kind))
         axes.plot(*zip(*points, strict=True), marker=marker, label={"stride": "plain strides"}.get(kind, kind))
-    axes.set(xlabel="encoder passes, share of the exact sweep's", ylabel="labels as the exact ones", xlim=(0, 1.02))
+    axes.set(xlabel="encoder passes, exact = 1", ylabel="labels as the exact ones", xlim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend()
     with atomic_path(path) as partial:

@@ -50,12 +50,12 @@ def main() -> int:
                         help="two-byte entries for measuring Ray alone (%(default)s)")  # fmt: skip
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="what to measure")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
-    parser.add_argument("--way", help=argparse.SUPPRESS)  # used by the measured processes
+    parser.add_argument("--variant", help=argparse.SUPPRESS)  # used by the measured processes
     parser.add_argument("folder", nargs="?", help=argparse.SUPPRESS)
     args = parser.parse_args()
     refuse_arguments("out", vars(args))
-    if args.way is not None:
-        _way(args.way, Path(args.folder), args.out)
+    if args.variant is not None:
+        _label(args.variant, Path(args.folder), args.out)
         return 0
     console = make_console()
     found: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
@@ -78,10 +78,12 @@ def main() -> int:
 def runs(folder: Path, out: Path, rounds: int) -> dict[str, Any]:
     """Measure `Segmenter.stream`, Ray with one worker and Ray with two, alternately."""
     before = os.getloadavg()
-    ways = [(way, out / f"{way}{n}") for n in range(rounds) for way in ("stream", "ray1", "ray2")]
-    rows: list[dict[str, Any]] = [{"way": way} | measured(way, folder, results) for way, results in ways]
+    variants = [(variant, out / f"{variant}{n}") for n in range(rounds) for variant in ("stream", "ray1", "ray2")]
+    rows: list[dict[str, Any]] = [
+        {"variant": variant} | measured(variant, folder, results) for variant, results in variants
+    ]
     best = {
-        key: {way: min(row[key] for row in rows if row["way"] == way) for way, _ in ways}
+        key: {variant: min(row[key] for row in rows if row["variant"] == variant) for variant, _ in variants}
         for key in ("seconds", "working", "CPU seconds")
     }
     return {
@@ -125,9 +127,9 @@ def stages(folder: Path, count: int = 60) -> dict[str, float]:
     return took
 
 
-def measured(way: str, folder: Path, out: Path) -> dict[str, float]:
+def measured(variant: str, folder: Path, out: Path) -> dict[str, float]:
     """Wall-clock and CPU seconds of a process and its children; seconds from its first image to its last."""
-    command = [sys.executable, __file__, "--way", way, "--out", str(out), str(folder)]
+    command = [sys.executable, __file__, "--variant", variant, "--out", str(out), str(folder)]
     began = time.perf_counter()
     process = subprocess.Popen(command, env=os.environ | ALONE, stdout=subprocess.PIPE, text=True)
     spent: dict[int, float] = {}
@@ -136,7 +138,7 @@ def measured(way: str, folder: Path, out: Path) -> dict[str, float]:
         time.sleep(0.5)
     assert process.stdout is not None
     output = process.stdout.read().split()
-    assert process.returncode == 0, f"{way} failed"
+    assert process.returncode == 0, f"{variant} failed"
     return {"seconds": time.perf_counter() - began, "working": float(output[-1]), "CPU seconds": sum(spent.values())}
 
 
@@ -165,16 +167,16 @@ def _cpu_seconds(root: int) -> dict[int, float]:
     return {pid: seconds[pid] for pid in below if pid in seconds}
 
 
-def _way(way: str, folder: Path, out: Path) -> None:
+def _label(variant: str, folder: Path, out: Path) -> None:
     """Label everything; the last line of output is the seconds from the first image or part to the last."""
-    if way == "stream":
+    if variant == "stream":
         segmenter = Segmenter(**SETTINGS)
         segmenter.set_classes(CLASSES)
         times = [time.perf_counter() for _ in segmenter.stream(sorted(folder.iterdir()))]
         sys.stdout.write(f"{times[-1] - times[0]}\n")
         return
-    size = int(way.removeprefix("tiny")) if way.startswith("tiny") else 25
-    options = LabelOptions(part_size=size, threads=1, workers=2 if way == "ray2" else 1)
+    size = int(variant.removeprefix("tiny")) if variant.startswith("tiny") else 25
+    options = LabelOptions(part_size=size, threads=1, workers=2 if variant == "ray2" else 1)
     reports: list[tuple[float, int]] = []
     label(folder, CLASSES, out, options=options, watch=lambda report: reports.append((report.seconds, report.done)),
           **SETTINGS)  # fmt: skip

@@ -25,7 +25,8 @@ from itaclip.core.quality import QUALITIES, quality_settings
 from itaclip.core.settings import PRECISIONS
 from itaclip.files import refuse_arguments, write_json
 from itaclip.research.evaluation.counts import IoUCounts
-from itaclip.research.evaluation.setup import build_dataset, load_config
+from itaclip.research.evaluation.setup import build_dataset
+from itaclip.research.openmmlab.configuration import load_config
 
 
 def main() -> int:
@@ -39,10 +40,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     args = parser.parse_args()
     refuse_arguments("out", vars(args))
-    config = load_config(args.config)
-    if args.data_root is not None:
-        config.test_dataloader.dataset.data_root = args.data_root
-    dataset = build_dataset(config)
+    dataset = build_dataset(load_config(args.config, args.data_root))
     classes, images = len(dataset.metainfo["classes"]), range(min(args.limit or len(dataset), len(dataset)))
     segmenters = {
         dtype: Segmenter.from_config(args.config, model=args.weights, dtype=dtype, engine=args.engine)

@@ -8,7 +8,7 @@ Masks are PNG files of class ids, named like the images. See docs/custom-dataset
 from pathlib import Path
 
 from itaclip.common.console import run
-from itaclip.research.preparation.custom import main
+from itaclip.research.preparation.commands.new_dataset import main
 
 if __name__ == "__main__":
     run(lambda: main(Path(__file__).resolve().parents[1] / "configs/base.py"))

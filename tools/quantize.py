@@ -28,7 +28,7 @@ from itaclip.research.benchmark.machine import timed
 from itaclip.segmenter import Segmenter
 from itaclip.vocabulary import Vocabulary
 
-WAYS: dict[str, dict[str, str]] = {
+PRECISIONS: dict[str, dict[str, str]] = {
     "float32": {"engine": "torch", "dtype": "fp32"},
     "OpenVINO, float32": {"engine": "openvino", "dtype": "fp32"},
     "OpenVINO, bfloat16": {"engine": "openvino", "dtype": "bf16"},
@@ -63,8 +63,8 @@ def main() -> int:
     make, device = segmenter_maker(args)
     expected: list[NDArray[np.int32]] = []
     rows = []
-    for name, way in WAYS.items():
-        segmenter = make(device=device, calibration=calibration, **way)
+    for name, settings in PRECISIONS.items():
+        segmenter = make(device=device, calibration=calibration, **settings)
         vocabulary = choose_vocabulary(args, segmenter)
         segmenter(compared[0], vocabulary)  # converts, and warms up
         seconds, results = timed(partial(labels, segmenter, vocabulary, compared))

@@ -163,12 +163,9 @@ def _qualities(record: Record, name: str, precisions: Sequence[str]) -> str:
     return _with_machine(_table(header, rows, 2), record.machine(name))
 
 
-def _sweeps(record: Record) -> str:
-    rows = [
-        [row["sweep"].replace("interleaved", "views spread"), f"{row['passes']:.3f}", _share(row["labels_as_exact"]),
-         _share(row["worst_image"]), f"{row['mIoU']:.1f}"]
-        for row in record["adaptive_demo"]["rows"]
-    ]  # fmt: skip
+def _adaptive(record: Record) -> str:
+    rows = [[row["variant"], f"{row['passes']:.3f}", _share(row["labels_as_exact"]), _share(row["worst_image"]),
+             f"{row['mIoU']:.1f}"] for row in record["adaptive_demo"]["rows"]]  # fmt: skip
     header = ["windows and views", "encoder passes, `exact` = 1", "labels equal to `exact`", "worst image", "mIoU"]
     return _with_machine(_table(header, rows), record.machine("adaptive_demo"))
 
@@ -193,7 +190,7 @@ def _engines(record: Record) -> str:
     for name in _ENGINES:
         run = record[name]
         whole = _stages_of(run)["whole image"]
-        precision = run["dtype"] + (", stopped early" if run["passes"] < run["passes of the whole sweep"] else "")
+        precision = run["dtype"] + (", stopped early" if run["passes"] < run["passes of all windows and views"] else "")
         rows.append([record.machine(name), precision, str(run["passes"]), f"{whole['seconds']:.1f}",
                      f"{whole['plainly']:.1f}", f"{run['ratio']:.2f}", _share(run["equal_labels"], 2)])  # fmt: skip
     header = ["machine", "precision", "encoder passes", "s", "baseline, s", "speed-up", "labels as the baseline"]
@@ -294,8 +291,8 @@ def _memory(record: Record) -> str:
 
 
 def _gpu_memory(record: Record) -> str:
-    half = record["gpu_memory_vit_b_16_fp16"]["tables"]["memory of a GPU"]
-    single = _by(record["gpu_memory_vit_b_16_fp32"]["tables"]["memory of a GPU"], "settings")
+    half = record["gpu_memory_vit_b_16_fp16"]["tables"]["GPU memory"]
+    single = _by(record["gpu_memory_vit_b_16_fp32"]["tables"]["GPU memory"], "settings")
     rows = [[f"`{row['settings']}`", row["size"], str(row["queries"]), f"{row['MiB']:.0f}",
              f"{single[row['settings']]['MiB']:.0f}"] for row in half]  # fmt: skip
     return _table(["settings", "image", "class words", "fp16, MiB", "fp32, MiB"], rows, 2)
@@ -317,8 +314,8 @@ def _towers(record: Record) -> str:
 def _labelling(record: Record) -> str:
     titles = {"stream": "`Segmenter.stream`", "ray1": "Ray, one worker", "ray2": "Ray, two workers"}
     rows = []
-    for way, title in titles.items():
-        runs = [row for row in record["labelling_demo"]["runs"]["rows"] if row["way"] == way]
+    for variant, title in titles.items():
+        runs = [row for row in record["labelling_demo"]["runs"]["rows"] if row["variant"] == variant]
         rows.append([title, *(f"{min(run[key] for run in runs):.1f}" for key in ("seconds", "working", "CPU seconds"))])
     header = ["1,000 demo scenes", "whole command, s", "first image to last, s", "CPU seconds of all processes"]
     return _with_machine(_table(header, rows), record.machine("labelling_demo"))
@@ -452,7 +449,7 @@ TABLES_BY_NAME: dict[str, Callable[[Record], str]] = {
     "qualities, all precisions": lambda record: _qualities(record, "qualities_demo", ["fp32", "bf16"]),
     "qualities, OpenVINO": lambda record: _qualities(record, "qualities_demo_openvino", ["fp32", "int8"]),
     "start": _start,
-    "sweeps": _sweeps,
+    "adaptive": _adaptive,
     "text bank": _text_bank,
     "throughput": _throughput,
     "towers": _towers,

@@ -1,10 +1,17 @@
 #!/usr/bin/env bash
 # Shared by dist_test.sh and dist_train.sh: start a program in several processes with torchrun.
-#   tools/torchrun.sh PROCESSES PROGRAM [its options]
+#   tools/torchrun.sh SCRIPT PROGRAM FLAG CONFIG PROCESSES [the program's options]
+# SCRIPT shows its first lines if arguments are missing; FLAG precedes the configuration, "" for none.
 # NNODES, NODE_RANK, MASTER_ADDR and PORT: for several machines. MAX_RESTARTS: restarts after a crash.
 # LOCAL_ADDR: this machine's address, if its host name does not resolve.
 set -euo pipefail
-processes=$1 program=$2
+script=$1 program=$2 flag=$3
+shift 3
+if [ $# -lt 2 ]; then
+  sed -n '2,5s/^# //p' "$script" >&2
+  exit 2
+fi
+config=$1 processes=$2
 shift 2
 root=$(cd "$(dirname "$0")/.." && pwd)
 python=$root/.venv/bin/python
@@ -21,4 +28,5 @@ else # this rendezvous restarts all machines when one restarts
   if [ -n "${LOCAL_ADDR:-}" ]; then place+=(--local-addr "$LOCAL_ADDR"); fi
 fi
 exec "${PYTHON:-$python}" -m torch.distributed.run "${place[@]}" \
-  --nproc-per-node "$processes" --max-restarts "${MAX_RESTARTS:-0}" "$program" "$@"
+  --nproc-per-node "$processes" --max-restarts "${MAX_RESTARTS:-0}" "$root/$program" ${flag:+"$flag"} "$config" \
+  --launcher pytorch "$@"

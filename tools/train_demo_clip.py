@@ -40,8 +40,6 @@ import argparse
 import itertools
 import json
 import math
-import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,19 +50,22 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from open_clip import get_tokenizer
 from open_clip.model import CLIP
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from itaclip.common.demo.scenes import draw_scene
 from itaclip.common.demo.world import CLASSES, KINDS
 from itaclip.research.demo.captions import caption, colored_kinds, phrase, short
-from itaclip.research.demo.training import Checkpoint, learning_rate
+from itaclip.research.demo.training import (
+    SHORT_SIDE,
+    Training,
+    development_window,
+    normalised,
+    random_places,
+    save_weights,
+)
 
 SIDE, PATCH, WIDTH, LAYERS = 112, 8, 128, 12
 EMBED, TEXT_WIDTH, TEXT_LAYERS = 64, 64, 3
-MEAN = torch.tensor([122.771, 116.746, 104.094]).view(3, 1, 1)
-STD = torch.tensor([68.501, 66.632, 70.323]).view(3, 1, 1)
-SHORT_SIDE = 168  # of a resized scene, as in configs/cfg_demo.py
 SHARPNESS = 10.0  # of the soft maximum: 0 is the mean over patches, infinity the maximum
 COLORED = colored_kinds()
 _PAIR = {pair: i for i, pair in enumerate(COLORED)}
@@ -209,14 +210,6 @@ def _attend(attention: nn.MultiheadAttention, x: Tensor, causal: bool = False) -
     return attention.out_proj(out.transpose(1, 2).reshape(batch, tokens, width))
 
 
-def random_places(images: int, side: int, device: torch.device) -> Tensor:
-    """Indices of a random block of patches in the whole grid, for every image: B x patches."""
-    whole, block = SIDE // PATCH, side // PATCH
-    top, left = torch.randint(whole - block + 1, (2, images, 1, 1), device=device)
-    steps = torch.arange(block, device=device)
-    return ((top + steps[:, None]) * whole + left + steps).flatten(1)
-
-
 def encode_image(model: CLIP, pixels: Tensor, places: Tensor, drop_residual: float = 0.0) -> Tensor:
     """Unit tokens B x (1 + patches) x E, class token first, for patches at `places` of the grid.
 
@@ -331,14 +324,9 @@ class Development:
     def __init__(self, scenes: int = 30) -> None:
         self.pixels, self.labels = [], []
         for number in range(scenes):
-            scene = draw_scene((288, 368), np.random.default_rng([999, number]))
-            size = (round(368 * SHORT_SIDE / 288), SHORT_SIDE)
-            image = cv2.resize(scene.image, size, interpolation=cv2.INTER_AREA)
-            labels = cv2.resize(scene.labels, size, interpolation=cv2.INTER_NEAREST)
-            left, top = 13 * number % (size[0] - SIDE), 56 if number % 3 else 20
-            part = (slice(top, top + SIDE), slice(left, left + SIDE))
-            self.pixels.append(torch.from_numpy(image[part].transpose(2, 0, 1).copy()))
-            self.labels.append(labels[part])
+            image, labels = development_window(number, number, SIDE)
+            self.pixels.append(torch.from_numpy(image.transpose(2, 0, 1).copy()))
+            self.labels.append(labels)
 
     @torch.no_grad()
     def __call__(self, model: CLIP, device: torch.device) -> dict[str, float]:
@@ -346,8 +334,8 @@ class Development:
         text = encode_text(model, tokenizer([f"a photo of a {kind.names[0]}." for kind in KINDS]).to(device))
         hits = np.zeros((CLASSES, CLASSES))
         for pixels, truth in zip(self.pixels, self.labels, strict=True):
-            normalised = ((pixels.float() - MEAN) / STD)[None].to(device)
-            tokens = encode_image(model, normalised, random_places(1, SIDE, device))[0, 1:]
+            window = normalised(pixels)[None].to(device)
+            tokens = encode_image(model, window, random_places(1, SIDE // PATCH, SIDE // PATCH, device))[0, 1:]
             score = (tokens @ text.T).T.reshape(1, CLASSES, SIDE // PATCH, SIDE // PATCH)
             labels = F.interpolate(score, size=(SIDE, SIDE), mode="bilinear").argmax(1)[0].cpu().numpy()
             np.add.at(hits, (truth.ravel(), labels.ravel()), 1)
@@ -356,14 +344,6 @@ class Development:
             "miou": float(np.nanmean(hits.diagonal() / np.where(union > 0, union, np.nan)) * 100),
             "accuracy": float(hits.diagonal().sum() / hits.sum() * 100),
         }
-
-
-def save(model: CLIP, path: Path, note: dict[str, object]) -> None:
-    """Write float16 safetensors with OpenAI's parameter names, atomically."""
-    state = {k: v.detach().half().contiguous().cpu() for k, v in model.state_dict().items()}
-    partial = path.with_suffix(".partial")
-    save_file(state, partial, metadata={"quick_gelu": "true", "attention": json.dumps(note)})
-    os.replace(partial, path)
 
 
 def main() -> None:
@@ -401,48 +381,31 @@ def main() -> None:
         betas=(0.9, 0.98),
     )
 
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, args.steps, warm_up=100))
-    parts = {"model": model, "contrast": contrast, "optimizer": optimizer, "schedule": schedule}
-    checkpoint = Checkpoint(args.out, parts)
-    first = checkpoint.resume() if args.resume else 1
+    parts = {"model": model, "contrast": contrast, "optimizer": optimizer}
+    training = Training(args, parts, model.parameters(), warm_up=100)
     pool, development = Pool(args.pool, args.seed), Development()
     small_steps = round(args.steps * (1 - args.whole))
-    began, running = time.time(), 0.0
-    for step in range(first, args.steps + 1):
+    for step in training:
         rng = np.random.default_rng([args.seed, 5, step])
-        torch.manual_seed(args.seed * 1_000_003 + step)
         small = step <= small_steps
         side = args.small if small else SIDE
         edges = (0, side // PATCH) if small else PARTS[rng.integers(len(PARTS))]
         images, truth, colored, captions = pool.batch(args.batch if small else args.whole_batch, side, edges, rng)
         single = [caption([(c, None)], rng) for c in range(CLASSES)]
         single += [short(phrase(c, word, rng, article=False), rng) for c, word in COLORED]
-        places = random_places(len(images), images.shape[-1], device)
-        pixels = (images.to(device).float() - MEAN.to(device)) / STD.to(device)
+        places = random_places(len(images), SIDE // PATCH, side // PATCH, device)
+        pixels = normalised(images.to(device))
         with torch.autocast(device.type, torch.bfloat16):
             tokens = encode_image(model, pixels, places, drop_residual=0.5)
             text = encode_text(model, tokenizer([*captions, *single]).to(device))
         full, alone = text.split([len(captions), len(single)])
         loss = contrast(model, tokens, full, alone, truth.to(device), colored.to(device), edges)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        running += loss.item()
-        if step % args.report == 0 or step == args.steps:
+        if training.update(loss):
             model.eval()
             score = development(model, device)
             model.train()
-            pace = (time.time() - began) / (step + 1 - first)
-            print(
-                f"step {step:6d}  loss {running / args.report:.4f}  {pace:.2f} s per step  "
-                f"patch mIoU {score['miou']:.1f}  accuracy {score['accuracy']:.1f}",
-                flush=True,
-            )
-            running = 0.0
-            save(model, args.out, {**{k: str(v) for k, v in vars(args).items()}, "step": step})
-            checkpoint.save(step)
+            print(f"{training.report()}  patch mIoU {score['miou']:.1f}  accuracy {score['accuracy']:.1f}", flush=True)
+            save_weights(model, args.out, {"quick_gelu": "true", "training": json.dumps(training.note())})
 
 
 if __name__ == "__main__":

@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import time
 from pathlib import Path
 
 import cv2
@@ -29,17 +27,23 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from itaclip.common.demo.scenes import draw_scene
-from itaclip.research.demo.training import Checkpoint, learning_rate
+from itaclip.research.demo.training import (
+    SHORT_SIDE,
+    Training,
+    development_window,
+    normalised,
+    random_places,
+    save_weights,
+)
 
 ARCHITECTURE = dict(img_size=112, patch_size=8, embed_dim=192, depth=5, num_heads=3, num_classes=0)
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-SHORT_SIDE, PATCH, GRID = 168, 8, 14
+PATCH, GRID = 8, 14
 WINDOW = 80  # pixels of a training window
 PROTOTYPES, PROJECTED = 160, 96
 
@@ -105,14 +109,6 @@ def tokens_of(model: VisionTransformer, pixels: Tensor, places: Tensor) -> Tenso
     return model.norm(model.blocks(x))
 
 
-def random_places(images: int, side: int) -> Tensor:
-    """Indices of a random block of patches in the whole grid, for every image: B x patches."""
-    block = side // PATCH
-    top, left = torch.randint(GRID - block + 1, (2, images, 1, 1))
-    steps = torch.arange(block)
-    return ((top + steps[:, None]) * GRID + left + steps).flatten(1)
-
-
 class Head(nn.Module):
     """Project tokens and compare them with the prototypes: ... x width to ... x prototypes."""
 
@@ -162,22 +158,15 @@ def judge(path: Path, scenes: int = 40) -> dict[str, float]:
     last = model.blocks[-1].attn
     hook = last.qkv.register_forward_hook(lambda _m, _i, out: kept.update(qkv=out))
     for number in range(scenes):
-        scene = draw_scene((288, 368), np.random.default_rng([999, 500 + number]))
-        size = (round(368 * SHORT_SIDE / 288), SHORT_SIDE)
-        image = cv2.resize(scene.image, size, interpolation=cv2.INTER_AREA)
-        labels = cv2.resize(scene.labels, size, interpolation=cv2.INTER_NEAREST)
-        left, top = 13 * number % (size[0] - 112), 56 if number % 3 else 20
-        image, labels = image[top : top + 112, left : left + 112], labels[top : top + 112, left : left + 112]
+        image, labels = development_window(500 + number, number, GRID * PATCH)
         cells = labels.reshape(GRID, PATCH, GRID, PATCH).transpose(0, 2, 1, 3).reshape(GRID * GRID, -1)
         major = np.array([np.bincount(c).argmax() for c in cells])
         pixels = torch.from_numpy(image.transpose(2, 0, 1).copy()).float()[None]
         tokens = model.forward_features((pixels / 255 - MEAN) / STD)[0, 1:]
         q, k, _ = kept["qkv"][0, 1:].chunk(3, dim=-1)
-        mean = torch.tensor([122.771, 116.746, 104.094]).view(3, 1, 1)
-        std = torch.tensor([68.501, 66.632, 70.323]).view(3, 1, 1)
         seen: list[Tensor] = []
         clip_hook = clip.visual.transformer.register_forward_hook(lambda _m, _i, out, seen=seen: seen.append(out))
-        clip.encode_image((pixels - mean) / std)
+        clip.encode_image(normalised(pixels))
         clip_hook.remove()
         out = seen[0]
         clip_tokens = (out[0] if out.shape[0] == 1 else out[:, 0])[1:]
@@ -197,14 +186,6 @@ def judge(path: Path, scenes: int = 40) -> dict[str, float]:
 
 
 # --- training ----------------------------------------------------------------
-
-
-def save(model: VisionTransformer, path: Path, note: dict[str, object]) -> None:
-    """Write float16 safetensors, atomically."""
-    state = {k: v.detach().half().contiguous() for k, v in model.state_dict().items()}
-    partial = path.with_suffix(".partial")
-    save_file(state, partial, metadata={"architecture": json.dumps(ARCHITECTURE), "attention": json.dumps(note)})
-    os.replace(partial, path)
 
 
 def main() -> None:
@@ -229,19 +210,17 @@ def main() -> None:
     model, head = VisionTransformer(**ARCHITECTURE), Head(ARCHITECTURE["embed_dim"])
     parameters = [*model.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=0.04)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, args.steps, warm_up=80))
-    checkpoint = Checkpoint(args.out, {"model": model, "head": head, "optimizer": optimizer, "schedule": schedule})
-    first = checkpoint.resume() if args.resume else 1
+    parts = {"model": model, "head": head, "optimizer": optimizer}
+    training = Training(args, parts, parameters, warm_up=80)
     pictures = load_pictures(args.pool)
-    side, began, running = WINDOW // PATCH, time.time(), 0.0
-    for step in range(first, args.steps + 1):
+    side = WINDOW // PATCH
+    for step in training:
         rng = np.random.default_rng([args.seed, 6, step])
-        torch.manual_seed(args.seed * 1_000_003 + step)
         pairs = [two_windows(pictures[rng.integers(len(pictures))], rng) for _ in range(args.batch)]
         pixels = torch.from_numpy(np.stack([p[0] for p in pairs], axis=1)).flatten(0, 1).permute(0, 3, 1, 2)
         grid = torch.from_numpy(np.stack([p[1] for p in pairs]))
         with torch.autocast("cpu", torch.bfloat16):
-            tokens = tokens_of(model, (pixels - MEAN) / STD, random_places(len(pixels), WINDOW))[:, 1:].float()
+            tokens = tokens_of(model, (pixels - MEAN) / STD, random_places(len(pixels), GRID, side))[:, 1:].float()
         one, other = tokens.chunk(2)
         other = other.transpose(1, 2).unflatten(2, (side, side))
         other = F.grid_sample(other, grid, align_corners=False, padding_mode="border").flatten(2).transpose(1, 2)
@@ -251,21 +230,10 @@ def main() -> None:
             (sinkhorn(others) * F.log_softmax(scores / 0.1, -1)).sum(-1).mean()
             + (sinkhorn(scores) * F.log_softmax(others / 0.1, -1)).sum(-1).mean()
         )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        running += loss.item()
-        if step % args.report == 0 or step == args.steps:
-            pace = (time.time() - began) / (step + 1 - first)
-            print(
-                f"step {step:6d}  loss {running / args.report:.4f}  {pace:.2f} s per step",
-                flush=True,
-            )
-            running = 0.0
-            save(model, args.out, {**{k: str(v) for k, v in vars(args).items()}, "step": step})
-            checkpoint.save(step)
+        if training.update(loss):
+            print(training.report(), flush=True)
+            metadata = {"architecture": json.dumps(ARCHITECTURE), "training": json.dumps(training.note())}
+            save_weights(model, args.out, metadata)
 
 
 if __name__ == "__main__":

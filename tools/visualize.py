@@ -17,8 +17,10 @@ from itaclip.common.console import make_console, progress, run
 from itaclip.errors import ItaclipError
 from itaclip.files import refuse_inputs
 from itaclip.research.evaluation.gallery import Gallery, read_mask
-from itaclip.research.evaluation.loop import image_as_loaded, own_name
-from itaclip.research.evaluation.setup import build_dataset, load_config
+from itaclip.research.evaluation.loop import own_name
+from itaclip.research.evaluation.setup import build_dataset
+from itaclip.research.openmmlab.configuration import load_config
+from itaclip.research.openmmlab.loading import image_as_loaded, loading_of
 
 
 def main() -> int:
@@ -29,10 +31,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for the page")
     parser.add_argument("--limit", type=int, help="only the first N images that have a mask")
     args = parser.parse_args()
-    config = load_config(args.config)
-    if args.data_root is not None:
-        config.test_dataloader.dataset.data_root = args.data_root
-    dataset = build_dataset(config)
+    dataset = build_dataset(load_config(args.config, args.data_root))
     names = dataset.metainfo["classes"]
     found = {}
     for i in range(len(dataset)):
@@ -57,7 +56,7 @@ def main() -> int:
             if predicted.max(initial=0) >= len(names):
                 raise ItaclipError(f"{args.masks / name}: label {predicted.max()} exceeds the {len(names)} classes.")
             truth = sample.gt_sem_seg.data[0].numpy()
-            gallery.add(str(name), image_as_loaded(sample.img_path, dataset), predicted, truth)
+            gallery.add(str(name), image_as_loaded(sample.img_path, loading_of(dataset)), predicted, truth)
             advance(1)
     page = gallery.write(f"{args.config.stem}: {len(chosen)} of {len(dataset)} images")
     console.print(f"written: {page}", markup=False)

@@ -131,7 +131,9 @@ def _labelled(folder: str | os.PathLike[str]) -> Run:
         from itaclip.apps.collection.results import read_labels
         from itaclip.apps.collection.store import Store
     except ImportError:
-        raise ItaclipError(f"{folder}: reading labelled collections requires pyarrow; {install_extra('ray')}.") from None
+        raise ItaclipError(
+            f"{folder}: reading labelled collections requires pyarrow; {install_extra('ray')}."
+        ) from None
     images = read_labels(folder)  # also checks that this is a collection
     found = Store(Location(checked_address(folder, "FOLDER"))).read_run()
     assert found is not None

@@ -23,10 +23,12 @@ class ClassNames:
     Attributes:
         synonyms: the query words of each class, in label order; the first names the class.
         source: where the classes come from, for messages.
+        first_line: line of class 0 in a class file, counted from 1; 2 after labelme's ``__ignore__``.
     """
 
     synonyms: tuple[tuple[str, ...], ...]
     source: str = "class list"
+    first_line: int = 1
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -108,7 +110,7 @@ def parse_class_names(lines: Sequence[str], source: str = "class list", backgrou
                 )
         seen |= {plain_name(word): number for word in words}
         classes.append(words)
-    return ClassNames(tuple(classes), source)
+    return ClassNames(tuple(classes), source, first)
 
 
 def read_class_names(path: str | Path, background: bool = False) -> ClassNames:

@@ -184,9 +184,9 @@ def feedback(labels: Tensor, method: ResCLIP, grid: Grid) -> Tensor:
     belong = (labels[:, None] == labels).float()
     for i, start in enumerate(places if method.decay else ()):
         distance = (start - places).abs().amax(1)
-        way = torch.round(start * (1 - steps) + places * steps).long()  # (P + 1) x N x 2
+        line = torch.round(start * (1 - steps) + places * steps).long()  # (P + 1) x N x 2
         counts = torch.arange(farthest + 1)[:, None] <= distance
-        crossed = ((labels[way[..., 0] * columns + way[..., 1]] != labels[i]) & counts).any(0)
+        crossed = ((labels[line[..., 0] * columns + line[..., 1]] != labels[i]) & counts).any(0)
         belong[i, crossed] *= torch.exp(-distance[crossed] / max(farthest, 1))
     count = len(labels)
     size = min(count, 31)

@@ -42,7 +42,7 @@ class Stages:
         logits: Q x H x W before refinement.
         guide: 3 x H x W image for the refinement.
         image: 3 x h x w as it is encoded.
-        passes: windows times views that were read.
+        passes: windows times views that went through the image tower.
     """
 
     device: torch.device
@@ -112,7 +112,7 @@ def fast(pipeline: Pipeline, bank: TextBank, jpeg: bytes, short_side: int) -> St
     found.clock("metric", confusion_matrix, found.labels, truth, bank.num_classes)
     found.seconds["sum of stages"] = sum(found.seconds.values())
     (whole,) = found.clock("whole image", pipeline, [image], [size], bank)
-    found.labels, found.passes = whole.labels, whole.passes  # of adaptive inference, where the settings say so
+    found.labels, found.passes = whole.labels, whole.passes  # adaptive, where the settings say so
     return found
 
 

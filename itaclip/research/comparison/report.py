@@ -54,8 +54,8 @@ def write_report(results: Sequence[Result], stem: Path) -> list[str]:
     json_file, csv_file, markdown_file, xlsx_file = (
         stem.with_name(f"{stem.name}.{kind}") for kind in ("json", "csv", "md", "xlsx")
     )
-    measured = [result.metrics for result in results if result.metrics]
-    run = {key: measured[-1][key] for key in ("versions", "machine")} if measured else {}
+    found = [result.metrics for result in results if result.metrics]
+    run = {key: found[-1][key] for key in ("versions", "machine")} if found else {}
     write_json(json_file, {"rows": table, **run})
     write_text(markdown_file, markdown(table))
     with atomic_path(csv_file) as partial, partial.open("w", newline="", encoding="utf-8") as file:
@@ -94,14 +94,18 @@ def markdown(table: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def measured(row: dict[str, Any]) -> str:
+    """The measured score of a row, in words where there is none."""
+    return "failed" if row["error"] else "-" if row["mIoU"] is None else f"{row['mIoU']:.2f}"
+
+
 def _entry(row: dict[str, Any] | None, sources: dict[str, int]) -> str:
     if row is None:
         return ""
-    measured = "failed" if row["error"] else "-" if row["mIoU"] is None else f"{row['mIoU']:.2f}"
     if row["published"] is None:
-        return measured
+        return measured(row)
     number = sources.setdefault(row["published_source"], len(sources) + 1)
-    return f"{measured} ({row['published']:g})[{number}]"
+    return f"{measured(row)} ({row['published']:g})[{number}]"
 
 
 def _write_xlsx(table: Sequence[dict[str, Any]], path: Path) -> None:

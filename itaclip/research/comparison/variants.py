@@ -9,8 +9,8 @@ from typing import Any
 from itaclip.core.methods import COMPARED, LastBlock, OVStitcher
 from itaclip.core.settings import Settings
 from itaclip.errors import ItaclipError, did_you_mean
+from itaclip.research.evaluation.presets import PAMR_STEPS
 
-_PAMR_STEPS = 10
 _OF_THE_LAST_BLOCK = ("attention", "residual", "feed-forward network", "middle layers")
 
 
@@ -55,7 +55,7 @@ def make_variants(base: Settings, blocks: int, texts: bool, groups: list[str] | 
         "probability threshold": (base.background, "a background class"),
         "area threshold": (base.background, "a background class"),
         STITCHER_PARTS: (isinstance(base.resolved_method(blocks), OVStitcher), "the method ovstitcher"),
-        **dict.fromkeys(_OF_THE_LAST_BLOCK, (last_block, "a method that reads the last block with another attention")),
+        **dict.fromkeys(_OF_THE_LAST_BLOCK, (last_block, "a method that changes the attention of the last block")),
     }
     for group in asked:
         holds, needed = applies.get(group, (True, ""))
@@ -110,7 +110,7 @@ def _texts(base: Settings, blocks: int) -> _Named:
 
 def _pamr(base: Settings, blocks: int) -> _Named:
     yield "off", base.changed(pamr_steps=0)
-    yield "on", base.changed(pamr_steps=base.pamr_steps or _PAMR_STEPS)
+    yield "on", base.changed(pamr_steps=base.pamr_steps or PAMR_STEPS)
 
 
 def _temperature(base: Settings, blocks: int) -> _Named:
@@ -145,7 +145,7 @@ def _stitcher_parts(base: Settings, blocks: int) -> _Named:
 
 def _methods_and_parts(base: Settings, blocks: int) -> _Named:
     """Add ITACLIP's parts to every method, one at a time and all together."""
-    weight, steps = base.def_coefficient, base.pamr_steps or _PAMR_STEPS
+    weight, steps = base.def_coefficient, base.pamr_steps or PAMR_STEPS
     plain = dict(img_engineering=False, def_coefficient=0.0, pamr_steps=0, closing=False, area_thd=None,
                  map_correction=False)  # fmt: skip
     own = dict(attention=None, attn_self=True, residual=None, feed_forward=None, middle_layers=None,

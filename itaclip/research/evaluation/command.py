@@ -29,16 +29,10 @@ from itaclip.research.evaluation.loop import Outcome, OutputFolders, evaluate
 from itaclip.research.evaluation.options import parser as parser
 from itaclip.research.evaluation.protocol import apply_protocol
 from itaclip.research.evaluation.report import as_json, by_reason, class_table, mask_notes
-from itaclip.research.evaluation.setup import (
-    build_dataset,
-    build_model,
-    change_config,
-    check_classes,
-    check_labels,
-    check_model,
-    load_config,
-)
+from itaclip.research.evaluation.setup import build_dataset, build_model, check_classes, check_model
 from itaclip.research.openmmlab import ITACLIPSegmentor
+from itaclip.research.openmmlab.configuration import change_config, load_config
+from itaclip.research.preparation.checks import check_labels
 
 SOME_SKIPPED = 1
 """Exit status of a run that finished although some images could not be evaluated, or no pixel was labelled."""
@@ -175,11 +169,7 @@ def configure(args: argparse.Namespace, folder: Path) -> tuple[Config, str | Non
     """
     config = load_config(args.config)
     source = apply_protocol(config, folder, args.method, args.preset, args.pamr)
-    change_config(config, args.cfg_options)
-    if args.data_root is not None:
-        config.test_dataloader.dataset.data_root = args.data_root
-    if args.weights is not None:
-        config.model.model_name = args.weights
+    change_config(config, args.cfg_options, args.data_root, args.weights)
     if args.no_text_cache:
         config.model.text_cache = False
     return config, source

@@ -10,9 +10,7 @@ from torch import Tensor
 
 from itaclip.core.decision import count_values
 from itaclip.errors import ItaclipError
-
-IGNORED_LABEL = 255
-"""Label of pixels that metrics ignore."""
+from itaclip.research.preparation.masks import IGNORED
 
 
 def confusion_matrix(predicted: Tensor | NDArray[Any], truth: Tensor | NDArray[Any], classes: int) -> Tensor:
@@ -37,7 +35,7 @@ def confusion_matrix(predicted: Tensor | NDArray[Any], truth: Tensor | NDArray[A
         mask, image = (" x ".join(map(str, labels.shape)) for labels in (truth, predicted))
         raise ItaclipError(f"the mask is {mask}, but its image is {image}.")
     # ignored pixels get their own row: selecting the others would make the host wait for the GPU
-    row = torch.where(truth == IGNORED_LABEL, classes + 1, truth.clamp(max=classes))
+    row = torch.where(truth == IGNORED, classes + 1, truth.clamp(max=classes))
     cells = count_values(row * classes + predicted, (classes + 2) * classes)
     return cells.view(classes + 2, classes)[:-1].cpu()
 

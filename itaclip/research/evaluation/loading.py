@@ -13,6 +13,7 @@ import itaclip.research.openmmlab  # a loading process started afresh cannot imp
 from itaclip.common.images import ImageTooLargeError, ReadOptions, check_for_opencv
 from itaclip.common.images.orientation import TURNS, stored_orientation, turn_remedy
 from itaclip.errors import ItaclipError
+from itaclip.research.openmmlab.loading import loading_of
 
 _LOADER = "dict(type='ITACLIPLoadImage', value_range=...)"
 
@@ -32,6 +33,7 @@ class _Guarded(Dataset[Any]):
         self._dataset = dataset
         steps = getattr(getattr(dataset, "pipeline", None), "transforms", [])
         self._by_opencv = not any(isinstance(step, itaclip.research.openmmlab.ITACLIPLoadImage) for step in steps)
+        self._loading = loading_of(dataset)
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -44,6 +46,7 @@ class _Guarded(Dataset[Any]):
                 _check_image(path)
             item = self._dataset[index]
             _check_mask(item["data_samples"], path)
+            item["data_samples"].set_metainfo({"loading": self._loading})  # for region maps
             return item
         except FileNotFoundError as error:
             return _Failure(path, f"its {'mask' if error.filename == info.get('seg_map_path') else 'file'} is missing")

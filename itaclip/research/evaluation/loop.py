@@ -13,21 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import mmcv
 import numpy as np
 import torch
 from mmengine import dist
 from numpy.typing import NDArray
 
 from itaclip.common.figures import result_figure, save_mask
-from itaclip.common.images import read_image
 from itaclip.errors import ItaclipError
 from itaclip.files import atomic_path, refuse_inputs
 from itaclip.research.evaluation.counts import IoUCounts, Sparse, to_sparse
 from itaclip.research.evaluation.identity import digest
 from itaclip.research.evaluation.journal import Entry, Journal
 from itaclip.research.evaluation.loading import load_batches, plan_batches
-from itaclip.research.openmmlab import ITACLIPLoadImage, ITACLIPSegmentor
+from itaclip.research.openmmlab import ITACLIPSegmentor
+from itaclip.research.openmmlab.loading import image_as_loaded, loading_of
 
 
 @dataclass
@@ -91,7 +90,7 @@ class OutputFolders:
                 save_mask(predicted, colors, partial)
         if self.overlays:
             truth = sample.gt_sem_seg.data[0].cpu().numpy()
-            image = image_as_loaded(sample.img_path, dataset)
+            image = image_as_loaded(sample.img_path, loading_of(dataset))
             with atomic_path(self.overlays / name) as partial:
                 result_figure(image, predicted, classes, truth, colors).save(partial)
 
@@ -173,17 +172,6 @@ def own_name(path: str, dataset: Any) -> Path:
         return Path(os.path.abspath(path)).relative_to(os.path.abspath(dataset.data_prefix["img_path"]))  # noqa: PTH100
     except (ValueError, KeyError):
         return Path(Path(path).name)
-
-
-def image_as_loaded(path: str, dataset: Any) -> NDArray[np.uint8]:
-    """An image, H x W x 3 uint8 RGB, in the orientation in which its data set loads it: mmcv applies
-    the EXIF orientation unless a `color_type` disables it."""
-    loader = dataset.pipeline.transforms[0]
-    if isinstance(loader, ITACLIPLoadImage):
-        return read_image(path, loader.options)
-    kind = getattr(loader, "color_type", "color")
-    flag = "color" if kind in ("color", "grayscale") else "color_ignore_orientation"
-    return mmcv.imread(path, flag)[..., ::-1]
 
 
 def _segment(model: ITACLIPSegmentor, batch: dict[str, list[Any]]) -> tuple[list[Any], list[tuple[str, str]]]:

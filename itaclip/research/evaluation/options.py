@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from itaclip.common.shipped import complete_configuration, configuration_folder, configurations, summary
+from itaclip.research.evaluation.presets import PRESETS
 
 METHODS = (
     "clip", "maskclip", "sclip", "clearclip", "naclip", "gem", "maskclip_bare", "sclip_bare", "gem_bare", "kk",
@@ -27,24 +28,34 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--list", action=_List, help="show the shipped configurations and exit")
     method = options.add_argument("--method", help=f"how patch features are computed: {', '.join(METHODS)}")
     method.completer = lambda **_: METHODS  # type: ignore[attr-defined]
-    options.add_argument("--preset", choices=("published", "common"),
+    options.add_argument("--preset", choices=PRESETS,
                          help="published: the settings that the method was published with on this data set; "
                               "common: one protocol for all methods")  # fmt: skip
     options.add_argument("--pamr", choices=("on", "off"),
                          help="refinement; overrides the preset and the configuration")  # fmt: skip
-    options.add_argument("--data-root", help="folder of the data set; overrides the configuration")
-    options.add_argument("--weights", help="CLIP by name, or a weight file; overrides the configuration")
+    add_changes(options)
     options.add_argument("--work-dir", type=Path, help="folder for metrics.json (default: work_dirs/<config>)")
     options.add_argument("--show-dir", type=Path, help="write the image, truth, result and legend of every image here")
     options.add_argument("--out", type=Path, help="write label maps here, as PNG files named after the images")
     options.add_argument("--limit", type=int, metavar="N", help="evaluate only the first N images")
     options.add_argument("--no-text-cache", action="store_true", help="encode all texts again and store none")
     options.add_argument("--no-resume", action="store_true", help="start over instead of continuing an unfinished run")
-    options.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none",
-                         help="how the processes of a distributed run were started")  # fmt: skip
+    add_launcher(options)
+    return options
+
+
+def add_changes(options: argparse.ArgumentParser) -> None:
+    """Add the options that change a configuration: `--data-root`, `--weights` and `--cfg-options`."""
+    options.add_argument("--data-root", help="folder of the data set; overrides the configuration")
+    options.add_argument("--weights", help="CLIP by name, or a weight file; overrides the configuration")
     options.add_argument("--cfg-options", nargs="+", action=_ConfigOptions, default={}, metavar="KEY=VALUE",
                          help="change entries of the configuration, such as model.pamr_steps=0")  # fmt: skip
-    return options
+
+
+def add_launcher(options: argparse.ArgumentParser) -> None:
+    """Add `--launcher`, which the scripts for several processes set."""
+    options.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none",
+                         help="how the processes of a distributed run were started")  # fmt: skip
 
 
 class _List(argparse.Action):
@@ -62,9 +73,12 @@ class _List(argparse.Action):
 
 
 class _ConfigOptions(argparse.Action):
-    """`itaclip.research.evaluation.setup.ConfigOptions`, which loads MMEngine, imported when the option is given."""
+    """MMEngine's `DictAction`, imported when the option is given; malformed options are usage errors."""
 
-    def __call__(self, *given: Any) -> None:
-        from itaclip.research.evaluation.setup import ConfigOptions
+    def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> None:
+        from mmengine.config import DictAction
 
-        ConfigOptions(self.option_strings, self.dest, nargs=self.nargs)(*given)
+        try:
+            DictAction(self.option_strings, self.dest, nargs=self.nargs)(parser, *rest)
+        except (ValueError, AssertionError) as error:
+            parser.error(f"argument --cfg-options: expected KEY=VALUE, such as model.pamr_steps=0 ({error})")

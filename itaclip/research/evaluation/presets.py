@@ -13,6 +13,12 @@ from typing import Any
 
 from itaclip.errors import ItaclipError
 
+PRESETS = ("published", "common")
+"""Names of the protocols, for `--preset`."""
+
+PAMR_STEPS = 10
+"""Iterations of PAMR where a method was published with it."""
+
 DATASETS = {
     "PascalVOCDataset": "voc21",
     "PascalVOC20Dataset": "voc20",
@@ -71,7 +77,7 @@ class Preset:
             None keeps the configuration's.
         settings: fields of `itaclip.core.settings.Settings`.
         texts: whether to use the configuration's auxiliary texts.
-        words: replacement lines of the class file, by line number from 0.
+        words: replacement lines of the class file, by class id.
         source: source of the settings.
     """
 
@@ -142,12 +148,12 @@ def _clearclip(threshold: float = 0.0, crop: int = 448) -> tuple[int, dict[str, 
 
 
 def _naclip(short_side: int = 336, threshold: float = 0.0, crop: int = 224) -> tuple[int, dict[str, Any]]:
-    return short_side, _windows(crop, 112, 40, threshold, pamr_steps=10)
+    return short_side, _windows(crop, 112, 40, threshold, pamr_steps=PAMR_STEPS)
 
 
 def _itaclip(short_side: int, scale: float, threshold: float, text: float, image: float,
              area: float | None = None) -> tuple[int, dict[str, Any]]:  # fmt: skip
-    own = dict(img_engineering=True, closing=True, area_thd=area, pamr_steps=10, def_coefficient=text,
+    own = dict(img_engineering=True, closing=True, area_thd=area, pamr_steps=PAMR_STEPS, def_coefficient=text,
                img_eng_coefficient=image, blur_kernel=11, blur_sigma=5.0)  # fmt: skip
     return short_side, _windows(224, 28, scale, threshold, **own)
 

@@ -12,10 +12,8 @@ from itaclip.core.text import read_class_names
 from itaclip.core.text.class_names import read_lines
 from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.files import write_text
-from itaclip.research.evaluation.presets import Preset, common, published
+from itaclip.research.evaluation.presets import PAMR_STEPS, Preset, common, published
 
-PRESETS = ("published", "common")
-_PAMR_STEPS = 10
 _LONG_SIDE = 2048
 
 Switch: TypeAlias = Literal["on", "off"]
@@ -57,7 +55,7 @@ def apply_protocol(config: Config, folder: Path, method: str | None = None, pres
         _apply_preset(config, chosen, folder)
         source = chosen.source
     if pamr is not None:
-        model.pamr_steps = 0 if pamr == "off" else model.get("pamr_steps") or _PAMR_STEPS
+        model.pamr_steps = 0 if pamr == "off" else model.get("pamr_steps") or PAMR_STEPS
     return source
 
 
@@ -75,8 +73,9 @@ def _apply_preset(config: Config, preset: Preset, folder: Path) -> None:
         _resize(config.test_dataloader.dataset)["scale"] = (_LONG_SIDE, preset.short_side)
     if preset.words:
         lines = read_lines(model.name_path)
+        first = read_class_names(model.name_path, model.get("background", False)).first_line
         for number, words in preset.words.items():
-            lines[number] = words
+            lines[number + first - 1] = words
         path = folder / Path(model.name_path).name
         write_text(path, "\n".join(lines) + "\n")
         read_class_names(path, model.get("background", False))

@@ -6,68 +6,19 @@ import itaclip.research.openmmlab  # noqa: F401 - first: it makes mmseg importab
 
 # isort: split
 
-import argparse
-from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
+from mmengine.config import Config
 from mmseg.registry import DATASETS, MODELS
 
-from itaclip.common.demo.dataset import ensure_demo_dataset
 from itaclip.core.text import ClassNames, read_texts
 from itaclip.core.text.class_names import plain_name
 from itaclip.errors import ItaclipError
-from itaclip.formats.configuration import read_config, weights_and_settings
-from itaclip.research.evaluation.checks import check_images, check_settings
-from itaclip.research.evaluation.checks import check_labels as check_labels
+from itaclip.formats.configuration import weights_and_settings
 from itaclip.research.openmmlab import ITACLIPSegmentor
-
-
-def load_config(path: str | Path) -> Config:
-    """Read an MMEngine configuration. It is Python code: load only files that you trust.
-
-    Raises:
-        ItaclipError: no such file, an error in it, or missing parts.
-    """
-    config = read_config(path)
-    _require_parts(config, path)
-    init_default_scope(config.get("default_scope", "mmseg"))
-    return config
-
-
-def _require_parts(config: Config, source: str | Path) -> None:
-    for *outer, part in (["model"], ["test_dataloader"], ["test_dataloader", "dataset"]):
-        holder = config[outer[0]] if outer else config
-        if not isinstance(holder.get(part), dict):
-            raise ItaclipError(f"{source}: {'.'.join([*outer, part])} is missing or not a dict.")
-
-
-class ConfigOptions(DictAction):
-    """`--cfg-options KEY=VALUE ...` for a parser; malformed options are usage errors."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> None:
-        """Parse the options; called by argparse."""
-        try:
-            super().__call__(parser, *rest)
-        except (ValueError, AssertionError) as error:
-            parser.error(f"argument --cfg-options: expected KEY=VALUE, such as model.pamr_steps=0 ({error})")
-
-
-def change_config(config: Config, options: dict[str, Any]) -> None:
-    """Change entries of a configuration in place.
-
-    Raises:
-        ItaclipError: an option that does not fit the configuration.
-    """
-    try:
-        config.merge_from_dict(options)
-    except Exception as error:  # MMEngine raises many types
-        reason = f"{type(error).__name__}: {error}"
-        raise ItaclipError(
-            f"--cfg-options {' '.join(options)}: cannot be applied to the configuration ({reason})."
-        ) from error
-    _require_parts(config, f"--cfg-options {' '.join(options)}")
+from itaclip.research.preparation.checks import check_images
+from itaclip.research.preparation.layout import draw_demo, require_paths
+from itaclip.research.preparation.settings import check_settings
 
 
 def build_dataset(config: Config) -> Any:
@@ -79,20 +30,8 @@ def build_dataset(config: Config) -> Any:
     """
     settings = config.test_dataloader.dataset
     check_settings(config)
-    root = Path(settings.get("data_root") or "")
-    if settings.type == "DemoDataset":
-        ensure_demo_dataset(root)
-    prefix = settings.get("data_prefix", {})
-    needed = [(root, "data_root")]
-    needed += [(root / folder, f"data_prefix.{key}") for key, folder in prefix.items() if folder]
-    if settings.get("ann_file"):
-        needed.append((root / settings.ann_file, "ann_file"))
-    for path, name in needed:
-        if not path.exists():
-            raise ItaclipError(
-                f"{path}: does not exist ({name} of the data set {settings.type}). Pass the folder that contains "
-                f"{', '.join(str(v) for v in prefix.values())} with --data-root; docs/datasets.md shows the layout."
-            )
+    draw_demo(settings)
+    require_paths(settings)
     check_images(config)
     try:
         dataset = DATASETS.build(settings)
@@ -103,7 +42,7 @@ def build_dataset(config: Config) -> Any:
             f"test_dataloader.dataset: {settings.type} cannot be built ({type(error).__name__}: {error})."
         ) from error
     if not len(dataset):
-        raise ItaclipError(f"{root}: contains no image of the data set {settings.type}.")
+        raise ItaclipError(f"{settings.get('data_root')}: contains no image of the data set {settings.type}.")
     return dataset
 
 
@@ -137,9 +76,6 @@ def check_model(config: Config) -> ClassNames:
     return classes
 
 
-# --- checks before a long run ------------------------------------------------
-
-
 def check_classes(classes: ClassNames, dataset: Any) -> None:
     """Check that the class file has the data set's classes in the same order.
 
@@ -161,6 +97,6 @@ def check_classes(classes: ClassNames, dataset: Any) -> None:
         found = line_of.get(plain_name(name), i)
         if found != i and plain_name(name) not in {plain_name(word) for word in classes.synonyms[i]}:
             raise ItaclipError(
-                f"{classes.source}, line {found + 1}: {classes.names[found]!r} is class {i} of {kind} and belongs on "
-                f"line {i + 1}, which has {classes.names[i]!r}."
+                f"{classes.source}, line {found + classes.first_line}: {classes.names[found]!r} is class {i} of {kind} "
+                f"and belongs on line {i + classes.first_line}, which has {classes.names[i]!r}."
             )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import mmcv
 import mmengine.fileio
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
+from numpy.typing import NDArray
 
-from itaclip.common.images import LARGEST, ReadOptions, ValueRange, decode_image
+from itaclip.common.images import LARGEST, ReadOptions, ValueRange, decode_image, read_image
 
 
 @TRANSFORMS.register_module()
@@ -39,3 +41,36 @@ class ITACLIPLoadImage(BaseTransform):
         image = decode_image(mmengine.fileio.get(path, backend_args=self.backend_args), str(path), self.options)
         shape = image.shape[:2]
         return results | {"img": np.ascontiguousarray(image[..., ::-1]), "img_shape": shape, "ori_shape": shape}
+
+
+def loading_of(dataset: Any) -> ReadOptions | str:
+    """How the first step of a data set's pipeline reads images: this project's options, or a flag of `mmcv.imread`.
+
+    mmcv's step applies the EXIF orientation unless its `color_type` disables it.
+    """
+    steps = getattr(getattr(dataset, "pipeline", None), "transforms", None)
+    loader = steps[0] if steps else None
+    if isinstance(loader, ITACLIPLoadImage):
+        return loader.options
+    kind = getattr(loader, "color_type", None)
+    if kind is None:
+        return ReadOptions()
+    return "color" if kind in ("color", "grayscale") else "color_ignore_orientation"
+
+
+def image_as_loaded(path: str, loading: ReadOptions | str) -> NDArray[np.uint8]:
+    """An image with the values and in the orientation in which its data set loads it.
+
+    Args:
+        path: the image file.
+        loading: see `loading_of`.
+
+    Returns:
+        H x W x 3 uint8 RGB.
+
+    Raises:
+        ItaclipError: see `itaclip.common.images.read_image`.
+    """
+    if isinstance(loading, ReadOptions):
+        return read_image(path, loading)
+    return mmcv.imread(path, loading)[..., ::-1]

@@ -15,7 +15,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from itaclip.common.figures.palette import palette
-from itaclip.common.images import read_image
+from itaclip.common.images import ReadOptions
 from itaclip.core.clip import load_clip
 from itaclip.core.images import denormalise
 from itaclip.core.pipeline import Pipeline
@@ -32,6 +32,7 @@ from itaclip.core.text import (
 )
 from itaclip.devices import choose_device
 from itaclip.errors import ItaclipError
+from itaclip.research.openmmlab.loading import image_as_loaded
 from itaclip.research.openmmlab.preprocessor import ITACLIPPreprocessor
 
 _LOG = logging.getLogger(__name__)
@@ -163,6 +164,8 @@ def region_maps(
 ) -> dict[str, list[RegionMap]]:
     """Region maps of a batch, computed from the samples' image files, or from the inputs if there are none.
 
+    A sample whose `loading` is set (`itaclip.research.openmmlab.loading.loading_of`) has its file read accordingly.
+
     Raises:
         ItaclipError: see `Pipeline.region_maps`; also for a file that cannot be read.
     """
@@ -170,7 +173,9 @@ def region_maps(
         return {}
     paths = [sample.metainfo.get("img_path") for sample in samples]
     pictures = [
-        read_image(path) if path and Path(path).is_file() else denormalise(image)
-        for path, image in zip(paths, images, strict=True)
+        image_as_loaded(path, sample.metainfo.get("loading", ReadOptions()))
+        if path and Path(path).is_file()
+        else denormalise(image)
+        for path, sample, image in zip(paths, samples, images, strict=True)
     ]
     return pipeline.region_maps(variants, pictures, paths)

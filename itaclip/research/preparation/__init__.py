@@ -1,4 +1,5 @@
 """Prepare data sets: convert annotations, check folders, add custom data sets.
 
-Only `check` and `layout` import torch and MMSegmentation, so worker processes start quickly.
+Only `checks`, `layout`, `settings` and some commands import torch and MMSegmentation, so worker
+processes start quickly.
 """

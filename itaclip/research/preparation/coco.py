@@ -7,8 +7,7 @@ eleven of which are unused; 92..182 are stuff. Without the gaps there are 80 thi
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -16,10 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from itaclip.common.console import make_console
 from itaclip.errors import ItaclipError
 from itaclip.files import atomic_path
-from itaclip.research.preparation.conversion import Conversion, RunOptions, add_options, convert
+from itaclip.research.preparation.conversion import Conversion, RunOptions, convert
 from itaclip.research.preparation.inspection import stored_values
 from itaclip.research.preparation.jobs import run_jobs
 from itaclip.research.preparation.listing import iterate_files, require_folder
@@ -192,23 +190,3 @@ def _copy(pair: tuple[Path, Path]) -> None:
     source, target = pair
     with atomic_path(target) as partial_file:
         partial_file.write_bytes(source.read_bytes())
-
-
-def main(target: Target, arguments: Sequence[str] | None = None) -> None:
-    """The command line of ``datasets/cvt_coco_*.py``.
-
-    Raises:
-        ItaclipError: bad input, with its message.
-    """
-    parser = argparse.ArgumentParser(description=f"Convert COCO-Stuff's pixel maps to {target.name} masks.")
-    parser.add_argument("coco_path", type=Path, help="folder of COCO-Stuff-164k, with annotations/val2017")
-    parser.add_argument("-o", "--out", "--out_dir", type=Path, help="output folder (default: next to the maps)")
-    parser.add_argument("--images", choices=("link", "copy"), help="with -o: link or copy the images there too")
-    add_options(parser)
-    args = parser.parse_args(arguments)
-    if args.images and args.out is None:
-        raise ItaclipError("--images: requires -o; without it, the masks already lie next to the images.")
-    options = RunOptions(make_console(), args.workers, args.force)
-    convert_coco(args.coco_path, args.out, target, options)
-    if args.images:
-        provide_images(args.coco_path, args.out, args.images, options)

@@ -1,8 +1,7 @@
-"""Shared by the converters: jobs, resuming, progress, options."""
+"""Shared by the converters: jobs, resuming, progress."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from rich.console import Console
 from itaclip.common.console import make_progress
 from itaclip.errors import ItaclipError
 from itaclip.files import refuse_inputs
-from itaclip.research.preparation.jobs import default_workers, run_jobs
+from itaclip.research.preparation.jobs import run_jobs
 from itaclip.research.preparation.masks import LabelMap, read_label_map, write_label_map
 
 Source = TypeVar("Source")
@@ -41,12 +40,6 @@ class RunOptions:
     workers: int = 1
     force: bool = False
     """Redo masks that already exist."""
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that all converters share."""
-    parser.add_argument("--workers", type=int, default=default_workers(), help="processes (default: %(default)s)")
-    parser.add_argument("--force", action="store_true", help="redo masks that already exist")
 
 
 def convert(

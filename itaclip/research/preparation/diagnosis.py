@@ -83,10 +83,9 @@ def foreign_values(pixels: NDArray[np.int64], tree: Tree) -> Observation | None:
         pixels: 256 pixel counts by stored value.
         tree: the data set.
     """
-    values = set(np.flatnonzero(pixels).tolist())
-    allowed = tree.stored_labels()
-    if all(value in allowed or value == IGNORED for value in values):
+    if not tree.foreign(pixels):
         return None
+    values, allowed = set(np.flatnonzero(pixels).tolist()), tree.stored_labels()
     if tree.mask_suffix.lower().endswith(_LOSSY):
         return Observation(f"Masks that end in {tree.mask_suffix} are compressed with loss, which changes ids.",
                            "Export them as PNG.")  # fmt: skip

@@ -91,6 +91,11 @@ class Tree:
         """The labels that a mask may contain besides 255."""
         return range(len(self.label_map or self.classes) + self.zero_ignored)
 
+    def foreign(self, pixels: NDArray[np.int64]) -> list[int]:
+        """The values, among 256 pixel counts by stored value, that masks of this data set do not have."""
+        allowed = self.stored_labels()
+        return [value for value in np.flatnonzero(pixels).tolist() if value not in allowed and value != IGNORED]
+
     def class_pixels(self, pixels: NDArray[np.int64]) -> NDArray[np.int64]:
         """Pixels of every class, from 256 pixel counts by stored label."""
         labels = pixels[self.zero_ignored :]
@@ -280,11 +285,9 @@ def inspect_mask(tree: Tree, look: Look) -> LabelMap | None:
         look.problems.append(("mask that cannot be read", tree.mask_remedy, str(error)))
         return None
     look.pixels = np.bincount(labels.ravel(), minlength=256)
-    allowed = tree.stored_labels()
-    invalid = [value for value in np.flatnonzero(look.pixels).tolist() if value not in allowed and value != IGNORED]
-    if invalid:
+    if invalid := tree.foreign(look.pixels):
         look.problems.append((
-            f"label outside 0..{allowed[-1]} and 255", tree.mask_remedy,
+            f"label outside 0..{tree.stored_labels()[-1]} and 255", tree.mask_remedy,
             f"{look.mask}: {', '.join(map(str, invalid[:5]))}{', ...' if len(invalid) > 5 else ''}",
         ))  # fmt: skip
     return labels

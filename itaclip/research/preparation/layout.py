@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import Config
 from mmseg.registry import DATASETS
 
-from itaclip.common.demo.dataset import SCENES
+from itaclip.common.demo.dataset import SCENES, ensure_demo_dataset
 from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.research.openmmlab.datasets import BaseSegDataset
 from itaclip.research.preparation import coco
@@ -61,24 +61,55 @@ BENCHMARKS = {
 """Benchmarks by the data set's type in configurations."""
 
 
+def draw_demo(dataset: Mapping[str, Any]) -> None:
+    """Draw the demo's data set if these settings are its own and it does not exist yet."""
+    if dataset.get("type") == "DemoDataset":
+        ensure_demo_dataset(dataset.get("data_root") or "")
+
+
+def _paths(dataset: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    """The folders and the list file that a data set needs, by setting."""
+    root = Path(dataset.get("data_root") or "")
+    yield "data_root", root
+    for key, folder in dataset.get("data_prefix", {}).items():
+        if folder:
+            yield f"data_prefix.{key}", root / folder
+    if dataset.get("ann_file"):
+        yield "ann_file", root / dataset["ann_file"]
+
+
+def require_paths(dataset: Mapping[str, Any]) -> None:
+    """Check that the folders and the list file of a data set exist.
+
+    Raises:
+        ItaclipError: one does not; the message names the setting.
+    """
+    for name, path in _paths(dataset):
+        if not path.exists():
+            folders = ", ".join(str(folder) for folder in dataset.get("data_prefix", {}).values())
+            raise ItaclipError(
+                f"{path}: does not exist ({name} of the data set {dataset['type']}). Pass the folder that contains "
+                f"{folders} with --data-root; docs/datasets.md shows the layout."
+            )
+
+
 def missing_parts(config: Config) -> Findings:
     """Folders and list files of the configuration that do not exist."""
     dataset = config.test_dataloader.dataset
-    root = Path(dataset.get("data_root") or "")
     benchmark = BENCHMARKS.get(dataset.type)
+    masks = benchmark.masks if benchmark else CONVERTED_MASKS
+    remedies = {
+        "data_root": "Pass the data set's folder with --data-root.", "data_prefix.seg_map_path": masks,
+        "data_prefix.img_path": "Extract the images there; docs/datasets.md shows the layout.", "ann_file": masks,
+    }  # fmt: skip
     findings = Findings()
-    if not root.is_dir():
-        findings.add("missing folder (data_root)", "Pass the data set's folder with --data-root.", str(root))
-        return findings
-    remedies = {"img_path": "Extract the images there; docs/datasets.md shows the layout."}
-    remedies["seg_map_path"] = benchmark.masks if benchmark else CONVERTED_MASKS
-    for key, folder in dataset.get("data_prefix", {}).items():
-        if not (root / folder).is_dir():
-            remedy = remedies.get(key, "Correct data_prefix.")
-            findings.add(f"missing folder (data_prefix.{key})", remedy, str(root / folder))
-    names = dataset.get("ann_file")
-    if names and not (root / names).is_file():
-        findings.add("missing list file (ann_file)", remedies["seg_map_path"], str(root / names))
+    for name, path in _paths(dataset):
+        is_list = name == "ann_file"
+        if not (path.is_file() if is_list else path.is_dir()):
+            what = "list file" if is_list else "folder"
+            findings.add(f"missing {what} ({name})", remedies.get(name, "Correct data_prefix."), str(path))
+            if name == "data_root":
+                break
     return findings
 
 

@@ -36,8 +36,10 @@ class ColorsError(ItaclipError):
 
 
 PALETTE: Final = "P"
-_GREY = ("L", PALETTE, "1")
-_DEEP = ("I;16", "I;16B", "I")
+GREY_MODES = ("L", PALETTE, "1")
+"""Pillow's modes of 8-bit masks with one channel."""
+DEEP_MODES = ("I;16", "I;16B", "I")
+"""Pillow's modes of masks of more than 8 bits."""
 
 
 def read_label_map(path: Path) -> LabelMap:
@@ -64,13 +66,13 @@ def read_label_map_and_colors(path: Path) -> tuple[LabelMap, dict[int, Color]]:
     """
     with opened_mask(path) as image:
         values = np.array(image)
-        if image.mode in _DEEP:
+        if image.mode in DEEP_MODES:
             if values.size and not 0 <= values.min() <= values.max() <= np.iinfo(np.uint8).max:
                 raise ItaclipError(
                     f"{path}: image of mode {image.mode} with values up to {int(values.max())}; a label map has one "
                     "channel with class ids 0..254 and 255 for ignored pixels."
                 )
-        elif image.mode not in _GREY:
+        elif image.mode not in GREY_MODES:
             raise ColorsError(
                 f"{path}: image of mode {image.mode}; a label map has one 8-bit channel (L or P) with class ids, not "
                 "colours."

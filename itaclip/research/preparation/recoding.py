@@ -2,52 +2,50 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from itaclip.common.console import make_console, make_progress
+from itaclip.common.console import make_progress
 from itaclip.errors import ItaclipError
-from itaclip.files import IMAGE_SUFFIXES, write_json, write_text
-from itaclip.research.preparation.coding import BUILT_IN, IGNORED_NAMES, Coding, coding_of, value_coding
-from itaclip.research.preparation.conversion import RunOptions, add_options
+from itaclip.files import IMAGE_SUFFIXES, write_json
+from itaclip.research.preparation.coding import Coding
+from itaclip.research.preparation.conversion import Conversion, RunOptions
 from itaclip.research.preparation.findings import Findings
 from itaclip.research.preparation.jobs import run_jobs
 from itaclip.research.preparation.listing import iterate_files, require_folder
-from itaclip.research.preparation.masks import IGNORED, Color, opened_mask, write_label_map
-
-SOME_FAILED = 1
-"""Exit status of a run that finished although some masks could not be converted."""
+from itaclip.research.preparation.masks import (
+    DEEP_MODES,
+    GREY_MODES,
+    IGNORED,
+    PALETTE,
+    Color,
+    opened_mask,
+    write_label_map,
+)
 
 RECORD = "conversion.json"
-CLASS_FILE = "classes.txt"
 
 _ARCHIVE = "SegmentationClass"
 _SAMPLE = 20
 _SHOWN = 12
 _LOSSY = ("JPEG", "MPO")
-_DEEP_MODES = ("I;16", "I;16B", "I")
 _COLOR_MODES = ("1", "L", "P", "RGB", "RGBA", "LA", "PA")
 _MANY = 64  # unknown colours that a file of colours cannot merely lack
 
 Labels = NDArray[np.uint8] | NDArray[np.uint16]
 
 
-@dataclass(frozen=True)
-class Job:
-    """A mask to convert."""
-
-    source: Path
-    target: Path
+Job: TypeAlias = Conversion[Path]
+"""A mask to convert."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def codes_of(path: Path, by_value: bool) -> NDArray[np.int64]:
     """
     with opened_mask(path) as image:
         if by_value:
-            if image.mode not in ("1", "L", "P", *_DEEP_MODES):
+            if image.mode not in (*GREY_MODES, *DEEP_MODES):
                 raise ItaclipError(f"{path}: image of mode {image.mode}; --values needs one channel. Use --colors.")
             return np.array(image).astype(np.int64)
         if image.mode not in _COLOR_MODES:
@@ -208,6 +206,14 @@ def check_places(masks: Path, colors: str | None, out: Path, coding: Coding, for
                            "to write them anew.")  # fmt: skip
 
 
+def begin(masks: Path, out: Path, jobs: Sequence[Job], coding: Coding, force: bool) -> None:
+    """Write the record of a conversion; if it is forced, remove earlier masks."""
+    if force:  # first: an interrupted run must not leave masks that the record does not describe
+        for job in jobs:
+            job.target.unlink(missing_ok=True)
+    write_json(out / RECORD, _record(masks, coding))
+
+
 def _record(masks: Path, coding: Coding) -> dict[str, Any]:
     return {"masks": str(masks.resolve()), **coding.as_json()}
 
@@ -225,7 +231,7 @@ def check_not_ids(jobs: Sequence[Job], coding: Coding) -> None:
         try:
             with opened_mask(job.source) as image:
                 mode = image.mode
-            if mode not in ("L", "P", "1"):
+            if mode not in GREY_MODES:
                 return
             stored = codes_of(job.source, by_value=True)
             labels, unknown = recode(codes_of(job.source, by_value=False), coding)
@@ -234,9 +240,9 @@ def check_not_ids(jobs: Sequence[Job], coding: Coding) -> None:
         values = set(np.unique(stored).tolist()) - {IGNORED}
         if not values <= set(range(coding.first + max(len(coding.names), 2))):
             return
-        if mode == "P" and not unknown and np.array_equal(stored, labels):
+        if mode == PALETTE and not unknown and np.array_equal(stored, labels):
             paletted += 1
-        elif mode != "P" and values and (unknown or np.array_equal(stored, labels)) and values != {0}:
+        elif mode != PALETTE and values and (unknown or np.array_equal(stored, labels)) and values != {0}:
             grey += 1
         elif values - {0}:
             return
@@ -297,72 +303,3 @@ def _unknown_table(pixels: Counter[Any], masks: Counter[Any], coding: Coding) ->
         shown = ",".join(map(str, np.atleast_1d(color).tolist()))
         table.add_row(shown, f"{count:,}", str(masks[color]), name, f"{distance:.0f}")
     return table
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line of ``tools/convert_masks.py``; returns the exit status.
-
-    Raises:
-        ItaclipError: bad input, with its message.
-    """
-    parser = argparse.ArgumentParser(prog="convert_masks.py", description="Convert masks of colours or grey values to "
-                                     "masks of class ids.")  # fmt: skip
-    parser.add_argument("masks", type=Path, help="folder of masks; its subfolders are read too")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--colors", help=f"{', '.join(BUILT_IN)}, or a file: labelmap.txt, 'r g b name' lines, or JSON")
-    what.add_argument("--values", nargs="+", metavar="VALUE=ID", help="ids of grey values, such as 0=0 255=1")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the new masks")
-    parser.add_argument("--ignore", nargs="*", default=IGNORED_NAMES, metavar="NAME",
-                        help=f"classes that are ignored (default: {' '.join(IGNORED_NAMES)})")  # fmt: skip
-    parser.add_argument("--ignore-unknown", action="store_true", help="make pixels of unknown colours ignored")
-    add_options(parser)
-    args = parser.parse_args(arguments)
-    coding = value_coding(args.values) if args.values else coding_of(args.colors, args.ignore)
-    file = args.colors if args.colors not in BUILT_IN else None
-    check_places(args.masks, file, args.out, coding, args.force)
-    jobs = list(find_jobs(args.masks, args.out))
-    if not jobs:
-        raise ItaclipError(f"{args.masks}: contains no image.")
-    if not coding.by_value:
-        check_not_ids(jobs, coding)
-    console = make_console()
-    if args.force:  # first: an interrupted run must not leave masks that the record below does not describe
-        for job in jobs:
-            job.target.unlink(missing_ok=True)
-    write_json(args.out / RECORD, _record(args.masks, coding))
-    if coding.names:
-        _write_class_file(args.out / CLASS_FILE, coding, args.force)
-    failed = convert_masks(jobs, coding, RunOptions(console, args.workers, args.force), args.ignore_unknown)
-    _say_next(args.out, coding)
-    return SOME_FAILED if failed else 0
-
-
-def _write_class_file(path: Path, coding: Coding, force: bool) -> None:
-    """Write the class file. An existing one stays, because its owner may have added synonyms, unless it is forced
-    and its classes are others."""
-    # a comma separates synonyms in class files
-    names = [name.replace(", ", " ") for name in coding.names]
-    if path.exists() and (not force or [line.split(", ")[0] for line in _lines(path)] == names):
-        return
-    write_text(path, "".join(f"{name}\n" for name in names))
-
-
-def _lines(path: Path) -> list[str]:
-    """The lines of a class file; none if it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return []
-
-
-def _say_next(out: Path, coding: Coding) -> None:
-    console = make_console()
-    if coding.deep:
-        console.print(f"The masks have 16 bits, because ids exceed 254; {coding.ignored} is ignored. MMSegmentation "
-                      "reads 8 bits, so eval.py cannot use them.")  # fmt: skip
-        return
-    zero = " --ignore-zero" if coding.first else " --background" if coding.names[:1] == ("background",) else ""
-    classes = str(out / CLASS_FILE) if coding.names else "FILE"
-    if not coding.names:
-        console.print("Write a class file: one class per line, in the order of the ids.")
-    console.print(f"Next: python tools/new_dataset.py IMAGES {out} --classes {classes} --name NAME{zero}", markup=False)

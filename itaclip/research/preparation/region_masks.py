@@ -1,4 +1,4 @@
-"""Create the region maps of many images in advance: `tools/make_masks.py`.
+"""Create the region maps of many images in advance.
 
 OUT/masks.json       the source of the maps, so that sources never mix
 OUT/NAME.npz         the map of an image, under its path relative to the image folder
@@ -6,12 +6,11 @@ OUT/NAME.npz         the map of an image, under its path relative to the image f
 
 from __future__ import annotations
 
-import argparse
 import glob
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from itaclip.core.regions.source import RegionSource, region_source
 from itaclip.devices import choose_device
 from itaclip.errors import ItaclipError
 from itaclip.files import IMAGE_SUFFIXES, is_hidden, local_path, write_json
+from itaclip.research.preparation.inspection import find_pairs
 from itaclip.research.preparation.jobs import default_workers, run_jobs
 
 FAILED = 1
@@ -47,28 +47,6 @@ class MaskJob:
     device: str
     out: Path
     single_threaded: bool
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Create the region maps of images in advance.")
-    inputs = parser.add_mutually_exclusive_group(required=True)
-    inputs.add_argument("--images", nargs="+", help="folders (searched recursively), files or patterns")
-    inputs.add_argument("--config", help="configuration of a data set")
-    parser.add_argument("--data-root", help="the data set's folder, with --config")
-    parser.add_argument(
-        "--source",
-        default="sam2",
-        help="sam2 (8 points a side, CorrCLIP's), sam2-64 (64, OV-Stitcher's), sam2:NAME, sam2:FOLDER, "
-        "felzenszwalb, slic (default: %(default)s)",
-    )
-    parser.add_argument("--out", required=True, type=Path, help="folder for the maps")
-    parser.add_argument("--jobs", type=int, help="processes (default: one per core, or one with SAM 2 on a GPU)")
-    parser.add_argument("--device", default="auto", help="device for SAM 2 (default: %(default)s)")
-    options = parser.parse_args(arguments)
-    images = images_of_config(options.config, options.data_root) if options.config else find_images(options.images)
-    jobs = default_jobs(options.source, options.device) if options.jobs is None else options.jobs
-    return make_masks(images, options.source, options.out, jobs, options.device)
 
 
 def default_jobs(spec: str, device: str) -> int:
@@ -171,32 +149,22 @@ def images_of_config(config_path: str, data_root: str | None = None) -> list[Sou
     Raises:
         ItaclipError: a bad configuration, missing folders or lists.
     """
-    from itaclip.research.evaluation.setup import load_config
-    from itaclip.research.preparation.layout import describe, missing_parts
+    # these load MMSegmentation, which folders of images and worker processes do not need
+    from itaclip.research.openmmlab.configuration import load_config
+    from itaclip.research.preparation.layout import describe, draw_demo, missing_parts
 
-    config = load_config(config_path)
-    if data_root:
-        config.test_dataloader.dataset.data_root = data_root
-    dataset = config.test_dataloader.dataset
-    if dataset.type == "DemoDataset":  # draw it if it is missing
-        from itaclip.common.demo.dataset import ensure_demo_dataset
-
-        ensure_demo_dataset(dataset.data_root)
+    config = load_config(config_path, data_root)
+    draw_demo(config.test_dataloader.dataset)
     if missing := missing_parts(config):
         problems = "; ".join(f"{what}: {', '.join(kind.examples)}" for what, kind in missing.kinds.items())
         raise ItaclipError(f"{config_path}: {problems}. Run python tools/check_dataset.py for details.")
     tree = describe(config)
-    if tree.names:
-        names = [line.strip() for line in tree.names.read_text(encoding="utf-8").splitlines() if line.strip()]
-    else:
-        names = sorted(
-            str(path.relative_to(tree.images))[: -len(tree.image_suffix)]
-            for path in tree.images.rglob(f"*{tree.image_suffix}")
-        )
-    return _distinct(SourceImage(tree.images / f"{name}{tree.image_suffix}", name) for name in names)
+    images = (pair.image for pair in find_pairs(tree))
+    found = [SourceImage(path, str(path.relative_to(tree.images))[: -len(tree.image_suffix)]) for path in images]
+    return _distinct(found if tree.names else sorted(found, key=lambda image: image.name))
 
 
-def _distinct(images: Iterator[SourceImage]) -> list[SourceImage]:
+def _distinct(images: Iterable[SourceImage]) -> list[SourceImage]:
     taken: dict[str, SourceImage] = {}
     for image in images:
         if image.name in taken:

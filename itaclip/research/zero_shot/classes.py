@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from itaclip.errors import ItaclipError, did_you_mean
+from itaclip.research.preparation.masks import IGNORED
 from itaclip.research.zero_shot.settings import MODES, Mode
-
-IGNORED = 255
-"""The label of pixels without a class."""
 
 
 @dataclass(frozen=True)

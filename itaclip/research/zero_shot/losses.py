@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from itaclip.devices import widest_float
-from itaclip.research.zero_shot.classes import IGNORED
+from itaclip.research.preparation.masks import IGNORED
 
 FOCAL_ALPHA = 0.25
 """Weight of positives relative to negatives (Lin et al., ICCV 2017, and the published code)."""

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itaclip.research.zero_shot.classes import IGNORED
+from itaclip.research.preparation.masks import IGNORED
 from itaclip.research.zero_shot.losses import FOCAL_ALPHA, MaskLosses
 
 

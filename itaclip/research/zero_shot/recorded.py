@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from itaclip.core.clip.openai import ImageTower, TransformerShape
 from itaclip.errors import ItaclipError
+from itaclip.research.preparation.masks import IGNORED
 from itaclip.research.zero_shot.cascade_head import CascadeHead
 from itaclip.research.zero_shot.checkpoints import load_parameters
-from itaclip.research.zero_shot.classes import IGNORED, ClassSplit, label_table
+from itaclip.research.zero_shot.classes import ClassSplit, label_table
 from itaclip.research.zero_shot.inference import seen_shift, segment, window_scores
 from itaclip.research.zero_shot.losses import mask_losses
 from itaclip.research.zero_shot.network import METHODS, ZeroShotMethod

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmseg.registry import DATASETS
 
 from itaclip.errors import ItaclipError
-from itaclip.research.evaluation.setup import check_labels, load_config
+from itaclip.research.evaluation.options import add_changes, add_launcher
+from itaclip.research.openmmlab.configuration import change_config, load_config
+from itaclip.research.preparation.checks import check_labels
+from itaclip.research.preparation.layout import require_paths
+
+_LOG = logging.getLogger(__name__)
 
 
 def options(description: str) -> argparse.ArgumentParser:
     """The options that all programs share."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="configuration, such as configs/zero_shot/clip_rc_voc_inductive.py")
-    parser.add_argument("--weights", help="CLIP model or weight file; replaces the configuration's")
-    parser.add_argument("--data-root", help="folder of the data set; replaces the configuration's everywhere")
+    add_changes(parser)
     parser.add_argument("--work-dir", type=Path, help="output folder (default: work_dirs/<config>)")
     parser.add_argument("--amp", action="store_true", help="compute in bfloat16 where that is safe")
-    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none",
-                        help="how the processes of a distributed run were started")  # fmt: skip
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE",
-                        help="change entries of the configuration, such as model.encoder.prompts=50")  # fmt: skip
+    add_launcher(parser)
     return parser
 
 
@@ -35,18 +37,16 @@ def configure(args: argparse.Namespace) -> Config:
     Raises:
         ItaclipError: bad input.
     """
-    config = load_config(args.config)
+    config = load_config(args.config, weights=args.weights)
     if config.model.get("type") != "ZeroShotSegmentor":
         raise ItaclipError(f"{args.config}: model.type {config.model.get('type')!r}; expected 'ZeroShotSegmentor'.")
-    if args.weights:
-        config.model.model_name = args.weights
     if args.amp:
         config.model.precision = "bf16"
     if args.data_root:
         for loader in ("train_dataloader", "test_dataloader"):
             for dataset in _plain_datasets(config.get(loader, {}).get("dataset", {})):
                 dataset.data_root = args.data_root
-    config.merge_from_dict(args.cfg_options)
+    change_config(config, args.cfg_options)
     config.work_dir = str(args.work_dir or Path("work_dirs") / args.config.stem)
     config.launcher = args.launcher
     return config
@@ -71,14 +71,8 @@ def build_checked(config: Any, classes: Sequence[str]) -> Any:
             masks with invalid labels.
     """
     for plain in _plain_datasets(config):
-        root = Path(plain.get("data_root") or "")
-        for key in (*plain.get("data_prefix", {}).values(), plain.get("ann_file") or ""):
-            # missing demo scenes are drawn later
-            if not plain.type.startswith("Demo") and not (root / key).exists():
-                raise ItaclipError(
-                    f"{root / key}: does not exist (data set {plain.type}). Pass the folder with --data-root; "
-                    "docs/datasets.md shows the layout."
-                )
+        if not plain.type.startswith("Demo"):  # missing demo scenes are drawn later
+            require_paths(plain)
     dataset = DATASETS.build(config)
     found = tuple(dataset.metainfo["classes"])
     if found != tuple(classes):
@@ -93,5 +87,6 @@ def build_checked(config: Any, classes: Sequence[str]) -> Any:
         raise ItaclipError(f"{_plain_datasets(config)[0].get('data_root')}: contains no images.")
     inner = getattr(dataset, "inner", dataset)
     for plain in getattr(inner, "datasets", [inner]):
-        check_labels(plain)
+        for note in check_labels(plain):
+            _LOG.warning("%s", note)
     return dataset

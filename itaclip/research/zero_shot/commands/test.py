@@ -11,11 +11,11 @@ from mmengine import dist
 from rich.table import Table
 
 from itaclip.common.console import make_console
-from itaclip.common.demo.dataset import ensure_demo_dataset
 from itaclip.common.environment import machine, peak_memory_mib, versions
 from itaclip.files import write_json
 from itaclip.research.evaluation.command import SOME_SKIPPED
 from itaclip.research.evaluation.distributed import joined
+from itaclip.research.preparation.layout import draw_demo
 from itaclip.research.zero_shot.checkpoints import read_checkpoint
 from itaclip.research.zero_shot.commands.setup import build_checked, configure, options
 from itaclip.research.zero_shot.openmmlab import ZeroShotRunner
@@ -45,8 +45,8 @@ def main(description: str, arguments: Sequence[str] | None = None) -> int:
 
     with joined(args.launcher):
         dataset = config.test_dataloader.dataset
-        if dataset.type == "DemoDataset" and dist.get_rank() == 0:
-            ensure_demo_dataset(dataset.data_root)
+        if dist.get_rank() == 0:
+            draw_demo(dataset)
         dist.barrier()
         size = config.model.encoder.get("image_size", EncoderSettings.image_size)
         config.test_dataloader.dataset = dict(type="SkippingDataset", dataset=dataset, image_size=size)

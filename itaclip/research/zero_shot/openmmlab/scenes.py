@@ -16,7 +16,8 @@ from itaclip.common.figures.palette import palette
 from itaclip.errors import ItaclipError
 from itaclip.files import atomic_folder
 from itaclip.research.openmmlab import DemoDataset
-from itaclip.research.zero_shot.classes import IGNORED, ClassSplit
+from itaclip.research.preparation.masks import IGNORED
+from itaclip.research.zero_shot.classes import ClassSplit
 
 SCENES = 320
 TRAINING_SEED = 20260408

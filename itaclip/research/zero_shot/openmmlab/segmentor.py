@@ -17,8 +17,9 @@ from itaclip.common.figures.palette import palette
 from itaclip.core.clip.loading import load_openai_clip
 from itaclip.core.text import TextCache, TextEncoder, default_folder
 from itaclip.errors import ItaclipError, did_you_mean
+from itaclip.research.preparation.masks import IGNORED
 from itaclip.research.zero_shot.checkpoints import Checkpoint, check_class_order, load_parameters
-from itaclip.research.zero_shot.classes import IGNORED, ClassSplit, label_table
+from itaclip.research.zero_shot.classes import ClassSplit, label_table
 from itaclip.research.zero_shot.encoder import ImageFeatures
 from itaclip.research.zero_shot.inference import seen_shift, segment, window_scores
 from itaclip.research.zero_shot.network import METHODS

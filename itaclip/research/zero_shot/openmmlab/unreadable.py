@@ -11,7 +11,7 @@ from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
 from torch.utils.data import Dataset
 
-from itaclip.research.zero_shot.classes import IGNORED
+from itaclip.research.preparation.masks import IGNORED
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class DatasetWrapper(Dataset[Any]):
 class SkippingDataset(DatasetWrapper):
     """A data set that replaces broken images by black ones without labelled pixels, which do not count.
 
-    This way every process of a distributed test has the expected number of results.
+    Hence every process of a distributed test has the expected number of results.
 
     Args:
         dataset: configuration of the data set.

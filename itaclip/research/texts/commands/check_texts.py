@@ -1,4 +1,4 @@
-"""Check text files and class-biased prompts against their class files."""
+"""The command line of `tools/check_texts.py`: check text files and class-biased prompts against their class files."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def check_prompts(names: Path, prompts: Path, background: bool) -> Findings:
 
 
 def main(root: Path, arguments: Sequence[str] | None = None) -> int:
-    """The command line of ``tools/check_texts.py``; returns the exit status.
+    """Check one text file or all shipped ones; returns the exit status.
 
     Args:
         root: the checkout, with ``configs`` and ``llm_texts``.

@@ -1,4 +1,4 @@
-"""Checks of a data set before a run: its settings, its files, and the values of its masks."""
+"""Checks of a data set before a run: its files, and the values of its masks."""
 
 from __future__ import annotations
 
@@ -9,89 +9,26 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
-from itaclip.errors import ItaclipError, did_you_mean
-from itaclip.research.evaluation.confusion import IGNORED_LABEL
+from itaclip.errors import ItaclipError
 from itaclip.research.openmmlab.datasets import BaseSegDataset
 from itaclip.research.preparation import diagnosis, files
-from itaclip.research.preparation.inspection import PALETTES, Look, Pair, Palettes, Tree, find_pairs, inspect_mask
-from itaclip.research.preparation.layout import describe, registered, tree_of
+from itaclip.research.preparation.inspection import (
+    PALETTES,
+    SAMPLE,
+    Inspection,
+    Look,
+    Pair,
+    Palettes,
+    Tree,
+    find_pairs,
+    inspect_mask,
+    inspect_tree,
+)
+from itaclip.research.preparation.layout import BENCHMARKS, describe, missing_parts, registered, tree_of
+from itaclip.research.preparation.masks import IGNORED
+from itaclip.research.preparation.settings import check_settings, named
 
-_KEY = "test_dataloader.dataset"
-_MASKS_CHECKED = 50
 _MASKS_LOADED = 5
-
-
-# --- settings ----------------------------------------------------------------
-
-
-def check_settings(config: Config) -> None:
-    """Check the data set's type, classes and palette as the configuration writes them.
-
-    Raises:
-        ItaclipError: the message names the key, what it holds and what to write.
-    """
-    settings = config.test_dataloader.dataset
-    kind = registered(settings.get("type"))
-    declared = dict(getattr(kind, "METAINFO", None) or {})
-    given = settings.get("metainfo") or {}
-    key = f"{_where(config)}{_KEY}.metainfo"
-    if not isinstance(given, dict):
-        raise ItaclipError(f"{key} is {given!r}; expected dict(classes=[...]).")
-    for holder, source in ((declared, f"{getattr(kind, '__name__', kind)}.METAINFO"), (given, key)):
-        if holder.get("classes") is not None:
-            _check_names(holder["classes"], f"{source}.classes")
-    classes = given.get("classes")
-    known = declared.get("classes")
-    if known and classes is not None and not isinstance(classes, str):
-        for name in classes:
-            if name not in known:
-                raise ItaclipError(
-                    f"{key}.classes: {name!r} is no class of {kind.__name__}, of which it selects some."
-                    f"{did_you_mean(name, known)} For classes of your own, set type='BaseSegDataset'."
-                )
-    colors = given.get("palette")
-    if colors is not None and not isinstance(classes, str):
-        _check_palette(colors, classes or known, known, f"{key}.palette")
-
-
-def _where(config: Config) -> str:
-    return f"{config.filename}: " if config.filename else ""
-
-
-def _check_names(classes: Any, source: str) -> None:
-    if isinstance(classes, str):
-        if Path(classes).is_file():  # MMEngine reads it, one class per line
-            return
-        names = [name.strip() for name in classes.split(",") if name.strip()]
-        raise ItaclipError(
-            f"{source} is the text {classes!r}, not a list, and no file; a single class in parentheses is a text "
-            f"in Python. Write classes={names!r}."
-        )
-    if not isinstance(classes, (list, tuple)) or not classes:
-        raise ItaclipError(f"{source} is {classes!r}; expected a list of class names.")
-    for number, name in enumerate(classes):
-        if not isinstance(name, str) or not name.strip():
-            raise ItaclipError(f"{source}[{number}] is {name!r}; expected a class name.")
-        if classes.index(name) != number:
-            raise ItaclipError(f"{source}[{number}]: {name!r} is class {classes.index(name)} already.")
-
-
-def _check_palette(colors: Any, classes: Sequence[str] | None, known: Sequence[str] | None, source: str) -> None:
-    if not isinstance(colors, (list, tuple)):
-        raise ItaclipError(f"{source} is {colors!r}; expected one [r, g, b] per class.")
-    for number, color in enumerate(colors):
-        if (
-            not isinstance(color, (list, tuple)) or len(color) != 3
-            or not all(isinstance(part, int) and 0 <= part <= 255 for part in color)
-        ):  # fmt: skip
-            raise ItaclipError(f"{source}[{number}] is {color!r}; expected [r, g, b], each 0..255.")
-    expected = {len(names) for names in (classes, known) if names}
-    if colors and expected and len(colors) not in expected:
-        count = f"{len(colors)} colour{'s' * (len(colors) != 1)}"
-        raise ItaclipError(
-            f"{source} has {count}, but there are {len(classes or ())} classes; write one colour per class, or leave "
-            "out the palette."
-        )
 
 
 def check_images(config: Config) -> None:
@@ -107,7 +44,7 @@ def check_images(config: Config) -> None:
         return
     tree = describe(config)
     if next(find_pairs(tree), None) is None:
-        raise ItaclipError(f"{_where(config)}{files.no_image(tree, Path(settings.get('data_root') or '.'))}")
+        raise ItaclipError(f"{named(config)}{files.no_image(tree, Path(settings.get('data_root') or '.'))}")
 
 
 def _lists_itself(kind: Any) -> bool:
@@ -116,6 +53,37 @@ def _lists_itself(kind: Any) -> bool:
         return False
     found: Any = kind  # a class of a package without types
     return found.load_data_list is BaseSegDataset.load_data_list
+
+
+def check_dataset(config: Config, full: bool = False, workers: int = 1) -> tuple[Inspection, Tree | None]:
+    """Check the files of a configuration's data set.
+
+    Args:
+        config: a configuration with ``test_dataloader.dataset``.
+        full: whether to decode all images and masks instead of a sample.
+        workers: number of decoding processes.
+
+    Returns:
+        The findings, and the layout; None if folders are missing and nothing could be read.
+
+    Raises:
+        ItaclipError: a data set type that is not registered or cannot be built, bad classes or a bad palette.
+    """
+    check_settings(config)
+    dataset = config.test_dataloader.dataset
+    findings = missing_parts(config)
+    if findings:
+        return Inspection(findings=findings), None
+    tree = describe(config)
+    inspection = inspect_tree(tree, full, workers)
+    diagnosis.conclude(inspection, tree, Path(dataset.get("data_root") or "."))
+    benchmark = BENCHMARKS.get(dataset.type)
+    if benchmark and inspection.pairs and inspection.pairs not in benchmark.images:
+        inspection.findings.add(
+            f"{inspection.pairs} images, but {dataset.type} has {benchmark.images[0]}", "Results would not be "
+            "comparable; complete the images and the list from the official archives.", str(tree.names or tree.images)
+        )  # fmt: skip
+    return inspection, tree
 
 
 # --- masks -------------------------------------------------------------------
@@ -153,19 +121,17 @@ def check_labels(dataset: Any) -> list[str]:
 
 
 def _check_values(masks: Sequence[Path], tree: Tree, kind: str) -> list[str]:
-    sample = masks[:: -(-len(masks) // _MASKS_CHECKED)]
+    sample = masks[:: -(-len(masks) // SAMPLE)]
     looks = [Look(mask) for mask in sample]
     readable = [look for look in looks if inspect_mask(tree, look) is not None]
     if not readable:
         _, remedy, where = looks[0].problems[0]
         raise ItaclipError(f"none of {len(sample)} masks can be read: {where} {remedy}")
     pixels = np.sum([look.pixels for look in readable], axis=0)
-    allowed = tree.stored_labels()
-    wrong = [look for look in readable if look.problems]
-    if wrong:
-        values = [v for v in np.flatnonzero(wrong[0].pixels).tolist() if v not in allowed and v != IGNORED_LABEL]
+    if wrong := [look for look in readable if look.problems]:
+        value, allowed = tree.foreign(wrong[0].pixels)[0], tree.stored_labels()
         raise ItaclipError(
-            f"{wrong[0].mask}: contains label {values[0]}, but {kind} has labels {allowed[0]}..{allowed[-1]} and 255 "
+            f"{wrong[0].mask}: contains label {value}, but {kind} has labels {allowed[0]}..{allowed[-1]} and 255 "
             f"(ignored); so do {len(wrong)} of {len(readable)} masks. {diagnosis.foreign_values(pixels, tree)}"
         )
     for look_at in (diagnosis.only_zero_and_ignored, diagnosis.nothing_labelled):
@@ -190,7 +156,7 @@ def _loads_plainly(dataset: BaseSegDataset) -> bool:
 
 
 def _check_loaded(dataset: Any) -> None:
-    """The same for data sets that load masks in their own way: the first masks, as they are loaded."""
+    """The same for data sets that load masks by themselves: the first masks, as they are loaded."""
     classes = len(dataset.metainfo["classes"])
     for i in range(min(_MASKS_LOADED, len(dataset))):
         try:
@@ -198,7 +164,7 @@ def _check_loaded(dataset: Any) -> None:
         except Exception:  # reported when the image is due
             continue
         values = np.unique(sample.gt_sem_seg.data.numpy())
-        invalid = [int(v) for v in values if v >= classes and v != IGNORED_LABEL]
+        invalid = [int(v) for v in values if v >= classes and v != IGNORED]
         if invalid:
             raise ItaclipError(
                 f"{sample.seg_map_path}: contains label {invalid[0]}, but {type(dataset).__name__} has labels "

@@ -19,9 +19,9 @@ from itaclip.common.console import make_console
 from itaclip.core.methods import METHODS
 from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.research.comparison.cells import Options, Result, make_cells, run_cell
-from itaclip.research.comparison.report import rows, write_report
-from itaclip.research.evaluation.protocol import PRESETS
-from itaclip.research.evaluation.setup import load_config
+from itaclip.research.comparison.report import measured, rows, write_report
+from itaclip.research.evaluation.presets import PRESETS
+from itaclip.research.openmmlab.configuration import load_config
 
 PAPERS = ("clip", "maskclip", "sclip", "clearclip", "gem", "naclip", "itaclip")
 """The published methods, without their variants."""
@@ -143,8 +143,7 @@ def _summary(table: list[dict[str, Any]]) -> Table:
     for header in ("data set", "method", "preset", "PAMR", "mIoU", "published"):
         shown.add_column(header, justify="right" if header in ("mIoU", "published") else "left")
     for row in table:
-        measured = "failed" if row["error"] else "-" if row["mIoU"] is None else f"{row['mIoU']:.2f}"
         pamr = {True: "on", False: "off", None: ""}[row["pamr"]]
         printed = "" if row["published"] is None else f"{row['published']:g}"
-        shown.add_row(row["dataset"], row["method"], row["preset"], pamr, measured, printed)
+        shown.add_row(row["dataset"], row["method"], row["preset"], pamr, measured(row), printed)
     return shown

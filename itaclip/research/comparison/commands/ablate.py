@@ -15,16 +15,12 @@ from itaclip.research.comparison.ablation import Ablation
 from itaclip.research.comparison.ablation_report import ablation_rows, markdown, plot, rich_table
 from itaclip.research.comparison.variants import GROUPS, Variant, make_variants
 from itaclip.research.evaluation.command import SOME_SKIPPED
-from itaclip.research.evaluation.presets import DATASETS
-from itaclip.research.evaluation.protocol import PRESETS, apply_protocol
-from itaclip.research.evaluation.setup import (
-    ConfigOptions,
-    build_dataset,
-    change_config,
-    check_classes,
-    check_labels,
-    load_config,
-)
+from itaclip.research.evaluation.options import add_changes
+from itaclip.research.evaluation.presets import DATASETS, PRESETS
+from itaclip.research.evaluation.protocol import apply_protocol
+from itaclip.research.evaluation.setup import build_dataset, check_classes
+from itaclip.research.openmmlab.configuration import change_config, load_config
+from itaclip.research.preparation.checks import check_labels
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,13 +33,10 @@ def parser() -> argparse.ArgumentParser:
         "--preset", choices=PRESETS, help="start from a preset instead of the configuration's settings"
     )
     options.add_argument("--method", help="start from another method")
-    options.add_argument("--data-root", help="folder of the data set; replaces the configuration's")
-    options.add_argument("--weights", help="CLIP model or weight file; replaces the configuration's")
+    add_changes(options)
     options.add_argument("--limit", type=int, help="only the first N images")
     options.add_argument("--measure-savings", action="store_true",
                          help="also run every variant separately; report times and differences")  # fmt: skip
-    options.add_argument("--cfg-options", nargs="+", action=ConfigOptions, default={}, metavar="KEY=VALUE",
-                         help="change entries of the configuration, such as model.slide_stride=112")  # fmt: skip
     return options
 
 
@@ -59,18 +52,15 @@ def main(given: Sequence[str] | None = None) -> int:
     out = args.out or Path("work_dirs") / f"ablate_{args.config.stem}"
     config = load_config(args.config)
     apply_protocol(config, out, args.method, args.preset)
-    change_config(config, args.cfg_options)
-    if args.data_root is not None:
-        config.test_dataloader.dataset.data_root = args.data_root
-    if args.weights is not None:
-        config.model.model_name = args.weights
+    change_config(config, args.cfg_options, args.data_root, args.weights)
+    console = make_console()
     dataset = build_dataset(config)
-    check_labels(dataset)
+    for note in check_labels(dataset):
+        console.print(f"note: {note}", markup=False)
     ablation = Ablation(config)
     check_classes(ablation.classes, dataset)
     variants = make_variants(ablation.base, ablation.blocks, ablation.auxiliary is not None, args.only)
 
-    console = make_console()
     loader = config.test_dataloader
     total = len(dataset) if args.limit is None else min(args.limit, len(dataset))
     how: dict[str, Any] = dict(batch_size=loader.get("batch_size", 1), num_workers=loader.get("num_workers", 0),

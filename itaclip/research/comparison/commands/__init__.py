@@ -1,0 +1,1 @@
+"""The programs `tools/eval_all.py` and `tools/ablate.py`."""

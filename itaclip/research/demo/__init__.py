@@ -1,0 +1,1 @@
+"""What the scripts that train the demo's weights share."""

@@ -1,0 +1,1 @@
+"""The programs that prepare data sets, one file each, named like the scripts in `tools/` and `datasets/`."""
