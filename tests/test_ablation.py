@@ -88,7 +88,7 @@ def test_shared_work_is_done_once(config: Path, monkeypatch: pytest.MonkeyPatch)
     ablation.run(dataset, [ablation.base])
     alone, asked = len(passes), len(prompts)
     variants = make_variants(ablation.base, ablation.blocks, texts=True)
-    assert {variant.group for variant in variants} == set(GROUPS) - {METHODS_AND_PARTS}
+    assert {variant.group for variant in variants} == set(GROUPS) - {METHODS_AND_PARTS, STITCHER_PARTS}
     ablation.run(dataset, [variant.settings for variant in variants])
     assert len(passes) == 2 * alone  # 40 variants without an additional pass of the first blocks
     assert len(prompts) == asked == len(set(prompts))

@@ -25,7 +25,7 @@ from itaclip.research.preparation.jobs import run_jobs
 from itaclip.research.preparation.masks import LabelMap
 
 SCRIPT = str(ROOT / "datasets/cvt_coco_stuff.py")
-COUNT = 140
+COUNT = 300
 
 
 @pytest.fixture

@@ -257,7 +257,7 @@ def test_only_repaired_images_are_evaluated_again(config: Path, capsys: pytest.C
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])  # OpenCV would fill the rest with grey
     assert evaluate(config) == SOME_SKIPPED
-    assert "Repair these files and run the same command again" in capsys.readouterr().out
+    assert "Repair or add these files and run the same command again" in capsys.readouterr().out
     path.write_bytes(content)
     assert resumed(config) == 4
     assert read_metrics(config.parent / "out")["images"] == 5
