@@ -241,6 +241,21 @@ def _method_costs(record: Record) -> str:
     return _with_machine(_table(header, rows), record.machine("methods_speed_vit_b_16"))
 
 
+def _whole_image(record: Record) -> str:
+    found = record["whole_image_vit_b_16"]["whole image"]
+    rows = [
+        [
+            f"`{name}`" if name != "plainly" else "plain version",
+            f"{found[f'{name}, s']:.1f}",
+            f"{found[f'{name}, MiB']}",
+        ]
+        for name in ("ovstitcher", "corrclip", "plainly")
+    ]
+    return _with_machine(
+        _table(["one image of eight windows, 100 regions", "s", "MiB"], rows), record.machine("whole_image_vit_b_16")
+    )
+
+
 def _growth(record: Record) -> str:
     rows = []
     for row in record["growth_vit_b_16"]["tables"]["growth"]:
@@ -439,6 +454,7 @@ TABLES_BY_NAME: dict[str, Callable[[Record], str]] = {
     "labelling by stage": _labelling_stages,
     "memory": _memory,
     "method costs": _method_costs,
+    "whole image": _whole_image,
     "methods and stages": lambda record: _methods_and_stages(record, _STAGE_COLUMNS),
     "methods, closing and area rule": lambda record: _methods_and_stages(record, _REST_COLUMNS),
     "one image by stage": _image_stages,
