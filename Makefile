@@ -1,5 +1,5 @@
 # make demo        install everything into .venv, evaluate the bundled demo, save overlays
-# make test        run the tests, one worker per core (TESTS="tests/test_text.py" picks some)
+# make test        run the tests, one worker more than cores, since many wait for processes of theirs (TESTS="tests/test_text.py" picks some)
 # make test-full   run what is too slow for every change: before a release
 # make test-newest, test-oldest   the same with the newest and the oldest packages that pyproject.toml allows
 # make lint        check style and types;  make format repairs style
@@ -9,7 +9,7 @@ PYTHON ?= python3
 TESTS ?= -m "not vit_b_16 and not cluster"
 # All that tests need; fiftyone is left out, it brings a database server.
 EXTRAS := openmmlab compare coco openvino onnx sentencepiece ray web supervision dev
-WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+WORKERS ?= $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
 .PHONY: demo docs test test-full test-newest test-oldest lint format build audit clean
