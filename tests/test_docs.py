@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from dataclasses import fields
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -113,3 +115,23 @@ def test_the_guide_to_class_lists_shows_the_measured_numbers() -> None:
     assert len(shown) == 9
     inside = re.findall(r"\b\d\d\.\d\b(?! \|)", text)  # in sentences, with one digit
     assert {float(score) for score in inside} <= {round(row["mean_iou"] + 1e-9, 1) for row in rows}
+
+
+def test_every_setting_says_its_default_after_unit_and_range() -> None:
+    """The string below a field of `Settings`: what it is and its range; the default; the effect."""
+    source = ast.parse((ROOT / "itaclip/core/settings.py").read_text(encoding="utf-8"))
+    body = next(node for node in source.body if isinstance(node, ast.ClassDef) and node.name == "Settings").body
+    described = 0
+    for field, text in pairwise(body):
+        if isinstance(field, ast.AnnAssign) and field.value is not None:
+            assert isinstance(text, ast.Expr)
+            assert isinstance(text.value, ast.Constant)
+            before, found, after = str(text.value.value).replace("\n    ", " ").partition("; default ")
+            default = ast.literal_eval(field.value)
+            shown = f'"{default}"' if isinstance(default, str) else str(default)
+            assert found, ast.unparse(field)
+            assert before, ast.unparse(field)
+            assert after.startswith(shown), f"{ast.unparse(field)}: {after}"
+            assert len(after) > len(shown) + 5, ast.unparse(field)
+            described += 1
+    assert described == len(fields(Settings))

@@ -27,112 +27,127 @@ class Settings:
     """
 
     method: str = "itaclip"
-    """Method that reads the image tower: a key of `itaclip.core.methods.METHODS`."""
+    """Name of a method, a key of `itaclip.core.methods.METHODS`; default "itaclip". How patch tokens are
+    computed from the image tower."""
 
     background: bool = False
-    """Class 0 is the background: it has no auxiliary text, and its queries stay unmixed."""
+    """Yes or no; default False. Class 0 is the background: it has no auxiliary text, and its queries
+    stay unmixed."""
 
     # --- image encoder ---
     attn_self: bool = True
-    """Self-self attention (q-q + k-k); False uses CLIP's q-k instead."""
+    """Yes or no; default True. Self-self attention (q-q + k-k); False uses CLIP's q-k instead."""
     attention: str | None = None
-    """Attention to use instead of the method's, as a sum of pairs: "qk", "qq+kk", "vv", ..."""
+    """A sum of pairs, such as "qk", "qq+kk" or "vv"; default None, the method's own. Attention of the
+    last block instead of the method's."""
     residual: bool | None = None
-    """Keep ``x +`` around the last attention. None follows the method: ITACLIP's published
-    numbers kept it, although the design as first described had none."""
+    """Yes or no; default None, the method's own. Keeps ``x +`` around the last attention: ITACLIP's
+    published numbers kept it, although the design as first described had none."""
     middle_layers: tuple[int, ...] | None = None
-    """Blocks, counted from 1, whose maps are fused with the last block's; None follows the method
-    (7, 8 and 10 of 12 for ITACLIP; scaled in proportion to another depth, which is untested)."""
+    """Numbers of blocks, from 1 to one less than the depth; default None, the method's own (7, 8 and 10
+    of 12 for ITACLIP; scaled in proportion to another depth, which is untested). Their attention
+    maps are fused with the last block's."""
     feed_forward: bool | None = None
-    """Keep the last feed-forward network; None follows the method (ITACLIP drops it)."""
+    """Yes or no; default None, the method's own (ITACLIP drops it). Keeps the last feed-forward network."""
     pos_interpolation: Positions | None = None
-    """How positional embeddings are resampled to another token grid: "scale" by the factor
-    (n + 0.1) / table, "size", "antialias"; None follows the method in OpenAI's layout and the
-    library in timm's ("antialias")."""
+    """"scale" by the factor (n + 0.1) / table, "size" or "antialias"; default None, the method's own in
+    OpenAI's layout and the library's in timm's ("antialias"). How positional embeddings are
+    resampled to another token grid."""
     patch_projection: PatchProjection | None = None
-    """How patches enter the joint space if the tower pools by attention (SigLIP, PE-Core, CoCa):
-    "values" is what the head returns for a single patch; "values_linear" is the same without its
-    feed-forward network; "tokens" skips the head. None uses "values" if there is a head."""
+    """"values", "values_linear" or "tokens"; default None, "values" if there is a pooling head. How patches
+    enter the joint space if the tower pools by attention (SigLIP, PE-Core, CoCa): "values" is what
+    the head returns for a single patch; "values_linear" is the same without its feed-forward
+    network; "tokens" skips the head."""
 
     method_options: tuple[tuple[str, Any], ...] = ()
-    """Further options of the method by name, such as ``{"threshold": 0.2}`` for resclip; the
-    fields of its class in `itaclip.core.methods` are its options. A mapping is accepted too."""
+    """Pairs of name and value, or a mapping, such as ``{"threshold": 0.2}`` for resclip; default (). Further
+    options of the method: the fields of its class in `itaclip.core.methods`."""
     second_encoder: str = "dino-vitb8"
-    """The vision model whose features shape the attention of proxyclip, corrclip and ovstitcher: a name,
-    a file or a folder that `itaclip.core.second_encoders.load_second_encoder` accepts, or "demo"."""
+    """A name, file or folder for `itaclip.core.second_encoders.load_second_encoder`, or "demo"; default
+    "dino-vitb8". The vision model whose features shape the attention of proxyclip, corrclip and
+    ovstitcher."""
 
     # --- regions ---
     regions: str = "felzenszwalb"
-    """Source of the region masks for corrclip, ovstitcher and map correction: "felzenszwalb" and
-    "slic" need no weights, "sam2" and "sam2-64" are the published sources of corrclip and of
-    ovstitcher, a folder contains masks made in advance."""
+    """"felzenszwalb", "slic", "sam2", "sam2-64" or a folder of region maps; default "felzenszwalb". Source of
+    regions for corrclip, ovstitcher and map correction. The first two need no weights; "sam2" and
+    "sam2-64" are the published sources of corrclip and of ovstitcher."""
     map_correction: bool = False
-    """Finally assign all pixels of a region its most frequent label (CorrCLIP's last step)."""
+    """Yes or no; default False. Finally gives all pixels of a region its most frequent label (CorrCLIP's
+    last step)."""
 
     # --- image engineering ---
     img_engineering: bool = True
-    """Five views of every crop: plain, grey, blurred, flipped down, flipped sideways."""
+    """Yes or no; default True. Five views of every window: plain, grey, blurred, flipped down, flipped
+    sideways."""
     img_eng_coefficient: float = 0.75
-    """Weight of the views that keep the geometry, relative to the flips; in [0, 1]."""
+    """Share, in [0, 1]; default 0.75. Weight of the views that keep the geometry, relative to the flips."""
     blur_kernel: int = 11
-    """Side of the blur kernel in pixels, odd. Published for patches of 16 pixels."""
+    """Pixels, odd and positive; default 11. Side of the blur kernel, published for patches of 16 pixels."""
     blur_sigma: float = 5.0
-    """Standard deviation of the blur in pixels."""
+    """Pixels, positive; default 5.0. Standard deviation of the blur."""
 
     # --- texts ---
     def_coefficient: float = 0.2
-    """Weight of the auxiliary text relative to the class name; in [0, 1]."""
+    """Share, in [0, 1]; default 0.2. Weight of the auxiliary text relative to the class name."""
     class_prompts: str | None = None
-    """JSON file of class-biased prompts, ``{word: [sentence, ...]}``: a word's sentences are encoded
-    beside the 80 templates (OV-Stitcher). Words without an entry have the templates alone."""
+    """A JSON file, ``{word: [sentence, ...]}``; default None. Class-biased prompts: a word's sentences are
+    encoded together with the 80 templates (OV-Stitcher). Words without an entry have the templates alone."""
 
     # --- sliding window ---
     slide_crop: int = 224
-    """Side of a window in pixels of the resized image; 0 uses the whole image as one window."""
+    """Pixels of the resized image, 0 or more; default 224. Side of a window; 0 uses the whole image as one."""
     slide_stride: int = 112
-    """Step between windows. Published: 28, which is finer and many times slower."""
+    """Pixels of the resized image, 1 to `slide_crop`; default 112. Stride of the windows. Published: 28,
+    which is finer and many times slower."""
     tolerance: float = 0.0
-    """Read the views in rounds, spread over the windows, and stop when a round changes at most
-    this share of the labels; in [0, 1]. 0 reads every view of every window, as published; 1 stops
-    after the first round, a fifth of them. See `itaclip.core.adaptive`."""
+    """Share of the labels, in [0, 1]; default 0.0. Encodes the views in rounds, spread over the windows, and
+    stops when a round changes at most this share. 0 encodes every view of every window, as
+    published; 1 stops after the first round, a fifth of them. See `itaclip.core.adaptive`."""
     padding: Padding = "end"
-    """Where zeros pad a window to whole patches: at its end, or half on each side ("centre",
-    as ClearCLIP does)."""
+    """"end" or "centre"; default "end". Where zeros pad a window to whole patches: at its end, or half on
+    each side, as ClearCLIP does."""
 
     # --- refinement ---
     pamr_steps: int = 0
-    """Rounds of pixel-adaptive mask refinement; 0 is off. Published: 10."""
+    """Rounds, 0 or more; default 0, off. Pixel-adaptive mask refinement. Published: 10."""
     pamr_stride: tuple[int, ...] = (8, 16)
-    """Dilations of the neighbourhood in pixels of the original image."""
+    """Pixels of the original image, one or more, positive; default (8, 16). Dilations of the refinement's
+    neighbourhood."""
 
     # --- decision ---
     logit_scale: float = 40.0
-    """Inverse temperature of the softmax over queries (CLIP itself learned 100). For models trained
-    with a sigmoid it is multiplied by their own inverse temperature / 100; the bias cancels out."""
+    """A positive factor; default 40.0. Inverse temperature of the softmax over queries (CLIP itself learned
+    100). For models trained with a sigmoid it is multiplied by their own inverse temperature / 100;
+    the bias cancels out."""
     prob_thd: float = 0.0
-    """Pixels whose best class scores less become class 0; keep at 0 without a background."""
+    """Score, in [0, 1]; default 0.0. Pixels whose best class scores less become class 0; keep at 0 without a
+    background."""
     area_thd: float | None = None
-    """Foreground classes that cover at most this share of the foreground are dropped."""
+    """Share of the foreground, in [0, 1]; default None, off. Foreground classes that cover at most this share
+    are dropped."""
     closing: bool = True
-    """Close the label map with a 3 x 3 square at the end, as only ITACLIP does."""
+    """Yes or no; default True. Closes the label map with a 3 x 3 square at the end, as only ITACLIP does."""
 
     # --- running ---
     batch_crops: int | None = None
-    """Crop views per encoder pass; None uses 10 on a CPU, which fit into its caches, and 60 on
-    a GPU. Affects speed and memory, never the result."""
+    """Views per batch, positive; default None: 10 on a CPU, which fit into its caches, and 60 on a GPU.
+    Affects speed and memory, never the result."""
     dtype: str = "fp32"
-    """Precision of the image tower: fp32, bf16, fp16 or, with OpenVINO, int8."""
+    """"fp32", "bf16", "fp16" or, with OpenVINO, "int8"; default "fp32". Precision of the image tower."""
     engine: str = "torch"
-    """Engine that runs CLIP's towers: "torch", "openvino" (CPUs; converts the model once), or "auto":
-    OpenVINO if it runs this model faster on this machine, measured once and remembered."""
+    """"torch", "openvino" or "auto"; default "torch". What runs CLIP's towers. OpenVINO is for CPUs and
+    converts the model once; "auto" takes it if it runs this model faster on this machine, measured
+    once and remembered."""
     calibration: str = "demo"
-    """Images on which the ranges of int8 are measured: a folder, or "demo" for drawn scenes."""
+    """A folder of images, or "demo" for drawn scenes; default "demo". Images on which the ranges of int8 are
+    measured."""
     compile: bool = False
-    """Fuse the operations between the matrix products with torch.compile, which delays the first image
-    by up to a minute. Needs a C++ compiler, or Triton on a GPU, where it is expected to pay off; on a
-    CPU it hardly does."""
+    """Yes or no; default False. Fuses the operations between the matrix products with torch.compile, which
+    delays the first image by up to a minute. Needs a C++ compiler, or Triton on a GPU, where it is
+    expected to pay off; on a CPU it hardly does."""
     device: str = "auto"
-    """Torch device; auto uses a GPU if there is one and the engine is PyTorch."""
+    """A PyTorch device, or "auto"; default "auto": a GPU if there is one and the engine is PyTorch."""
 
     def __post_init__(self) -> None:
         if isinstance(self.method_options, Mapping):
