@@ -137,18 +137,19 @@ class DenseEncoder(nn.Module):
             x, grid = self.embed(pixels, first.positions)
             if self.engine.takes(grid):
                 return [self.engine.tokens(x, grid, first)]
-        needs = Needs()
+        needs, encoded = Needs(), None
         for method, _ in methods:
             if not isinstance(method, WholeImageMethod):
                 needs |= method.needs(self.depth)
-        encoded = self.encode(pixels, needs, first.positions)
-        return [self._tokens_of(pixels, encoded, method, window) for method, window in methods]
-
-    def _tokens_of(self, pixels: Tensor, encoded: EncodedWindows, method: Method, window: Window) -> Tensor:
-        if isinstance(method, WholeImageMethod):
-            steps = self.steps(pixels, method.needs(self.depth), method.positions)
-            return read_windows(self.tower, steps, method, replace(window, pixels=pixels))
-        return method.tokens(encoded.projected_as(method.patch_projection or "values"), window)
+        found = []
+        for method, window in methods:
+            if isinstance(method, WholeImageMethod):
+                steps = self.steps(pixels, method.needs(self.depth), method.positions)
+                found.append(read_windows(self.tower, steps, method, replace(window, pixels=pixels)))
+            else:
+                encoded = encoded or self.encode(pixels, needs, first.positions)
+                found.append(method.tokens(encoded.projected_as(method.patch_projection or "values"), window))
+        return found
 
     def encode(self, pixels: Tensor, needs: Needs, positions: Positions = "scale") -> EncodedWindows:
         """Run the ordinary blocks on pixels as in `forward`, keeping only the outputs and projections needed."""

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from itaclip.core.regions.maps import first_pixels
 from itaclip.core.windows import Axis, WindowPlan
 
 
@@ -134,7 +135,5 @@ def shown_places(plan: WindowPlan, patch: int, grid: tuple[int, int]) -> NDArray
 
 def _nearest(axis: Axis, patch: int, places: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Place that each patch shows along an axis, and whether it lies inside the image: windows x patches."""
-    inside = np.arange(0, axis.padded, patch) - axis.before
-    pixels = np.array(axis.starts)[:, None] + inside.clip(0, axis.window - 1)
-    within = (inside >= 0) & (inside < axis.window)
+    pixels, within = first_pixels(axis, np.arange(axis.count), patch)
     return pixels * places // axis.size, np.broadcast_to(within, pixels.shape)

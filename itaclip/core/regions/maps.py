@@ -37,13 +37,13 @@ def window_regions(ids: Ids, plan: WindowPlan, first: int, last: int, patch: int
         n x rows x columns. The padding is a region of its own, with the largest value.
     """
     numbers = np.arange(first, last)
-    rows, in_rows = _places(plan.rows, numbers // plan.columns.count, patch)
-    columns, in_columns = _places(plan.columns, numbers % plan.columns.count, patch)
+    rows, in_rows = first_pixels(plan.rows, numbers // plan.columns.count, patch)
+    columns, in_columns = first_pixels(plan.columns, numbers % plan.columns.count, patch)
     found = ids[rows[:, :, None], columns[:, None]]
     return np.where(in_rows[:, None] & in_columns[None], found, ids.max() + 1)
 
 
-def _places(axis: Axis, windows: NDArray[np.int64], patch: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def first_pixels(axis: Axis, windows: NDArray[np.int64], patch: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Get the first pixel of every patch of the windows, n x patches, and whether it lies inside the image."""
     inside = np.arange(0, axis.padded, patch) - axis.before
     starts = np.minimum(windows * axis.stride, axis.size - axis.window)
