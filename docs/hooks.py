@@ -51,7 +51,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def _relinked(markdown: str, source: str, place: str) -> str:
-    """Links between files of the repository as links between pages of the site."""
+    """Turn links between files of the repository into links between pages of the site."""
 
     def link(match: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[2]))
@@ -62,7 +62,7 @@ def _relinked(markdown: str, source: str, place: str) -> str:
 
 
 def _gallery(notebook: dict[str, Any]) -> tuple[str, dict[str, bytes]]:
-    """The notebook as a page: its pictures in the open, its code folded."""
+    """Make a page of the notebook: its pictures in the open, its code folded."""
     parts: list[str] = []
     images: dict[str, bytes] = {}
     for cell in notebook["cells"]:

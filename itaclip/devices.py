@@ -16,7 +16,7 @@ _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def choose_device(name: str, dtype: str = "fp32", engine: str = "torch") -> torch.device:
-    """The PyTorch device of a setting.
+    """Choose the PyTorch device of a setting.
 
     "auto" takes CUDA, else MPS, else the CPU; with int8 or OpenVINO always the CPU, and the CPU too
     where MPS lacks the dtype (bf16 before macOS 14).
@@ -64,17 +64,18 @@ def _allocate(device: torch.device, dtype: str) -> None:
 
 
 def float64_device(device: torch.device) -> torch.device:
-    """Where to compute in 64-bit floats for tensors on `device`: there on CUDA, which spares a copy; else the CPU."""
+    """Choose where to compute in 64-bit floats for tensors on `device`: there on CUDA, which spares a copy; else the
+    CPU."""
     return device if device.type == "cuda" else _CPU
 
 
 def widest_float(device: torch.device) -> torch.dtype:
-    """The widest floating-point type of a device: float32 on MPS, float64 elsewhere."""
+    """Return the widest floating-point type of a device: float32 on MPS, float64 elsewhere."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def kernel_device(operation: str, device: torch.device) -> torch.device:
-    """Where to run an operation on tensors of `device`: the CPU if this PyTorch has no MPS kernel for it.
+    """Choose where to run an operation on tensors of `device`: the CPU if this PyTorch has no MPS kernel for it.
 
     A warning names each such operation once. PyTorch's own fallback is a setting of the whole
     process (``PYTORCH_ENABLE_MPS_FALLBACK``), which is left to the user.

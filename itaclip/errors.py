@@ -14,11 +14,11 @@ class ItaclipError(ValueError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint such as `` Did you mean 'itaclip'?``, or an empty string when no name is close."""
+    """Suggest a name, as in `` Did you mean 'itaclip'?``; an empty string when no name is close."""
     close = get_close_matches(word, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def install_extra(name: str) -> str:
-    """How to install an extra of this package, as the end of a sentence."""
+    """Tell how to install an extra of this package, as the end of a sentence."""
     return f"install the extra {name!r} (in a checkout: pip install '.[{name}]')"

@@ -25,7 +25,7 @@ _ATTEMPTS = 3  # another process may remove an empty folder before the first fil
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a relative path leads through a hidden name: no search for images takes such files.
+    """Tell whether a relative path leads through a hidden name: no search for images takes such files.
 
     Hidden are names that begin with a dot, as for shells (``._photo.jpg`` of macOS,
     ``.ipynb_checkpoints``), and the folders ``__MACOSX`` and ``@eaDir``, which hold no images of
@@ -77,7 +77,7 @@ def refuse_arguments(option: str, arguments: Mapping[str, Any]) -> None:
 
 
 def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | str | None:
-    """What the file system knows a file by, the same for all its links and spellings; None if there is none."""
+    """Return what the file system knows a file by, the same for all its links and spellings; None if there is none."""
     try:
         status = Path(path).stat()
     except (OSError, ValueError):
@@ -89,7 +89,7 @@ _ADDRESS = re.compile(r"(data:|[a-z][a-z0-9+.-]+:/)", re.IGNORECASE)  # a Window
 
 
 def local_path(place: str | os.PathLike[str], remedy: str = "Download the file first.") -> Path:
-    """The path of a file or folder on this machine.
+    """Return the path of a file or folder on this machine.
 
     `Path` shortens ``https://host`` to ``https:/host``, so addresses are refused before, and
     recognised after that too.
@@ -139,7 +139,7 @@ def atomic_path(path: str | Path, within: Path | None = None) -> Iterator[Path]:
 
 
 def _new_file(path: Path, folder: Path) -> Path:
-    """An empty file in a folder, named like `path`."""
+    """Create an empty file in a folder, named like `path`."""
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             for needed in {path.parent, folder}:
@@ -191,7 +191,7 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def sha256_of(path: str | Path) -> str:
-    """The sha256 of a file's content in hexadecimal, read in blocks.
+    """Hash a file's content with sha256, in hexadecimal; read in blocks.
 
     Raises:
         OSError: the file cannot be read.
@@ -204,5 +204,5 @@ def sha256_of(path: str | Path) -> str:
 
 
 def cache_folder() -> Path:
-    """``$ITACLIP_CACHE_DIR`` or ``~/.cache/itaclip``, where what can be made again is kept."""
+    """Return ``$ITACLIP_CACHE_DIR`` or ``~/.cache/itaclip``, where what can be made again is kept."""
     return Path(os.environ.get("ITACLIP_CACHE_DIR") or "~/.cache/itaclip").expanduser()

@@ -75,7 +75,7 @@ class Result:
         return mask
 
     def masks(self) -> dict[str, NDArray[np.bool_]]:
-        """Masks of the classes that occur, H x W bool each, by name, largest first."""
+        """Return masks of the classes that occur, H x W bool each, by name, largest first."""
         return {name: self.mask(name) for name in self.areas}
 
     def score_map(self, name: str | int) -> NDArray[np.float32]:
@@ -91,14 +91,14 @@ class Result:
         return scores
 
     def overlay(self, legend: bool = True, opacity: float = 0.55) -> Image.Image:
-        """The image with coloured classes, next to a legend with names and shares."""
+        """Draw the image with coloured classes, next to a legend with names and shares."""
         picture = Image.fromarray(figures.overlay(self.image, self.labels, self.colors, opacity))
         if not legend:
             return picture
         return figures.with_legend(picture, self.labels, self.names, self.colors)
 
     def summary(self) -> dict[str, Any]:
-        """Size, names and areas as JSON-serialisable values."""
+        """Summarise size, names and areas as JSON-serialisable values."""
         return {
             "image": str(self.source) if self.source else None,
             "height": self.labels.shape[0],
@@ -110,7 +110,7 @@ class Result:
     # --- formats of other programs ---------------------------------------------
 
     def to_coco(self, image_id: int = 0, skip: Sequence[str] = ()) -> dict[str, Any]:
-        """A COCO data set of this image: one annotation with an RLE mask per class that occurs.
+        """Make a COCO data set of this image: one annotation with an RLE mask per class that occurs.
 
         A category id is the class id plus 1, an annotation id ``image_id * K + category_id``. Results
         with the same classes and different image ids can thus be merged: concatenate their images
@@ -129,7 +129,7 @@ class Result:
         return coco.to_coco(segments, self.names, self._size, name, image_id, skip)
 
     def to_supervision(self) -> Detections:
-        """`supervision.Detections` with a box, a mask, a mean score and a name per class that occurs.
+        """Make `supervision.Detections` with a box, a mask, a mean score and a name per class that occurs.
 
         ``class_id`` holds class ids and ``data["class_name"]`` names, in label order. Masks are
         `supervision.CompactMask` where supervision has it; ``mask.to_dense()`` gives N x H x W bool.
@@ -140,7 +140,7 @@ class Result:
         return supervision.to_supervision(iterate_segments(self.labels, self.names, self.scores))
 
     def to_fiftyone(self, start: int = 0) -> Segmentation:
-        """`fiftyone.Segmentation` with the label map as its mask: uint8, or uint16 for values above 255.
+        """Make a `fiftyone.Segmentation` with the label map as its mask: uint8, or uint16 for values above 255.
 
         To name the values in a data set, set
         ``dataset.default_mask_targets = dict(enumerate(result.names, start))``. The FiftyOne App
@@ -161,7 +161,7 @@ class Result:
         skip: Sequence[str] | None = None,
         model_version: str = "itaclip",
     ) -> dict[str, Any]:
-        """A prediction for a Label Studio task: a brush mask per class that occurs. Needs no extra package.
+        """Make a prediction for a Label Studio task: a brush mask per class that occurs. Needs no extra package.
 
         Args:
             from_name: name of the ``BrushLabels`` tag in the labelling configuration.
@@ -182,7 +182,7 @@ class Result:
         return label_studio.to_label_studio(segments, self._size, from_name, to_name, model_version)
 
     def polygons(self, name: str | int, tolerance: float = 1.0) -> list[list[NDArray[np.int32]]]:
-        """The outlines of a class: for each connected component the outer ring, then its holes.
+        """Trace the outlines of a class: for each connected component the outer ring, then its holes.
 
         Args:
             name: the class name or number.
@@ -197,7 +197,7 @@ class Result:
         return polygons_of(self.mask(name), tolerance)
 
     def to_geojson(self, tolerance: float = 1.0) -> dict[str, Any]:
-        """A GeoJSON ``FeatureCollection``: a ``MultiPolygon`` with holes per class, in pixels, y pointing down.
+        """Make a GeoJSON ``FeatureCollection``: a ``MultiPolygon`` with holes per class, in pixels, y pointing down.
 
         Properties are ``name``, ``label``, ``score`` (mean over the class), ``area`` (pixels)
         and ``color`` (RGB).
@@ -211,7 +211,7 @@ class Result:
         return to_geojson(self._segments(), self.colors, self._size, tolerance)
 
     def to_hf(self) -> list[dict[str, Any]]:
-        """The output format of Transformers' image-segmentation pipeline, in label order.
+        """Convert to the output format of Transformers' image-segmentation pipeline, in label order.
 
         Each class that occurs has a ``score`` (mean over the class, in [0, 1]), a ``label`` (its
         name) and a ``mask`` (PIL image of mode "L", 255 inside the class and 0 outside).
@@ -291,7 +291,7 @@ class Result:
         raise ItaclipError(f"no class {name!r}.{did_you_mean(str(name), self.names)} Classes: {', '.join(self.names)}.")
 
     def _repr_png_(self) -> bytes:
-        """Notebooks show the overlay."""
+        """Show the overlay in notebooks."""
         buffer = io.BytesIO()
         self.overlay().save(buffer, "PNG")
         return buffer.getvalue()

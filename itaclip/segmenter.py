@@ -345,7 +345,7 @@ class Segmenter:
         ]  # fmt: skip
 
     def for_vocabulary(self, vocabulary: Vocabulary, **changes: Any) -> Settings:
-        """The settings of a call; without a background class, no threshold sends pixels to class 0.
+        """Return the settings of a call; without a background class, no threshold sends pixels to class 0.
 
         Raises:
             ItaclipError: no vocabulary, a bad setting, or a dtype, engine or device that differs from the loaded one.
@@ -378,12 +378,12 @@ def _without_class_arguments(settings: Mapping[str, Any]) -> None:
 
 
 def _resized(image: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
-    """An image as CLIP sees it."""
+    """Resize an image to the size at which CLIP sees it."""
     return fit(image, LONG_SIDE, short_side)
 
 
 def _working_size(image: NDArray[np.uint8]) -> tuple[int, int]:
-    """Height and width at which labels are refined and decided."""
+    """Return the height and width at which labels are refined and decided."""
     height, width = image.shape[:2]
     factor = min(1.0, LONG_SIDE / max(height, width))
     return max(1, round(height * factor)), max(1, round(width * factor))

@@ -56,7 +56,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, bank: TextBank, background: bool, definitions: Sequence[str | None] | None) -> Vocabulary:
-        """The vocabulary of a text bank; a background class is always named "background"."""
+        """Make the vocabulary of a text bank; a background class is always named "background"."""
         names = bank.class_names.names
         if background:
             names = (BACKGROUND_NAME, *names[1:])
@@ -71,7 +71,7 @@ class Vocabulary:
         return {name: color for name, color, palette_color in listed if list(color) != palette_color}
 
     def colored(self, colors: Mapping[str, Color]) -> Vocabulary:
-        """A copy with other colours for some classes.
+        """Make a copy with other colours for some classes.
 
         Args:
             colors: by class name.
@@ -94,7 +94,7 @@ class Vocabulary:
         return replace(self, colors=tuple(changed))
 
     def to(self, device: torch.device) -> Vocabulary:
-        """A copy with the text features on `device`."""
+        """Make a copy with the text features on `device`."""
         return replace(self, bank=replace(self.bank, features=self.bank.features.to(device)))
 
 
@@ -175,7 +175,7 @@ def split_definitions(lines: Sequence[str], source: str) -> dict[str, str]:
 
 
 def _lines(classes: Any, source: str) -> list[str]:
-    """A class list as lines of a class file."""
+    """Write a class list as lines of a class file."""
     if isinstance(classes, Mapping):
         raise ItaclipError(
             f"{source}: expected a list of names, not a {type(classes).__name__}. Pass the names as a list, and texts "
@@ -193,7 +193,7 @@ def _lines(classes: Any, source: str) -> list[str]:
 
 
 def _background_words(background: Any) -> tuple[str, ...]:
-    """The background's own words; none for True and False."""
+    """Return the background's own words; none for True and False."""
     if isinstance(background, bool):
         return ()
     if isinstance(background, str):
@@ -209,7 +209,7 @@ def _background_words(background: Any) -> tuple[str, ...]:
 
 
 def _with_background(named: ClassNames, words: tuple[str, ...]) -> tuple[tuple[str, ...], ClassNames]:
-    """The words of the background, and the other classes.
+    """Return the words of the background, and the other classes.
 
     Args:
         named: classes, one of which may be named "background".
@@ -249,7 +249,7 @@ def _with_background(named: ClassNames, words: tuple[str, ...]) -> tuple[tuple[s
 
 
 def _each(values: Any, what: str, expected: str) -> Iterator[Any]:
-    """The entries of a list, a tuple, an array, a generator or any other series with an order."""
+    """Yield the entries of a list, a tuple, an array, a generator or any other series with an order."""
     if isinstance(values, (set, frozenset)):
         raise ItaclipError(f"{what} of type {type(values).__name__}: has no order; expected {expected}.")
     try:
@@ -261,7 +261,7 @@ def _each(values: Any, what: str, expected: str) -> Iterator[Any]:
 
 
 def _class_line(entry: Any, where: str) -> str:
-    """An entry as a line of a class file, with its words separated by ", "."""
+    """Write an entry as a line of a class file, with its words separated by ", "."""
     words = entry if isinstance(entry, (list, tuple)) else entry.tolist() if isinstance(entry, np.ndarray) else [entry]
     for word in words:
         if not isinstance(word, str):
@@ -278,12 +278,12 @@ def _singular(word: str) -> str:
 
 
 def _owners(classes: ClassNames) -> dict[str, int]:
-    """The class of every word, as `plain_name` writes it."""
+    """Map every word, as `plain_name` writes it, to its class."""
     return {plain_name(word): i for i, words in enumerate(classes.synonyms) for word in words}
 
 
 def _texts(definitions: Any, classes: ClassNames) -> list[str | None] | None:
-    """A text or None per class, in order; None if there are no definitions."""
+    """Return a text or None per class, in order; None if there are no definitions."""
     if definitions is not None and not isinstance(definitions, Mapping):
         raise ItaclipError(
             f"definitions of type {type(definitions).__name__}: expected texts by class name, such as "
@@ -309,7 +309,7 @@ def _texts(definitions: Any, classes: ClassNames) -> list[str | None] | None:
 
 
 def usual_colors(count: int, background: bool) -> list[list[int]]:
-    """Colours from the palette; its first colour is reserved for the background."""
+    """Take colours from the palette; its first colour is reserved for the background."""
     return palette(count) if background else palette(count + 1)[1:]
 
 

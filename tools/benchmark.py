@@ -66,7 +66,7 @@ PLAIN_TEXTS = 3  # encoded by the plain implementation; the time for all texts i
 def texts(
     description: ModelDescription, clip: Any, device: torch.device, baseline: bool
 ) -> tuple[TextBank, dict[str, float]]:
-    """The text bank, and the seconds to build it: without a cache, with one, and with the plain implementation."""
+    """Build the text bank and measure the seconds: without a cache, with one, and with the plain implementation."""
     seconds = {}
     with tempfile.TemporaryDirectory() as folder:
         engine = "openvino" if description.settings.engine == "openvino" else "torch"
@@ -172,13 +172,13 @@ def main() -> int:
 
 
 def typical_size(config: Path) -> tuple[int, int]:
-    """Height and width of a typical image of a configuration's data set."""
+    """Return the height and width of a typical image of a configuration's data set."""
     dataset = read_config(config, import_custom_modules=False).test_dataloader.dataset.type
     return TYPICAL_SIZES.get(dataset, (375, 500))
 
 
 def rates(args: argparse.Namespace, descriptions: Sequence[ModelDescription]) -> dict[str, Any]:
-    """Images per second, or GPU memory, with the settings of every configuration and random text features."""
+    """Measure images per second, or GPU memory, with the settings of every configuration and random text features."""
     rows: list[dict[str, Any]] = []
     for config, description in zip(args.config, descriptions, strict=True):
         settings, short_side = description.settings, description.short_side

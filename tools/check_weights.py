@@ -76,7 +76,7 @@ def _as_trained(rgb: np.ndarray[Any, Any], visual: Any) -> Tensor:
 
 
 def to_recorded(encoder: TextEncoder, file: str, names: tuple[str, ...]) -> Tensor:
-    """Cosine of every class name's feature with the recorded one.
+    """Compute the cosine of every class name's feature with the recorded one.
 
     Raises:
         ItaclipError: weights with another embedding size.
@@ -133,7 +133,7 @@ def main() -> int:
 
 
 def _example(clip: Any) -> str:
-    """The name of an architecture with tensors of these sizes, or any."""
+    """Return the name of an architecture with tensors of these sizes, or any."""
     found = architectures.like(measured_sizes(clip.state_dict()))
     return found[0].name if found else "ViT-B-16"
 

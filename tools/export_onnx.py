@@ -39,7 +39,7 @@ class Features(nn.Module):
         self.encoder = encoder
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """B x 3 x h x w to B x rows x columns x E."""
+        """Turn B x 3 x h x w into B x rows x columns x E."""
         return self.encoder(pixels)
 
 

@@ -93,7 +93,7 @@ def measure(args: argparse.Namespace, scenes: Path, log: Path) -> dict[str, Any]
 
 
 def metrics(address: str) -> dict[str, float]:
-    """The server's counters without labels."""
+    """Read the server's counters without labels."""
     with urllib.request.urlopen(f"{address}/metrics", timeout=60) as answer:
         lines = answer.read().decode().splitlines()
     return {
@@ -102,7 +102,7 @@ def metrics(address: str) -> dict[str, float]:
 
 
 def percentile(entry: dict[str, Any], share: float) -> float:
-    """Percentile in seconds, from locust's counts by rounded milliseconds."""
+    """Compute a percentile in seconds, from locust's counts by rounded milliseconds."""
     times = sorted((float(milliseconds), count) for milliseconds, count in entry["response_times"].items())
     sums = itertools.accumulate(count for _, count in times)
     needed = entry["num_requests"] * share / 100

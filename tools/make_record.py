@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def filled(text: str, record: Record, page: Path) -> str:
-    """A page with its tables and numbers written anew.
+    """Write the tables and numbers of a page anew.
 
     Raises:
         ItaclipError: a marker names nothing, or lacks its beginning or end.

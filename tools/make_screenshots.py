@@ -77,7 +77,7 @@ def main() -> int:
 
 
 def taken(browser: Any, address: str, shot: Shot) -> Image.Image:
-    """A screenshot; colours are rounded to multiples of 4, which nobody sees and which saves a third."""
+    """Take a screenshot; colours are rounded to multiples of 4, which nobody sees and which saves a third."""
     context = browser.new_context(viewport={"width": shot.width, "height": shot.height}, color_scheme=shot.scheme)
     page = context.new_page()
     page.goto(address)
@@ -107,20 +107,20 @@ def point(page: Any, across: float, down: float) -> None:
 
 
 def read_a_pixel(page: Any) -> None:
-    """The result of a scene, and the pointer on it."""
+    """Show the result of a scene, and the pointer on it."""
     segment(page, "Beach")
     point(page, *BOAT)
 
 
 def light_up_a_class(page: Any) -> None:
-    """One class lit up, the others darker."""
+    """Light up one class, the others darker."""
     segment(page, "Street")
     page.locator(".legend button", has_text="house").hover()
     page.wait_for_timeout(200)
 
 
 def compare(page: Any) -> None:
-    """Two methods, and the pointer on both."""
+    """Show two methods, and the pointer on both."""
     page.get_by_label("Compare with a second setting").check()
     second = page.get_by_role("group", name="Setting B")
     second.get_by_label("Method").select_option("maskclip")
@@ -130,7 +130,7 @@ def compare(page: Any) -> None:
 
 
 def on_a_phone(page: Any) -> None:
-    """The result, which fills the width."""
+    """Show the result, which fills the width."""
     segment(page, "Beach")
     page.locator("#result").evaluate("result => result.scrollIntoView()")
     point(page, *BOAT)

@@ -77,7 +77,7 @@ def main() -> int:
 
 
 def variants_of(base: Settings) -> dict[str, Settings]:
-    """`exact` first, then wider strides, then adaptive ones."""
+    """List `exact` first, then wider strides, then adaptive ones."""
     fine = base.changed(**quality_settings("exact", base.slide_crop))
     plain = {f"stride {n}/8": fine.changed(slide_stride=base.slide_crop * n // 8) for n in STEPS}
     return plain | {f"adaptive, tolerance {t:g}": fine.changed(tolerance=t) for t in TOLERANCES}

@@ -31,7 +31,7 @@ TRIED = [(40, 0.1, True), *((40, t, True) for t in (0.0, 0.3, 0.4, 0.5)), (60, 0
 
 
 def class_list(scene: Scene, hide: bool, rng: np.random.Generator) -> list[int]:
-    """The classes of the list: those of the scene (one missing if `hide`) and two others."""
+    """List the classes: those of the scene (one missing if `hide`) and two others."""
     shown = [c for c in scene.classes() if c]
     rng.shuffle(shown)
     absent = [c for c in range(1, len(class_lines())) if c not in shown]

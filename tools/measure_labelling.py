@@ -95,7 +95,7 @@ def runs(folder: Path, out: Path, rounds: int) -> dict[str, Any]:
 
 
 def stages(folder: Path, count: int = 60) -> dict[str, float]:
-    """CPU milliseconds per image of each stage alone, using the functions that workers call."""
+    """Measure CPU milliseconds per image of each stage alone, using the functions that workers call."""
     segmenter = Segmenter(**SETTINGS)
     vocabulary = segmenter.prepare(CLASSES)
     source = open_source(str(folder))
@@ -128,7 +128,7 @@ def stages(folder: Path, count: int = 60) -> dict[str, float]:
 
 
 def measured(variant: str, folder: Path, out: Path) -> dict[str, float]:
-    """Wall-clock and CPU seconds of a process and its children; seconds from its first image to its last."""
+    """Measure wall-clock and CPU seconds of a process and its children; seconds from its first image to its last."""
     command = [sys.executable, __file__, "--variant", variant, "--out", str(out), str(folder)]
     began = time.perf_counter()
     process = subprocess.Popen(command, env=os.environ | ALONE, stdout=subprocess.PIPE, text=True)
@@ -152,7 +152,7 @@ def entries(folder: Path, count: int, part: int) -> dict[str, Any]:
 
 
 def _cpu_seconds(root: int) -> dict[int, float]:
-    """CPU seconds so far of a process and its descendants, by process."""
+    """Measure CPU seconds so far of a process and its descendants, by process."""
     parents, seconds = {}, {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:

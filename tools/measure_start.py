@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def measured(program: str) -> tuple[float, float]:
-    """Seconds and peak memory in MiB of a program in a process of its own."""
+    """Measure seconds and peak memory in MiB of a program in a process of its own."""
     code = MEASURED.format(program=program)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     seconds, mib = json.loads(done.stdout.splitlines()[-1])
@@ -77,7 +77,7 @@ def measured(program: str) -> tuple[float, float]:
 
 
 def imports(program: str) -> list[dict[str, Any]]:
-    """The imports of a program that take longest, each with all that it imports."""
+    """List the imports of a program that take longest, each with all that it imports."""
     command = [sys.executable, "-X", "importtime", "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = [(int(m.group(1)), m.group(2)) for line in done.stderr.splitlines() if (m := _IMPORT.match(line))]

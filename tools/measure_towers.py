@@ -39,7 +39,7 @@ MODELS = (
 
 
 def image_tower(name: str) -> Any:
-    """open_clip's image tower with random weights.
+    """Build open_clip's image tower with random weights.
 
     Raises:
         ItaclipError: no such architecture.

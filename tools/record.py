@@ -157,17 +157,17 @@ class Record:
         return self._contents[name]
 
     def machine(self, *names: str) -> str:
-        """The machine or machines of some files, in words."""
+        """Name the machine or machines of some files, in words."""
         found = {_machine_in_words(found) for name in names for found in _nested(self[name], "machine")}
         return "; ".join(sorted(found)) or "processor not recorded"
 
     def versions(self, name: str) -> list[dict[str, str]]:
-        """The versions of a file's runs: one entry a run."""
+        """Find the versions of a file's runs: one entry a run."""
         return list(_nested(self[name], "versions"))
 
 
 def _nested(content: Any, key: str) -> Iterable[Any]:
-    """The values of a key at any depth."""
+    """Find the values of a key at any depth."""
     if isinstance(content, dict):
         for name, value in content.items():
             if name == key:

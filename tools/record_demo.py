@@ -72,7 +72,7 @@ def main() -> int:
 
 
 def _held_out_words(folder: Path) -> list[str]:
-    """Options that replace the words of the class file with the held-out ones and keep the definitions."""
+    """Return options that replace the words of the class file with the held-out ones and keep the definitions."""
     words, texts = folder / "held_out.txt", folder / "held_out_definitions.txt"
     words.write_text("\n".join(", ".join(kind.held_out) for kind in KINDS) + "\n")
     definitions = (ROOT / "llm_texts/demo_definitions.txt").read_text().splitlines()
@@ -82,7 +82,7 @@ def _held_out_words(folder: Path) -> list[str]:
 
 
 def coloured_things(scenes: int) -> dict[str, dict[str, float]]:
-    """How many coloured things get the label of their colour among "red car", "blue car" and so on.
+    """Count the coloured things that get the label of their colour among "red car", "blue car" and so on.
 
     A thing counts as right if that label is the most frequent one among its pixels.
     """
@@ -105,13 +105,13 @@ def coloured_things(scenes: int) -> dict[str, dict[str, float]]:
 
 
 def _visible(scene: Scene, class_id: int) -> list[tuple[int, str]]:
-    """Number and colour of the clearly visible things of a class."""
+    """Find number and colour of the clearly visible things of a class."""
     shares = np.bincount(scene.owner.ravel(), minlength=len(scene.things)) / scene.owner.size
     return [(i, w) for i, (c, w) in enumerate(scene.things) if c == class_id and w and shares[i] >= VISIBLE]
 
 
 def picture_of(data: Path, masks: Path) -> Image.Image:
-    """The shown scenes stacked vertically: image, ground truth, CLIP, ITACLIP, legend."""
+    """Stack the shown scenes vertically: image, ground truth, CLIP, ITACLIP, legend."""
     names = [kind.names[0] for kind in KINDS]
     rows = []
     for number in SHOWN:

@@ -14,14 +14,14 @@ from itaclip.research.comparison.published import ALL, TABLES
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
-    """A table in Markdown; the first `words` columns hold words, the others right-aligned numbers."""
+    """Write a table in Markdown; the first `words` columns hold words, the others right-aligned numbers."""
     rule = "|" + "---|" * words + "---:|" * (len(header) - words)
     first, *others = ("| " + " | ".join(line) + " |" for line in (header, *rows))
     return "\n".join([first, rule, *others])
 
 
 def _share(value: float, digits: int = 1) -> str:
-    """A share in percent; only a share of 1 reads as 100 %."""
+    """Write a share in percent; only a share of 1 reads as 100 %."""
     text = f"{100 * value:.{digits}f} %"
     if float(text[:-2]) < 100:
         return text
@@ -129,7 +129,7 @@ _REST_COLUMNS = {"plain": "plain", "+ closing": "+ closing", "+ area rule": "+ a
 
 
 def _scores_of_stages(record: Record) -> dict[str, dict[str, float]]:
-    """mIoU on the demo by method and variant."""
+    """Return mIoU on the demo by method and variant."""
     found: dict[str, dict[str, float]] = {}
     for row in record["methods_and_parts_demo"]["rows"]:
         method, variant = row["variant"].split(", ", 1)
@@ -386,7 +386,7 @@ def _zero_shot(record: Record) -> str:
 
 
 def _seen_and_unseen(run: Mapping[str, Any]) -> tuple[float, float, float, float]:
-    """mIoU of the demo's first 24 classes and of its last five, their harmonic mean, and pixel accuracy."""
+    """Return mIoU of the demo's first 24 classes and of its last five, their harmonic mean, and pixel accuracy."""
     values = list(run["IoU"].values())
     seen, unseen = sum(values[:-5]) / len(values[:-5]), sum(values[-5:]) / 5
     return seen, unseen, 2 * seen * unseen / (seen + unseen), run["aAcc"]
@@ -497,12 +497,12 @@ NUMBERS_BY_NAME: dict[str, Callable[[Record], str]] = {
 
 
 def _voc(record: Record) -> Any:
-    """A typical image with VOC's published settings, at ViT-B/16's size."""
+    """Find a typical image with VOC's published settings, at ViT-B/16's size."""
     rows = record["throughput_vit_b_16_bf16"]["tables"]["images per second"]
     return next(row for row in rows if row["settings"] == "cfg_voc")
 
 
 def _ceiling(value: float) -> str:
-    """A bound of one digit: 3e-6 for 2.3e-6."""
+    """Write a bound of one digit: 3e-6 for 2.3e-6."""
     digit, exponent = f"{value:.6e}".split("e")
     return f"{-(-float(digit) // 1):.0f}e{int(exponent)}"

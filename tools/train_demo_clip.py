@@ -165,7 +165,8 @@ class Pool:
     def batch(
         self, size: int, side: int, edges: Sequence[int], rng: np.random.Generator
     ) -> tuple[Tensor, Tensor, Tensor, list[str]]:
-        """Images B x 3 x side x side uint8, ground truth B x P x classes and B x P x coloured classes, captions."""
+        """Make images B x 3 x side x side uint8, ground truth B x P x classes and B x P x coloured classes,
+        captions."""
         images, classes, colored, captions = [], [], [], []
         order = np.concatenate([rng.permutation(CENTRES) for _ in range(size // len(CENTRES) + 1)])[:size]
         for class_id in order:
@@ -211,7 +212,7 @@ def _attend(attention: nn.MultiheadAttention, x: Tensor, causal: bool = False) -
 
 
 def encode_image(model: CLIP, pixels: Tensor, places: Tensor, drop_residual: float = 0.0) -> Tensor:
-    """Unit tokens B x (1 + patches) x E, class token first, for patches at `places` of the grid.
+    """Encode patches at `places` of the grid to unit tokens B x (1 + patches) x E, class token first.
 
     The class token is computed as in CLIP. Each patch takes its own value from the last attention,
     without the feed-forward network, which is how the class token uses patches.
@@ -238,7 +239,7 @@ def encode_image(model: CLIP, pixels: Tensor, places: Tensor, drop_residual: flo
 
 
 def encode_text(model: CLIP, tokens: Tensor) -> Tensor:
-    """Unit text features T x E; tokens after the last end-of-text token are dropped."""
+    """Encode texts to unit features T x E; tokens after the last end-of-text token are dropped."""
     end = tokens.argmax(dim=1)
     tokens = tokens[:, : int(end.max()) + 1]
     x = model.token_embedding(tokens) + model.positional_embedding[: tokens.shape[1]]
@@ -253,7 +254,7 @@ def encode_text(model: CLIP, tokens: Tensor) -> Tensor:
 
 
 def caption_contrast(image: Tensor, text: Tensor, true: Tensor, scale: Tensor) -> Tensor:
-    """CLIP's symmetric cross entropy; a caption that is true of several windows counts for all of them."""
+    """Compute CLIP's symmetric cross entropy; a caption that is true of several windows counts for all of them."""
     logits = scale * image @ text.T
     forward = -(F.log_softmax(logits, 1) * (true / true.sum(1, keepdim=True))).sum(1).mean()
     backward = -(F.log_softmax(logits, 0) * (true / true.sum(0, keepdim=True))).sum(0).mean()
@@ -261,7 +262,7 @@ def caption_contrast(image: Tensor, text: Tensor, true: Tensor, scale: Tensor) -
 
 
 def sigmoid_loss(logits: Tensor, truth: Tensor) -> Tensor:
-    """Sigmoid loss of short captions, each true (1) or false (0) of a window; -1 is ignored."""
+    """Compute the sigmoid loss of short captions, each true (1) or false (0) of a window; -1 is ignored."""
     loss = F.binary_cross_entropy_with_logits(logits, truth.clamp(min=0), reduction="none")
     known = (truth >= 0).float()
     return (loss * known).sum() / known.sum()
@@ -285,7 +286,7 @@ class Contrast(nn.Module):
         colored: Tensor,
         edges: Sequence[int],
     ) -> Tensor:
-        """The loss of a batch.
+        """Compute the loss of a batch.
 
         Args:
             model: the model, for its temperature.

@@ -52,7 +52,7 @@ PROTOTYPES, PROJECTED = 160, 96
 
 
 def load_pictures(folder: Path) -> list[NDArray[np.uint8]]:
-    """The images of the pool, reduced to the size needed for training."""
+    """Load the images of the pool, reduced to the size needed for training."""
     pictures = []
     for path in sorted(folder.glob("shard_*.npz")):
         with np.load(path) as shard:
@@ -73,7 +73,7 @@ def _look(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.floa
 
 
 def two_windows(image: NDArray[np.uint8], rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Two windows, 2 x side x side x 3, and the position of every patch of the first in the second (-1 to 1)."""
+    """Cut two windows, 2 x side x side x 3, and the position of every patch of the first in the second (-1 to 1)."""
     height, width = image.shape[:2]
     views, boxes, mirrored = [], [], []
     centre = np.array([rng.uniform(0.15, 0.85) * height, rng.uniform(0.15, 0.85) * width])
@@ -101,7 +101,7 @@ def two_windows(image: NDArray[np.uint8], rng: np.random.Generator) -> tuple[NDA
 
 
 def tokens_of(model: VisionTransformer, pixels: Tensor, places: Tensor) -> Tensor:
-    """Tokens after the final norm, B x (1 + patches) x width, for patches at `places` of the grid."""
+    """Compute the tokens after the final norm, B x (1 + patches) x width, for patches at `places` of the grid."""
     x = model.patch_embed.proj(pixels).flatten(2).transpose(1, 2)
     x = torch.cat([model.cls_token.expand(len(x), -1, -1), x], dim=1)
     first = model.pos_embed[:, :1].expand(len(x), -1, -1)
@@ -144,7 +144,7 @@ def _auc(score: NDArray[np.float32], same: NDArray[np.bool_]) -> float:
 
 @torch.no_grad()
 def judge(path: Path, scenes: int = 40) -> dict[str, float]:
-    """Area under the ROC curve for same-class pairs of patches within development windows."""
+    """Compute the area under the ROC curve for same-class pairs of patches within development windows."""
     from itaclip.core.clip import load_clip
     from itaclip.core.clip.open_clip_models import as_open_clip
 

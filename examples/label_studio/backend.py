@@ -26,7 +26,7 @@ class ItaclipBackend(LabelStudioMLBase):
     """Predictions for tasks with an image and brush labels."""
 
     def predict(self, tasks: list[dict[str, Any]], **_: Any) -> list[dict[str, Any]]:
-        """A prediction per task: a brush mask per label that occurs in its image."""
+        """Make a prediction per task: a brush mask per label that occurs in its image."""
         tag, image_tag, key, labels = self._brush_tag()
         names = {label.split(",")[0].strip(): label for label in labels}  # the first word names a class
         classes = [[word.strip() for word in label.split(",")] for label in labels if label.lower() != BACKGROUND]
@@ -40,7 +40,7 @@ class ItaclipBackend(LabelStudioMLBase):
         return predictions
 
     def _brush_tag(self) -> tuple[str, str, str, list[str]]:
-        """Names of the BrushLabels tag and its image, the image's key in tasks, and the labels."""
+        """Find the names of the BrushLabels tag and its image, the image's key in tasks, and the labels."""
         for tag, entry in self.parsed_label_config.items():
             if entry["type"] == "BrushLabels":
                 return tag, entry["to_name"][0], entry["inputs"][0]["value"], list(entry["labels"])

@@ -33,7 +33,7 @@ def pipeline(
     allow_urls: bool = False,
     **options: Any,
 ) -> ImageSegmentationPipeline:
-    """A counterpart of Transformers' ``pipeline("image-segmentation")`` for your own classes.
+    """Make a counterpart of Transformers' ``pipeline("image-segmentation")`` for your own classes.
 
     Examples:
         >>> segment = pipeline("image-segmentation", model="ViT-B/16", candidate_labels=["cat", "sofa, couch"])

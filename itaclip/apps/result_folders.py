@@ -11,7 +11,7 @@ LABEL_FOLDERS = frozenset(["labels", "masks", "plan"])
 
 
 def filled_by(run: bytes) -> frozenset[str]:
-    """The subfolders that a command of this project fills, next to its run.json.
+    """Return the subfolders that a command of this project fills, next to its run.json.
 
     Args:
         run: content of the run.json.
@@ -47,7 +47,7 @@ class ResultFolders:
         self.skipped: list[str] = []
 
     def __contains__(self, folder: str) -> bool:
-        """Whether an earlier run filled a folder, given by its path with ``/`` or its address."""
+        """Tell whether an earlier run filled a folder, given by its path with ``/`` or its address."""
         parent, _, name = folder.rpartition("/")
         if name not in SEGMENT_FOLDERS | LABEL_FOLDERS:
             return False
@@ -61,10 +61,10 @@ class ResultFolders:
         return True
 
     def hold(self, path: str) -> bool:
-        """Whether a path or address leads through such a folder."""
+        """Tell whether a path or address leads through such a folder."""
         return any(path[: match.start()] in self for match in re.finditer("/", path))
 
     def nothing_else(self, first: int = 0) -> str:
-        """Why a source is empty; an empty text if nothing was skipped since the first `first` folders."""
+        """Explain why a source is empty; an empty text if nothing was skipped since the first `first` folders."""
         skipped = ", ".join(self.skipped[first:])
         return f"holds nothing but results of an earlier run ({skipped})" if skipped else ""

@@ -12,7 +12,7 @@ from itaclip.vocabulary import Vocabulary
 
 
 def run_key(segmenter: Segmenter, vocabulary: Vocabulary) -> dict[str, Any]:
-    """Everything the results depend on besides the images, as JSON values."""
+    """Collect everything the results depend on besides the images, as JSON values."""
     settings = asdict(segmenter.for_vocabulary(vocabulary))
     del settings["device"], settings["batch_crops"]  # these do not affect results
     key = {

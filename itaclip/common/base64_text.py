@@ -14,12 +14,12 @@ _PLAIN = re.compile(r"[\w+/-]{40,}={0,2}", re.ASCII)
 
 
 def is_data_url(text: str) -> bool:
-    """Whether a text begins as a data URL does."""
+    """Tell whether a text begins as a data URL does."""
     return text.lstrip()[:5].lower() == "data:"
 
 
 def is_base64(text: str) -> bool:
-    """Whether a text can only be base64: 40 characters or more, without a dot or a colon."""
+    """Tell whether a text can only be base64: 40 characters or more, without a dot or a colon."""
     return _PLAIN.fullmatch(_LINE_BREAKS.sub("", text.strip())) is not None
 
 

@@ -38,12 +38,12 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 def make_console(stderr: bool = False) -> Console:
-    """A console that falls back to plain text when the output is not a terminal."""
+    """Make a console that falls back to plain text when the output is not a terminal."""
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
 def make_progress(console: Console) -> Progress:
-    """A progress bar with counts and remaining time; shown only on terminals."""
+    """Make a progress bar with counts and remaining time; shown only on terminals."""
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("left"), TimeRemainingColumn(), console=console, disable=not console.is_terminal,
@@ -51,7 +51,7 @@ def make_progress(console: Console) -> Progress:
 
 
 def table_of(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """A table of rows that share their keys; numbers are right-aligned."""
+    """Make a table of rows that share their keys; numbers are right-aligned."""
     table = Table(title=title)
     for name, value in rows[0].items():
         table.add_column(name.replace("_", " "), justify="left" if isinstance(value, str) else "right")

@@ -17,7 +17,7 @@ OPENMMLAB = ("mmsegmentation", "mmengine", "mmcv-lite", "mmcv", "onedl-mmsegment
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the installed packages of `PACKAGES` and `OPENMMLAB`."""
+    """Return the versions of Python and of the installed packages of `PACKAGES` and `OPENMMLAB`."""
     found = {"python": platform.python_version()}
     for package in (*PACKAGES, *OPENMMLAB):
         try:
@@ -28,7 +28,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and GPU."""
+    """Name the processor, its cores and the GPU."""
     return {
         "platform": platform.platform(),
         "processor": _processor(),
@@ -38,7 +38,7 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Model name of the processor, because speeds depend on it; Linux tells it in a file only."""
+    """Name the model of the processor, because speeds depend on it; Linux tells it in a file only."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -48,7 +48,7 @@ def _processor() -> str:
 
 
 def peak_memory_mib() -> dict[str, float]:
-    """Peak memory in MiB so far: of the process (not on Windows), and of the GPU if there is one."""
+    """Measure the peak memory in MiB so far: of the process (not on Windows), and of the GPU if there is one."""
     peak = {}
     try:
         import resource

@@ -50,7 +50,7 @@ class Provider:
 
 
 def providers() -> dict[str, list[Provider]]:
-    """For each of `MODULES`, the installed packages that own its folder, by name; several mean a conflict."""
+    """Find for each of `MODULES` the installed packages that own its folder, by name; several mean a conflict."""
     found: dict[str, dict[str, Provider]] = {module: {} for module in MODULES}
     imported = {module: _imported(module) for module in MODULES}
     for package in distributions():
@@ -64,7 +64,7 @@ def providers() -> dict[str, list[Provider]]:
 
 
 def conflicts(found: Mapping[str, Sequence[Provider]] | None = None) -> list[str]:
-    """What is wrong with the installed packages and the way out, one message per module; empty if nothing is.
+    """Describe what is wrong with the installed packages and the way out, one message per module; empty if nothing is.
 
     Args:
         found: what `providers` returned; None calls it.
@@ -87,7 +87,7 @@ def conflicts(found: Mapping[str, Sequence[Provider]] | None = None) -> list[str
 
 
 def report() -> dict[str, str]:
-    """For `itaclip env`: which package provides each module, and what is wrong."""
+    """Report for `itaclip env` which package provides each module, and what is wrong."""
     found = providers()
     lines = {module: " and ".join(map(str, owners)) or "not installed" for module, owners in found.items()}
     wrong = conflicts(found)
@@ -125,7 +125,7 @@ def _way_out(found: Mapping[str, Sequence[Provider]]) -> str:
 
 
 def _imported(module: str) -> Path | None:
-    """The folder that an import takes, None if there is none; folders later on the path do not matter."""
+    """Find the folder that an import takes, None if there is none; folders later on the path do not matter."""
     spec = find_spec(module)
     places = list(spec.submodule_search_locations or ()) if spec else []
     return Path(places[0]).resolve() if places else None
@@ -136,6 +136,6 @@ def _folder(package: Distribution, module: str) -> Path:
 
 
 def _files(package: Distribution, module: str) -> list[Path]:
-    """The Python files of a package in the folder of a module."""
+    """List the Python files of a package in the folder of a module."""
     files = (file for file in package.files or () if file.parts[0] == module and file.suffix == ".py")
     return [Path(str(package.locate_file(file))) for file in files]

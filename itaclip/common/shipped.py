@@ -12,7 +12,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def configuration_folder() -> Path:
-    """The folder with configurations and class files; auxiliary texts lie in ``../llm_texts``.
+    """Find the folder with configurations and class files; auxiliary texts lie in ``../llm_texts``.
 
     A checkout has them at its top. In a wheel they lie inside the package.
     """
@@ -21,7 +21,8 @@ def configuration_folder() -> Path:
 
 
 def configurations() -> dict[str, Path]:
-    """Shipped configurations by name: ``voc``, ... for evaluation, ``zero_shot/clip_rc_demo``, ... for training."""
+    """List the shipped configurations by name: ``voc``, ... for evaluation, ``zero_shot/clip_rc_demo``, ... for
+    training."""
     folder = configuration_folder()
     found = {path.stem.removeprefix("cfg_"): path for path in sorted(folder.glob("cfg_*.py"))}
     trained = [path for path in sorted(folder.glob("zero_shot/*.py")) if not path.stem.startswith(("base", "data_"))]
@@ -29,7 +30,7 @@ def configurations() -> dict[str, Path]:
 
 
 def find_configuration(name: str | Path) -> Path:
-    """The file of a configuration.
+    """Find the file of a configuration.
 
     Args:
         name: a file, such as ``my/cfg_own.py``, or the name of a shipped configuration, such
@@ -49,13 +50,13 @@ def find_configuration(name: str | Path) -> Path:
 
 
 def complete_configuration(prefix: str, **_: object) -> list[str]:
-    """What a shell may complete a configuration's name to, as argcomplete asks."""
+    """List what a shell may complete a configuration's name to, as argcomplete asks."""
     from argcomplete.completers import FilesCompleter
 
     return [*configurations(), *FilesCompleter(("py",))(prefix)]
 
 
 def summary(path: Path) -> str:
-    """The first line of a configuration's docstring; the file is not run."""
+    """Read the first line of a configuration's docstring; the file is not run."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return text.partition("\n")[0]

@@ -129,7 +129,7 @@ class PartialLogits:
 
 
 def _covered(axis: Axis) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Which places along an axis each window shows, a patch apart: windows x places, 0 or 1."""
+    """Mark which places along an axis each window shows, a patch apart: windows x places, 0 or 1."""
     places = np.arange(0, axis.size, axis.padded // axis.patches)
     starts = np.array(axis.starts)[:, None]
     return ((places >= starts) & (places < starts + axis.window)).astype(float)

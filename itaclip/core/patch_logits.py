@@ -367,7 +367,7 @@ class _Shared:
         return torch.from_numpy(ids), count
 
     def _patch(self, variant: Variant) -> int:
-        """Pixels between neighbouring positions of a variant's logits."""
+        """Return the pixels between neighbouring positions of a variant's logits."""
         return (
             self.second_encoders[variant.second_encoder].patch_size
             if variant.second_encoder
@@ -391,7 +391,7 @@ def grouped(variants: Sequence[Variant]) -> list[list[int]]:
 
 
 def windows_per_batch(settings: Settings, device: torch.device) -> int:
-    """Number of windows per batch, each with all its views.
+    """Return the number of windows per batch, each with all its views.
 
     Ten views fit into the caches of a CPU; sixty keep a GPU busy.
     """

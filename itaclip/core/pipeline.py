@@ -255,7 +255,7 @@ class Pipeline(nn.Module):
         return Variant(settings, method, bank.features, self._multiple(settings))
 
     def _multiple(self, settings: Settings) -> int:
-        """Number of pixels whose multiples are whole patches of every encoder that reads the windows."""
+        """Return the number of pixels whose multiples are whole patches of every encoder that reads the windows."""
         patch = self.encoder.patch_size
         if not METHODS[settings.method].reads_features:
             return patch
@@ -294,7 +294,7 @@ def _at_input(
 
 
 def _of_image(regions: Mapping[str, Sequence[_Map]], number: int) -> dict[str, _Map]:
-    """The region maps of one image, by source."""
+    """Return the region maps of one image, by source."""
     return {source: maps[number] for source, maps in regions.items()}
 
 

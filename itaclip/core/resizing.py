@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 def fitted_size(size: tuple[int, int], long_side: int, short_side: int) -> tuple[int, int]:
-    """The largest size with the same aspect ratio whose long and short side are at most these.
+    """Compute the largest size with the same aspect ratio whose long and short side are at most these.
 
     Args:
         size: both sides in pixels, in either order.

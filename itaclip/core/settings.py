@@ -265,7 +265,7 @@ def implied_background(dataset_name: str | None, values: Mapping[str, Any]) -> d
 
 
 def _fits(value: object, hint: Any) -> bool:
-    """Whether a value has the type of a field; integers count as floats."""
+    """Tell whether a value has the type of a field; integers count as floats."""
     if get_origin(hint) is Literal:
         return value in get_args(hint)
     if get_origin(hint) is tuple:

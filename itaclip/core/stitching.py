@@ -38,7 +38,7 @@ class Span:
 
 
 def image_grid(plan: WindowPlan, patch: int) -> tuple[int, int]:
-    """Rows and columns of the whole patches of an image; at least one."""
+    """Count the rows and columns of the whole patches of an image; at least one."""
     return max(1, plan.rows.size // patch), max(1, plan.columns.size // patch)
 
 
@@ -57,7 +57,7 @@ def spans(axis: Axis, patch: int) -> tuple[Span, ...]:
 
 @lru_cache(maxsize=64)
 def window_shares(plan: WindowPlan, patch: int, device: torch.device) -> Tensor:
-    """One over the number of windows that show each place: rows x columns."""
+    """Return one over the number of windows that show each place: rows x columns."""
     sides = []
     for axis, places in zip((plan.rows, plan.columns), image_grid(plan, patch), strict=True):
         count = torch.zeros(places)

@@ -137,12 +137,12 @@ class WindowReader:
         image.add_region_tokens(maps, self._first)
 
     def _shown(self) -> int:
-        """Number of region tokens; on a GPU, counting the merged regions would make the host wait."""
+        """Count the region tokens; on a GPU, counting the merged regions would make the host wait."""
         regions = self._regions
         return int(regions.max()) + 1 if regions.device.type == "cpu" else self._image.shown
 
     def _on_grid(self, tokens: Tensor) -> Tensor:
-        """Patches of (L * n) x (P + N) x ... tokens with flips undone: L x n x r x c x ..."""
+        """Lay the patches of (L * n) x (P + N) x ... tokens on their grid with flips undone: L x n x r x c x ..."""
         patches = tokens[:, self._image.tower.prefix :].unflatten(1, self._image.plan.grid)
         return self._turned(patches.unflatten(0, (-1, self._count)))
 

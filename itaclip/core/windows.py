@@ -84,7 +84,7 @@ class WindowPlan:
         return cls(*(plan_axis(side, crop, stride, patch, padding, multiple) for side in size))
 
     def grid_of(self, patch: int) -> tuple[int, int]:
-        """Rows and columns of another encoder's patches in a window."""
+        """Count the rows and columns of another encoder's patches in a window."""
         return self.padded[0] // patch, self.padded[1] // patch
 
     @property

@@ -59,7 +59,7 @@ def to_coco(
     image_id: int,
     skip: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """A COCO data set of one image: one annotation per segment, in the given order.
+    """Make a COCO data set of one image: one annotation per segment, in the given order.
 
     Args:
         segments: classes that occur.
@@ -89,7 +89,7 @@ def to_coco(
 
 
 def encoded(mask: NDArray[np.bool_]) -> str:
-    """COCO's compressed run lengths of an H x W mask.
+    """Encode an H x W mask as COCO's compressed run lengths.
 
     Raises:
         ItaclipError: pycocotools is not installed.

@@ -46,7 +46,7 @@ class ModelDescription:
     value_range: ValueRange = None
 
     def vocabulary(self, encoder: TextEncoder) -> Vocabulary:
-        """The classes, encoded.
+        """Encode the classes.
 
         Raises:
             ItaclipError: a bad class file, bad texts or bad class-biased prompts.
@@ -112,7 +112,7 @@ def read_model(
 def weights_and_settings(
     options: Mapping[str, Any], changes: Mapping[str, Any] | None = None
 ) -> tuple[tuple[str, str | None, bool | None], Settings]:
-    """Weights and settings of a configuration's model; `changes` replace settings.
+    """Read the weights and settings of a configuration's model; `changes` replace settings.
 
     Raises:
         ItaclipError: an unknown setting, or a bad value.

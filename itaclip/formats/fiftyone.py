@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def to_fiftyone(labels: NDArray[np.int32], start: int) -> Segmentation:
-    """A FiftyOne segmentation whose mask values are class ids plus `start`.
+    """Make a FiftyOne segmentation whose mask values are class ids plus `start`.
 
     Args:
         labels: H x W int32 class ids.

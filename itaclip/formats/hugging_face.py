@@ -12,7 +12,7 @@ from itaclip.formats.segments import Segment
 
 
 def to_hf(segments: Sequence[Segment]) -> list[dict[str, Any]]:
-    """For each segment ``{"score": float, "label": str, "mask": PIL image of mode "L" with 0 and 255}``."""
+    """List the segments as ``{"score": float, "label": str, "mask": PIL image of mode "L" with 0 and 255}``."""
     return [
         {
             "score": segment.score,

@@ -20,7 +20,7 @@ _CHANNELS = 4  # the editor's canvas is RGBA; a mask fills all four channels
 def to_label_studio(
     segments: Sequence[Segment], size: tuple[int, int], from_name: str, to_name: str, model_version: str
 ) -> dict[str, Any]:
-    """A JSON-serialisable prediction for a task.
+    """Make a JSON-serialisable prediction for a task.
 
     Args:
         segments: classes to include.

@@ -26,7 +26,7 @@ _EDGES_AT_ONCE = 2000  # bounds memory: comparing them with their neighbours giv
 
 
 def polygons_of(mask: NDArray[np.bool_], tolerance: float = 1.0) -> list[Polygon]:
-    """The outlines of a mask: one polygon per 4-connected component.
+    """Trace the outlines of a mask: one polygon per 4-connected component.
 
     Args:
         mask: H x W bool.
@@ -57,7 +57,7 @@ def polygons_of(mask: NDArray[np.bool_], tolerance: float = 1.0) -> list[Polygon
 def to_geojson(
     segments: Sequence[Segment], colors: Sequence[Sequence[int]], size: tuple[int, int], tolerance: float
 ) -> dict[str, Any]:
-    """A GeoJSON ``FeatureCollection`` with a ``MultiPolygon`` per class, in pixels, y pointing down.
+    """Make a GeoJSON ``FeatureCollection`` with a ``MultiPolygon`` per class, in pixels, y pointing down.
 
     Args:
         segments: classes that occur.
@@ -93,7 +93,7 @@ def to_geojson(
 
 
 def _rings(mask: NDArray[np.bool_], components: NDArray[np.int32]) -> list[tuple[Ring, int]]:
-    """Closed outlines, each with the component that it bounds.
+    """Trace closed outlines, each with the component that it bounds.
 
     Edges between inside and outside pixels are directed so that the inside is always on the same
     side, then linked into loops, component by component. A point where two pixels meet only at a
@@ -139,7 +139,7 @@ def _rings(mask: NDArray[np.bool_], components: NDArray[np.int32]) -> list[tuple
 
 
 def _corners(points: NDArray[np.int64], stride: int) -> Ring:
-    """The corners of a loop of unit steps."""
+    """Find the corners of a loop of unit steps."""
     rows, columns = np.divmod(points, stride)
     ring = np.stack([columns, rows], axis=1)
     steps = np.roll(ring, -1, axis=0) - ring
@@ -171,7 +171,7 @@ def _simplified(polygon: Polygon, tolerance: float) -> Polygon:
 
 
 def _intersecting(rings: Sequence[Ring]) -> set[int]:
-    """Indices of rings with edges that cross or touch others, except neighbours at their common corner."""
+    """Find the indices of rings with edges that cross or touch others, except neighbours at their common corner."""
     begins = np.concatenate(rings).astype(np.int64)
     ends = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings]).astype(np.int64)
     sizes = [len(ring) for ring in rings]
@@ -203,7 +203,7 @@ def _intersecting(rings: Sequence[Ring]) -> set[int]:
 
 
 def _turn(a: NDArray[np.int64], b: NDArray[np.int64], c: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Twice the signed area of the triangle a, b, c."""
+    """Compute twice the signed area of the triangle a, b, c."""
     ab, ac = b - a, c - a
     turn: NDArray[np.int64] = ab[..., 0] * ac[..., 1] - ab[..., 1] * ac[..., 0]
     return turn

@@ -68,7 +68,7 @@ class SavedSegmenter:
 
 
 def is_saved(folder: str | os.PathLike[str]) -> bool:
-    """Whether a path is a folder written by `write_segmenter`."""
+    """Tell whether a path is a folder written by `write_segmenter`."""
     return (Path(folder).expanduser() / DESCRIPTION).is_file()
 
 
@@ -201,7 +201,7 @@ def read_segmenter(folder: str | os.PathLike[str], changes: Mapping[str, Any]) -
 
 
 def _second_encoder_file(settings: Settings) -> Path | None:
-    """The weight file of the second encoder; None if the method uses none or the bundled one."""
+    """Return the weight file of the second encoder; None if the method uses none or the bundled one."""
     if not _reads_second_encoder(settings) or settings.second_encoder == DEMO:
         return None
     path = Path(settings.second_encoder.rpartition("@")[2]).expanduser()
@@ -218,7 +218,7 @@ def _reads_second_encoder(settings: Settings) -> bool:
 
 
 def _calibrated(settings: Settings) -> bool:
-    """Whether int8 is calibrated on images of the user's own."""
+    """Tell whether int8 is calibrated on images of the user's own."""
     return settings.dtype == "int8" and settings.calibration != DEMO
 
 
@@ -241,7 +241,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _inside(folder: Path, second_encoder: str) -> str:
-    """The setting with the path of the copy; reject a name that points outside the folder."""
+    """Return the setting with the path of the copy; reject a name that points outside the folder."""
     named, at, name = second_encoder.rpartition("@")
     if Path(name).name != name or not name.startswith("second_encoder"):
         raise ItaclipError(f"second_encoder = {second_encoder!r}: expected a file of this folder.")
@@ -249,7 +249,7 @@ def _inside(folder: Path, second_encoder: str) -> str:
 
 
 def _from_json(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments for `Settings`: JSON has lists where `Settings` expects tuples."""
+    """Convert arguments for `Settings`: JSON has lists where `Settings` expects tuples."""
     found = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
     options = settings.get("method_options", ())
     try:

@@ -48,12 +48,12 @@ def iterate_segments(labels: NDArray[np.int32], names: Sequence[str], scores: ND
 
 
 def segments_of(labels: NDArray[np.int32], names: Sequence[str], scores: NDArray[np.float32]) -> list[Segment]:
-    """The classes that occur, in label order; see `iterate_segments`."""
+    """List the classes that occur, in label order; see `iterate_segments`."""
     return list(iterate_segments(labels, names, scores))
 
 
 def kept_labels(names: Sequence[str], skip: Sequence[str]) -> frozenset[int]:
-    """Ids of the classes that `skip` does not name; "background" may be named even if there is none.
+    """Return the ids of the classes that `skip` does not name; "background" may be named even if there is none.
 
     Raises:
         ItaclipError: `skip` is a string, or names no class.
@@ -67,5 +67,5 @@ def kept_labels(names: Sequence[str], skip: Sequence[str]) -> frozenset[int]:
 
 
 def missing_package(what: str, package: str, extra: str) -> ItaclipError:
-    """The error to raise when an optional package is not installed."""
+    """Make the error to raise when an optional package is not installed."""
     return ItaclipError(f"{what} requires {package}: {install_extra(extra)}.")

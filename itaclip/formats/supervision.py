@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def to_supervision(segments: Iterable[Segment]) -> Detections:
-    """Detections with bounding boxes, masks, mean scores, class ids and names.
+    """Make detections with bounding boxes, masks, mean scores, class ids and names.
 
     Masks are `supervision.CompactMask` (run lengths) where supervision has it, else an array of N x H x W bool.
 

@@ -32,7 +32,7 @@ class FolderSource:
         return [redacted(folder) for folder in self._results.skipped]
 
     def _matching(self) -> Iterator[str]:
-        """Names that the pattern matches, after expanding ``{000..123}``; a literal file name comes first.
+        """Yield names that the pattern matches, after expanding ``{000..123}``; a literal file name comes first.
 
         Hidden files match only where the pattern spells them.
         """
@@ -47,7 +47,7 @@ class FolderSource:
             yield from (name for name in found if not in_results and not self._results.hold(self._address_of(name)))
 
     def _some_matching(self) -> Iterator[str]:
-        """The same; raises an error if results of earlier runs are all there is."""
+        """Yield the same; raise an error if results of earlier runs are all there is."""
         name = None
         for name in self._matching():
             yield name

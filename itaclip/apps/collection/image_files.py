@@ -66,7 +66,7 @@ class ImageFiles(FolderSource):
 
 
 def _matcher(pattern: str) -> Callable[[str], bool]:
-    """Whether a name matches a pattern with ``**``; all do if there is none.
+    """Make a function that tells whether a name matches a pattern with ``**``; all do if there is none.
 
     Raises:
         ItaclipError: ``**`` beside other characters.
@@ -130,7 +130,7 @@ class ImageList:
         return Location(f"{self._location.address.rpartition('/')[0]}/{line}", self._location.storage)
 
     def _lines(self, seen: set[bytes]) -> Iterator[tuple[str, int, int]]:
-        """Key, start and end offset of every distinct line."""
+        """Yield the key, start and end offset of every distinct line."""
         position = 0
         with self._location.opened() as file:
             for raw in file:

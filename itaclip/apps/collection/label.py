@@ -269,7 +269,7 @@ def label_with(
 
 
 def _coco_target(options: LabelOptions, store: Store) -> Location | None:
-    """The COCO file to write, checked; None for none."""
+    """Check and return the COCO file to write; None for none."""
     if options.coco is None:
         return None
     target = Location(checked_address(options.coco, "coco"), options.storage)
@@ -325,7 +325,7 @@ def _run(
 
 
 def _completes(counts: dict[int, list[int]], started: Mapping[int, frozenset[int]], row: Mapping[str, Any]) -> bool:
-    """Whether a part completes its unit; `counts` holds the numbers of parts seen and expected per unit."""
+    """Tell whether a part completes its unit; `counts` holds the numbers of parts seen and expected per unit."""
     unit = row["unit"]
     seen = counts.setdefault(unit, [len(started.get(unit, ())), 0])
     seen[0] += 1

@@ -77,7 +77,7 @@ class Location:
         return redacted(self.address)
 
     def read(self) -> bytes:
-        """The content of a file; retries network reads up to `ATTEMPTS` times.
+        """Read the content of a file; retry network reads up to `ATTEMPTS` times.
 
         Raises:
             ItaclipError: the file cannot be read; the message contains no secrets.
@@ -86,7 +86,7 @@ class Location:
         return content
 
     def slice(self, start: int, stop: int) -> bytes:
-        """The bytes of a file from `start` to `stop`.
+        """Read the bytes of a file from `start` to `stop`.
 
         Raises:
             ItaclipError: see `read`.
@@ -106,7 +106,7 @@ class Location:
             yield file
 
     def kind(self) -> str | None:
-        """Kind of the entry at this address: "file", "directory", or None if it does not exist.
+        """Return the kind of the entry at this address: "file", "directory", or None if it does not exist.
 
         Raises:
             ItaclipError: the storage does not respond or denies access.
@@ -117,7 +117,7 @@ class Location:
             return None
 
     def names(self) -> list[str]:
-        """Sorted names of the files directly in this folder; empty if the folder does not exist.
+        """List the names of the files directly in this folder, sorted; none if the folder does not exist.
 
         Raises:
             ItaclipError: the storage does not respond or denies access.
@@ -167,7 +167,7 @@ class Location:
             raise self._as_error(error) from None
 
     def matches(self, pattern: str) -> list[str]:
-        """Sorted names below this folder that match a pattern (``*``, ``?``, ``[abc]``, ``**``).
+        """List the names below this folder that match a pattern (``*``, ``?``, ``[abc]``, ``**``), sorted.
 
         Raises:
             ItaclipError: the storage does not respond or denies access.

@@ -144,7 +144,7 @@ def _coco_mask(segment: Mapping[str, Any]) -> CocoMask:
 
 
 def _read(location: Location) -> tuple[pa.Table, dict[str, Any]]:
-    """The rows of a part, and its provenance."""
+    """Read the rows of a part, and its provenance."""
     with location.opened() as file:
         table = pq.ParquetFile(file).read()
     return table, json.loads(table.schema.metadata[METADATA])

@@ -99,7 +99,7 @@ class SegmentParts:
         }  # fmt: skip
 
     def _segmented(self, part: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bytes | None, float]:
-        """Rows of a part, its masks as a tar archive or None, and the seconds spent segmenting."""
+        """Segment a part: its rows, its masks as a tar archive or None, and the seconds spent segmenting."""
         setup, rows, buffer, seconds = self._setup, list[dict[str, Any]](), io.BytesIO(), 0.0
         entries = [Entry(*values) for values in zip(part["keys"], part["contents"], part["errors"], strict=True)]
         with tarfile.open(fileobj=buffer, mode="w") as tar:
@@ -124,13 +124,13 @@ class SegmentParts:
 def provenance_json(
     segmenter: Segmenter, vocabulary: Vocabulary, key: Mapping[str, Any], versions: Mapping[str, str]
 ) -> str:
-    """Provenance of a run as JSON: everything its results depend on, class names and colours, versions."""
+    """Return the provenance of a run as JSON: everything its results depend on, class names and colours, versions."""
     content = {"run": key, "names": vocabulary.names, "colors": vocabulary.colors, "versions": versions}
     return json.dumps(content | {"method": segmenter.settings.method}, ensure_ascii=False)
 
 
 def row_of(key: str, result: Result | str) -> dict[str, Any]:
-    """The row of an image, or of the reason why it failed; see `itaclip.apps.collection.store.SCHEMA`."""
+    """Return the row of an image, or of the reason why it failed; see `itaclip.apps.collection.store.SCHEMA`."""
     if isinstance(result, str):
         return {"key": key, "error": redacted(result)}
     height, width = result.labels.shape
@@ -146,7 +146,8 @@ def row_of(key: str, result: Result | str) -> dict[str, Any]:
 
 
 def _written(key: str, result: Result | str, mask: bool) -> tuple[dict[str, Any], bytes | None]:
-    """The row of an image and, if asked for, its mask as PNG; whatever the image raises becomes the row's error."""
+    """Make the row of an image and, if asked for, its mask as PNG; whatever the image raises becomes the row's
+    error."""
     try:
         row = row_of(key, result)
         if not mask or isinstance(result, str):

@@ -198,7 +198,7 @@ class Store:
     # --- parts -------------------------------------------------------------------
 
     def name_of(self, part: Part, digest: str) -> str:
-        """Path of a part below the folder of its kind, without extension: ``range=000012/...``."""
+        """Return the path of a part below the folder of its kind, without extension: ``range=000012/...``."""
         end = "-end" if part.end else ""
         return f"range={part.unit // UNITS_PER_FILE:06d}/{part.unit:08d}-{part.number:06d}{end}-{digest}"
 
@@ -216,7 +216,7 @@ class Store:
                     yield Part(int(match[1]), int(match[2]), match[3] is not None), folder / name
 
     def finished(self, units: int, digest: str) -> tuple[NDArray[np.bool_], dict[int, frozenset[int]]]:
-        """Which units are finished, and for each partly finished unit the numbers of its finished parts.
+        """Return which units are finished, and for each partly finished unit the numbers of its finished parts.
 
         Raises:
             ItaclipError: the destination cannot be listed.
@@ -270,12 +270,12 @@ class Store:
 
 
 def run_digest(key: Mapping[str, Any], plan: Plan) -> str:
-    """A short hash of everything a part depends on besides its position in the plan."""
+    """Return a short hash of everything a part depends on besides its position in the plan."""
     return hashlib.sha256(json.dumps([key, plan.digest], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def part_bytes(rows: Sequence[Mapping[str, Any]], provenance: str) -> bytes:
-    """A part as a Parquet file, with its provenance in the metadata."""
+    """Encode a part as a Parquet file, with its provenance in the metadata."""
     table = pa.Table.from_pylist(list(rows), SCHEMA).replace_schema_metadata({METADATA: provenance.encode()})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")

@@ -57,7 +57,7 @@ class Tables(FolderSource):
                 yield from fetched(found)
 
     def _content(self, key: str, value: Any) -> bytes | Location | str:
-        """The bytes, their location, or the reason why there are none."""
+        """Return the bytes, their location, or the reason why there are none."""
         if isinstance(value, dict):
             value = value.get("bytes") or value.get("path")
         if not value:
@@ -70,7 +70,7 @@ class Tables(FolderSource):
         return Location(address.removeprefix("file://"), self._root.storage)
 
     def _columns(self, path: str, schema: pa.Schema) -> str:
-        """The column with the images.
+        """Choose the column with the images.
 
         Raises:
             ItaclipError: the named column is missing or unsuitable, or none is named and the choice is ambiguous.

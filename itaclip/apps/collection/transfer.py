@@ -68,12 +68,12 @@ class Job:
         return open_source(self.source, self.storage, self.column, self.key)
 
     def store(self) -> Store:
-        """The destination."""
+        """Open the destination."""
         return Store(Location(self.dest, self.storage))
 
 
 def _entries(source: Source, unit: Unit) -> Iterator[Entry]:
-    """Entries of a unit; an unreadable file becomes an entry with the error and does not stop the run."""
+    """Yield entries of a unit; an unreadable file becomes an entry with the error and does not stop the run."""
     try:
         yield from source.entries(unit)
     except (ItaclipError, OSError, pa.ArrowException) as error:

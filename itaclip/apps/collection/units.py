@@ -80,7 +80,7 @@ def chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 def fetched(wanted: Sequence[tuple[str, bytes | Location | str]]) -> Iterator[Entry]:
-    """Entries from bytes, locations (read concurrently) and failure reasons."""
+    """Yield entries from bytes, locations (read concurrently) and failure reasons."""
 
     def fetch(item: tuple[str, bytes | Location | str]) -> Entry:
         key, source = item
@@ -96,7 +96,7 @@ def fetched(wanted: Sequence[tuple[str, bytes | Location | str]]) -> Iterator[En
 
 
 def already_seen(seen: set[bytes], text: str) -> bool:
-    """Whether a text is already in `seen`, which stores 12-byte hashes; adds it if not."""
+    """Tell whether a text is already in `seen`, which stores 12-byte hashes; add it if not."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=12).digest()
     if digest in seen:
         return True

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of `itaclip demo`."""
+    """Declare the options of `itaclip demo`."""
     options = argparse.ArgumentParser(
         prog="itaclip demo",
         description="Segment scenes of the bundled demo with the bundled CLIP: needs no weights, data or network.",

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of `itaclip env`."""
+    """Declare the options of `itaclip env`."""
     options = argparse.ArgumentParser(
         prog="itaclip env", description="Show what is installed and found, and segment a bundled scene as a check."
     )
@@ -62,14 +62,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def openmmlab() -> dict[str, str]:
-    """The packages that provide MMSegmentation, MMEngine and mmcv, and conflicts between them."""
+    """Return the packages that provide MMSegmentation, MMEngine and mmcv, and conflicts between them."""
     from itaclip.common.openmmlab_packages import report
 
     return report()
 
 
 def devices() -> dict[str, Any]:
-    """Processor, GPUs, and the device that "auto" takes."""
+    """Return the processor, GPUs, and the device that "auto" takes."""
     import torch
 
     from itaclip.devices import choose_device
@@ -86,7 +86,7 @@ def devices() -> dict[str, Any]:
 
 
 def text_cache() -> dict[str, Any]:
-    """Folder and size of the cache of text features."""
+    """Return the folder and size of the cache of text features."""
     from itaclip.core.text import default_folder
 
     folder = default_folder()
@@ -95,7 +95,7 @@ def text_cache() -> dict[str, Any]:
 
 
 def engines() -> dict[str, Any]:
-    """What can run CLIP, and the models converted for it."""
+    """Return what can run CLIP, and the models converted for it."""
     from itaclip.core.engines import engine_folder, has_openvino
 
     folder = engine_folder()

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of `itaclip export`."""
+    """Declare the options of `itaclip export`."""
     options = argparse.ArgumentParser(
         prog="itaclip export",
         description="Write the results of `itaclip segment` or `itaclip label` in the format of another program.",

@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def progress_line(report: LabelReport) -> str:
-    """A report as one line."""
+    """Write a report as one line."""
     total = f"/{report.images}" if report.images is not None and not report.kept else ""
     left = f", {report.left:.0f} s left" if report.left is not None else ""
     return (
@@ -80,7 +80,7 @@ def progress_line(report: LabelReport) -> str:
 
 @contextmanager
 def _display(console: Console) -> Iterator[Callable[[LabelReport], None]]:
-    """A bar on a terminal, elsewhere a line now and then."""
+    """Show a bar on a terminal, elsewhere a line now and then."""
     columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     said = time.perf_counter()
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
@@ -97,7 +97,7 @@ def _display(console: Console) -> Iterator[Callable[[LabelReport], None]]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of `itaclip label`."""
+    """Declare the options of `itaclip label`."""
     options = argparse.ArgumentParser(
         prog="itaclip label",
         description="Label a collection of images on this machine or on a Ray cluster; results are Parquet.",

@@ -79,7 +79,7 @@ def complete() -> None:
 
 
 def entry() -> NoReturn:
-    """The console script."""
+    """Run as the console script."""
     if "_ARGCOMPLETE" in os.environ:
         complete()
     if hasattr(signal, "SIGPIPE"):

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of `itaclip models`."""
+    """Declare the options of `itaclip models`."""
     options = argparse.ArgumentParser(
         prog="itaclip models", description="List the CLIP models that load by name, and what is known about each."
     )

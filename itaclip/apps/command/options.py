@@ -72,7 +72,7 @@ def add_image_options(options: argparse.ArgumentParser, largest: bool = True) ->
 
 
 def _read_arguments(args: argparse.Namespace) -> dict[str, Any]:
-    """Arguments of `Segmenter` for reading images; those not given are left out."""
+    """Collect the arguments of `Segmenter` for reading images; those not given are left out."""
     from itaclip.common.images import ReadOptions, parse_range
 
     found: dict[str, Any] = {}
@@ -100,7 +100,7 @@ def add_run_options(options: argparse._ArgumentGroup) -> None:
 
 
 def coco_skip(args: argparse.Namespace) -> list[str]:
-    """The classes that ``--coco-skip`` names.
+    """Return the classes that ``--coco-skip`` names.
 
     Raises:
         ItaclipError: there is no ``--coco``.
@@ -113,7 +113,7 @@ def coco_skip(args: argparse.Namespace) -> list[str]:
 
 
 def make_segmenter(args: argparse.Namespace) -> Segmenter:
-    """The segmenter that the options describe.
+    """Make the segmenter that the options describe.
 
     Raises:
         ItaclipError: weights that cannot be found or loaded, or a bad setting.
@@ -123,7 +123,7 @@ def make_segmenter(args: argparse.Namespace) -> Segmenter:
 
 
 def segmenter_maker(args: argparse.Namespace) -> tuple[Callable[..., Segmenter], str]:
-    """A function that makes the segmenter that the options describe, and the device.
+    """Make a function that makes the segmenter that the options describe, and name the device.
 
     Returns:
         The function, which takes `device` by keyword and can be sent to another process; and the device.
@@ -152,7 +152,7 @@ def segmenter_maker(args: argparse.Namespace) -> tuple[Callable[..., Segmenter],
 
 
 def choose_vocabulary(args: argparse.Namespace, segmenter: Segmenter) -> Vocabulary:
-    """The classes that the options describe, or else those of the configuration.
+    """Choose the classes that the options describe, or else those of the configuration.
 
     Raises:
         ItaclipError: no list of classes, two lists, or a bad one.
@@ -185,7 +185,7 @@ def choose_vocabulary(args: argparse.Namespace, segmenter: Segmenter) -> Vocabul
 
 
 def _colors(text: str | None) -> dict[str, str]:
-    """The colours by class that ``--colors`` names."""
+    """Return the colours by class that ``--colors`` names."""
     from itaclip.vocabulary import split_classes
 
     entries = [entry.rpartition("=") for entry in split_classes(text or "")]

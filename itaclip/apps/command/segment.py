@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of `itaclip segment`."""
+    """Declare the options of `itaclip segment`."""
     options = argparse.ArgumentParser(
         prog="itaclip segment",
         description="Label every pixel of images, folders or videos with classes of your own.",

@@ -70,7 +70,7 @@ def _token() -> str | None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of `itaclip serve`."""
+    """Declare the options of `itaclip serve`."""
     options = argparse.ArgumentParser(
         prog="itaclip serve",
         description="A web page and an HTTP API: send an image, name classes, get the result.",
@@ -103,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _source(args: argparse.Namespace) -> str:
-    """The model as visitors see it: files by name, without folders."""
+    """Return the model as visitors see it: files by name, without folders."""
     parts = [f"configuration {args.config.stem}"] if args.config else []
     if args.model or not args.config:
         name = args.model or "ViT-B/16"

@@ -62,14 +62,14 @@ class CVATWriter:
 
 
 def cropped(mask: NDArray[np.bool_]) -> tuple[int, int, NDArray[np.bool_]]:
-    """Top row and left column of the smallest box around a mask that is not empty, and the mask inside."""
+    """Crop a mask that is not empty to its smallest box: top row, left column, and the mask inside."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     top, left = int(rows[0]), int(columns[0])
     return top, left, mask[top : rows[-1] + 1, left : columns[-1] + 1]
 
 
 def run_lengths(mask: NDArray[np.bool_]) -> list[int]:
-    """Lengths of the runs of a mask, row by row, alternating between 0 and 1; the first run is of zeros."""
+    """Measure the runs of a mask, row by row, alternating between 0 and 1; the first run is of zeros."""
     flat = mask.ravel()
     ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     runs: list[int] = np.diff(np.concatenate([[0], ends, [flat.size]])).tolist()

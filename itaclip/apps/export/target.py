@@ -51,7 +51,7 @@ class Target:
 
 @contextmanager
 def new_target(out: Path) -> Iterator[Target]:
-    """A target at `out`: an archive if it ends with ``.zip``, else a folder. It appears only if the block succeeds.
+    """Open a target at `out`: an archive if it ends with ``.zip``, else a folder. It appears if the block succeeds.
 
     Raises:
         ItaclipError: `out` exists, or cannot be written.
@@ -80,7 +80,7 @@ def new_target(out: Path) -> Iterator[Target]:
 
 
 def checked_name(name: str) -> str:
-    """The name of an image for use in a path.
+    """Check the name of an image for use in a path, and return it.
 
     Raises:
         ItaclipError: a name that leaves its folder, or that has line breaks.
@@ -98,7 +98,7 @@ class Stems:
         self._taken: dict[str, str] = {}
 
     def add(self, name: str) -> str:
-        """The name without extension.
+        """Add an image; return its name without extension.
 
         Raises:
             ItaclipError: another image has it too.

@@ -48,11 +48,11 @@ class YOLOWriter:
         self._target.write(f"labels/{stem}.txt", "\n".join([*lines, ""] if lines else []).encode())
 
     def finish(self) -> None:
-        """Nothing is left to write."""
+        """Do nothing: nothing is left to write."""
 
 
 def joined(polygon: Polygon) -> NDArray[np.int32]:
-    """The outline of a polygon and its holes as a single ring: a slit of no width leads to every hole and back.
+    """Join the outline of a polygon and its holes into a single ring: a slit of no width leads to every hole and back.
 
     The slit starts at the outline's corner nearest to the hole's first one. Slits enclose nothing, so
     they may cross each other.

@@ -57,7 +57,7 @@ def segment_batch(segmenter: Segmenter, vocabulary: Vocabulary, read: Sequence[A
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of an error, with its type if the message was not written for users."""
+    """Return the first line of an error, with its type if the message was not written for users."""
     if isinstance(error, ItaclipError):
         return str(error)
     lines = str(error).strip().splitlines() or ["out of memory" if isinstance(error, MemoryError) else "no message"]
@@ -65,7 +65,7 @@ def reason_of(error: Exception) -> str:
 
 
 def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The value that a function returns, or the message of its error."""
+    """Call a function; return its value, or the message of its error."""
     try:
         return function(*arguments)
     except Exception as error:  # whatever an image raises, the run goes on

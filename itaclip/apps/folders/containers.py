@@ -17,7 +17,7 @@ _EBML = b"\x1a\x45\xdf\xa3"
 
 
 def is_cut(path: Path) -> bool:
-    """Whether a file is shorter than its container announces, or ends in zeros.
+    """Tell whether a file is shorter than its container announces, or ends in zeros.
 
     AVI, MP4 and MOV, Matroska and WebM announce the sizes of their outermost parts. Numbers of
     frames alone prove nothing: they are estimates in Matroska and WebM, count empty frames in AVI,
@@ -66,7 +66,7 @@ def _segment_end(file: BinaryIO) -> int:
 
 
 def _vint(file: BinaryIO) -> int | None:
-    """A Matroska length of variable width; None if it is unknown or missing."""
+    """Read a Matroska length of variable width; None if it is unknown or missing."""
     first = file.read(1)
     if not first or not first[0]:
         return None

@@ -39,7 +39,7 @@ class Item:
 
 
 def is_video(name: str) -> bool:
-    """Whether a file name has the extension of a video."""
+    """Tell whether a file name has the extension of a video."""
     return Path(name).suffix.lower() in VIDEO_SUFFIXES
 
 
@@ -88,7 +88,7 @@ def find_items(inputs: Sequence[str | Path], tell: Callable[[str], None] = lambd
 
 
 def free_stem(stem: str, path: Path, taken: set[str]) -> str:
-    """A name that is not taken, also not where file systems ignore case; marks it as taken."""
+    """Find a name that is not taken, also not where file systems ignore case; mark it as taken."""
     while (folded := folded_stem(stem)) in taken:
         stem += path.suffix or "_"
     taken.add(folded)
@@ -96,12 +96,12 @@ def free_stem(stem: str, path: Path, taken: set[str]) -> str:
 
 
 def folded_stem(stem: str) -> str:
-    """A name as file systems that ignore case and composition compare it."""
+    """Fold a name as file systems that ignore case and composition compare it."""
     return unicodedata.normalize("NFC", stem).casefold()
 
 
 def _walk(root: Path, results: ResultFolders, tell: Callable[[str], None]) -> Iterator[Path]:
-    """Images and videos below a folder, in no particular order."""
+    """Yield images and videos below a folder, in no particular order."""
 
     def unlisted(error: OSError) -> None:
         tell(f"skipped: {error.filename} (cannot be listed: {error.strerror})")
@@ -119,7 +119,7 @@ def _walk(root: Path, results: ResultFolders, tell: Callable[[str], None]) -> It
 
 
 def _hold(results: ResultFolders, path: Path) -> bool:
-    """Whether a file lies in a folder of results, also by another path to it."""
+    """Tell whether a file lies in a folder of results, also by another path to it."""
     return results.hold(path.as_posix()) or results.hold((path.parent.resolve() / path.name).as_posix())
 
 
@@ -131,7 +131,7 @@ def _content(path: str) -> bytes | None:
 
 
 def _matches(pattern: str) -> list[Path]:
-    """Files and folders that match a pattern, sorted; hidden ones only where the pattern spells them."""
+    """List files and folders that match a pattern, sorted; hidden ones only where the pattern spells them."""
     steps = Path(pattern).parts
     fixed = next((n for n, step in enumerate(steps) if glob.has_magic(step)), len(steps))
     hidden = is_hidden("/".join(steps[fixed:]))
@@ -140,7 +140,7 @@ def _matches(pattern: str) -> list[Path]:
 
 
 def _absolute(path: Path) -> Path:
-    """The absolute path, with its links; ".." is resolved as the file system does, through links."""
+    """Make a path absolute and keep its links; ".." is resolved as the file system does, through links."""
     if path.name == "..":
         return path.resolve()
     return path.parent.resolve() / path.name if ".." in path.parts else path.absolute()

@@ -157,7 +157,8 @@ def _segment_video(
     overlays: bool,
     journal: Journal,
 ) -> dict[str, Any]:
-    """The line of a video; masks of a file that was cut off are kept as long as the file stays the same."""
+    """Segment a video and return its line; masks of a file that was cut off are kept as long as the file stays the
+    same."""
     try:
         earlier, size = journal.bytes_of(item.name), item.path.stat().st_size
         changed = earlier is not None and earlier != size
@@ -170,7 +171,7 @@ def _segment_video(
 
 
 def _outputs(items: Iterable[Item], out: Path, overlays: bool) -> Iterator[Path]:
-    """All masks and overlays that a run may replace."""
+    """Yield all masks and overlays that a run may replace."""
     for item in items:
         video = item.is_video
         if video:

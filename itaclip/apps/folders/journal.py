@@ -23,12 +23,12 @@ RUN, LINES = "run.json", "results.jsonl"
 
 
 def read_lines(out: Path) -> dict[str, dict[str, Any]]:
-    """The last valid line of every image, by name; skips incomplete lines."""
+    """Read the last valid line of every image, by name; skip incomplete lines."""
     return {name: json.loads(line) for name, line in _read_lines(out).items()}
 
 
 def _read_lines(out: Path) -> dict[str, bytes]:
-    """`read_lines`, each line as JSON without its name: bytes take a fifth of the memory."""
+    """Do as `read_lines`, with each line as JSON without its name: bytes take a fifth of the memory."""
     path = out / LINES
     lines: dict[str, bytes] = {}
     for text in path.read_bytes().splitlines() if path.exists() else ():  # bytes: str has more line ends
@@ -47,7 +47,7 @@ def _keep_line(lines: dict[str, bytes], name: str, line: dict[str, Any]) -> None
 
 
 def _stem_of(name: str, line: Mapping[str, Any]) -> str | None:
-    """The output name of an earlier line; None if it has none, or one that leads out of the folder."""
+    """Return the output name of an earlier line; None if it has none, or one that leads out of the folder."""
     path = PurePosixPath(str(line.get("mask", "")))
     if path.parts[:1] != ("masks",) or ".." in path.parts:
         return None
@@ -115,23 +115,23 @@ class Journal:
             raise ItaclipError(f"{taken[0]}: exists, but not from `itaclip segment`; choose another --out.")
 
     def placed(self, items: Iterable[Item]) -> list[Item]:
-        """The items under the output names of their earlier lines; the others get names that no line has."""
+        """Put the items under the output names of their earlier lines; the others get names that no line has."""
         known = {name: stem for name in self._lines if (stem := _stem_of(name, self._line(name)))}
         taken = {folded_stem(stem) for stem in known.values()}
         return [replace(item, stem=known.get(item.name) or free_stem(item.stem, item.path, taken)) for item in items]
 
     def done(self, name: str, kinds: Sequence[str]) -> bool:
-        """Whether an image has a line without an error, and its files of these kinds exist."""
+        """Tell whether an image has a line without an error, and its files of these kinds exist."""
         line = self._line(name)
         return "error" not in line and all(kind in line and (self._out / line[kind]).exists() for kind in kinds)
 
     def bytes_of(self, name: str) -> int | None:
-        """Size of a video that was cut off in an earlier run; None for others."""
+        """Return the size of a video that was cut off in an earlier run; None for others."""
         found: int | None = self._line(name).get("bytes")
         return found
 
     def lines(self, items: Iterable[Item]) -> Iterator[tuple[Item, dict[str, Any]]]:
-        """The items that have masks, with their lines."""
+        """Yield the items that have masks, with their lines."""
         for item in items:
             line = self._line(item.name)
             if "mask" in line and (self._out / line["mask"]).exists():

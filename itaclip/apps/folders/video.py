@@ -140,7 +140,7 @@ def _frames(path: Path, every: int, count: _FrameCount | None = None) -> Iterato
 
 
 def _missing(frames: int, last: float, announced: float, rate: float) -> int:
-    """Frames missing at the end of a video that is cut off.
+    """Count the frames missing at the end of a video that is cut off.
 
     Containers that announce no number but a duration have the number estimated from the rate of
     the first frames. The time that is missing, at the mean rate of the frames read, bounds it.

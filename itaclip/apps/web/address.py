@@ -14,7 +14,7 @@ HEADERS = {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Refe
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server on this host."""
+    """Tell whether only this machine can reach a server on this host."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -42,12 +42,12 @@ def check_address(host: str, port: int) -> None:
 
 
 def address_of(host: str, port: int) -> str:
-    """The address to open in a browser."""
+    """Return the address to open in a browser."""
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def stop_signal() -> threading.Event:
-    """An event that SIGINT and SIGTERM set from now on."""
+    """Make an event that SIGINT and SIGTERM set from now on."""
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())

@@ -64,7 +64,7 @@ def make_api(
     token: str | None = None,
     page: Sequence[BaseRoute] = (),
 ) -> ASGIApp:
-    """The API of a segmenter, and the page if there is one.
+    """Build the API of a segmenter, and the page if there is one.
 
     Args:
         segmenter: shared by all clients; its classes, if any, serve requests that name none.
@@ -88,13 +88,13 @@ def make_api(
 
     @app.get("/v1/health", responses={503: {"model": Health, "description": "The server is stopping"}})
     async def health() -> Health:
-        """Whether the server accepts requests."""
+        """Tell whether the server accepts requests."""
         found = Health(status="stopping" if queue.closed else "ok")
         return JSONResponse(found.model_dump(), 503) if queue.closed else found  # type: ignore[return-value]
 
     @app.get("/v1/info", dependencies=security, responses=refused)
     async def info() -> Info:
-        """The model, the limits, and what a request may ask for."""
+        """Describe the model, the limits, and what a request may ask for."""
         return Info(
             version=version("itaclip"), model=title, methods=offered_methods(segmenter.settings),
             outputs=offered_outputs(), classes=list(segmenter.names), own=own_classes(segmenter.vocabulary),
@@ -147,7 +147,7 @@ def make_api(
 
     @app.get("/metrics", dependencies=security, responses={**refused, 200: {"content": {"text/plain": {}}}})
     async def prometheus() -> Response:
-        """Counters for Prometheus."""
+        """Report counters for Prometheus."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     app.router.routes.extend(page)

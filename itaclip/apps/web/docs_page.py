@@ -20,7 +20,7 @@ curl -F image=@photo.jpg --form-string 'classes=cat; sofa, couch' -F output=over
 
 
 def docs_page(schema: Mapping[str, Any]) -> str:
-    """The page of a schema."""
+    """Write the page of a schema."""
     sections, models = [], schema["components"]["schemas"]
     for path, methods in schema["paths"].items():
         for method, route in methods.items():

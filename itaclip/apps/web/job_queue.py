@@ -63,7 +63,7 @@ class JobQueue:
         return self._closed
 
     def ahead(self, job: Future[Any]) -> int:
-        """How many jobs come before this one, the running one included."""
+        """Count the jobs that come before this one, the running one included."""
         with self._lock:
             return self._jobs.index(job) if job in self._jobs else 0
 

@@ -42,7 +42,7 @@ _API_HEADERS = HEADERS | {
 
 
 def _path(scope: Scope) -> str:
-    """The path of a request below the one under which a reverse proxy shows the server."""
+    """Return the path of a request below the one under which a reverse proxy shows the server."""
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
     return path
 
@@ -167,7 +167,7 @@ class RequestLimits:
         return None
 
     def _bounded(self, receive: Receive) -> Receive:
-        """`receive`, until the whole request has arrived only as long as the limit says."""
+        """Wrap `receive`: until the whole request has arrived, it waits only as long as the limit says."""
         loop = asyncio.get_running_loop()
         end, complete = loop.time() + self._limits.upload_seconds, False
 

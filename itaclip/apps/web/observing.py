@@ -23,7 +23,7 @@ class JsonLines(logging.Formatter):
     """One line of JSON per record: time, level, logger, message, fields, traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line for a record."""
+        """Format a record as a line."""
         content: dict[str, Any] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{record.msecs:03.0f}Z",
             "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage(),
@@ -77,6 +77,6 @@ class Metrics:
         self._pixels.inc(pixels)
 
     def text(self) -> bytes:
-        """All metrics, in Prometheus's text format."""
+        """Write all metrics in Prometheus's text format."""
         content: bytes = generate_latest(self._registry)
         return content

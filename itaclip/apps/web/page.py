@@ -32,7 +32,7 @@ _SCENES = {"Street": 18, "Beach": 15, "Garden": 42, "Night": 22}  # numbers in t
 
 
 def routes() -> list[Route]:
-    """The routes of the page. It loads nothing from other servers and keeps nothing on this one."""
+    """Make the routes of the page. It loads nothing from other servers and keeps nothing on this one."""
     static = [_route(path, _static(name), media_type) for path, (name, media_type) in _FILES.items()]
     examples, listed = [], []
     for name, number in _SCENES.items():
@@ -56,7 +56,7 @@ def _static(name: str) -> bytes:
 
 @lru_cache
 def _example(number: int) -> tuple[bytes, list[str]]:
-    """A scene of the demo data set as JPEG, and lines with the classes in it."""
+    """Draw a scene of the demo data set as JPEG, and list the classes in it."""
     scene = held_out_scene(number)
     buffer = io.BytesIO()
     Image.fromarray(scene.image).save(buffer, "JPEG", quality=95, subsampling=0)

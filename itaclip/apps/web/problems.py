@@ -31,7 +31,7 @@ class Problem(BaseModel):
 
 
 def status_and_detail(error: Exception) -> tuple[int, str]:
-    """Status and message of an error; of a fault of the server, clients get no details."""
+    """Return the status and message of an error; of a fault of the server, clients get no details."""
     if isinstance(error, HTTPException):
         return error.status_code, error.detail if isinstance(error, BadRequestError) else f"{error.detail}."
     for kind, status in _STATUSES.items():
@@ -41,7 +41,7 @@ def status_and_detail(error: Exception) -> tuple[int, str]:
 
 
 def problem_response(error: Exception) -> JSONResponse:
-    """The answer to an error."""
+    """Return the answer to an error."""
     status, detail = status_and_detail(error)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if isinstance(error, (QueueFullError, QueueClosedError)):

@@ -76,7 +76,7 @@ class QueuedRequest:
     async def result(
         self, receive: Receive, report: Callable[[dict[str, Any]], Any] | None = None
     ) -> tuple[bytes, str]:
-        """Body and content type of the answer; the image leaves the queue, or stops, if the client goes.
+        """Wait for body and content type of the answer; the image leaves the queue, or stops, if the client goes.
 
         Args:
             receive: reports that the client is gone; the request has been read.
@@ -151,6 +151,6 @@ class ProgressResponse(Response):
 
 
 async def _disconnected(receive: Receive) -> None:
-    """Ends when the client closes the connection, once the whole request has been read."""
+    """Wait until the client closes the connection, once the whole request has been read."""
     while (await receive())["type"] != "http.disconnect":
         pass

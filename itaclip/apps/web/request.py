@@ -57,7 +57,7 @@ def _from_text(field: str, value: Any) -> Any:
 
 
 def _lines(field: str, value: Any) -> list[str]:
-    """A text, or a list of texts or of lists of synonyms, as class lines."""
+    """Turn a text, or a list of texts or of lists of synonyms, into class lines."""
     value = _from_text(field, value)
     if isinstance(value, str):
         return split_classes(value)
@@ -103,12 +103,12 @@ def _output(value: str) -> str:
 
 
 def file_name(path: str | None) -> str:
-    """The last part of a client's path, for messages."""
+    """Return the last part of a client's path, for messages."""
     return PurePath(path or "").name[:200] or "image"
 
 
 def _optional(description: str, **schema: Any) -> Any:
-    """A field that may be left out, but not null; its default depends on the server."""
+    """Declare a field that may be left out, but not null; its default depends on the server."""
     return Field(default_factory=lambda: None, description=description, **schema)
 
 
@@ -180,7 +180,7 @@ def check_fields(sent: SegmentFields, image: bytes, own: bool, limits: Limits) -
 
 
 def split_words(text: str) -> list[str]:
-    """The words of a text, separated by commas, semicolons or line breaks."""
+    """Split a text into words at commas, semicolons and line breaks."""
     return [word.strip() for word in re.split("[,;\n]", text) if word.strip()]
 
 
@@ -191,14 +191,14 @@ class SegmentRoute(APIRoute):
     """A route for bodies of one content type; FastAPI itself tells routes apart by path and method only."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Whether a request is for this route."""
+        """Tell whether a request is for this route."""
         match, child = super().matches(scope)
         sent = Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower()
         expected = getattr(self.body_field and self.body_field.field_info, "media_type", sent)
         return (match, child) if match != Match.FULL or sent == expected else (Match.NONE, {})
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's handler, reading the body through `BoundedRequest`."""
+        """Return FastAPI's handler, reading the body through `BoundedRequest`."""
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
@@ -216,7 +216,7 @@ class BoundedRequest(Request):
     """
 
     async def form(self, **_: Any) -> FormData:  # type: ignore[override]
-        """The fields of a form, once each."""
+        """Read the fields of a form, once each."""
         limits: Limits = self.app.state.limits
         try:
             form = await super().form(
@@ -240,7 +240,7 @@ class BoundedRequest(Request):
         return FormData(found)
 
     async def json(self) -> Any:
-        """The value of a JSON body."""
+        """Read the value of a JSON body."""
         try:
             found = json.loads(await self.body(), object_pairs_hook=_without_repeats)
             if isinstance(found, dict):
@@ -273,7 +273,7 @@ def _length(value: Any) -> int:
 
 
 def explained(error: RequestValidationError) -> BadRequestError:
-    """What is wrong with the fields of a request, in the words of this server; unknown fields first."""
+    """Explain what is wrong with the fields of a request, in the words of this server; unknown fields first."""
     first, *_ = sorted(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
     field = str(first["loc"][1]) if len(first["loc"]) > 1 else ""
     kind, cause = first["type"], first.get("ctx", {}).get("error")

@@ -63,17 +63,17 @@ class Info(BaseModel):
 
 
 def has_coco() -> bool:
-    """Whether pycocotools, which COCO's JSON needs, is installed."""
+    """Tell whether pycocotools, which COCO's JSON needs, is installed."""
     return find_spec("pycocotools") is not None
 
 
 def offered_outputs() -> list[str]:
-    """`OUTPUTS`, without those that need a package that is not installed."""
+    """Return `OUTPUTS`, without those that need a package that is not installed."""
     return [name for name in OUTPUTS if name != "coco" or has_coco()]
 
 
 def rendered(result: Result, output: str, upload: bytes, warnings: list[str], seconds: float) -> tuple[bytes, str]:
-    """The body of an answer and its content type.
+    """Render the body of an answer, with its content type.
 
     Args:
         result: what to render.
@@ -103,7 +103,7 @@ def rendered(result: Result, output: str, upload: bytes, warnings: list[str], se
 
 
 def described(result: Result, warnings: list[str], seconds: float) -> Segmentation:
-    """Size, classes with colour, share and mean score, and the mask as a PNG in base64."""
+    """Describe the result: size, classes with colour, share and mean score, and the mask as a PNG in base64."""
     height, width = result.labels.shape
     scores = {entry["label"]: entry["score"] for entry in result.to_hf()}
     classes = [

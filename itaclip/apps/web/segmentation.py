@@ -28,7 +28,7 @@ _PAMR_STEPS = 10  # where the server was started without refinement
 
 
 def default_options(settings: Settings) -> dict[str, Any]:
-    """Values of the fields that a request leaves out."""
+    """Return values of the fields that a request leaves out."""
     return {
         "method": settings.method, "refine": settings.pamr_steps > 0, "correct": settings.map_correction,
         "views": settings.img_engineering, "threshold": settings.prob_thd,
@@ -36,7 +36,7 @@ def default_options(settings: Settings) -> dict[str, Any]:
 
 
 def offered_methods(settings: Settings) -> list[str]:
-    """The methods that a visitor may choose: those that need only CLIP, and those that need a
+    """List the methods that a visitor may choose: those that need only CLIP, and those that need a
     second encoder if the server has its weights."""
     second = settings.second_encoder == DEMO or Path(settings.second_encoder).exists()
     own = [name for name in COMPARED if second or not METHODS[name].reads_features]
@@ -44,7 +44,7 @@ def offered_methods(settings: Settings) -> list[str]:
 
 
 def own_classes(vocabulary: Vocabulary | None) -> dict[str, str] | None:
-    """The server's own classes, background and definitions as a request would send them; None without any."""
+    """Return the server's own classes, background and definitions as a request would send them; None without any."""
     if vocabulary is None:
         return None
     lines = [", ".join(words) for words in vocabulary.bank.class_names.synonyms]
@@ -107,13 +107,13 @@ def segment(
 
 
 def _read_options(segmenter: Segmenter, limits: Limits) -> ReadOptions:
-    """How the server reads images: as its segmenter does, within the server's own limit."""
+    """Return how the server reads images: as its segmenter does, within the server's own limit."""
     return replace(segmenter.read_options, largest=limits.pixels, limit="--max-megapixels, where the server is started")
 
 
 @contextmanager
 def collected_warnings() -> Iterator[list[str]]:
-    """The warnings that this thread logs within the block, for the visitor to read too."""
+    """Collect the warnings that this thread logs within the block, for the visitor to read too."""
     messages: list[str] = []
 
     class Collector(logging.Handler):

@@ -21,7 +21,7 @@ _NOT_SHOWN = re.compile(rb"II\*\0|MM\0\*|P[1-7]\s")  # TIFF, PPM: browsers do no
 
 
 def view(result: Result, upload: bytes, with_coco: bool) -> dict[str, Any]:
-    """Arrays for the page, ready for JSON.
+    """Make arrays for the page, ready for JSON.
 
     Args:
         result: what to show.
@@ -50,7 +50,7 @@ def view(result: Result, upload: bytes, with_coco: bool) -> dict[str, Any]:
 
 
 def runner_up(result: Result) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
-    """Of every pixel the score of its class, the best other class, and that one's score: h x w each.
+    """Find for every pixel the score of its class, the best other class, and that one's score: h x w each.
 
     With a single class, the runner-up is that class with score 0.
     """
@@ -75,7 +75,7 @@ def score_maps(result: Result) -> dict[int, NDArray[np.float32]]:
 
 
 def _at_size_of_scores(result: Result) -> NDArray[np.int32]:
-    """The labels as they were decided, before they were enlarged to the image: h x w.
+    """Return the labels as they were decided, before they were enlarged to the image: h x w.
 
     This inverts `itaclip.core.regions.maps.resize_map`; resizing again would shift some labels by a pixel.
     """
@@ -94,7 +94,7 @@ def _quantised(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _packed(array: NDArray[Any]) -> dict[str, Any]:
-    """Height, width and bytes per value; the values row by row, little-endian, as zlib in base64."""
+    """Pack height, width and bytes per value; the values row by row, little-endian, as zlib in base64."""
     content = zlib.compress(array.astype(array.dtype.newbyteorder("<")).tobytes(), 4)
     height, width = array.shape
     return {

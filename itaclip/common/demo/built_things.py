@@ -167,7 +167,7 @@ def balloon(b: Brush, word: str | None, rng: Generator) -> None:
 
 
 def clutter(b: Brush, word: str | None, rng: Generator) -> None:
-    """Objects of the background class: a cardboard box, or an empty board on two posts."""
+    """Add objects of the background class: a cardboard box, or an empty board on two posts."""
     if rng.random() < 0.6:
         paint = np.array((196, 156, 108)) * rng.uniform(0.85, 1.08)
         b.box(-0.5, 0, 0.3, 0.8, paint, shade=0.08)

@@ -41,7 +41,7 @@ def smooth(points: Sequence[Sequence[float]] | Plane, rounds: int = 3) -> Plane:
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, turn: float = 0.0, corners: int = 40) -> Plane:
-    """The outline of an ellipse, N x 2, rotated by `turn` radians."""
+    """Return the outline of an ellipse, N x 2, rotated by `turn` radians."""
     t = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     px, py = rx * np.cos(t), ry * np.sin(t)
     return np.stack(
@@ -78,7 +78,8 @@ class Canvas:
         return len(self.things) - 1
 
     def _inside(self, points: Plane) -> tuple[tuple[slice, slice], NDArray[np.bool_], tuple[float, float]] | None:
-        """The part of the canvas that an outline touches, a mask of the pixels inside, and its top-left corner."""
+        """Return the part of the canvas that an outline touches, a mask of the pixels inside, and its top-left
+        corner."""
         fine = np.asarray(points, np.float32) * FINE
         height, width = self.owner.shape
         left, top = np.maximum(np.floor(fine.min(0)).astype(int), 0)
@@ -134,7 +135,7 @@ class Canvas:
         region *= (1 - strength * np.clip(1.4 - distance, 0, 1))[..., None]
 
     def finish(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """The image, H x W x 3 uint8 RGB, and the number of the thing at every pixel, H x W uint8."""
+        """Return the image, H x W x 3 uint8 RGB, and the number of the thing at every pixel, H x W uint8."""
         height, width = self.shape
         image = cv2.resize(self.image, (width, height), interpolation=cv2.INTER_AREA)
         image = image * (1 + 0.05 * (noise(self.shape, 90, self.rng)[..., None] - 0.5))

@@ -21,12 +21,12 @@ HELD_OUT_SEED = 20260407
 
 
 def class_lines() -> list[str]:
-    """The lines of the demo's class file."""
+    """Return the lines of the demo's class file."""
     return [", ".join(kind.names) for kind in KINDS]
 
 
 def held_out_scene(number: int) -> Scene:
-    """A scene of the demo data set by its number, from 0."""
+    """Draw a scene of the demo data set by its number, from 0."""
     rng = np.random.default_rng([HELD_OUT_SEED, number])
     return draw_scene(random_shape(rng), rng)
 

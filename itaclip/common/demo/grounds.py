@@ -17,12 +17,12 @@ def _rgb(*values: float) -> Plane:
 
 
 def _depth(y: Plane, horizon: float) -> Plane:
-    """Logarithmic distance from the horizon; patterns that are uniform in it shrink towards the horizon."""
+    """Compute the logarithmic distance from the horizon; patterns that are uniform in it shrink towards the horizon."""
     return np.log1p(np.maximum(y - horizon, 0) / 14).astype(np.float32)
 
 
 def sky_paint(time: str, horizon: float, rng: Generator) -> Paint:
-    """The sky down to the horizon; `time` is day, evening, grey or night."""
+    """Paint the sky down to the horizon; `time` is day, evening, grey or night."""
     top, low = {
         "day": (_rgb(70, 140, 225), _rgb(190, 222, 245)),
         "evening": (_rgb(110, 130, 195), _rgb(250, 190, 140)),

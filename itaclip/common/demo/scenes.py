@@ -36,13 +36,13 @@ class Scene:
     night: bool
 
     def classes(self) -> list[int]:
-        """The sorted ids of the classes with a share of at least `SMALLEST_SHARE`."""
+        """List the ids of the classes with a share of at least `SMALLEST_SHARE`, sorted."""
         counts = np.bincount(self.labels.ravel(), minlength=CLASSES)
         return [int(c) for c in np.flatnonzero(counts >= SMALLEST_SHARE * self.labels.size)]
 
 
 def street(s: Stage) -> None:
-    """Houses or a wall behind a road with traffic and people."""
+    """Draw houses or a wall behind a road with traffic and people."""
     rng, h = s.rng, s.height
     s.sky(h * rng.uniform(0.44, 0.54))
     s.in_the_air(2, 0.7)
@@ -73,7 +73,7 @@ def street(s: Stage) -> None:
 
 
 def seaside(s: Stage) -> None:
-    """Sand in front of the sea."""
+    """Draw sand in front of the sea."""
     rng, h = s.rng, s.height
     s.sky(h * rng.uniform(0.34, 0.46))
     if rng.random() < 0.25:
@@ -96,7 +96,7 @@ def seaside(s: Stage) -> None:
 
 
 def garden(s: Stage) -> None:
-    """A lawn with flowers and pets in front of a fence, a wall or a house."""
+    """Draw a lawn with flowers and pets in front of a fence, a wall or a house."""
     rng, h = s.rng, s.height
     s.sky(h * rng.uniform(0.3, 0.46))
     s.in_the_air(2, 0.8)
@@ -138,7 +138,7 @@ def garden(s: Stage) -> None:
 
 
 def highland(s: Stage) -> None:
-    """Mountains above snow or meadows with firs and a cottage."""
+    """Draw mountains above snow or meadows with firs and a cottage."""
     rng, h = s.rng, s.height
     s.sky(h * rng.uniform(0.46, 0.58))
     s.in_the_air(2, 0.6)
@@ -159,7 +159,7 @@ def highland(s: Stage) -> None:
 
 
 def park(s: Stage) -> None:
-    """A pond in the grass with trees around it."""
+    """Draw a pond in the grass with trees around it."""
     rng, h = s.rng, s.height
     s.sky(h * rng.uniform(0.34, 0.46))
     s.in_the_air(3, 0.8)
@@ -186,7 +186,7 @@ def park(s: Stage) -> None:
 
 
 def from_above(s: Stage) -> None:
-    """A bird's-eye view without a horizon: fields, a road, water, small houses and trees."""
+    """Draw a bird's-eye view without a horizon: fields, a road, water, small houses and trees."""
     rng, h, w = s.rng, s.height, s.width
     s.horizon = -h * 1.2
     base = str(rng.choice(["grass", "sand", "snow", "grass"]))
@@ -235,7 +235,7 @@ def from_above(s: Stage) -> None:
 
 
 def close_up(s: Stage) -> None:
-    """A few large things in front of a wall or a fence."""
+    """Draw a few large things in front of a wall or a fence."""
     rng, h = s.rng, s.height
     foot = h * rng.uniform(0.66, 0.78)
     s.horizon = foot
@@ -279,7 +279,7 @@ SETTINGS: dict[str, tuple[Callable[[Stage], None], float]] = {
 
 
 def random_shape(rng: Generator) -> tuple[int, int]:
-    """Random height and width of an image, 256 to 384 pixels each, mostly landscape."""
+    """Draw a random height and width of an image, 256 to 384 pixels each, mostly landscape."""
     short, long = int(rng.integers(256, 297)), int(rng.integers(320, 385))
     return (short, long) if rng.random() < 0.75 else (long, short)
 

@@ -33,7 +33,7 @@ class Stage:
         self.waiting: list[tuple[float, Callable[[], None]]] = []
 
     def color(self, name: str) -> str | None:
-        """A colour for a thing; None if it has none to choose."""
+        """Choose a colour for a thing; None if it has none to choose."""
         kind = KINDS[CLASS_ID[name]]
         colors = [c for c in kind.colors if self.unseen or c != kind.unseen_color]
         return str(self.rng.choice(colors)) if colors else None
@@ -79,14 +79,14 @@ class Stage:
         self.waiting.clear()
 
     def places(self, count: int, margin: float = 0.08) -> list[float]:
-        """`count` x positions, spaced apart, in random order."""
+        """Choose `count` x positions, spaced apart, in random order."""
         if count == 0:
             return []
         cells = (np.arange(count) + self.rng.uniform(0.25, 0.75, count)) / count
         return [float(x) for x in self.rng.permutation((margin + (1 - 2 * margin) * cells) * self.width)]
 
     def some(self, names: dict[str, float], count: int) -> list[str]:
-        """Names drawn at random by their weights."""
+        """Draw names at random by their weights."""
         weights = np.array(list(names.values()))
         return [str(n) for n in self.rng.choice(list(names), count, p=weights / weights.sum())]
 

@@ -17,7 +17,7 @@ _MAX_NUMBERED = 24  # classes up to which a confusion matrix shows its values
 
 
 def iou_chart(iou: Sequence[float], names: Sequence[str], title: str = "IoU by class") -> Figure:
-    """Bar chart of IoU in percent, best class on top; omits classes without a value."""
+    """Draw a bar chart of IoU in percent, best class on top; omit classes without a value."""
     rows = sorted((value, writable(names[i], i)) for i, value in enumerate(iou) if not np.isnan(value))
     figure = Figure(figsize=(7, 1.2 + 0.24 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
@@ -35,7 +35,7 @@ def iou_chart(iou: Sequence[float], names: Sequence[str], title: str = "IoU by c
 
 
 def confusion_chart(counts: NDArray[np.integer], names: Sequence[str], title: str = "Confusion") -> Figure:
-    """Confusion matrix: predictions for the pixels of each true class, in percent of that class.
+    """Draw the confusion matrix: predictions for the pixels of each true class, in percent of that class.
 
     Args:
         counts: K x K pixel counts; rows are true classes, columns predicted ones.

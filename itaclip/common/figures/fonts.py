@@ -11,7 +11,7 @@ from PIL import ImageFont
 
 @cache
 def font(size: int, text: str = "") -> ImageFont.FreeTypeFont | None:
-    """DejaVu Sans (Latin, Greek, Cyrillic, Arabic and more) if it suffices, otherwise an installed font.
+    """Open DejaVu Sans (Latin, Greek, Cyrillic, Arabic and more) if it suffices, otherwise an installed font.
 
     Args:
         size: font size in pixels.
@@ -28,7 +28,7 @@ def font(size: int, text: str = "") -> ImageFont.FreeTypeFont | None:
 
 
 def writable(name: str, number: int) -> str:
-    """A name on one line, or "class 7" if no font has its characters."""
+    """Return a name on one line, or "class 7" if no font has its characters."""
     name = " ".join(name.split())
     return name if font(12, name) else f"class {number}"
 

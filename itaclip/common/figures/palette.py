@@ -12,7 +12,7 @@ _FIRST = (
 
 
 def palette(count: int) -> list[list[int]]:
-    """`count` distinct RGB colours in 0..255, always the same.
+    """Make `count` distinct RGB colours in 0..255, always the same.
 
     Hand-picked colours come first, then hues a golden angle apart with varying lightness, so
     that neighbouring class ids never look alike.

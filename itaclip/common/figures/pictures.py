@@ -97,7 +97,7 @@ def save_mask(labels: NDArray[np.integer], colors: Colors, path: Path | IO[bytes
 
 
 def mask_png(labels: NDArray[np.integer], colors: Colors) -> bytes:
-    """The content of the file that `save_mask` writes."""
+    """Encode the file that `save_mask` writes."""
     buffer = io.BytesIO()
     save_mask(labels, colors, buffer)
     return buffer.getvalue()
@@ -235,7 +235,7 @@ def _arranged(panels: Sequence[Image.Image], gap: int, across: bool) -> Image.Im
 
 
 def _short(name: str, number: int) -> str:
-    """A name that fits and that a font can write."""
+    """Shorten a name so that it fits and a font can write it."""
     name = writable(name, number)
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 

@@ -128,7 +128,7 @@ def _decode_tiff(content: bytes, name: str, options: ReadOptions) -> tuple[NDArr
 
 
 def _by_opencv(content: bytes, flags: int) -> NDArray[Any] | None:
-    """H x W x 3 RGB; None for a format or size that OpenCV does not read."""
+    """Decode H x W x 3 RGB; None for a format or size that OpenCV does not read."""
     try:
         decoded = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error:
@@ -137,7 +137,7 @@ def _by_opencv(content: bytes, flags: int) -> NDArray[Any] | None:
 
 
 def _webp_size(content: bytes) -> tuple[int, int]:
-    """Width and height that the first chunk of a WebP file states."""
+    """Read the width and height that the first chunk of a WebP file states."""
     kind = content[12:16]
     if kind == b"VP8X":
         return 1 + int.from_bytes(content[24:27], "little"), 1 + int.from_bytes(content[27:30], "little")
@@ -168,7 +168,7 @@ def _try_open(content: bytes) -> ImageFile.ImageFile | None:
 
 
 def is_deep(opened: ImageFile.ImageFile) -> bool:
-    """Whether the file, not loaded yet, has integers of more than 8 bits."""
+    """Tell whether the file, not loaded yet, has integers of more than 8 bits."""
     if opened.format == "PPM":
         return opened.mode == "I" or (_stated(opened) or 0) > 255
     return opened.format == "PNG" and "16" in _raw_mode(opened)
@@ -181,13 +181,13 @@ def _raw_mode(opened: ImageFile.ImageFile) -> str:
 
 
 def _top(opened: ImageFile.ImageFile) -> int | None:
-    """The highest value that the header of a PPM or PGM file states, unless all bits are used."""
+    """Return the highest value that the header of a PPM or PGM file states, unless all bits are used."""
     stated = _stated(opened)
     return stated if stated not in (255, 65535) else None
 
 
 def _stated(opened: ImageFile.ImageFile) -> int | None:
-    """The highest value in the header of a PPM or PGM file, not loaded yet; None if Pillow reads it as it is."""
+    """Return the highest value in the header of a PPM or PGM file, not loaded yet; None if Pillow reads it as it is."""
     arguments = opened.tile[0].args if opened.tile and opened.format == "PPM" else None
     if not isinstance(arguments, tuple) or len(arguments) != 2 or arguments[0] not in ("L", "RGB"):
         return None
@@ -195,12 +195,12 @@ def _stated(opened: ImageFile.ImageFile) -> int | None:
 
 
 def upright(image: Image.Image) -> NDArray[Any]:
-    """The pixels of an image, turned as its EXIF orientation says."""
+    """Turn the pixels of an image as its EXIF orientation says."""
     return np.asarray(ImageOps.exif_transpose(image))
 
 
 def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """H x W (x 3) as contiguous H x W x 3."""
+    """Convert H x W (x 3) to contiguous H x W x 3."""
     if image.ndim == 2:
         return np.repeat(image[..., None], 3, axis=2)
     return np.ascontiguousarray(image)

@@ -13,7 +13,7 @@ TURNS = {5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
 
 
 def stored_orientation(path: str | Path) -> int:
-    """The EXIF orientation in an image file, 1 to 8; 1 if there is none.
+    """Read the EXIF orientation in an image file, 1 to 8; 1 if there is none.
 
     Raises:
         OSError: the file cannot be read. Damaged ones raise other errors too.
@@ -28,7 +28,7 @@ def stored_orientation(path: str | Path) -> int:
 
 
 def turn_remedy(orientation: int) -> str:
-    """What to do about a mask that lies as the stored pixels of a photo of one of the `TURNS` do."""
+    """Say what to do about a mask that lies as the stored pixels of a photo of one of the `TURNS` do."""
     return (
         f"The photo is turned as its EXIF orientation ({orientation}) says, the mask is not. If the mask was drawn on "
         f"the photo as stored, turn the mask too: mask.transpose(Image.Transpose.{TURNS[orientation]}) with Pillow."

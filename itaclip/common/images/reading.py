@@ -63,7 +63,7 @@ def read_image(source: ImageSource, options: ReadOptions = DEFAULT) -> NDArray[n
 
 
 def is_image(source: Any) -> TypeGuard[ImageSource]:
-    """Whether a value stands for one image rather than for several."""
+    """Tell whether a value stands for one image rather than for several."""
     return isinstance(source, (str, os.PathLike, bytes, Image.Image, np.ndarray, torch.Tensor))
 
 
@@ -101,7 +101,7 @@ def _from_pil(source: Image.Image, options: ReadOptions) -> NDArray[np.uint8]:
 
 
 def _grey(values: NDArray[Any], tags: Mapping[int, Any]) -> tuple[NDArray[Any], int | None]:
-    """Values of the modes for more than 8 bits, and their bits if they can be 16-bit ones."""
+    """Return the values of the modes for more than 8 bits, and their bits if they can be 16-bit ones."""
     bits = _bits(tags) if tags else 16
     signed = 2 in tags.get(SAMPLEFORMAT, (1,))
     if signed or bits > 16 or values.min() < 0 or values.max() >= 2**bits:
@@ -111,7 +111,7 @@ def _grey(values: NDArray[Any], tags: Mapping[int, Any]) -> tuple[NDArray[Any], 
 
 
 def _deep_colour(source: ImageFile.ImageFile, tags: Mapping[int, Any]) -> bool:
-    """Whether Pillow reduces, or has reduced, more than 8 bits of each colour, or drops bands."""
+    """Tell whether Pillow reduces, or has reduced, more than 8 bits of each colour, or drops bands."""
     if tags:
         return _bits(tags) > 8 or int(tags.get(SAMPLESPERPIXEL, 1)) > 4
     return bool(source.tile) and is_deep(source)
@@ -122,7 +122,7 @@ def _bits(tags: Mapping[int, Any]) -> int:
 
 
 def _bytes_of(source: ImageFile.ImageFile, name: str) -> bytes:
-    """The file from which an image comes, while it is open."""
+    """Return the file from which an image comes, while it is open."""
     file = getattr(source, "fp", None)
     if file is None or not source.tile or getattr(source, "n_frames", 1) > 1:
         raise ItaclipError(f"{name}: Pillow reduces its values to 8 bits or drops bands; pass the path or the bytes.")

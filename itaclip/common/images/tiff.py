@@ -75,7 +75,7 @@ class Layout:
 
 
 def is_tiff(content: bytes) -> bool:
-    """Whether bytes begin like a TIFF or BigTIFF file."""
+    """Tell whether bytes begin like a TIFF or BigTIFF file."""
     return content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 

@@ -22,7 +22,7 @@ _BLOCK = 1 << 22  # values converted at once
 
 
 def checked_range(value: Any) -> ValueRange:
-    """A value range from anything that a caller may pass.
+    """Make a value range of anything that a caller may pass.
 
     Raises:
         ItaclipError: neither None, "stretch" nor two finite numbers, the lower one first.
@@ -39,7 +39,7 @@ def checked_range(value: Any) -> ValueRange:
 
 
 def parse_range(text: str) -> ValueRange:
-    """The value range in ``LOW,HIGH`` or ``stretch``, as command lines have it.
+    """Parse the value range in ``LOW,HIGH`` or ``stretch``, as command lines have it.
 
     Raises:
         ItaclipError: another text.
@@ -111,7 +111,7 @@ def _bounds(values: NDArray[Any]) -> tuple[float, float]:
 
 
 def _stretched(values: NDArray[Any], low: float, high: float) -> tuple[float, float]:
-    """The percentiles; all values if the percentiles are equal."""
+    """Compute the percentiles; all values if the percentiles are equal."""
     black, white = (float(value) for value in np.percentile(values.ravel(), _PERCENTILES))
     return (black, white) if black < white else (low, high)
 

@@ -35,7 +35,7 @@ class Architecture:
 
 
 def stated_sizes(config: Mapping[str, Any]) -> dict[str, int]:
-    """Sizes of the towers that open_clip builds itself, from one of its configurations.
+    """Read the sizes of the towers that open_clip builds itself from one of its configurations.
 
     Sizes that are missing have open_clip's defaults. Towers of timm and Transformers are left out.
     """

@@ -39,7 +39,7 @@ OPENAI_WEIGHTS = {
 
 
 def is_path(name: str) -> bool:
-    """Whether a name exists as a path, ends like a weight file, or starts like a path; not so 'ViT-B/16'."""
+    """Tell whether a name exists as a path, ends like a weight file, or starts like a path; not so 'ViT-B/16'."""
     if name.partition(":")[0] in OPENAI_NAMES:  # 'ViT-B/16:FILE'
         return False
     looks = name.endswith((".pt", ".pth", ".bin", ".safetensors")) or name.startswith(("./", "../", "/", "~"))

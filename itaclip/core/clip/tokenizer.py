@@ -61,7 +61,7 @@ class BytePairs(Tokenizer):
 
     @staticmethod
     def merged() -> dict[str, int]:
-        """Number all tokens but the start and the end of a text."""
+        """Assign numbers to all tokens but the start and the end of a text."""
         return _numbered(_merges())
 
     def __call__(self, texts: Sequence[str]) -> Tensor:

@@ -85,7 +85,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def _part(config: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
-    """One tower's entries; old files have a second, complete set of them, which Transformers prefers."""
+    """Read one tower's entries; old files have a second, complete set of them, which Transformers prefers."""
     part = config.get(f"{name}_config_dict") or config.get(f"{name}_config")
     if not isinstance(part, dict):
         raise ItaclipError(f"{path}: not the configuration of a CLIP model: {name}_config is {part!r:.40}.")
@@ -117,7 +117,7 @@ def _epsilon(part: Mapping[str, Any], path: Path) -> float:
 
 
 def _preprocessing(folder: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, str]:
-    """Mean, deviation and the file that states them; None without such a file or for values it leaves out."""
+    """Read mean, deviation and the file that states them; None without such a file or for values it leaves out."""
     path = folder / "preprocessor_config.json"
     found: Any
     if path.is_file():
@@ -153,7 +153,7 @@ def statistics(path: Path, name: str, values: Any) -> list[float]:
 
 
 def _tokenizer(folder: Path, vocabulary: int, context_length: int, end: Any) -> TokenizerSource:
-    """CLIP's byte pairs if the folder has their vocabulary or none, else the folder's own tokenizer.
+    """Choose CLIP's byte pairs if the folder has their vocabulary or none, else the folder's own tokenizer.
 
     Raises:
         ItaclipError: texts whose end the text tower cannot find, or no tokenizer for another vocabulary.

@@ -211,7 +211,7 @@ def _transformers_file(folder: Path) -> Path:
 
 
 def _whole(path: Path) -> Path:
-    """The index of a file that is one of several parts; another file itself."""
+    """Return the index of a file that is one of several parts; another file itself."""
     match = _PART.match(path.name)
     if match is None or int(match.group(2)) < 2:
         return path

@@ -25,7 +25,7 @@ MODEL, _KEY = "model.xml", "key.json"
 
 
 def engine_folder() -> Path:
-    """Folder ``engines`` in ``$ITACLIP_CACHE_DIR`` or ``~/.cache/itaclip``."""
+    """Return the folder ``engines`` in ``$ITACLIP_CACHE_DIR`` or ``~/.cache/itaclip``."""
     return cache_folder() / "engines"
 
 
@@ -90,7 +90,7 @@ def _convert(folder: Path, key: dict[str, Any], convert: Callable[[Path], None])
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a folder contains an intact model; a damaged one is logged."""
+    """Tell whether a folder contains an intact model; log a damaged one."""
     try:
         stated = json.loads((folder / _KEY).read_text(encoding="utf-8"))["files"]
     except (FileNotFoundError, NotADirectoryError):

@@ -60,7 +60,7 @@ class ReadsBlocks(Protocol):
 
 
 def has_openvino(dtype: str = "fp32") -> bool:
-    """Whether the packages for a precision are installed."""
+    """Tell whether the packages for a precision are installed."""
     return all(find_spec(name) for name in (("openvino", "nncf") if dtype == "int8" else ("openvino",)))
 
 
@@ -101,7 +101,7 @@ class OpenVINOBlocks:
         return self  # compiled models cannot be copied, and never change
 
     def takes(self, grid: Grid) -> bool:
-        """Whether a grid is converted or still can be; the first that cannot is logged."""
+        """Tell whether a grid is converted or still can be; log the first that cannot."""
         grids = {known for _, known in self._graphs}
         if grid in grids or len(grids) < MOST_GRIDS:
             return True
@@ -277,7 +277,7 @@ def _write_int8(exact: Path, windows: Sequence[Tensor], folder: Path) -> None:
 
 @lru_cache(maxsize=1)
 def _bf16_pays() -> bool:
-    """Whether this CPU multiplies bfloat16 faster than float32; what int8 leaves unrounded follows it.
+    """Tell whether this CPU multiplies bfloat16 faster than float32; what int8 leaves unrounded follows it.
 
     Some have the instructions and run them at half the speed of float32, others at twice.
     """
@@ -288,7 +288,7 @@ def _bf16_pays() -> bool:
 
 @lru_cache(maxsize=1)
 def _core() -> Any:
-    """OpenVINO's CPU plugin, loaded once and kept until the process ends.
+    """Load OpenVINO's CPU plugin once; it is kept until the process ends.
 
     Loading gives the thread a signal stack large enough for AMX, and unloading restores the previous
     one. If several plugins are unloaded in the order in which they were loaded, the thread keeps a

@@ -67,7 +67,7 @@ def _openvino(encoder: DenseEncoder, settings: Settings) -> OpenVINOBlocks:
 
 
 def _may_choose(settings: Settings) -> bool:
-    """Whether OpenVINO can run on this device, in this precision, with the installed packages."""
+    """Tell whether OpenVINO can run on this device, in this precision, with the installed packages."""
     device = choose_device(settings.device, settings.dtype)
     return device.type == "cpu" and settings.dtype in OPENVINO_DTYPES and has_openvino(settings.dtype)
 

@@ -24,22 +24,22 @@ Attention = Callable[[Projections, Tensor, Grid], Tensor]
 
 
 def query_key(p: Projections, value: Tensor, grid: Grid) -> Tensor:
-    """softmax(q k' s) v: CLIP itself."""
+    """Compute softmax(q k' s) v: CLIP itself."""
     return attend(p.query, p.key, value)
 
 
 def query_query(p: Projections, value: Tensor, grid: Grid) -> Tensor:
-    """softmax(q q' s) v: ClearCLIP (Lan et al., ECCV 2024)."""
+    """Compute softmax(q q' s) v: ClearCLIP (Lan et al., ECCV 2024)."""
     return attend(p.query, p.query, value)
 
 
 def key_key(p: Projections, value: Tensor, grid: Grid) -> Tensor:
-    """softmax(k k' s) v."""
+    """Compute softmax(k k' s) v."""
     return attend(p.key, p.key, value)
 
 
 def value_value(p: Projections, value: Tensor, grid: Grid) -> Tensor:
-    """softmax(v v' s) v, with the similarity of the block's own values."""
+    """Compute softmax(v v' s) v, with the similarity of the block's own values."""
     return attend(p.value, p.value, value)
 
 
@@ -56,12 +56,12 @@ def sum_of(first: Attention, *more: Attention) -> Attention:
 
 
 def value_only(p: Projections, value: Tensor, grid: Grid) -> Tensor:
-    """v: every token keeps its value, as in MaskCLIP (Zhou et al., ECCV 2022)."""
+    """Return v: every token keeps its value, as in MaskCLIP (Zhou et al., ECCV 2022)."""
     return value
 
 
 def neighbour(std: float) -> Attention:
-    """softmax(k k' s + G) v with G a Gaussian window on the grid: NACLIP (Hajimiri et al., WACV 2025)."""
+    """Compute softmax(k k' s + G) v with G a Gaussian window on the grid: NACLIP (Hajimiri et al., WACV 2025)."""
 
     def function(p: Projections, value: Tensor, grid: Grid) -> Tensor:
         prefix = p.key.shape[-2] - grid[0] * grid[1]
@@ -72,7 +72,7 @@ def neighbour(std: float) -> Attention:
 
 
 def generalised(p: Projections, value: Tensor, grid: Grid) -> Tensor:
-    """GEM's iterated self-self attention over v, k and q (Bousselham et al., CVPR 2024).
+    """Compute GEM's iterated self-self attention over v, k and q (Bousselham et al., CVPR 2024).
 
     Each of the three is normalised, attends to itself once and is normalised again; its
     self-similarity then weights the values. The temperature grows with the mean norm of
@@ -121,7 +121,8 @@ self_self = named("qq+kk")
 
 @lru_cache(maxsize=32)
 def gaussian_window(grid: Grid, std: float, prefix: int, device: torch.device) -> Tensor:
-    """Bias exp(-d^2 / (2 std^2)), d in patches: (P + N) x (P + N), 0 for the P tokens before the patches."""
+    """Compute the bias exp(-d^2 / (2 std^2)), d in patches: (P + N) x (P + N), 0 for the P tokens before the
+    patches."""
     y, x = torch.meshgrid(*(torch.arange(side, device=device) for side in grid), indexing="ij")
     places = torch.stack([y.flatten(), x.flatten()], dim=1).float()
     squared = (places[:, None] - places[None]).square().sum(-1)

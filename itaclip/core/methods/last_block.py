@@ -43,7 +43,8 @@ class LastBlock(Method):
         return Needs.of(outputs=[depth - 1], projections=[*self.middle_layers, depth])
 
     def tokens(self, encoded: EncodedWindows, window: Window) -> Tensor:
-        """``A* = A_L / 2 + mean(A_l) / 2`` (ITACLIP, eq. 5) on the last values; ``A_L`` without middle layers."""
+        """Compute ``A* = A_L / 2 + mean(A_l) / 2`` (ITACLIP, eq. 5) on the last values; ``A_L`` without middle
+        layers."""
         p = encoded.projections(encoded.depth)
         out = self.attention(p, p.value, encoded.grid)
         if self.middle_layers:

@@ -139,7 +139,7 @@ def _mean_map(middle: Sequence[Projections]) -> Tensor:
 
 
 def _decay(labels: Tensor, grid: Grid) -> Tensor:
-    """exp(-p / P) where the straight line from i to j meets a label other than i's, else 1: B x N x N.
+    """Compute exp(-p / P) where the straight line from i to j meets a label other than i's, else 1: B x N x N.
 
     p is the Chebyshev distance in patches, P the largest one of the grid. Of P + 1 samples along
     the line, the first p + 1 count, as published.
@@ -171,7 +171,7 @@ def distances(grid: Grid, device: torch.device) -> tuple[Tensor, list[Tensor]]:
 
 @lru_cache(maxsize=8)
 def smoothing(places: int, device: torch.device) -> Tensor:
-    """Gaussian smoothing of a row of `places` values, with zeros beyond its ends, as a symmetric matrix."""
+    """Make the matrix of Gaussian smoothing of a row of `places` values, with zeros beyond its ends; symmetric."""
     size = min(places, _SMOOTHING_PLACES)
     reach = (size if size % 2 else size - 1) // 2
     at = torch.arange(places, device=device)

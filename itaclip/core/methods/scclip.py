@@ -69,7 +69,7 @@ class SCCLIP(Method):
         return encoded.on_grid(encoded.joint(encoded.norm(after @ x)))
 
     def _last_block(self, block: TowerBlock, patches: Tensor, class_token: Tensor, bias: Tensor) -> Tensor:
-        """``(softmax(M) + softmax(s k k')) / 2`` on the values, projected, plus the class token."""
+        """Compute ``(softmax(M) + softmax(s k k')) / 2`` on the values, projected, plus the class token."""
         p = block.project(patches)
         given = bias.softmax(-1).to(p.value.dtype)[:, None] @ p.value
         heads = (given + attend(p.key, p.key, p.value)) / 2

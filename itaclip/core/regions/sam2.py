@@ -71,7 +71,8 @@ class Sam2Masks:
 
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8], name: str | None = None) -> NDArray[np.int32]:
-        """H x W int32: 0 is in no mask, regions are numbered from 1 by ascending area; see `RegionSource`."""
+        """Segment into H x W int32: 0 is in no mask, regions are numbered from 1 by ascending area; see
+        `RegionSource`."""
         require_rgb(image, name)
         return paint(self.masks(image), image.shape[:2])
 

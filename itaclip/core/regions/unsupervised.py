@@ -41,7 +41,7 @@ class Felzenszwalb:
         return _fingerprint(self.name, asdict(self))
 
     def __call__(self, image: NDArray[np.uint8], name: str | None = None) -> NDArray[np.int32]:
-        """H x W int32, regions numbered from 1, covering every pixel; see `RegionSource`."""
+        """Segment into H x W int32, regions numbered from 1, covering every pixel; see `RegionSource`."""
         from skimage.segmentation import felzenszwalb
 
         require_rgb(image, name)
@@ -73,7 +73,7 @@ class Slic:
         return _fingerprint(self.name, asdict(self))
 
     def __call__(self, image: NDArray[np.uint8], name: str | None = None) -> NDArray[np.int32]:
-        """H x W int32, regions numbered from 1, covering every pixel; see `RegionSource`."""
+        """Segment into H x W int32, regions numbered from 1, covering every pixel; see `RegionSource`."""
         from skimage.segmentation import slic
 
         require_rgb(image, name)

@@ -189,7 +189,7 @@ class SecondEncoder(nn.Module):
         return height // self.patch_size, width // self.patch_size
 
     def _embed(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Tokens before the first block, and the rotary table if the model has one."""
+        """Compute the tokens before the first block, and the rotary table if the model has one."""
         embedded = self.model._pos_embed(self.model.patch_embed(x))
         tokens, rope = embedded if isinstance(embedded, tuple) else (embedded, None)
         return self.model.norm_pre(tokens), rope
@@ -201,7 +201,7 @@ class SecondEncoder(nn.Module):
 
 
 def _projections(attention: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of all heads, B x N x A each, in the dtype of the model."""
+    """Compute queries, keys and values of all heads, B x N x A each, in the dtype of the model."""
     if attention.qkv is None:
         return attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
     bias = attention.qkv.bias
@@ -301,7 +301,7 @@ def _require_layout(model: Any, name: str) -> None:
 
 
 def _fingerprint(model: nn.Module, mean: Sequence[float], std: Sequence[float], dtype: str) -> str:
-    """A short hash of everything the features depend on: layout, weights, normalisation, dtype."""
+    """Return a short hash of everything the features depend on: layout, weights, normalisation, dtype."""
     found = hashlib.sha256(json.dumps([str(model), list(mean), list(std), dtype]).encode())
     for key, value in sorted(model.state_dict().items()):
         found.update(f"{key}{tuple(value.shape)}".encode())

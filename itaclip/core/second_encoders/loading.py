@@ -87,7 +87,7 @@ def load_second_encoder(
 
 
 def _is_path(name: str) -> bool:
-    """Whether a name is a path: it exists or looks like one, and does not start with a known model name and @."""
+    """Tell whether a name is a path: it exists or looks like one, and does not start with a known model name and @."""
     if "@" in name and name.removeprefix("name=").partition("@")[0] in NAMES:
         return False
     if name in NAMES:

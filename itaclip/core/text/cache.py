@@ -93,14 +93,14 @@ class TextCache:
 
 
 def default_folder() -> Path:
-    """The folder ``text`` in the cache folder."""
+    """Return the folder ``text`` in the cache folder."""
     return cache_folder() / "text"
 
 
 def text_key(
     fingerprint: str, templates: Sequence[str], device: torch.device, text: str, prompts: Sequence[str] = ()
 ) -> str:
-    """Everything the feature of a text depends on, as one line of JSON; `prompts` are its own sentences."""
+    """Write everything the feature of a text depends on as one line of JSON; `prompts` are its own sentences."""
     digest = hashlib.sha256("\n".join(templates).encode()).hexdigest()[:16]
     own = [hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()[:16]] if prompts else []
     return json.dumps([fingerprint, digest, device.type, text, *own], ensure_ascii=False)

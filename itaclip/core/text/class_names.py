@@ -128,12 +128,12 @@ def plain_name(name: str) -> str:
 
 
 def is_same(one: str, other: str) -> bool:
-    """Whether two names are the same except for case, spaces, hyphens and underscores."""
+    """Tell whether two names are the same except for case, spaces, hyphens and underscores."""
     return plain_name(one) == plain_name(other)
 
 
 def is_background(name: str) -> bool:
-    """Whether a name is "background", in any spelling: "Background", "_background_"."""
+    """Tell whether a name is "background", in any spelling: "Background", "_background_"."""
     return is_same(name, BACKGROUND_NAME)
 
 

@@ -33,7 +33,7 @@ class Cost:
 
 
 def measured(function: Callable[[], Any], device: torch.device) -> tuple[Cost, Any]:
-    """The cost of a call that works on a device, and its result."""
+    """Measure the cost of a call that works on a device, and return its result."""
     _forget_peak(device)
     before = _peak_mib(device)
     taken, result = timed(function)
@@ -42,7 +42,7 @@ def measured(function: Callable[[], Any], device: torch.device) -> tuple[Cost, A
 
 
 def timed(function: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
-    """Fastest wall-clock seconds of some runs, and the last result."""
+    """Measure the fastest wall-clock seconds of some runs, and return the last result."""
     best, result = float("inf"), None
     for _ in range(repeats):
         _wait()
@@ -54,7 +54,7 @@ def timed(function: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
 
 
 def matrix_peak(device: torch.device, precision: str) -> float:
-    """GFLOP/s of a large square matrix product (GOP/s for int8)."""
+    """Measure the GFLOP/s of a large square matrix product (GOP/s for int8)."""
     side = 8192 if device.type == "cuda" else 2048
     if precision == "int8":
         factors = [torch.randint(-127, 128, (side, side), dtype=torch.int8) for _ in range(2)]
@@ -67,7 +67,7 @@ def matrix_peak(device: torch.device, precision: str) -> float:
 
 
 def encoder_flops(visual: Any, patches: int, middle: int) -> float:
-    """Operations of one pass, a multiplication and an addition counting two, as they are done.
+    """Count the operations of one pass, a multiplication and an addition counting two, as they are done.
 
     Blocks 1..L-1 whole; of the last one its projections; two more maps in each middle layer
     and two in the last block instead of one.

@@ -17,7 +17,7 @@ from itaclip.research.benchmark.machine import timed
 
 
 def random_windows(count: int, side: int, width: int, queries: int) -> list[Window]:
-    """Batches of one: random pixels, text bank, second features with patches of 8 pixels, blocks as regions."""
+    """Make batches of one: random pixels, text bank, second features with patches of 8 pixels, blocks as regions."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(count, 3, side, side, generator=generator)
     text = F.normalize(torch.randn(queries, width, generator=generator), dim=-1)
@@ -32,7 +32,7 @@ def random_windows(count: int, side: int, width: int, queries: int) -> list[Wind
 
 
 def joined(windows: Sequence[Window]) -> Window:
-    """One batch of all."""
+    """Join all in one batch."""
     first = windows[0]
 
     def cat(parts: Sequence[Tensor | None]) -> Tensor:
@@ -47,7 +47,7 @@ def joined(windows: Sequence[Window]) -> Window:
 def method_seconds(
     encoder: DenseEncoder, names: Sequence[str], windows: int, queries: int, visual: Any = None, repeats: int = 3
 ) -> list[dict[str, Any]]:
-    """Seconds a window of some methods, all windows in a pass, and plainly.
+    """Measure the seconds a window of some methods: all windows in a pass, and plainly.
 
     Methods take turns, so that whatever else the machine does meets all of them; the fastest of
     the repeats counts. What lies beside CLIP is random and given.

@@ -20,14 +20,14 @@ from itaclip.core.settings import Settings
 
 
 def encode_text(clip: CLIP, text: str) -> Tensor:
-    """The feature of a text in 80 templates: all of them in a pass of full length."""
+    """Encode a text in 80 templates, all of them in a pass of full length."""
     tokens = get_tokenizer("ViT-B-16")([template(text) for template in OPENAI_IMAGENET_TEMPLATES])
     features = clip.encode_text(tokens.to(clip.text_projection.device), normalize=True)
     return F.normalize(features.mean(0), dim=-1)
 
 
 def encode(visual: Any, pixels: Tensor, middle: Sequence[int]) -> Tensor:
-    """Tokens of one view, 1 x 3 x h x w of the trained size: 1 x N x E."""
+    """Encode one view, 1 x 3 x h x w of the trained size, to tokens: 1 x N x E."""
     x = visual.conv1(pixels).flatten(2).transpose(1, 2)
     x = torch.cat([visual.class_embedding.expand(1, 1, -1), x], dim=1) + visual.positional_embedding
     x = visual.ln_pre(x)
@@ -43,7 +43,7 @@ def encode(visual: Any, pixels: Tensor, middle: Sequence[int]) -> Tensor:
 
 
 def _self_self(block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Stored maps softmax(q q') + softmax(k k'), and the values, of a block: 1 x h x N x ..."""
+    """Compute the stored maps softmax(q q') + softmax(k k'), and the values, of a block: 1 x h x N x ..."""
     attention = block.attn
     joint = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
     q, k, v = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in joint.chunk(3, dim=-1))
@@ -52,7 +52,7 @@ def _self_self(block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def window_logits(visual: Any, crop: Tensor, text: Tensor, settings: Settings, middle: Sequence[int]) -> Tensor:
-    """Logits of one window, 3 x h x w, upsampled to it: 1 x Q x h x w."""
+    """Compute the logits of one window, 3 x h x w, upsampled to it: 1 x Q x h x w."""
     side, patch = crop.shape[-1], visual.conv1.kernel_size[0]
     views = [crop]
     if settings.img_engineering:
@@ -73,7 +73,7 @@ def window_logits(visual: Any, crop: Tensor, text: Tensor, settings: Settings, m
 
 
 def slide(visual: Any, image: Tensor, text: Tensor, settings: Settings, middle: Sequence[int]) -> Tensor:
-    """Mean logits of all windows of an image, 3 x H x W, at least as large as a window: Q x H x W."""
+    """Average the logits of all windows of an image, 3 x H x W, at least as large as a window: Q x H x W."""
     height, width = image.shape[1:]
     crop, stride = settings.slide_crop, settings.slide_stride
     total, count = image.new_zeros(1, len(text), height, width), image.new_zeros(height, width)
@@ -87,7 +87,7 @@ def slide(visual: Any, image: Tensor, text: Tensor, settings: Settings, middle: 
 
 
 def refine(logits: Tensor, guide: Tensor, settings: Settings) -> Tensor:
-    """PAMR with all neighbours side by side, Q x 8 D x H x W."""
+    """Refine with PAMR, all neighbours side by side, Q x 8 D x H x W."""
 
     def neighbours(x: Tensor, centre: bool) -> Tensor:
         found = []
@@ -108,7 +108,7 @@ def refine(logits: Tensor, guide: Tensor, settings: Settings) -> Tensor:
 
 
 def decide(logits: Tensor, query_to_class: Sequence[int], settings: Settings) -> Tensor:
-    """Labels H x W: softmax over queries, best query of a class, thresholds, closing."""
+    """Decide on labels H x W: softmax over queries, best query of a class, thresholds, closing."""
     classes = max(query_to_class) + 1
     members = F.one_hot(torch.tensor(query_to_class), classes).T.to(logits)[:, :, None, None]
     scores = ((logits * settings.logit_scale).softmax(0)[None] * members).amax(1)

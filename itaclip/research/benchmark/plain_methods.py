@@ -26,7 +26,7 @@ HAVE_ONE = (SCCLIP, ResCLIP, ProxyCLIP, CorrCLIP)
 
 
 def tokens(visual: Any, method: Method, window: Window) -> Tensor:
-    """Features of a window of the trained size, before normalisation: rows x columns x E.
+    """Compute the features of a window of the trained size, before normalisation: rows x columns x E.
 
     Args:
         visual: open_clip's image tower.
@@ -46,7 +46,7 @@ def tokens(visual: Any, method: Method, window: Window) -> Tensor:
 
 
 def outputs(visual: Any, pixels: Tensor) -> list[Tensor]:
-    """Outputs of the embedding (0) and of every block, each (1 + N) x D."""
+    """Compute the outputs of the embedding (0) and of every block, each (1 + N) x D."""
     x = visual.conv1(pixels).flatten(2).transpose(1, 2)
     x = torch.cat([visual.class_embedding.expand(1, 1, -1), x], dim=1) + visual.positional_embedding
     found = [visual.ln_pre(x)]
@@ -56,14 +56,14 @@ def outputs(visual: Any, pixels: Tensor) -> list[Tensor]:
 
 
 def heads(block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of n x D tokens: h x n x d each."""
+    """Compute queries, keys and values of n x D tokens: h x n x d each."""
     joint = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
     q, k, v = (part.unflatten(-1, (block.attn.num_heads, -1)).transpose(0, 1) for part in joint.chunk(3, dim=-1))
     return q, k, v
 
 
 def attend(block: Any, attention: Tensor, v: Tensor) -> Tensor:
-    """Output projection of stored maps on values: n x D."""
+    """Project stored maps on values: n x D."""
     projected: Tensor = block.attn.out_proj((attention @ v).transpose(0, 1).flatten(1))
     return projected
 
@@ -72,7 +72,7 @@ def attend(block: Any, attention: Tensor, v: Tensor) -> Tensor:
 
 
 def scclip(visual: Any, method: SCCLIP, pixels: Tensor, grid: Grid) -> Tensor:
-    """Steps 1 to 6 in their order."""
+    """Take steps 1 to 6 in their order."""
     y = outputs(visual, pixels)
     block, before_last = visual.transformer.resblocks[-1], y[-2]
     out = outliers(before_last[1:], method)
@@ -95,7 +95,7 @@ def scclip(visual: Any, method: SCCLIP, pixels: Tensor, grid: Grid) -> Tensor:
 
 
 def outliers(patches: Tensor, method: SCCLIP) -> Tensor:
-    """Local outlier factor, neighbour by neighbour."""
+    """Compute the local outlier factor, neighbour by neighbour."""
     squared = torch.cdist(patches.double(), patches.double()).square()
     distance, near = squared.topk(min(method.neighbours, len(patches) - 1) + 1, largest=False)
     distance, near = distance[:, 1:], near[:, 1:]
@@ -105,7 +105,7 @@ def outliers(patches: Tensor, method: SCCLIP) -> Tensor:
 
 
 def repair(patches: Tensor, out: Tensor, grid: Grid) -> Tensor:
-    """Every outlier the mean of its neighbours on the grid that are none."""
+    """Make every outlier the mean of its neighbours on the grid that are none."""
     rows, columns = grid
     repaired = patches.clone()
     for number in out.nonzero().flatten().tolist():
@@ -118,7 +118,7 @@ def repair(patches: Tensor, out: Tensor, grid: Grid) -> Tensor:
 
 
 def averaged(similarity: Tensor, x: Tensor) -> Tensor:
-    """x averaged by similarities of at least 0.4."""
+    """Average x by similarities of at least 0.4."""
     strong = torch.where(similarity < 0.4, 0.0, similarity)
     return strong / (strong.sum(-1, keepdim=True) + 1e-6) @ x
 
@@ -127,7 +127,7 @@ def averaged(similarity: Tensor, x: Tensor) -> Tensor:
 
 
 def resclip(visual: Any, method: ResCLIP, window: Window, grid: Grid) -> Tensor:
-    """The base with the middle blocks' map, its labels, and the base with both."""
+    """Compute the base with the middle blocks' map, its labels, and the base with both."""
     blocks, y = visual.transformer.resblocks, outputs(visual, window.pixels)
     middle = []
     for layer in method.layers:
@@ -162,7 +162,7 @@ def resclip(visual: Any, method: ResCLIP, window: Window, grid: Grid) -> Tensor:
 
 
 def patch_labels(first: Tensor, method: ResCLIP, window: Window) -> Tensor:
-    """The most frequent query of every patch: N."""
+    """Find the most frequent query of every patch: N."""
     assert window.text is not None
     maps = (F.normalize(first, dim=-1) @ window.text.T).permute(2, 0, 1)
     size = window.pixels.shape[2:]
@@ -176,7 +176,7 @@ def patch_labels(first: Tensor, method: ResCLIP, window: Window) -> Tensor:
 
 
 def feedback(labels: Tensor, method: ResCLIP, grid: Grid) -> Tensor:
-    """F / max F, patch by patch, rows smoothed: (1 + N) x (1 + N) float16."""
+    """Compute F / max F, patch by patch, rows smoothed: (1 + N) x (1 + N) float16."""
     rows, columns = grid
     places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
     farthest = max(rows, columns) - 1
@@ -201,7 +201,7 @@ def feedback(labels: Tensor, method: ResCLIP, grid: Grid) -> Tensor:
 
 
 def proxyclip(visual: Any, method: ProxyCLIP, window: Window, grid: Grid) -> Tensor:
-    """Another encoder's similarities on CLIP's last values."""
+    """Apply another encoder's similarities to CLIP's last values."""
     assert window.features is not None
     features = window.features[0].flatten(1)
     similarity = features.T @ features
@@ -213,7 +213,7 @@ def proxyclip(visual: Any, method: ProxyCLIP, window: Window, grid: Grid) -> Ten
 
 
 def on_values(block: Any, x: Tensor, attention: Tensor, grid: Grid, size: Grid) -> Tensor:
-    """One map for all heads on the patches' values, resized: HW x D."""
+    """Apply one map for all heads to the patches' values, resized: HW x D."""
     _, _, v = heads(block, x)
     maps = v[:, 1:].transpose(1, 2).unflatten(2, grid)
     finer = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
@@ -221,7 +221,7 @@ def on_values(block: Any, x: Tensor, attention: Tensor, grid: Grid, size: Grid) 
 
 
 def corrclip(visual: Any, method: CorrCLIP, window: Window, grid: Grid) -> Tensor:
-    """Merging, scope, region tokens through all blocks, three branches."""
+    """Compute merging, scope, region tokens through all blocks, and the three branches."""
     assert window.features is not None
     assert window.regions is not None
     size = tuple(window.features.shape[2:])
@@ -247,7 +247,7 @@ def corrclip(visual: Any, method: CorrCLIP, window: Window, grid: Grid) -> Tenso
 
 
 def merged(features: Tensor, regions: Tensor, distance: float) -> Tensor:
-    """Regions in reach of each other become the first of them."""
+    """Merge regions in reach of each other into the first of them."""
     ids = regions.unique()
     if len(ids) <= 2:
         return regions
@@ -263,7 +263,7 @@ def merged(features: Tensor, regions: Tensor, distance: float) -> Tensor:
 
 
 def region_tokens(visual: Any, embedded: Tensor, members: list[Tensor]) -> Tensor:
-    """Copies of the class token through all blocks, before all other tokens: R x D."""
+    """Run copies of the class token through all blocks, before all other tokens: R x D."""
     copies, count = len(members), len(embedded)
     blocked = torch.ones(copies + count, copies + count, dtype=torch.bool)
     blocked[:, copies:] = False

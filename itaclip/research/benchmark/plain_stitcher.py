@@ -53,11 +53,11 @@ class Image:
         return tuple(min(side, self.crop) for side in self.size)
 
     def grid(self, patch: int) -> Grid:
-        """Rows and columns of whole patches."""
+        """Count rows and columns of whole patches."""
         return self.size[0] // patch, self.size[1] // patch
 
     def corners(self) -> list[tuple[int, int]]:
-        """First row and column of every window."""
+        """List the first row and column of every window."""
         starts = [sorted({min(at, side - own) for at in range(0, side, self.stride)})
                   for side, own in zip(self.size, self.window, strict=True)]  # fmt: skip
         return [(y, x) for y in starts[0] for x in starts[1]]
@@ -93,13 +93,13 @@ def last_block(penultimate: Tensor, qkv: Tensor, weights: dict[str, Tensor]) -> 
 
 
 def merged_regions(image: Image, method: OVStitcher) -> Tensor:
-    """The regions on the second encoder's grid, similar ones merged, 0 unsegmented: M."""
+    """Lay the regions on the second encoder's grid, similar ones merged, 0 unsegmented: M."""
     ids = nearest(image.regions, image.grid(image.fine)).flatten()
     return merged(image.features, ids - ids.min(), method.merging)
 
 
 def embedded(visual: Any, pixels: Tensor) -> Tensor:
-    """Tokens of a window before the first block: (1 + N) x D."""
+    """Compute the tokens of a window before the first block: (1 + N) x D."""
     patches = visual.conv1(pixels[None])[0]
     grid, side = patches.shape[1:], round((len(visual.positional_embedding) - 1) ** 0.5)
     table = visual.positional_embedding
@@ -158,7 +158,7 @@ def read_window(visual: Any, method: OVStitcher, image: Image, corner: tuple[int
 
 
 def spatial_branch(visual: Any, method: OVStitcher, layers: Callable[[int], Tensor]) -> Tensor:
-    """Mean output of some blocks that read the stitched grid with a single head: N x D.
+    """Average the outputs of some blocks that read the stitched grid with a single head: N x D.
 
     Args:
         visual: open_clip's image tower.
@@ -177,7 +177,7 @@ def spatial_branch(visual: Any, method: OVStitcher, layers: Callable[[int], Tens
 
 
 def branches(visual: Any, method: OVStitcher, image: Image) -> tuple[Tensor, Tensor, Tensor]:
-    """Main, spatial and semantic branch before the last norm, each M x D."""
+    """Compute main, spatial and semantic branch before the last norm, each M x D."""
     patch, fine = visual.conv1.kernel_size[0], image.grid(image.fine)
     similarity = image.features @ image.features.T
     regions = merged_regions(image, method)
@@ -202,7 +202,7 @@ def branches(visual: Any, method: OVStitcher, image: Image) -> tuple[Tensor, Ten
 
 
 def tokens(visual: Any, method: OVStitcher, image: Image) -> Tensor:
-    """Features of the image before normalisation, M x E."""
+    """Compute the features of the image before normalisation, M x E."""
     main, spatial, semantic = branches(visual, method, image)
     x = visual.ln_post(main) + visual.ln_post(spatial) + method.semantic_weight * visual.ln_post(semantic)
     found: Tensor = x @ visual.proj

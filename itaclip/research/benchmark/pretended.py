@@ -27,7 +27,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @contextmanager
 def pretended_gpu() -> Iterator[None]:
-    """Tensors made here have no values and may lie on a GPU that is not there.
+    """Make tensors in the block that have no values and may lie on a GPU that is not there.
 
     Raises:
         ItaclipError: an older PyTorch (2.6 was seen to), which wants a driver all the same.
@@ -47,7 +47,7 @@ def pretended_gpu() -> Iterator[None]:
 
 
 def on_gpu(model: Model) -> Model:
-    """The model, its parameters and buffers replaced by pretended ones of the same shapes on the GPU."""
+    """Replace the model's parameters and buffers by pretended ones of the same shapes on the GPU."""
     for module in model.modules():
         for name, value in list(module._parameters.items()):
             if value is not None:
@@ -60,7 +60,7 @@ def on_gpu(model: Model) -> Model:
 
 
 def gpu_peak_mib(pipeline: Pipeline, image: tuple[int, int], size: tuple[int, int], queries: int) -> float:
-    """Largest sum of the tensors alive while an image is segmented, the image tower included.
+    """Find the largest sum of the tensors alive while an image is segmented, the image tower included.
 
     What kernels and libraries take for themselves, and what the allocator keeps, comes on top.
 
@@ -86,7 +86,7 @@ def gpu_peak_mib(pipeline: Pipeline, image: tuple[int, int], size: tuple[int, in
 
 
 def _forget() -> None:
-    """Pretended and real tensors do not mix."""
+    """Drop caches before and after: pretended and real tensors do not mix."""
     stitching_matrix.cache_clear()
     gaussian_window.cache_clear()
     neighbours.cache_clear()

@@ -20,7 +20,7 @@ _SECONDS_TO_STOP = 60
 
 @contextmanager
 def running_server(log: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A server on this machine that runs within the block and is then asked to stop.
+    """Run a server on this machine within the block, then ask it to stop.
 
     Args:
         log: file for its messages.

@@ -63,7 +63,7 @@ class Stages:
 
 
 def photo(size: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
-    """A random picture with large and small structures: H x W x 3 uint8 RGB."""
+    """Make a random picture with large and small structures: H x W x 3 uint8 RGB."""
     rng = np.random.default_rng(seed)
     coarse = [rng.random((max(2, size[0] // d), max(2, size[1] // d), 3)) for d in (100, 25, 6)]
     layers = [cv2.resize(layer, size[::-1], interpolation=cv2.INTER_CUBIC) for layer in coarse]
@@ -72,7 +72,7 @@ def photo(size: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
 
 
 def random_bank(queries: int, width: int, device: torch.device) -> TextBank:
-    """So many classes of one query each, with random features of a width."""
+    """Make so many classes of one query each, with random features of a width."""
     generator = torch.Generator().manual_seed(0)  # shares of equal labels depend on it
     features = F.normalize(torch.randn(queries, width, generator=generator), dim=-1).to(device)
     return TextBank(features, parse_class_names([f"class {i}" for i in range(queries)]))
@@ -80,7 +80,7 @@ def random_bank(queries: int, width: int, device: torch.device) -> TextBank:
 
 @torch.no_grad()
 def fast(pipeline: Pipeline, bank: TextBank, jpeg: bytes, short_side: int) -> Stages:
-    """The library's stages, one after the other, for an encoded image."""
+    """Run the library's stages, one after the other, for an encoded image."""
     settings, device, names = pipeline.settings, bank.features.device, bank.class_names
     found = Stages(device)
     bgr = found.clock("decode", decode, jpeg)
@@ -120,7 +120,7 @@ def fast(pipeline: Pipeline, bank: TextBank, jpeg: bytes, short_side: int) -> St
 def plainly(
     clip: CLIP, settings: Settings, middle: Sequence[int], bank: TextBank, jpeg: bytes, short_side: int
 ) -> Stages:
-    """The same image done plainly, in float32."""
+    """Run the same image plainly, in float32."""
     found = Stages(bank.features.device)
     bgr = decode(jpeg)
     image, size = _prepare(bgr, short_side).to(bank.features.device), bgr.shape[:2]
@@ -137,7 +137,7 @@ def plainly(
 
 
 def middle_layers(method: Method) -> tuple[int, ...]:
-    """The blocks whose maps a method fuses with the last one's, if it does."""
+    """Return the blocks whose maps a method fuses with the last one's, if it does."""
     return method.middle_layers if isinstance(method, LastBlock) else ()
 
 
@@ -151,7 +151,7 @@ TYPICAL_SIZES = {
 
 
 def encoder_work(pipeline: Pipeline, image: Tensor) -> tuple[int, float]:
-    """Encoder passes of an image, 3 x h x w, and their operations in all."""
+    """Count the encoder passes of an image, 3 x h x w, and their operations in all."""
     encoder, plan = pipeline.encoder, pipeline.plan(image)
     passes = plan.count * (VIEWS if pipeline.settings.img_engineering else 1)
     each = encoder_flops(encoder.visual, plan.grid[0] * plan.grid[1], len(middle_layers(encoder.method)))
@@ -162,7 +162,8 @@ def encoder_work(pipeline: Pipeline, image: Tensor) -> tuple[int, float]:
 def throughput(
     pipeline: Pipeline, size: tuple[int, int], short_side: int, bank: TextBank, batch: int
 ) -> dict[str, Any]:
-    """Images per second of whole images of a size, `batch` at a time; the first batch on a GPU does not count."""
+    """Measure images per second of whole images of a size, `batch` at a time; the first batch on a GPU does not
+    count."""
     device = bank.features.device
     image = _prepare(photo(size), short_side).to(device)
     if device.type == "cuda" or pipeline.settings.compile:
@@ -179,7 +180,7 @@ def throughput(
 
 @torch.no_grad()
 def growth(pipeline: Pipeline, width: int, device: torch.device) -> Iterator[dict[str, Any]]:
-    """Seconds over image size, number of queries and stride, one thing changed at a time.
+    """Yield the seconds over image size, number of queries and stride, one thing changed at a time.
 
     Yields:
         What was changed, its value, encoder passes, and seconds.
@@ -211,7 +212,7 @@ def growth(pipeline: Pipeline, width: int, device: torch.device) -> Iterator[dic
 
 
 def decode(jpeg: bytes) -> Any:
-    """H x W x 3 uint8 BGR."""
+    """Decode to H x W x 3 uint8 BGR."""
     return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
 
 

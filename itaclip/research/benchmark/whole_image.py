@@ -125,7 +125,7 @@ def whole_image_row(
 
 
 def _part(inputs: Window, first: int) -> Window:
-    """Some windows of a batch."""
+    """Take some windows of a batch."""
     assert inputs.features is not None
     assert inputs.regions is not None
     part = slice(first, first + _AT_ONCE)

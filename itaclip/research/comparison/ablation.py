@@ -59,7 +59,7 @@ class Ablation:
         return self._pipeline.encoder.depth
 
     def bank(self, settings: Settings) -> TextBank:
-        """The text bank with the settings' weight of auxiliary texts, and their class-biased prompts.
+        """Make the text bank with the settings' weight of auxiliary texts, and their class-biased prompts.
 
         Raises:
             ItaclipError: bad class-biased prompts.

@@ -20,7 +20,7 @@ Rows = list[dict[str, Any]]
 
 def ablation_rows(variants: Sequence[Variant], outcomes: Sequence[Outcome], base: Settings, dataset: str,
                   blocks: int) -> Rows:  # fmt: skip
-    """One flat row per variant.
+    """Make one flat row per variant.
 
     Args:
         variants: the variants.
@@ -42,14 +42,14 @@ def ablation_rows(variants: Sequence[Variant], outcomes: Sequence[Outcome], base
 
 
 def _same(settings: Settings, base: Settings, blocks: int) -> bool:
-    """Whether two settings are equivalent, even if one spells out defaults of the method."""
+    """Tell whether two settings are equivalent, even if one spells out defaults of the method."""
     left_to_method = dict(attention=None, attn_self=True, residual=None, feed_forward=None, middle_layers=None)
     plain = settings.changed(**left_to_method) == base.changed(**left_to_method)
     return plain and settings.resolved_method(blocks) == base.resolved_method(blocks)
 
 
 def rich_table(rows: Rows) -> Table:
-    """The table for a terminal; the configured variant is marked."""
+    """Make the table for a terminal; the configured variant is marked."""
     table = Table(title="mIoU in percent (* as configured)")
     for header in ("ablation", "variant", "mIoU", "published"):
         table.add_column(header, justify="right" if header in ("mIoU", "published") else "left")
@@ -64,7 +64,7 @@ def rich_table(rows: Rows) -> Table:
 
 
 def markdown(rows: Rows, title: str, notes: Sequence[str]) -> str:
-    """The table as Markdown, with one line per note."""
+    """Write the table as Markdown, with one line per note."""
     lines = [f"# {title}", "", *(f"{note}  " for note in notes), "",
              "| ablation | variant | mIoU | mAcc | aAcc | published mIoU |", "|---|---|---|---|---|---|"]  # fmt: skip
     lines += [

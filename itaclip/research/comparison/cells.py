@@ -64,13 +64,13 @@ class Options:
 
 
 def make_cells(configs: Sequence[str], methods: Sequence[str], presets: Sequence[str], pamr: str) -> list[Cell]:
-    """All combinations, grouped by data set; `pamr` = "both" gives each with and without PAMR."""
+    """Make all combinations, grouped by data set; `pamr` = "both" gives each with and without PAMR."""
     switches = ("off", "on") if pamr == "both" else (pamr,)
     return [Cell(*values) for values in itertools.product(configs, methods, presets, switches)]
 
 
 def arguments(cell: Cell, options: Options, folder: Path) -> list[str]:
-    """The command line of `eval.py` for a cell that writes to `folder`."""
+    """Write the command line of `eval.py` for a cell that writes to `folder`."""
     found = ["--config", cell.config, "--method", cell.method, "--work-dir", str(folder)]
     if cell.preset != "config":
         found += ["--preset", cell.preset]

@@ -39,7 +39,7 @@ class Row:
 
 
 def published_score(method: str, dataset: str, pamr: bool) -> tuple[float, str] | None:
-    """A published score of a method with OpenAI's ViT-B/16, and its source; None if there is none.
+    """Find a published score of a method with OpenAI's ViT-B/16, and its source; None if there is none.
 
     A method's own README takes precedence over other papers' tables.
     """
@@ -172,7 +172,8 @@ _ABLATIONS: dict[tuple[str, str], dict[str, float]] = {
 
 
 def published_ablation(group: str, variant: str, dataset: str) -> float | None:
-    """The score in ITACLIP's paper for a variant of `itaclip.research.comparison.variants`; None if there is none."""
+    """Find the score in ITACLIP's paper for a variant of `itaclip.research.comparison.variants`; None if there is
+    none."""
     return _ABLATIONS.get((group, dataset), {}).get(variant)
 
 

@@ -141,7 +141,7 @@ def _itaclip(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
 
 
 def recorded_methods() -> dict[str, Method]:
-    """The methods of the recorded training-free file, by key prefix."""
+    """Make the methods of the recorded training-free file, by key prefix."""
 
     def full(name: str) -> Method:
         return get_method(name, residual=True, feed_forward=True)
@@ -175,7 +175,8 @@ def _training_free(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
 
 
 def _stronger(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
-    """SC-CLIP, ResCLIP, ProxyCLIP and CorrCLIP, with recorded second-encoder features and region masks."""
+    """Yield the stages of SC-CLIP, ResCLIP, ProxyCLIP and CorrCLIP, with recorded second-encoder features and region
+    masks."""
     text, options = torch.from_numpy(arrays["text"]), json.loads(str(arrays["meta"]))["options"]
     for key in (key for key in arrays if key.endswith("/tokens")):
         name, shape, _ = key.split("/")
@@ -206,7 +207,7 @@ def _stronger(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
 
 
 def _stitcher(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
-    """OV-Stitcher: the second encoder's last block, merging, branches and results of every case."""
+    """Yield the stages of OV-Stitcher: the second encoder's last block, merging, branches and results of every case."""
     cases: dict[str, dict[str, Any]] = json.loads(str(arrays["meta_json"]))["cases"]
     for case, options in cases.items():
         for key, ours in stitcher.stages(arrays, clip, case, options).items():
@@ -220,7 +221,7 @@ def _stitcher(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
 
 
 def _stronger_method(name: str, options: dict[str, Any]) -> Method:
-    """The method that a recording's options describe."""
+    """Make the method that a recording's options describe."""
     family = name.split("_")[0]
     if family == "scclip":
         fused = tuple(options["fused_layers"])

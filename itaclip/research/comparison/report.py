@@ -20,7 +20,7 @@ _COLUMNS = ("dataset", "method", "preset", "pamr", "mIoU", "mAcc", "aAcc", "publ
 
 
 def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """One flat row per cell, with the measured and the published score.
+    """Make one flat row per cell, with the measured and the published score.
 
     `pamr` is whether PAMR ran (None if the cell failed before that was known). `published` is for
     the same method, data set and use of PAMR; its other settings may differ.
@@ -70,7 +70,8 @@ def write_report(results: Sequence[Result], stem: Path) -> list[str]:
 
 
 def markdown(table: Sequence[dict[str, Any]]) -> str:
-    """A table per preset and refinement: methods as rows, data sets as columns, published scores in parentheses."""
+    """Write a table per preset and refinement: methods as rows, data sets as columns, published scores in
+    parentheses."""
     lines = ["# mIoU in percent", "", "Measured scores; in parentheses, published scores of the same method, data set",
              "and use of PAMR. Unless the preset is `published`, their settings and class words differ."]  # fmt: skip
     sources: dict[str, int] = {}
@@ -95,7 +96,7 @@ def markdown(table: Sequence[dict[str, Any]]) -> str:
 
 
 def measured(row: dict[str, Any]) -> str:
-    """The measured score of a row, in words where there is none."""
+    """Write the measured score of a row, in words where there is none."""
     return "failed" if row["error"] else "-" if row["mIoU"] is None else f"{row['mIoU']:.2f}"
 
 

@@ -30,7 +30,7 @@ class Variant:
 
 
 def make_variants(base: Settings, blocks: int, texts: bool, groups: list[str] | None = None) -> list[Variant]:
-    """The variants of a configuration, group by group in the paper's order.
+    """Make the variants of a configuration, group by group in the paper's order.
 
     Args:
         base: settings of the configuration.

@@ -23,7 +23,7 @@ def _one(word: str) -> str:
 
 
 def phrase(class_id: int, color: str | None, rng: Generator, article: bool = True) -> str:
-    """A phrase for a thing: a random synonym, sometimes with its colour, or rarely its description."""
+    """Choose a phrase for a thing: a random synonym, sometimes with its colour, or rarely its description."""
     kind = KINDS[class_id]
     if color is None and rng.random() < 0.12:
         return kind.saying
@@ -36,7 +36,7 @@ def phrase(class_id: int, color: str | None, rng: Generator, article: bool = Tru
 
 
 def caption(things: Iterable[tuple[int, str | None]], rng: Generator, night: bool = False) -> str:
-    """A sentence that names every given (class id, colour word), in random order and wording.
+    """Write a sentence that names every given (class id, colour word), in random order and wording.
 
     It mentions the colour of two in three coloured things, and night in 30 % of night scenes.
     """
@@ -59,5 +59,5 @@ def short(words: str, rng: Generator) -> str:
 
 
 def colored_kinds() -> list[tuple[int, str]]:
-    """Every (class id, colour word) that occurs in training."""
+    """List every (class id, colour word) that occurs in training."""
     return [(i, c) for i, kind in enumerate(KINDS) for c in kind.colors if c != kind.unseen_color]

@@ -25,26 +25,26 @@ SHORT_SIDE = 168
 
 
 def learning_rate(step: int, steps: int, warm_up: int) -> float:
-    """Learning rate relative to its peak: linear warm-up, then cosine decay to 2 %."""
+    """Compute the learning rate relative to its peak: linear warm-up, then cosine decay to 2 %."""
     warm = min(1.0, (step + 1) / warm_up)
     return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 def normalised(pixels: Tensor) -> Tensor:
-    """RGB in 0..255, ... x 3 x H x W, with CLIP's statistics."""
+    """Normalise RGB in 0..255, ... x 3 x H x W, with CLIP's statistics."""
     mean, std = (torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (MEAN, STD))
     return (pixels.float() - mean) / std
 
 
 def random_places(images: int, grid: int, block: int, device: torch.device | None = None) -> Tensor:
-    """Indices of a random block x block patches in a grid x grid, for every image: B x patches."""
+    """Choose the indices of a random block x block patches in a grid x grid, for every image: B x patches."""
     top, left = torch.randint(grid - block + 1, (2, images, 1, 1), device=device)
     steps = torch.arange(block, device=device)
     return ((top + steps[:, None]) * grid + left + steps).flatten(1)
 
 
 def development_window(scene: int, position: int, side: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A window of a development scene, side x side x 3 uint8 RGB, and its labels.
+    """Cut a window of a development scene, side x side x 3 uint8 RGB, and its labels.
 
     Args:
         scene: number of the scene.
@@ -116,7 +116,7 @@ class Training:
         return line
 
     def note(self) -> dict[str, object]:
-        """The options and the step, for the metadata of the weights."""
+        """Collect the options and the step, for the metadata of the weights."""
         return {**{name: str(value) for name, value in vars(self._args).items()}, "step": self._step}
 
     def _resume(self) -> int:

@@ -113,7 +113,7 @@ def _evaluate(
 
 
 def _open_journal(folder: Path, config: Config, model: ITACLIPSegmentor, console: Console) -> Journal:
-    """The journal of this evaluation. Journals of other unfinished evaluations are mentioned and kept."""
+    """Open the journal of this evaluation. Journals of other unfinished evaluations are mentioned and kept."""
     parts: list[dict[str, str]] = [{}]
     if dist.get_rank() == 0:
         tower = model.pipeline.encoder
@@ -155,7 +155,7 @@ def _report(args: argparse.Namespace, dataset: Any, model: ITACLIPSegmentor, out
 
 
 def configure(args: argparse.Namespace, folder: Path) -> tuple[Config, str | None]:
-    """The configuration that the options describe; `--cfg-options` override presets.
+    """Load the configuration that the options describe; `--cfg-options` override presets.
 
     Args:
         args: parsed options.

@@ -41,6 +41,7 @@ def confusion_matrix(predicted: Tensor | NDArray[Any], truth: Tensor | NDArray[A
 
 
 def class_iou(matrix: Tensor) -> Tensor:
-    """IoU in percent of every class, K float64, from `confusion_matrix`; NaN for classes that never occur."""
+    """Compute the IoU in percent of every class, K float64, from `confusion_matrix`; NaN for classes that never
+    occur."""
     both = matrix.diagonal().double()
     return 100 * (both / (matrix[:-1].sum(1) + matrix.sum(0) - both))

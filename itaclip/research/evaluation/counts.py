@@ -22,7 +22,7 @@ Sparse: TypeAlias = list[int]
 
 
 def to_sparse(matrix: Tensor) -> Sparse:
-    """The non-zero cells of a matrix."""
+    """Return the non-zero cells of a matrix."""
     cells = matrix.flatten().nonzero().flatten()
     return torch.stack([cells, matrix.flatten()[cells]], dim=1).flatten().tolist()
 
@@ -57,7 +57,7 @@ class IoUCounts:
             self._total = total.cpu()
 
     def metrics(self) -> Metrics:
-        """The scores, in percent."""
+        """Compute the scores, in percent."""
         counts = self._total.double()
         intersect, labelled, predicted = counts.diagonal(), counts[:-1].sum(1), counts.sum(0)
         union = labelled + predicted - intersect

@@ -53,7 +53,7 @@ class Gallery:
 
     @staticmethod
     def files(out: Path, count: int) -> list[Path]:
-        """The files that a page of `count` images consists of."""
+        """List the files that a page of `count` images consists of."""
         return [out / name for name in (*map(_picture, range(count)), *_CHARTS, "index.html")]
 
     def add(
@@ -108,7 +108,7 @@ class Gallery:
 
 
 def read_mask(path: Path) -> NDArray[np.integer]:
-    """Class ids, H x W, of a PNG written by `save_mask`."""
+    """Read the class ids, H x W, of a PNG written by `save_mask`."""
     with Image.open(path) as opened:
         return np.array(opened)  # a copy, because PyTorch expects a writable array
 

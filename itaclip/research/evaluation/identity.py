@@ -20,12 +20,12 @@ _SHORT = 16
 
 
 def digest(content: Any) -> str:
-    """A short hash of a JSON value; other objects enter as their text."""
+    """Return a short hash of a JSON value; other objects enter as their text."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:_SHORT]
 
 
 def identity(config: Config) -> dict[str, str]:
-    """Hashes of everything that a configuration makes results depend on, by part; of file contents, not dates.
+    """Hash everything that a configuration makes results depend on, by part; file contents, not dates.
 
     Custom modules that a configuration imports count as software, because they may define methods.
     """
@@ -53,7 +53,7 @@ def _weights(name: str | None, bundled: str = "core/clip/demo_clip.safetensors")
 
 
 def _sources(module: str) -> Iterator[Path]:
-    """The Python files of a module or package."""
+    """Yield the Python files of a module or package."""
     found = importlib.util.find_spec(module)
     if found and found.submodule_search_locations:
         for folder in found.submodule_search_locations:

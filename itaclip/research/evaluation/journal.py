@@ -112,7 +112,7 @@ class Journal:
             self._folder.rmdir()
 
     def others(self) -> list[str]:
-        """The parts in which an unfinished run with another key differs; empty if there is none."""
+        """List the parts in which an unfinished run with another key differs; empty if there is none."""
         for path in self._folder.glob("*.jsonl"):
             if not path.name.startswith(self._key):
                 for content in _lines(path):
@@ -138,7 +138,7 @@ def _line(content: dict[str, Any]) -> bytes:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The intact lines of a file; skips damaged ones, whose images are evaluated again."""
+    """Yield the intact lines of a file; skip damaged ones, whose images are evaluated again."""
     damaged = 0
     try:
         with path.open("rb") as file:

@@ -90,7 +90,7 @@ def _check_mask(sample: Any, path: str) -> None:
 
 
 def plan_batches(images: int, batch_size: int, limit: int | None = None) -> list[range]:
-    """Indices of the images of each batch. They do not depend on the number of processes: images
+    """Plan the indices of the images of each batch. They do not depend on the number of processes: images
     of a batch share encoder passes, and regrouping them can change the last bit of a logit."""
     last = images if limit is None else min(limit, images)
     return [range(first, min(first + batch_size, last)) for first in range(0, last, batch_size)]

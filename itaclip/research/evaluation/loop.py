@@ -63,7 +63,7 @@ class OutputFolders:
     overlays: Path | None = None
 
     def complete(self, name: Path) -> bool:
-        """Whether all outputs of an image exist."""
+        """Tell whether all outputs of an image exist."""
         targets = [folder / name.with_suffix(".png") for folder in (self.masks, self.overlays) if folder]
         return all(target.is_file() and target.stat().st_size for target in targets)
 
@@ -167,7 +167,7 @@ def evaluate(
 
 
 def own_name(path: str, dataset: Any) -> Path:
-    """The image's path relative to the image folder, never outside it; links keep their names."""
+    """Return the image's path relative to the image folder, never outside it; links keep their names."""
     try:
         return Path(os.path.abspath(path)).relative_to(os.path.abspath(dataset.data_prefix["img_path"]))  # noqa: PTH100
     except (ValueError, KeyError):
@@ -175,7 +175,7 @@ def own_name(path: str, dataset: Any) -> Path:
 
 
 def _segment(model: ITACLIPSegmentor, batch: dict[str, list[Any]]) -> tuple[list[Any], list[tuple[str, str]]]:
-    """Results of a batch; if it cannot be segmented, no results, and path and reason for each image."""
+    """Segment a batch; if that is impossible, return no results, and path and reason for each image."""
     if not batch["inputs"]:
         return [], []
     try:
@@ -211,7 +211,7 @@ def _restore(
 
 
 def _identify(dataset: Any, indices: range, outputs: OutputFolders) -> tuple[str, bool]:
-    """A name for a batch that changes with its files, and whether all its outputs exist."""
+    """Name a batch so that the name changes with its files, and tell whether all its outputs exist."""
     files: list[Any] = [indices.start]
     complete = True
     for info in (dataset.get_data_info(i) for i in indices):
@@ -222,7 +222,7 @@ def _identify(dataset: Any, indices: range, outputs: OutputFolders) -> tuple[str
 
 
 def _stamp(path: str | None) -> list[int]:
-    """Size in bytes and modification time in ns of a file; empty if it does not exist."""
+    """Return the size in bytes and modification time in ns of a file; empty if it does not exist."""
     try:
         status = Path(path or "").stat()
         return [status.st_size, status.st_mtime_ns]

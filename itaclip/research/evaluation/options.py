@@ -20,7 +20,7 @@ METHODS = (
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of `itaclip eval` and `eval.py`."""
+    """Declare the options of `itaclip eval` and `eval.py`."""
     options = argparse.ArgumentParser(prog="itaclip eval", description="Evaluate a configuration on its data set.")
     config = options.add_argument("--config", required=True, help="a configuration file, or the name of a shipped "
                                   "configuration, such as voc")  # fmt: skip

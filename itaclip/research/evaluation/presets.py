@@ -89,7 +89,7 @@ class Preset:
 
 
 def published(method: str, dataset: str) -> Preset:
-    """The published settings of a method for a data set.
+    """Return the published settings of a method for a data set.
 
     Args:
         method: a key of `itaclip.core.methods.METHODS`.
@@ -113,7 +113,7 @@ def published(method: str, dataset: str) -> Preset:
 
 
 def common(dataset: str, background: bool) -> Preset:
-    """One protocol for all methods: windows of 224 pixels with a stride of 112, logit scale 40.
+    """Return one protocol for all methods: windows of 224 pixels with a stride of 112, logit scale 40.
 
     No refinement, no auxiliary texts, a single view, no closing, no area rule; the
     configuration's class file and short side (336; 448 on COCO-Stuff; 560 on Cityscapes). With

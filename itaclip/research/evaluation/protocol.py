@@ -83,7 +83,7 @@ def _apply_preset(config: Config, preset: Preset, folder: Path) -> None:
 
 
 def _resize(dataset: Any) -> Any:
-    """The Resize step of the test pipeline."""
+    """Return the Resize step of the test pipeline."""
     steps = [step for step in dataset.get("pipeline", []) if step.get("type") == "Resize"]
     if len(steps) != 1:
         raise ItaclipError(f"the test pipeline has {len(steps)} Resize steps; a preset requires exactly one.")

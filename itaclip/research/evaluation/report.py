@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # `itaclip env` reports versions where MMSegmentation may be 
 
 
 def class_table(metrics: Metrics, names: tuple[str, ...], notes: Sequence[str] = ()) -> Table:
-    """Table of the IoU and accuracy of every class, with summary rows, and notes below."""
+    """Make a table of the IoU and accuracy of every class, with summary rows, and notes below."""
     table = Table(title="Results in percent", caption=Text("\n".join(notes)), caption_justify="left")
     table.add_column("class")
     table.add_column("IoU", justify="right")
@@ -34,7 +34,7 @@ def class_table(metrics: Metrics, names: tuple[str, ...], notes: Sequence[str] =
 
 
 def mask_notes(metrics: Metrics, names: Sequence[str], outcome: Outcome, dataset: Any) -> list[str]:
-    """What a reader of the scores should know about the masks: absent classes, many ignored pixels."""
+    """Tell what a reader of the scores should know about the masks: absent classes, many ignored pixels."""
     where = f"{outcome.images} masks"
     absent = [name for name, pixels in zip(names, metrics.labelled, strict=True) if not pixels]
     note = absent_classes(absent, where) if outcome.images else None
@@ -46,7 +46,7 @@ def mask_notes(metrics: Metrics, names: Sequence[str], outcome: Outcome, dataset
 
 
 def by_reason(skipped: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
-    """Paths by reason."""
+    """Group paths by reason."""
     found: dict[str, list[str]] = {}
     for path, reason in skipped:
         found.setdefault(reason, []).append(path)
@@ -55,7 +55,7 @@ def by_reason(skipped: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
 
 def as_json(metrics: Metrics, names: tuple[str, ...], outcome: Outcome, settings: Settings,
             run: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
-    """The content of `metrics.json`; NaN becomes null."""
+    """Make the content of `metrics.json`; NaN becomes null."""
     return {
         "mIoU": _number(metrics.mean_iou),
         "mAcc": _number(metrics.mean_accuracy),

@@ -44,7 +44,7 @@ class ITACLIPLoadImage(BaseTransform):
 
 
 def loading_of(dataset: Any) -> ReadOptions | str:
-    """How the first step of a data set's pipeline reads images: this project's options, or a flag of `mmcv.imread`.
+    """Tell how the first step of a data set's pipeline reads images: by our options, or by a flag of `mmcv.imread`.
 
     mmcv's step applies the EXIF orientation unless its `color_type` disables it.
     """
@@ -59,7 +59,7 @@ def loading_of(dataset: Any) -> ReadOptions | str:
 
 
 def image_as_loaded(path: str, loading: ReadOptions | str) -> NDArray[np.uint8]:
-    """An image with the values and in the orientation in which its data set loads it.
+    """Read an image with the values and in the orientation in which its data set loads it.
 
     Args:
         path: the image file.

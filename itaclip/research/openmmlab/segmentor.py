@@ -135,7 +135,7 @@ class ITACLIPSegmentor(BaseSegmentor):
         return samples
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
-        """Class scores of images of equal size, at that size: B x K x H x W."""
+        """Compute class scores of images of equal size, at that size: B x K x H x W."""
         images = list(inputs)
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         samples = batch_data_samples or [SegDataSample() for _ in images]
@@ -143,7 +143,7 @@ class ITACLIPSegmentor(BaseSegmentor):
         return torch.stack([result.scores for result in self.pipeline(images, sizes, self.bank, regions)])
 
     def extract_feat(self, inputs: Tensor) -> Tensor:
-        """Patch features of whole images, B x rows x columns x E, for methods that use only CLIP."""
+        """Compute patch features of whole images, B x rows x columns x E, for methods that use only CLIP."""
         tokens: Tensor = self.pipeline.encoder(inputs)
         return tokens
 
@@ -151,7 +151,7 @@ class ITACLIPSegmentor(BaseSegmentor):
         return self.encode_decode(inputs, data_samples)
 
     def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> NoReturn:
-        """Not supported: the method has no trainable parameters.
+        """Refuse: the method has no trainable parameters.
 
         Raises:
             ItaclipError: always.
@@ -162,7 +162,7 @@ class ITACLIPSegmentor(BaseSegmentor):
 def region_maps(
     pipeline: Pipeline, variants: Sequence[Settings], images: Sequence[Tensor], samples: Sequence[SegDataSample]
 ) -> dict[str, list[RegionMap]]:
-    """Region maps of a batch, computed from the samples' image files, or from the inputs if there are none.
+    """Get the region maps of a batch, computed from the samples' image files, or from the inputs if there are none.
 
     A sample whose `loading` is set (`itaclip.research.openmmlab.loading.loading_of`) has its file read accordingly.
 

@@ -48,7 +48,7 @@ def check_images(config: Config) -> None:
 
 
 def _lists_itself(kind: Any) -> bool:
-    """Whether a type of data set finds its files as MMSegmentation does."""
+    """Tell whether a type of data set finds its files as MMSegmentation does."""
     if not isinstance(kind, type) or not issubclass(kind, BaseSegDataset):
         return False
     found: Any = kind  # a class of a package without types
@@ -156,7 +156,7 @@ def _loads_plainly(dataset: BaseSegDataset) -> bool:
 
 
 def _check_loaded(dataset: Any) -> None:
-    """The same for data sets that load masks by themselves: the first masks, as they are loaded."""
+    """Check the same for data sets that load masks by themselves: the first masks, as they are loaded."""
     classes = len(dataset.metainfo["classes"])
     for i in range(min(_MASKS_LOADED, len(dataset))):
         try:

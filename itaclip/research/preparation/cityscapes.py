@@ -100,7 +100,7 @@ def _refuse_train_ids(source: Path) -> None:
 
 
 def _stem(path: Path) -> str | None:
-    """The image's name if this file is to be converted, otherwise None."""
+    """Return the image's name if this file is to be converted, otherwise None."""
     if path.name.endswith(_IDS):
         return path.name[: -len(_IDS)]
     if path.name.endswith(_POLYGONS):

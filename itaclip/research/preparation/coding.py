@@ -59,7 +59,7 @@ class Coding:
         return DEEP_IGNORED if self.deep else IGNORED
 
     def as_json(self) -> dict[str, Any]:
-        """The coding as it is kept beside the masks."""
+        """Describe the coding as it is kept beside the masks."""
         return {
             "by": "value" if self.by_value else "colour",
             "ids": {str(key): int(number) for key, number in self.ids.items()},
@@ -68,7 +68,7 @@ class Coding:
 
 
 def coding_of(colors: str, ignore: Sequence[str] = IGNORED_NAMES) -> Coding:
-    """The coding that `--colors` names: one of `BUILT_IN`, or a file.
+    """Find the coding that `--colors` names: one of `BUILT_IN`, or a file.
 
     Args:
         colors: a name or a path.
@@ -88,7 +88,7 @@ def coding_of(colors: str, ignore: Sequence[str] = IGNORED_NAMES) -> Coding:
 
 
 def value_coding(pairs: Sequence[str]) -> Coding:
-    """The coding of `--values 0=0 255=1`.
+    """Make the coding of `--values 0=0 255=1`.
 
     Raises:
         ItaclipError: not VALUE=ID, or a value given twice.
@@ -106,7 +106,7 @@ def value_coding(pairs: Sequence[str]) -> Coding:
 
 
 def _benchmark(name: str) -> Coding:
-    """The colours in which a benchmark's masks are published, and its own ids."""
+    """Return the colours in which a benchmark's masks are published, and its own ids."""
     from mmseg.registry import DATASETS
 
     import itaclip.research.openmmlab  # noqa: F401 - registers them
@@ -204,7 +204,7 @@ def read_entries(path: Path) -> list[Entry]:
 
 
 def voc_color(number: int) -> Color:
-    """The colour of an id in Pascal VOC's devkit: three bits of the id at a time, highest first.
+    """Return the colour of an id in Pascal VOC's devkit: three bits of the id at a time, highest first.
 
     Args:
         number: 0..255.

@@ -54,7 +54,7 @@ Table = NDArray[np.uint8]
 
 
 def label_table(names: Mapping[int, str], source: Path, allow_missing: bool) -> Table:
-    """A table that maps the annotations' ids to labels 0..59 by class name.
+    """Make a table that maps the annotations' ids to labels 0..59 by class name.
 
     Raises:
         ItaclipError: one of the 59 classes is missing and `allow_missing` is False.

@@ -123,7 +123,7 @@ def _compare(
 
 
 def _difference(conversion: Conversion[Source], expected: LabelMap) -> str | None:
-    """How an existing mask differs from what its source gives; None if it does not."""
+    """Describe how an existing mask differs from what its source gives; None if it does not."""
     try:
         found = read_label_map(conversion.target)
     except ItaclipError:

@@ -85,7 +85,7 @@ class CustomDataset:
     ignore_zero: bool = False
 
     def tree(self) -> Tree:
-        """The layout of the data set, as MMSegmentation reads it.
+        """Return the layout of the data set, as MMSegmentation reads it.
 
         Raises:
             ItaclipError: missing or identical folders, or no common suffix.
@@ -171,7 +171,7 @@ def write_files(dataset: CustomDataset, tree: Tree, count: int, out: Path, base:
 
 
 def _common_root(images: Path, masks: Path) -> tuple[str, str, str]:
-    """The absolute common parent folder, and the relative path to each, independent of the working folder."""
+    """Find the absolute common parent folder, and the relative path to each, independent of the working folder."""
     images, masks = images.resolve(), masks.resolve()
     root = Path(os.path.commonpath([images, masks]))
     return root.as_posix(), images.relative_to(root).as_posix(), masks.relative_to(root).as_posix()

@@ -77,7 +77,7 @@ def conclude(inspection: Inspection, tree: Tree, root: Path) -> None:
 
 
 def foreign_values(pixels: NDArray[np.int64], tree: Tree) -> Observation | None:
-    """What masks with values outside the allowed ones are, as far as the values tell.
+    """Diagnose masks with values outside the allowed ones, as far as the values tell.
 
     Args:
         pixels: 256 pixel counts by stored value.
@@ -103,7 +103,7 @@ def foreign_values(pixels: NDArray[np.int64], tree: Tree) -> Observation | None:
 
 
 def suspected_kind(pixels: NDArray[np.int64], masks: int, tree: Tree) -> Observation | None:
-    """Masks whose values are allowed, but are also those of another kind that lacks many labels.
+    """Diagnose masks whose values are allowed, but are also those of another kind that lacks many labels.
 
     Args:
         pixels: 256 pixel counts by stored value.
@@ -128,7 +128,7 @@ def suspected_kind(pixels: NDArray[np.int64], masks: int, tree: Tree) -> Observa
 
 
 def only_zero_and_ignored(pixels: NDArray[np.int64], tree: Tree, masks: Iterable[Path]) -> Observation | None:
-    """Masks of 0 and 255 where other labels are expected, as programs for binary masks write them.
+    """Diagnose masks of 0 and 255 where other labels are expected, as programs for binary masks write them.
 
     Args:
         pixels: pixel counts of a sample.
@@ -148,7 +148,7 @@ def only_zero_and_ignored(pixels: NDArray[np.int64], tree: Tree, masks: Iterable
 
 
 def nothing_labelled(pixels: NDArray[np.int64], tree: Tree, masks: Iterable[Path]) -> Observation | None:
-    """Masks in which every pixel is ignored.
+    """Diagnose masks in which every pixel is ignored.
 
     Args:
         pixels: pixel counts of a sample.
@@ -163,7 +163,7 @@ def nothing_labelled(pixels: NDArray[np.int64], tree: Tree, masks: Iterable[Path
 
 
 def absent_classes(names: Sequence[str], where: str) -> str | None:
-    """A note on classes that no mask contains.
+    """Note the classes that no mask contains.
 
     Args:
         names: the classes.
@@ -176,7 +176,7 @@ def absent_classes(names: Sequence[str], where: str) -> str | None:
 
 
 def ignored_share(ignored: int, pixels: int, where: str) -> str | None:
-    """A note on a large share of ignored pixels.
+    """Note a large share of ignored pixels.
 
     Args:
         ignored: number of ignored pixels.

@@ -18,7 +18,7 @@ _NAMED = 3
 
 
 def no_image(tree: Tree, root: Path) -> str:
-    """Why a data set has no image: what lies in its folder, and which setting to change.
+    """Explain why a data set has no image: what lies in its folder, and which setting to change.
 
     Args:
         tree: the data set.
@@ -40,7 +40,7 @@ def no_image(tree: Tree, root: Path) -> str:
 
 
 def other_images(tree: Tree) -> str | None:
-    """A note on images that are left out because they end otherwise; None if there are none."""
+    """Note images that are left out because they end otherwise; None if there are none."""
     if tree.names is not None:
         return None
     found = {
@@ -55,7 +55,7 @@ def other_images(tree: Tree) -> str | None:
 
 
 def missing_masks(missing: Sequence[Pair], total: int, tree: Tree, root: Path) -> str:
-    """How many masks are missing, what lies in their folder, and what helps.
+    """Explain how many masks are missing, what lies in their folder, and what helps.
 
     Args:
         missing: the pairs without a mask.
@@ -84,7 +84,7 @@ def missing_masks(missing: Sequence[Pair], total: int, tree: Tree, root: Path) -
 
 
 def endings_of(pair: Pair, tree: Tree) -> list[str]:
-    """What follows the image's name in the names of files in the folder of its mask."""
+    """List what follows the image's name in the names of files in the folder of its mask."""
     name = pair.mask.name.removesuffix(tree.mask_suffix)
     try:
         found = [path.name[len(name) :] for path in iterate_files(pair.mask.parent) if path.name.startswith(name)]
@@ -95,12 +95,12 @@ def endings_of(pair: Pair, tree: Tree) -> list[str]:
 
 
 def endings(folder: Path) -> dict[str, int]:
-    """Number of files by suffix below a folder, the most frequent first; reads up to 10,000 names."""
+    """Count files by suffix below a folder, the most frequent first; read up to 10,000 names."""
     return dict(Counter(path.suffix for path in _walk(folder)).most_common())
 
 
 def described(found: dict[str, int]) -> str:
-    """Such as "12 files end in .JPG, 1 in .txt"."""
+    """Describe counts, such as "12 files end in .JPG, 1 in .txt"."""
     if not found:
         return "there is no file"
     parts = [f"{count} in {suffix}" if suffix else f"{count} in no suffix" for suffix, count in found.items()]
@@ -109,7 +109,7 @@ def described(found: dict[str, int]) -> str:
 
 
 def holding(root: Path, suffix: str, apart: Path) -> tuple[Path, int] | None:
-    """The folder below `root`, apart from one, that holds the most files with a suffix, and their number."""
+    """Find the folder below `root`, apart from one, that holds the most files with a suffix, and their number."""
     found = Counter(path.parent for path in _walk(root) if path.name.endswith(suffix) and apart not in path.parents)
     return found.most_common(1)[0] if found else None
 

@@ -49,7 +49,7 @@ class Findings:
         console.print(self.table(title))
 
     def table(self, title: str) -> Table:
-        """Table of the problems: what, how often, where, and how to fix it."""
+        """Make a table of the problems: what, how often, where, and how to fix it."""
         table = Table(title=title, title_justify="left", show_lines=True)
         for header in ("problem", "count", "examples", "what to do"):
             table.add_column(header, justify="right" if header == "count" else "left", overflow="fold")

@@ -88,16 +88,16 @@ class Tree:
     turned: bool = True
 
     def stored_labels(self) -> range:
-        """The labels that a mask may contain besides 255."""
+        """Return the labels that a mask may contain besides 255."""
         return range(len(self.label_map or self.classes) + self.zero_ignored)
 
     def foreign(self, pixels: NDArray[np.int64]) -> list[int]:
-        """The values, among 256 pixel counts by stored value, that masks of this data set do not have."""
+        """List the values, among 256 pixel counts by stored value, that masks of this data set do not have."""
         allowed = self.stored_labels()
         return [value for value in np.flatnonzero(pixels).tolist() if value not in allowed and value != IGNORED]
 
     def class_pixels(self, pixels: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Pixels of every class, from 256 pixel counts by stored label."""
+        """Count the pixels of every class, from 256 pixel counts by stored label."""
         labels = pixels[self.zero_ignored :]
         if self.label_map is None:
             return labels[: len(self.classes)]
@@ -135,7 +135,7 @@ class Inspection:
     notes: list[str] = field(default_factory=list)
 
     def classes_without_pixels(self, tree: Tree) -> list[str]:
-        """Classes that occur in no decoded mask."""
+        """List the classes that occur in no decoded mask."""
         return [name for name, n in zip(tree.classes, tree.class_pixels(self.pixels), strict=True) if not n]
 
 
@@ -146,7 +146,7 @@ class Palettes:
         self._first: dict[int, tuple[Color, Path]] = {}
 
     def contradiction(self, look: Look) -> str | None:
-        """Both masks and the index, if an earlier mask shows an index in another colour; otherwise None."""
+        """Return both masks and the index, if an earlier mask shows an index in another colour; otherwise None."""
         for label, color in look.colors.items():
             first, where = self._first.setdefault(label, (color, look.mask))
             if first != color:
@@ -234,7 +234,7 @@ class Look:
 
 
 def stored_values(mask: Path) -> set[int]:
-    """The values of a mask; none if it cannot be read."""
+    """Read the values of a mask; none if it cannot be read."""
     try:
         return set(np.unique(read_label_map(mask)).tolist())
     except ItaclipError:
@@ -294,7 +294,7 @@ def inspect_mask(tree: Tree, look: Look) -> LabelMap | None:
 
 
 def _decoded_size(path: Path, turned: bool) -> tuple[tuple[int, int], int]:
-    """Height and width as MMSegmentation loads the image; and the EXIF orientation that it applies, else 1."""
+    """Read height and width as MMSegmentation loads the image; and the EXIF orientation that it applies, else 1."""
     with Image.open(path) as image:
         image.load()
         if turned or image.format == "TIFF":  # OpenCV turns TIFF even if it is told not to

@@ -26,7 +26,7 @@ _AHEAD = 2
 
 
 def default_workers() -> int:
-    """Number of CPUs available to this process."""
+    """Count the CPUs available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -68,7 +68,7 @@ def draw_demo(dataset: Mapping[str, Any]) -> None:
 
 
 def _paths(dataset: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
-    """The folders and the list file that a data set needs, by setting."""
+    """Yield the folders and the list file that a data set needs, by setting."""
     root = Path(dataset.get("data_root") or "")
     yield "data_root", root
     for key, folder in dataset.get("data_prefix", {}).items():
@@ -94,7 +94,7 @@ def require_paths(dataset: Mapping[str, Any]) -> None:
 
 
 def missing_parts(config: Config) -> Findings:
-    """Folders and list files of the configuration that do not exist."""
+    """List folders and list files of the configuration that do not exist."""
     dataset = config.test_dataloader.dataset
     benchmark = BENCHMARKS.get(dataset.type)
     masks = benchmark.masks if benchmark else CONVERTED_MASKS
@@ -129,7 +129,7 @@ def describe(config: Config) -> Tree:
 
 
 def registered(name: Any) -> Any:
-    """The class of a data set type.
+    """Return the class of a data set type.
 
     Raises:
         ItaclipError: it is not registered.
@@ -141,7 +141,7 @@ def registered(name: Any) -> Any:
 
 
 def tree_of(dataset: BaseSegDataset) -> Tree:
-    """The layout of a data set.
+    """Return the layout of a data set.
 
     Raises:
         ItaclipError: it has no classes, or no folder of images or masks.
@@ -172,6 +172,6 @@ def tree_of(dataset: BaseSegDataset) -> Tree:
 
 
 def _turned(pipeline: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a pipeline turns images as their EXIF orientation says."""
+    """Tell whether a pipeline turns images as their EXIF orientation says."""
     kinds = [step.get("color_type", "color") for step in pipeline if step.get("type") == "LoadImageFromFile"]
     return not any(kind == "unchanged" or kind.endswith("_ignore_orientation") for kind in kinds)

@@ -116,7 +116,7 @@ def write_label_map(path: Path, labels: NDArray[np.uint8] | NDArray[np.uint16]) 
 
 
 def lookup_table(mapping: dict[int, int], default: int) -> LabelMap:
-    """A table of 256 entries for ``table[labels]``; values missing from `mapping` become `default`."""
+    """Make a table of 256 entries for ``table[labels]``; values missing from `mapping` become `default`."""
     table = np.full(256, default, np.uint8)
     for source, target in mapping.items():
         table[source] = target

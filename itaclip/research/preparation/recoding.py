@@ -86,7 +86,7 @@ def codes_of(path: Path, by_value: bool) -> NDArray[np.int64]:
 
 
 def recode(codes: NDArray[np.int64], coding: Coding) -> tuple[Labels, Counter[Any]]:
-    """Class ids of codes, and the pixels of unknown codes, which become ignored.
+    """Turn codes into class ids, and count the pixels of unknown codes, which become ignored.
 
     Returns:
         H x W ids, uint8 or uint16; pixels by unknown colour or value.
@@ -112,7 +112,7 @@ def _color(code: int) -> Color:
 
 
 def nearest(color: Any, coding: Coding) -> tuple[str, float]:
-    """The class of the nearest known colour or value, and its Euclidean distance in RGB or in values."""
+    """Find the class of the nearest known colour or value, and its Euclidean distance in RGB or in values."""
     if color in coding.ambiguous:
         return coding.ambiguous[color], 0.0
     place = np.atleast_1d(color).astype(float)
@@ -156,7 +156,7 @@ def _refused(what: str, remedy: str, job: Job) -> Report:
 
 
 def find_jobs(masks: Path, out: Path) -> Iterator[Job]:
-    """The masks below a folder, under their own names.
+    """Yield the masks below a folder, under their own names.
 
     Raises:
         ItaclipError: two masks would become one file.

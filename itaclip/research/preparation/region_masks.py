@@ -50,7 +50,7 @@ class MaskJob:
 
 
 def default_jobs(spec: str, device: str) -> int:
-    """One process per core, or a single one if they would share a GPU."""
+    """Choose one process per core, or a single one if they would share a GPU."""
     on_gpu = spec.startswith("sam2") and choose_device(device).type != "cpu"
     return 1 if on_gpu else default_workers()
 
@@ -111,7 +111,7 @@ def claim(out: Path, source: RegionSource) -> None:
 
 
 def target_of(out: Path, image: SourceImage) -> Path:
-    """Path of the map file of an image."""
+    """Return the path of the map file of an image."""
     return out / f"{image.name}.npz"
 
 

@@ -45,7 +45,7 @@ def check_settings(config: Config) -> None:
 
 
 def named(config: Config) -> str:
-    """The configuration's file, to begin a message with; "" if it comes from no file."""
+    """Return the configuration's file, to begin a message with; "" if it comes from no file."""
     return f"{config.filename}: " if config.filename else ""
 
 

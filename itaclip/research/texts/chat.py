@@ -55,10 +55,10 @@ class ChatModel(Protocol):
     """Answers prompts, each in its own conversation."""
 
     def replies(self, prompts: Sequence[str], salts: Sequence[int]) -> Iterator[Reply]:
-        """One reply per prompt, in order. Salts vary the seed, so that asking again gives another answer."""
+        """Yield one reply per prompt, in order. Salts vary the seed, so that asking again gives another answer."""
 
     def provenance(self) -> dict[str, Any]:
-        """Identification of the model."""
+        """Identify the model."""
 
 
 class LocalChat:
@@ -99,7 +99,8 @@ class LocalChat:
         self._stops = self._stop_tokens()
 
     def _stop_tokens(self) -> list[int]:
-        """End-of-text and end-of-turn tokens. Older LLaMA 3 files list only the former and then never stop."""
+        """Return the end-of-text and end-of-turn tokens. Older LLaMA 3 files list only the former and then never
+        stop."""
         configured = self._model.generation_config.eos_token_id
         stops = configured if isinstance(configured, list) else [configured]
         stops.append(self._tokenizer.eos_token_id)
@@ -175,7 +176,7 @@ class ServerChat:
             yield from pool.map(self._ask, prompts, salts)
 
     def provenance(self) -> dict[str, Any]:
-        """The URL and the model's name; the server does not reveal a revision."""
+        """State the URL and the model's name; the server does not reveal a revision."""
         return {"model": self._model, "revision": None, "base_url": self._url}
 
     def _ask(self, prompt: str, salt: int) -> Reply:
@@ -229,5 +230,5 @@ def _read(content: bytes) -> Reply:
 
 
 def _seed(*parts: int | str) -> int:
-    """A 31-bit seed that is the same in every process."""
+    """Make a 31-bit seed that is the same in every process."""
     return zlib.crc32("\0".join(map(str, parts)).encode()) & 0x7FFFFFFF

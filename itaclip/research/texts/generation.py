@@ -148,7 +148,8 @@ def ask_all(
 
 
 def _prompt(task: Task, name: str, wrong: str | None) -> str:
-    """The prompt for a class; a repeated prompt states the problem, otherwise the likeliest answer would recur."""
+    """Write the prompt for a class; a repeated prompt states the problem, otherwise the likeliest answer would
+    recur."""
     prompt = task.prompt.format(name=name)
     if wrong is None or wrong.startswith(_FAILED):
         return prompt

@@ -30,20 +30,20 @@ class CascadeHead(nn.Module):
         self.weights_s1, self.weights_s2 = nn.Parameter(start.clone()), nn.Parameter(start.clone())
 
     def queries(self, whole: Tensor, text: Tensor) -> list[Tensor]:
-        """``W_d [G * t_k ; t_k] + b_d`` per decoder: B x K x E each, from B x E and K x E."""
+        """Compute ``W_d [G * t_k ; t_k] + b_d`` per decoder: B x K x E each, from B x E and K x E."""
         related = whole[:, None] * text
         joint = torch.cat([related, text.expand_as(related)], dim=-1)
         return [project(joint) for project in self.q_projs]
 
     def memories(self, levels: tuple[Tensor, ...]) -> list[Tensor]:
-        """The three memories, B x N x E: two weighted sums of middle levels, and the last level."""
+        """Compute the three memories, B x N x E: two weighted sums of middle levels, and the last level."""
         groups = ((self.weights_s1, levels[:_GROUP]), (self.weights_s2, levels[_GROUP : 2 * _GROUP]))
         sums = [sum((w * level for w, level in zip(weights, group, strict=True)), torch.zeros(()).to(levels[0]))
                 for weights, group in groups]  # fmt: skip
         return [*sums, levels[-1]]
 
     def decode(self, features: ImageFeatures, text: Tensor) -> list[Tensor]:
-        """The logits of every decoder: B x K x N each."""
+        """Compute the logits of every decoder: B x K x N each."""
         queries, memories = self.queries(features.whole, text), self.memories(features.levels)
         return [
             decoder(query, memory)

@@ -59,7 +59,7 @@ class ClassSplit:
         return cls(tuple(classes), tuple(sorted(seen_ids)), tuple(sorted(unseen_ids)))
 
     def for_training(self, mode: Mode) -> ClassSplit:
-        """The split for training in a mode: with full supervision, every class is seen.
+        """Return the split for training in a mode: with full supervision, every class is seen.
 
         Raises:
             ItaclipError: an unknown mode, or no unseen classes although the mode needs them.
@@ -88,7 +88,7 @@ def _class_ids(classes: Sequence[str], given: Sequence[str | int], group: str) -
 
 
 def label_table(split: ClassSplit, mode: Mode) -> Tensor:
-    """Table of 256 int64 that maps raw labels to training labels.
+    """Make a table of 256 int64 that maps raw labels to training labels.
 
     In inductive mode the head gets only the seen classes, so a seen label becomes its rank among
     them; in the other modes it gets all classes, and labels stay the same. Unseen labels, invalid

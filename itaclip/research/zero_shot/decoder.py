@@ -21,7 +21,7 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 def mean_logits(query: Tensor, key: Tensor, heads: int) -> Tensor:
-    """``mean over heads of q k' / sqrt(d)``: B x Q x J, from B x Q x E and B x J x E.
+    """Compute ``mean over heads of q k' / sqrt(d)``: B x Q x J, from B x Q x E and B x J x E.
 
     The products of the heads add up to the product over the full width, so no map per head is needed.
     """
@@ -64,7 +64,7 @@ class AttentionLogits(nn.Module):
         self.q, self.k = copy.deepcopy(attention.q), copy.deepcopy(attention.k)
 
     def forward(self, tokens: Tensor, memory: Tensor) -> Tensor:
-        """Mean logits over heads, scaled, before softmax: B x Q x J."""
+        """Average the logits over heads, scaled, before softmax: B x Q x J."""
         return mean_logits(self.q(tokens), self.k(memory), self.heads)
 
 

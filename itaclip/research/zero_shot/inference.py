@@ -13,7 +13,7 @@ from itaclip.research.zero_shot.settings import WindowSettings
 
 
 def window_scores(grid_logits: Tensor, image_size: int, size: tuple[int, int]) -> Tensor:
-    """Class probabilities of windows.
+    """Compute the class probabilities of windows.
 
     Args:
         grid_logits: B x K x h x w.
@@ -29,7 +29,8 @@ def window_scores(grid_logits: Tensor, image_size: int, size: tuple[int, int]) -
 
 
 def seen_shift(classes: int, seen: tuple[int, ...], shift: float) -> Tensor:
-    """The value to subtract from the probability of each class: K float32, `shift` for seen classes, otherwise 0."""
+    """Return the value to subtract from the probability of each class: K float32, `shift` for seen classes, otherwise
+    0."""
     shifts = torch.zeros(classes)
     shifts[list(seen)] = shift
     return shifts
@@ -45,7 +46,7 @@ def segment(
     settings: WindowSettings,
     shifts: Tensor,
 ) -> Tensor:
-    """Class scores of a whole image with sliding windows, averaged where they overlap.
+    """Compute class scores of a whole image with sliding windows, averaged where they overlap.
 
     Args:
         image: 3 x H x W, normalised RGB.

@@ -45,7 +45,7 @@ class MaskLosses:
 
 
 def mask_losses(grid_logits: Tensor, labels: Tensor, image_size: int) -> MaskLosses:
-    """Focal and dice loss as published (CLIP-RC and Cascade-CLIP share them).
+    """Compute focal and dice loss as published (CLIP-RC and Cascade-CLIP share them).
 
     Pixels with label 255 are not ignored: they are negatives of every class. The focal term covers
     all B K masks, the dice term those of the M (image, class) pairs that occur; both are divided by
@@ -68,14 +68,14 @@ def mask_losses(grid_logits: Tensor, labels: Tensor, image_size: int) -> MaskLos
 
 
 def resizing(grid: Tensor, image_size: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Matrices for `resize`, from (... x h x w) to a square of side `image_size` and then to `size`."""
+    """Make the matrices for `resize`, from (... x h x w) to a square of side `image_size` and then to `size`."""
     rows, columns = (_axis(n, image_size, m) for n, m in zip(grid.shape[-2:], size, strict=True))
     return rows.to(grid.device), columns.to(grid.device)
 
 
 @lru_cache(maxsize=16)
 def _axis(source: int, between: int, target: int) -> Tensor:
-    """The target x source matrix of linear resizing along one axis in two steps."""
+    """Make the target x source matrix of linear resizing along one axis in two steps."""
     matrix = torch.eye(source)
     for size in (between, target):
         matrix = F.interpolate(matrix[None], size=size, mode="linear", align_corners=False)[0]
@@ -88,7 +88,7 @@ def resize(grid: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _present(labels: Tensor, classes: int) -> Tensor:
-    """Which class occurs in which image: B x K bool."""
+    """Tell which class occurs in which image: B x K bool."""
     found = torch.zeros(len(labels), 256, dtype=torch.bool, device=labels.device)
     found.scatter_(1, labels.flatten(1), True)
     return found[:, :classes]
@@ -142,7 +142,7 @@ class _FocalDice(torch.autograd.Function):
 
 
 def _better(best: tuple[Tensor, Tensor] | None, found: Any, first: int) -> tuple[Tensor, Tensor]:
-    """Highest logit and its class so far, H x W each; ties go to the lower class."""
+    """Keep the highest logit and its class so far, H x W each; ties go to the lower class."""
     values, classes = found.values, found.indices + first
     if best is None:
         return values, classes
@@ -151,7 +151,7 @@ def _better(best: tuple[Tensor, Tensor] | None, found: Any, first: int) -> tuple
 
 
 def _focal(x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Focal loss summed over masks, its gradient with respect to the logits, and the error of every pixel.
+    """Compute the focal loss summed over masks, its gradient with respect to the logits, and the error of every pixel.
 
     With z = -x where the pixel belongs to the class and z = x elsewhere, and the error e = sigmoid(z),
     the loss is ``a e^2 softplus(z)`` with the derivative ``a e^2 (2 (1 - e) softplus(z) + e)``.
@@ -170,7 +170,7 @@ def _focal(x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _dice(error: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Dice loss ``1 - (2 sum(s Y) + 1) / (sum(s) + sum(Y) + 1)``, summed over masks, and its gradient.
+    """Compute dice loss ``1 - (2 sum(s Y) + 1) / (sum(s) + sum(Y) + 1)``, summed over masks, and its gradient.
 
     Args:
         error: C x H x W, 1 - s where the pixel belongs to the class and s elsewhere.

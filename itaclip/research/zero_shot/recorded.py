@@ -59,7 +59,7 @@ class Recording:
         return size
 
     def tensor(self, name: str) -> Tensor:
-        """A recorded array."""
+        """Return a recorded array."""
         return torch.from_numpy(np.asarray(self.arrays[name]))
 
 

@@ -63,7 +63,7 @@ class RegionEncoder(PromptedEncoder):
 
 
 def region_mask(side: int, across: int, first: int) -> Tensor:
-    """Attention mask for side x side patches and across x across regions: rows are queries, columns keys.
+    """Make the attention mask for side x side patches and across x across regions: rows are queries, columns keys.
 
     Args:
         side: patches along an edge of the image.

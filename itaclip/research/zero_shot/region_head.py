@@ -59,14 +59,14 @@ class RegionHead(nn.Module):
 
     @staticmethod
     def raw_queries(features: ImageFeatures, text: Tensor) -> Tensor:
-        """``u_lk = [(z_l + G) * t_k ; t_k]``: B x RK x 2E."""
+        """Compute ``u_lk = [(z_l + G) * t_k ; t_k]``: B x RK x 2E."""
         assert features.regions is not None
         related = (features.regions + features.whole[:, None])[:, :, None] * text
         return torch.cat([related, text.expand_as(related)], dim=-1).flatten(1, 2)
 
     @staticmethod
     def raw_laterals(features: ImageFeatures) -> Tensor:
-        """``[Z resized to the token grid ; G ; f]`` for every patch: B x N x 3E."""
+        """Compute ``[Z resized to the token grid ; G ; f]`` for every patch: B x N x 3E."""
         assert features.regions is not None
         patches = features.levels[-1]
         across = round(features.regions.shape[1] ** 0.5)

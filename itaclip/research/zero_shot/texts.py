@@ -32,7 +32,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 def class_embeddings(
     encoder: TextEncoder, classes: Sequence[str], templates: str, words: Mapping[str, str] | None = None
 ) -> Tensor:
-    """Normalised text features, averaged over the templates and normalised again.
+    """Compute normalised text features, averaged over the templates and normalised again.
 
     Classes in the encoder's cache are not encoded again.
 

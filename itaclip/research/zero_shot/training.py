@@ -20,7 +20,7 @@ def training_losses(
     image_size: int,
     weights: LossSettings,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The weighted losses of a batch.
+    """Compute the weighted losses of a batch.
 
     In transductive mode, unseen pixels get pseudo labels from the same forward pass.
 
@@ -50,7 +50,7 @@ def training_losses(
 
 @torch.no_grad()
 def pseudo_labels(grid_logits: Tensor, split: ClassSplit, image_size: int, size: tuple[int, int]) -> Tensor:
-    """The most likely unseen class of every pixel, without a threshold: B x H x W int64."""
+    """Find the most likely unseen class of every pixel, without a threshold: B x H x W int64."""
     unseen = torch.tensor(split.unseen, device=grid_logits.device)
     rows, columns = losses.resizing(grid_logits, image_size, size)
     with torch.autocast(grid_logits.device.type, enabled=False):

@@ -82,6 +82,6 @@ def _no_plain_transformer(kind: str) -> ItaclipError:
 
 
 def _plain(attention: Any) -> bool:
-    """Whether attention has no gates, and as many key heads as query heads."""
+    """Tell whether attention has no gates, and as many key heads as query heads."""
     gated = getattr(attention, "gate", None) is not None
     return not gated and getattr(attention, "num_kv_heads", attention.num_heads) == attention.num_heads

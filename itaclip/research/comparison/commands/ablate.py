@@ -24,7 +24,7 @@ from itaclip.research.preparation.checks import check_labels
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of `ablate.py`."""
+    """Declare the options of `ablate.py`."""
     options = argparse.ArgumentParser(prog="ablate.py", description="Vary one setting at a time on a configuration.")
     options.add_argument("--config", type=Path, required=True, help="configuration, such as configs/cfg_voc.py")
     options.add_argument("--only", nargs="+", metavar="ABLATION", help=f"default: all of {', '.join(GROUPS)}")

@@ -31,7 +31,7 @@ SOME_FAILED = 1
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of `eval_all.py`; a plan file may set those from `--configs` on, under the same names."""
+    """Declare the options of `eval_all.py`; a plan file may set those from `--configs` on, under the same names."""
     options = argparse.ArgumentParser(prog="eval_all.py", description="Evaluate methods on data sets, cell by cell.")
     options.add_argument(
         "--plan", type=Path, help="Python, JSON or YAML file with the options from --configs on; flags override it"

@@ -66,7 +66,7 @@ def _write_class_file(path: Path, coding: Coding, force: bool) -> None:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a class file; none if it cannot be read."""
+    """Read the lines of a class file; none if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):

@@ -21,5 +21,5 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_options(args: argparse.Namespace) -> RunOptions:
-    """What `add_run_options` added, for a conversion."""
+    """Read what `add_run_options` added, for a conversion."""
     return RunOptions(make_console(), args.workers, args.force)

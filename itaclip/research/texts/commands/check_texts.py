@@ -108,7 +108,7 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> int:
 
 
 def shipped(root: Path) -> list[tuple[Path, Path, bool]]:
-    """Class file, text file and background flag of every file in ``llm_texts``.
+    """List class file, text file and background flag of every file in ``llm_texts``.
 
     Raises:
         ItaclipError: the folder has no text files.

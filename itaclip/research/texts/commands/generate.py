@@ -27,7 +27,7 @@ INCOMPLETE = 1
 
 
 def parser(task: Task) -> argparse.ArgumentParser:
-    """The options of these programs."""
+    """Declare the options of these programs."""
     what = f"{task.sentences} sentences per word" if task.sentences else f"one {task.name} per class"
     options = argparse.ArgumentParser(description=f"Generate {what} with a chat model.")
     source = options.add_mutually_exclusive_group(required=True)

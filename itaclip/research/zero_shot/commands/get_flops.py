@@ -66,13 +66,13 @@ def main(description: str, arguments: Sequence[str] | None = None) -> int:
 
 
 def parameters(model: ZeroShotSegmentor) -> dict[str, int]:
-    """The number of parameters, and of trained ones."""
+    """Count the parameters, and the trained ones."""
     counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return {"parameters": sum(n for n, _ in counts), "trained_parameters": sum(n for n, trained in counts if trained)}
 
 
 def window_gflops(model: ZeroShotSegmentor) -> float:
-    """GFLOPs (two per multiply-add) of one window with all classes."""
+    """Count the GFLOPs (two per multiply-add) of one window with all classes."""
     pixels = torch.zeros(1, 3, model.image_size, model.image_size, device=model.text_features.device)
     # on every device, the counter sees only the products of explicit attention
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -81,7 +81,7 @@ def window_gflops(model: ZeroShotSegmentor) -> float:
 
 
 def measure(model: ZeroShotSegmentor, args: Any) -> dict[str, Any]:
-    """Seconds per training step and per image, and peak memory.
+    """Measure seconds per training step and per image, and peak memory.
 
     On a CPU the peak is that of the process so far, so the leaner version must be measured first.
     """
@@ -94,7 +94,7 @@ def measure(model: ZeroShotSegmentor, args: Any) -> dict[str, Any]:
 
 
 def training_step(model: ZeroShotSegmentor, batch: int, device: torch.device) -> Callable[[], None]:
-    """Forward and backward pass on random images with four classes each, one per quadrant."""
+    """Make a step forward and backward on random images with four classes each, one per quadrant."""
     generator, size = torch.Generator().manual_seed(0), model.image_size
     pixels = torch.randn(batch, 3, size, size, generator=generator).to(device)
     seen = torch.tensor(model.training_split.seen)
@@ -111,7 +111,7 @@ def training_step(model: ZeroShotSegmentor, batch: int, device: torch.device) ->
 
 
 def prediction(model: ZeroShotSegmentor, size: Sequence[int], device: torch.device) -> Callable[[], None]:
-    """Sliding-window inference on one random image."""
+    """Make a call of sliding-window inference on one random image."""
     pixels = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1)).to(device)
 
     def run() -> None:

@@ -21,7 +21,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def options(description: str) -> argparse.ArgumentParser:
-    """The options that all programs share."""
+    """Declare the options that all programs share."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="configuration, such as configs/zero_shot/clip_rc_voc_inductive.py")
     add_changes(parser)
@@ -32,7 +32,7 @@ def options(description: str) -> argparse.ArgumentParser:
 
 
 def configure(args: argparse.Namespace) -> Config:
-    """The configuration that the options describe; `--cfg-options` override the other options.
+    """Load the configuration that the options describe; `--cfg-options` override the other options.
 
     Raises:
         ItaclipError: bad input.
@@ -53,7 +53,7 @@ def configure(args: argparse.Namespace) -> Config:
 
 
 def _plain_datasets(dataset: Any) -> list[Any]:
-    """The data sets inside wrappers and concatenations."""
+    """Return the data sets inside wrappers and concatenations."""
     if "datasets" in dataset:
         return [plain for part in dataset.datasets for plain in _plain_datasets(part)]
     return _plain_datasets(dataset.dataset) if "dataset" in dataset else [dataset] if dataset else []

@@ -59,6 +59,6 @@ def main(description: str, arguments: Sequence[str] | None = None) -> int:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the highest iteration; writes are atomic, so it is complete."""
+    """Find the checkpoint of the highest iteration; writes are atomic, so it is complete."""
     found = sorted(folder.glob("iter_*.pth"), key=lambda path: int(path.stem.removeprefix("iter_")))
     return found[-1] if found else None

@@ -35,7 +35,7 @@ class ZeroShotIoU(IoUMetric):
             self.results[i] = (*self.results[i], bool(sample.get("unreadable", False)))
 
     def compute_metrics(self, results: list[tuple[Any, ...]]) -> dict[str, float]:
-        """The scores in percent, from areas summed over the data set.
+        """Compute the scores in percent, from areas summed over the data set.
 
         Returns:
             ``mIoU(S)``, ``mIoU(U)``, ``hIoU``, ``pAcc``, ``mIoU`` over all classes, and the number
@@ -66,11 +66,11 @@ class ZeroShotIoU(IoUMetric):
 
 
 def harmonic_mean(seen: float, unseen: float) -> float:
-    """``2 S U / (S + U)``, or 0 if both are 0."""
+    """Compute ``2 S U / (S + U)``, or 0 if both are 0."""
     return 2 * seen * unseen / (seen + unseen) if seen + unseen != 0 else 0.0
 
 
 def _mean(iou: NDArray[np.float64]) -> float:
-    """Mean over the classes that occur or are predicted; NaN if there are none."""
+    """Average over the classes that occur or are predicted; NaN if there are none."""
     known = iou[~np.isnan(iou)]
     return float(known.mean()) if len(known) else float("nan")

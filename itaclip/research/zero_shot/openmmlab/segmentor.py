@@ -142,7 +142,7 @@ class ZeroShotSegmentor(BaseSegmentor):
     # --- training ---
 
     def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
-        """The losses of a batch, see `itaclip.research.zero_shot.training.training_losses`.
+        """Compute the losses of a batch, see `itaclip.research.zero_shot.training.training_losses`.
 
         Args:
             inputs: B x 3 x S x S, normalised RGB.
@@ -187,12 +187,12 @@ class ZeroShotSegmentor(BaseSegmentor):
         return logits.float()
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
-        """Class scores of single windows: B x K x S x S."""
+        """Compute class scores of single windows: B x K x S x S."""
         scores = window_scores(self.grid_logits(inputs), self.image_size, (inputs.shape[-2], inputs.shape[-1]))
         return scores - self.shifts[:, None, None]
 
     def extract_feat(self, inputs: Tensor) -> ImageFeatures:
-        """The encoder's features of B x 3 x S x S images."""
+        """Compute the encoder's features of B x 3 x S x S images."""
         features: ImageFeatures = self.backbone(inputs)
         return features
 
@@ -215,7 +215,7 @@ def _settings(kind: Any, given: Mapping[str, Any] | None, name: str) -> Any:
 
 
 def _class_names(classes: str | Sequence[str]) -> tuple[str, ...]:
-    """Class names in label order, from a list or a registered data set."""
+    """Return the class names in label order, from a list or a registered data set."""
     if not isinstance(classes, str):
         return tuple(classes)
     kind = DATASETS.get(classes)
