@@ -24,7 +24,7 @@ from itaclip.core.clip import load_clip
 from itaclip.core.clip import open_clip_models as registry
 from itaclip.core.clip.encoded import Needs
 from itaclip.core.clip.names import OPENAI_NAMES, OPENAI_WEIGHTS
-from itaclip.core.clip.open_clip_models import as_open_clip
+from itaclip.core.clip.open_clip_modules import as_open_clip
 from itaclip.core.clip.openai import CLIP, QuickGELU
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.methods import LastBlock, attention, get_method

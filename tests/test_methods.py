@@ -23,6 +23,7 @@ from itaclip.core.clip import open_clip_models as registry
 from itaclip.core.clip.blocks import Projections
 from itaclip.core.clip.encoded import Needs
 from itaclip.core.clip.names import OPENAI_NAMES
+from itaclip.core.clip.open_clip_modules import as_open_clip
 from itaclip.core.clip.openai import CLIP
 from itaclip.core.clip.towers import MEAN, STD
 from itaclip.core.clip.towers.tower import resample
@@ -286,7 +287,7 @@ def test_backbones_of_open_clip(
         published = torch.tensor([clip.visual.image_mean, clip.visual.image_std]).view(2, 3, 1, 1)
         clips = torch.tensor([MEAN, STD]).view(2, 3, 1, 1) / 255
         theirs = (pixels * clips[1] + clips[0] - published[0]) / published[1]
-        assert torch.allclose(pooled, registry.as_open_clip(clip).encode_image(theirs), atol=1e-4)
+        assert torch.allclose(pooled, as_open_clip(clip).encode_image(theirs), atol=1e-4)
         # LAION's ViT-L/14 was trained on pixels in [-1, 1]
         assert torch.allclose(theirs, pixels, atol=1e-3) == (name != "ViT-L-14")
     with caplog.at_level(logging.INFO):
@@ -317,7 +318,7 @@ def test_batches_of_windows_equal_plain_versions_one_by_one(name: str, tiny_clip
     given = [replace(w, pixels=picture(side, side, seed)[None]) for seed, w in enumerate(
         random_windows(3, side, encoder.channels, queries))]  # fmt: skip
     shifted = [given[0], replace(given[1], regions=given[1].regions.roll(5, 2)), given[2]]  # type: ignore[union-attr]
-    plain = registry.as_open_clip(tiny_clip).visual
+    plain = as_open_clip(tiny_clip).visual
     with torch.no_grad():
         fast = encoder.tokens(joined(shifted).pixels, [(method, joined(shifted))])[0]
         slow = torch.stack([plain_methods.tokens(plain, method, window) for window in shifted])

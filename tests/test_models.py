@@ -13,7 +13,7 @@ from itaclip import ItaclipError
 from itaclip.apps.command.main import main
 from itaclip.core.clip.loading import load_clip
 from itaclip.core.clip.model_list import IMAGENET, TRUE_SIZE, models
-from itaclip.core.clip.open_clip_models import _build as build
+from itaclip.core.clip.open_clip_modules import build
 from itaclip.core.clip.towers import as_tower
 from itaclip.core.clip.towers.libraries import refusal
 

@@ -21,7 +21,7 @@ from itaclip import ItaclipError, Segmenter
 from itaclip.core.clip import architectures, load_clip
 from itaclip.core.clip.facts import Stated
 from itaclip.core.clip.loading import _from_file as from_file
-from itaclip.core.clip.open_clip_models import as_open_clip
+from itaclip.core.clip.open_clip_modules import as_open_clip
 from itaclip.core.clip.openai import CLIP
 from itaclip.core.clip.tokenizer import BytePairs
 from itaclip.core.clip.weights import WeightFile

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from itaclip.core.clip import open_clip_models as registry
+from itaclip.core.clip.open_clip_modules import as_open_clip
 from itaclip.core.clip.openai import CLIP
 from itaclip.core.decision import class_scores
 from itaclip.core.encoder import DenseEncoder
@@ -163,7 +163,7 @@ def test_an_image_is_read_as_the_plain_version_reads_it(name: str, tiny_clip: CL
     plain = plain_stitcher.Image(image, torch.from_numpy(resize_map(regions_on(grid).numpy(), size)), features, crop,
                                  stride)  # fmt: skip
     with torch.no_grad():
-        expected = plain_stitcher.tokens(registry.as_open_clip(tiny_clip).visual, METHOD, plain)
+        expected = plain_stitcher.tokens(as_open_clip(tiny_clip).visual, METHOD, plain)
         for at_once in (1, 3, 100):
             found, _, _ = read(encoder, METHOD, image, plan, at_once)
             torch.testing.assert_close(found[0].flatten(0, 1), expected, atol=1e-4, rtol=0)

@@ -10,7 +10,7 @@ import open_clip
 import pytest
 import torch
 
-from itaclip.core.clip.open_clip_models import as_open_clip
+from itaclip.core.clip.open_clip_modules import as_open_clip
 from itaclip.core.clip.openai import CLIP
 from itaclip.core.clip.tokenizer import BytePairs
 from itaclip.core.text import TextEncoder, build_text_bank, parse_class_names, read_auxiliary_texts, read_class_names

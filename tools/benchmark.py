@@ -29,7 +29,7 @@ from itaclip.apps.command.options import parse_setting
 from itaclip.common.console import make_console, run, table_of
 from itaclip.common.environment import machine, versions
 from itaclip.core.clip.loading import load_openai_clip
-from itaclip.core.clip.open_clip_models import as_open_clip
+from itaclip.core.clip.open_clip_modules import as_open_clip
 from itaclip.core.engines import ENGINES
 from itaclip.core.images import normalise
 from itaclip.core.methods import METHODS, WholeImageMethod

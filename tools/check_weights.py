@@ -34,7 +34,7 @@ from itaclip.core.clip import architectures, load_clip
 from itaclip.core.clip.encoded import Needs
 from itaclip.core.clip.facts import measured_sizes
 from itaclip.core.clip.names import is_path
-from itaclip.core.clip.open_clip_models import as_open_clip
+from itaclip.core.clip.open_clip_modules import as_open_clip
 from itaclip.core.clip.openai import CLIP
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.images import normalise

@@ -146,7 +146,7 @@ def _auc(score: NDArray[np.float32], same: NDArray[np.bool_]) -> float:
 def judge(path: Path, scenes: int = 40) -> dict[str, float]:
     """Compute the area under the ROC curve for same-class pairs of patches within development windows."""
     from itaclip.core.clip import load_clip
-    from itaclip.core.clip.open_clip_models import as_open_clip
+    from itaclip.core.clip.open_clip_modules import as_open_clip
 
     with safe_open(path, "pt") as file:
         architecture = json.loads(file.metadata()["architecture"])
