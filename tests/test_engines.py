@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ from PIL import Image
 
 from itaclip import ItaclipError, Segmenter
 from itaclip.common.demo.scenes import draw_scene
+from itaclip.core import choices
 from itaclip.core.clip import load_clip
 from itaclip.core.clip.openai import CLIP
 from itaclip.core.encoder import DenseEncoder
@@ -201,15 +201,15 @@ def test_auto_takes_what_was_measured_to_be_faster(
     faster: str, tiny_clip: CLIP, own_engines: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = iter([1.0, 2.0] if faster == "torch" else [2.0, 1.0])
-    monkeypatch.setattr(choosing, "_seconds", lambda function: (function(), next(seconds))[1])
+    monkeypatch.setattr(choices, "_seconds", lambda function: (function(), next(seconds))[1])
     settings = Settings(engine="auto", device="cpu")
     encoder = DenseEncoder(copy.deepcopy(tiny_clip.visual), METHODS["itaclip"])
     assert on_engine(encoder, settings) == faster
     assert (encoder.engine is None) == (faster == "torch")
     again = DenseEncoder(copy.deepcopy(tiny_clip.visual), METHODS["itaclip"])
     assert on_engine(again, settings) == faster  # remembered: there are no more seconds
-    (choice,) = json.loads((own_engines / "choices.json").read_text()).values()
-    assert choice["engine"] == faster
+    (line,) = choices.remembered()
+    assert f"dtype fp32), {torch.get_num_threads()} threads: {faster} (torch " in line
 
 
 def test_auto_without_openvino_takes_pytorch(tiny_clip: CLIP, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ PACKAGES = ("itaclip", "torch", "torchvision", "open_clip_torch", "transformers"
 OPENMMLAB = ("mmsegmentation", "mmengine", "mmcv-lite", "mmcv", "onedl-mmsegmentation", "onedl-mmengine", "onedl-mmcv")
 """OpenMMLab's packages, and those of the fork that take their places."""
 
+_MATRIX_INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni", "avx_vnni", "amx_")
+
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the installed packages of `PACKAGES` and `OPENMMLAB`."""
@@ -31,20 +33,34 @@ def machine() -> dict[str, Any]:
     """Name the processor, its cores and the GPU."""
     return {
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
+        "instructions": instructions(),
         "cores": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 
-def _processor() -> str:
-    """Name the model of the processor, because speeds depend on it; Linux tells it in a file only."""
+def processor() -> str:
+    """Name the model of the processor, because speeds depend on it."""
+    return _cpuinfo("model name") or platform.processor()
+
+
+def instructions() -> str:
+    """Name the instructions that decide how fast the processor multiplies matrices, joined by spaces.
+
+    Processors of one name may differ: rented ones are often just "AMD EPYC".
+    """
+    flags = _cpuinfo("flags").split() or [torch.backends.cpu.get_cpu_capability().lower()]
+    return " ".join(flag for flag in flags if flag.startswith(_MATRIX_INSTRUCTIONS))
+
+
+def _cpuinfo(name: str) -> str:
+    """Read a field of Linux's list of processors; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name), "")
 
 
 def peak_memory_mib() -> dict[str, float]:

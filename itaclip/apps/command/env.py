@@ -46,7 +46,8 @@ def main(arguments: Sequence[str]) -> int:
         for title, section in report.items():
             console.print(f"[bold]{title.replace('_', ' ')}[/bold]")
             for name, value in section.items():
-                console.print(f"  {name}: {value}", markup=False)
+                for line in value if isinstance(value, list) else [value]:
+                    console.print(f"  {name}: {line}", markup=False)
     return 0 if args.no_check or report["self_check"]["passed"] else 1
 
 
@@ -57,7 +58,11 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--no-check", action="store_true", help="report only, do not segment a scene")
     options.add_argument("--json", action="store_true", help="print JSON")
-    options.add_argument("--clear-cache", action="store_true", help="delete models converted for OpenVINO, and stop")
+    options.add_argument(
+        "--clear-cache",
+        action="store_true",
+        help="delete models converted for OpenVINO and what was measured, and stop",
+    )
     return options
 
 
@@ -72,12 +77,13 @@ def devices() -> dict[str, Any]:
     """Return the processor, GPUs, and the device that "auto" takes."""
     import torch
 
+    from itaclip.common.environment import instructions, processor
     from itaclip.devices import choose_device
 
     gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     return {
         "threads": torch.get_num_threads(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "cpu": f"{processor()}, {instructions()}",
         "cuda": torch.version.cuda or "torch is built without CUDA",
         "gpus": [f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB" for gpu in gpus] or "none found",
         "mps": "available" if torch.backends.mps.is_available() else "not available",
@@ -96,13 +102,15 @@ def text_cache() -> dict[str, Any]:
 
 def engines() -> dict[str, Any]:
     """Return what can run CLIP, and the models converted for it."""
+    from itaclip.core.choices import remembered
     from itaclip.core.engines import engine_folder, has_openvino
 
     folder = engine_folder()
     files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
     able = ["torch", *(f"openvino ({kind})" for kind in ("fp32, bf16", "int8") if has_openvino(kind))]
     return {"available": ", ".join(able), "folder": str(folder), "models": sum(p.name == "model.xml" for p in files),
-            "megabytes": sum(p.stat().st_size for p in files) // 1_000_000}  # fmt: skip
+            "megabytes": sum(p.stat().st_size for p in files) // 1_000_000,
+            "measured choices": remembered() or "none yet"}  # fmt: skip
 
 
 def weights() -> dict[str, Any]:

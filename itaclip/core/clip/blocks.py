@@ -5,13 +5,16 @@ Shapes: B images or texts, N tokens, D width, h heads of d = D / h channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from itaclip.core.choices import fastest
 from itaclip.core.clip.openai import QuickGELU
 
 Block: TypeAlias = Any
@@ -54,13 +57,33 @@ def query_of(block: Block, x: Tensor) -> Tensor:
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None, causal: bool = False) -> Tensor:
     """Compute ``softmax(query key' / sqrt(d) + bias) value``; B x h x N x d.
 
-    The N x N map is not stored, except for bfloat16 on a CPU, where torch's fused kernel takes
-    half as long again as two products.
+    The N x N map is not stored, except in bfloat16 on a CPU, where torch's fused kernel is
+    slower than two products on some processors.
     """
-    plain = bias is None and not causal and query.shape[-2] <= _FEW_TOKENS
+    plain = bias is None and not causal and query.shape[-2] == key.shape[-2] <= _FEW_TOKENS
     if plain and query.dtype == torch.bfloat16 and query.device.type == "cpu":
-        return (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(-1) @ value
+        return _WAYS[_attention_on_cpu(*query.shape[1:])](query, key, value)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=causal)
+
+
+def _two_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(-1) @ value
+
+
+_WAYS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "fused": F.scaled_dot_product_attention,
+    "products": _two_products,
+}
+
+
+@torch.compiler.assume_constant_result
+@lru_cache(maxsize=256)
+def _attention_on_cpu(heads: int, tokens: int, channels: int) -> str:
+    """Find the faster way in bfloat16 on this machine, a key of `_WAYS`, measured on one image."""
+    joint = torch.ones(1, tokens, 3, heads, channels, dtype=torch.bfloat16)
+    one = joint.permute(2, 0, 3, 1, 4).unbind()
+    about = {"dtype": "bf16", "heads": heads, "tokens": tokens, "channels": channels}
+    return fastest("attention", about, {name: partial(way, *one) for name, way in _WAYS.items()})
 
 
 def merge_heads(block: Block, heads: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-import timeit
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from itaclip.common.logs import quiet
+from itaclip.core.choices import fastest
 from itaclip.core.clip.blocks import Projections
 from itaclip.core.clip.encoded import EncodedWindows, Needs
 from itaclip.core.clip.fingerprint import fingerprint, structure
@@ -45,6 +45,7 @@ any size, and a conversion takes as long as dozens of images."""
 _FORMAT = 1  # of conversions; incremented when they change within a version
 
 _TRIED = 1024  # side of the matrices that are multiplied for comparison: 0.2 s in all
+_BESIDE_INT8 = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _PARTS = ("query", "key", "value", "normed")
 
 
@@ -111,7 +112,7 @@ class OpenVINOBlocks:
         return False
 
     def tokens(self, x: Tensor, grid: Grid, method: ReadsBlocks) -> Tensor:
-        """Run a method that that reads only the blocks on embedded tokens.
+        """Run a method that reads only the blocks on embedded tokens.
 
         Args:
             x: B x (P + N) x D float32.
@@ -281,9 +282,9 @@ def _bf16_pays() -> bool:
 
     Some have the instructions and run them at half the speed of float32, others at twice.
     """
-    factors = [torch.ones(_TRIED, _TRIED, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)]
-    exact, rounded = (min(timeit.repeat(partial(torch.mm, a, a), number=1, repeat=5)) for a in factors)
-    return rounded < exact
+    factors = {name: torch.ones(_TRIED, _TRIED, dtype=dtype) for name, dtype in _BESIDE_INT8.items()}
+    ways = {name: partial(torch.mm, factor, factor) for name, factor in factors.items()}
+    return fastest("precision beside int8", {"side": _TRIED}, ways) == "bf16"
 
 
 @lru_cache(maxsize=1)

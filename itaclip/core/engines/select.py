@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
-import logging
-import platform
-import timeit
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from functools import cache
 
 import torch
 from torch import Tensor
 
+from itaclip.core.choices import fastest
 from itaclip.core.clip.towers import Grid
 from itaclip.core.encoder import DenseEncoder
-from itaclip.core.engines import OPENVINO_DTYPES, OpenVINOBlocks, engine_folder, has_openvino
+from itaclip.core.engines import OPENVINO_DTYPES, OpenVINOBlocks, has_openvino
 from itaclip.core.engines.calibration import calibration_key, calibration_windows
 from itaclip.core.settings import Settings
 from itaclip.devices import choose_device
-from itaclip.errors import ItaclipError
-from itaclip.files import write_json
-
-_LOG = logging.getLogger(__name__)
-
 
 _PASS = 10  # views per pass on a CPU
 
@@ -76,29 +66,22 @@ def _faster(encoder: DenseEncoder, settings: Settings) -> str:
     """Find the engine that is faster on a pass of ten views, measured once per machine."""
     if settings.dtype == "int8":
         return "openvino"  # the only engine that supports it
-    path = engine_folder() / "choices.json"
     structure = hashlib.sha256(repr(encoder.visual).encode()).hexdigest()[:16]
-    key = json.dumps([platform.node(), torch.get_num_threads(), settings.dtype, settings.method, structure])
-    try:
-        known: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
-        if key in known:
-            return str(known[key]["engine"])
-    except (OSError, ValueError, KeyError, TypeError):
-        known = {}
-    plain = DenseEncoder(copy.deepcopy(encoder.visual), encoder.method).lower(settings.dtype)
-    converted = DenseEncoder(encoder.visual, encoder.method)
-    converted.engine = _openvino(encoder, settings)
     pixels = torch.randn(_PASS, 3, encoder.image_size, encoder.image_size)
-    engines = {"torch": plain, "openvino": converted}
-    seconds = {name: _seconds(partial(_pass, one, pixels)) for name, one in engines.items()}
-    best = min(seconds, key=lambda name: seconds[name])
-    _LOG.info("engine = 'auto': a pass takes %.3f s in PyTorch and %.3f s in OpenVINO; %s will be used.",
-              seconds["torch"], seconds["openvino"], best)  # fmt: skip
-    try:
-        write_json(path, known | {key: {"engine": best, "seconds": seconds}})
-    except ItaclipError as error:
-        _LOG.warning("The choice of engine could not be saved: %s", error)
-    return best
+
+    @cache  # neither is made where the answer is known
+    def plain() -> DenseEncoder:
+        return DenseEncoder(copy.deepcopy(encoder.visual), encoder.method).lower(settings.dtype)
+
+    @cache
+    def converted() -> DenseEncoder:
+        other = DenseEncoder(encoder.visual, encoder.method)
+        other.engine = _openvino(encoder, settings)
+        return other
+
+    about = {"model": structure, "method": settings.method, "dtype": settings.dtype}
+    ways = {"torch": lambda: _pass(plain(), pixels), "openvino": lambda: _pass(converted(), pixels)}
+    return fastest("engine", about, ways)
 
 
 @torch.no_grad()
@@ -108,9 +91,3 @@ def _pass(encoder: DenseEncoder, pixels: Tensor) -> None:
         encoder(pixels)
     else:
         encoder.encode(pixels, encoder.method.needs(encoder.depth), encoder.method.positions)
-
-
-def _seconds(function: Callable[[], Any]) -> float:
-    """Time the fastest of three runs, after a warm-up run."""
-    function()
-    return min(timeit.repeat(function, number=1, repeat=3))
