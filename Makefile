@@ -10,7 +10,11 @@ TESTS ?= -m "not vit_b_16 and not cluster"
 # All that tests need; fiftyone is left out, it brings a database server.
 EXTRAS := openmmlab compare coco openvino onnx sentencepiece ray web supervision dev
 WORKERS ?= $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))
-BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+SCRIPTS := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
+BIN := .venv/$(SCRIPTS)
+UV := .venv/uv/$(SCRIPTS)/uv
+# uv takes one minute where pip takes six. Where it fails, with an index that only pip's settings name, pip does it.
+install = $(UV) pip install --quiet --python $(1) $(2) || $(1)/$(SCRIPTS)/python -m pip install $(2)
 
 .PHONY: demo docs test test-full test-newest test-oldest lint format build audit clean
 
@@ -31,13 +35,11 @@ test-full: .venv/.dev
 # In fresh environments, with the packages that pyproject.toml allows: what `pip install` gives users today, and the
 # least that it claims to work with. `.venv/NAME.txt` records the versions.
 test-newest test-oldest: test-%: .venv/datumaro/.installed
-	$(PYTHON) -m venv .venv/uv
-	.venv/uv/bin/python -m pip install --quiet --upgrade uv
-	.venv/uv/bin/uv venv --quiet --clear --python $(PYTHON) .venv/$*
-	.venv/uv/bin/uv pip compile --quiet --no-header --no-annotate --python $(PYTHON) pyproject.toml \
+	$(UV) venv --quiet --clear --python $(PYTHON) .venv/$*
+	$(UV) pip compile --quiet --no-header --no-annotate --python $(PYTHON) pyproject.toml \
 	  $(addprefix --extra ,$(EXTRAS)) --resolution $(if $(filter oldest,$*),lowest-direct,highest) -o .venv/$*.txt
-	.venv/uv/bin/uv pip install --quiet --python .venv/$* -r .venv/$*.txt
-	.venv/uv/bin/uv pip install --quiet --python .venv/$* --no-deps --editable .
+	$(UV) pip install --quiet --python .venv/$* -r .venv/$*.txt
+	$(UV) pip install --quiet --python .venv/$* --no-deps --editable .
 	OMP_NUM_THREADS=1 DATUMARO_PYTHON=.venv/datumaro/bin/python .venv/$*/bin/python -m pytest -n $(WORKERS) $(TESTS)
 
 lint: .venv/.dev
@@ -58,25 +60,30 @@ audit: requirements.txt
 	.venv/audit/bin/python -m pip install --quiet pip-audit
 	.venv/audit/bin/pip-audit --requirement requirements.txt --no-deps --disable-pip
 
-.venv/.installed: requirements.txt pyproject.toml
+.venv/uv/.installed:
+	$(PYTHON) -m venv .venv/uv
+	.venv/uv/$(SCRIPTS)/python -m pip install --quiet uv
+	touch $@
+
+.venv/.installed: requirements.txt pyproject.toml | .venv/uv/.installed
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -r requirements.txt
-	$(BIN)/python -m pip install --no-deps -e .
+	$(call install,.venv,-r requirements.txt)
+	$(call install,.venv,--no-deps -e .)
 	touch $@
 
 .venv/.dev: .venv/.installed requirements-dev.txt
-	$(BIN)/python -m pip install -r requirements-dev.txt
+	$(call install,.venv,-r requirements-dev.txt)
 	touch $@
 
 # Reads archives back in tests. It needs other versions of pandas and pyarrow, and brings an OpenCV that would replace ours.
-.venv/datumaro/.installed:
+.venv/datumaro/.installed: | .venv/uv/.installed
 	$(PYTHON) -m venv .venv/datumaro
-	.venv/datumaro/$(notdir $(BIN))/python -m pip install --quiet datumaro==1.13.12
+	$(call install,.venv/datumaro,datumaro==1.13.12)
 	touch $@
 
-.venv/docs/.installed: requirements-docs.txt
+.venv/docs/.installed: requirements-docs.txt | .venv/uv/.installed
 	$(PYTHON) -m venv .venv/docs
-	.venv/docs/bin/python -m pip install --quiet -r requirements-docs.txt
+	$(call install,.venv/docs,-r requirements-docs.txt)
 	touch $@
 
 clean:
