@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from itaclip.errors import ItaclipError
 
 if TYPE_CHECKING:
-    from itaclip.apps.collection.label import LabelOptions, LabelReport, label
+    from itaclip.apps.collection.label import label
+    from itaclip.apps.collection.options import LabelOptions, LabelReport
     from itaclip.apps.collection.results import Labels, read_labels
     from itaclip.apps.pipelines import pipeline
     from itaclip.core.settings import Settings
@@ -28,7 +29,8 @@ __all__ = [
 ]  # fmt: skip
 
 _MODULES = {
-    "LabelOptions": "apps.collection.label", "LabelReport": "apps.collection.label", "label": "apps.collection.label",
+    "LabelOptions": "apps.collection.options", "LabelReport": "apps.collection.options",
+    "label": "apps.collection.label",
     "Labels": "apps.collection.results", "read_labels": "apps.collection.results", "pipeline": "apps.pipelines",
     "Result": "result", "Segmenter": "segmenter", "Settings": "core.settings", "Vocabulary": "vocabulary",
 }  # fmt: skip

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,8 @@ import ray.data
 from numpy.typing import NDArray
 
 from itaclip.apps.collection.cluster import allocate, cluster, quiet_ray, unwrapped
-from itaclip.apps.collection.locations import Location, Storage, checked_address
+from itaclip.apps.collection.locations import Location, checked_address
+from itaclip.apps.collection.options import LabelOptions, LabelReport
 from itaclip.apps.collection.results import check_coco_target, write_coco
 from itaclip.apps.collection.segmenting import SegmentParts, WorkerSetup, provenance_json
 from itaclip.apps.collection.sources import open_source
@@ -37,114 +38,6 @@ from itaclip.vocabulary import Vocabulary
 
 _MAX_BLOCKS = 4096  # into which the units are divided
 _MAX_REASONS = 20  # failure reasons kept in a report
-
-
-@dataclass(frozen=True)
-class LabelOptions:
-    """How to label a collection. `column`, `key`, `part_size` and `masks` must stay the same to resume a run.
-
-    Attributes:
-        column: for tables, the column with the images' bytes or addresses; for archives, the
-            extension of the images. None detects it.
-        key: for tables, the column whose values name the images; None names them by file and row.
-        part_size: images per result file, 1 or more, 128 by default; also the most that a crash can cost.
-        masks: whether to write PNG masks too, in tar archives.
-        storage: fsspec options by protocol, such as ``{"s3": {"endpoint_url": ...}}``.
-        address: address of a Ray cluster, or "auto" on one of its machines; None starts Ray here.
-        workers: number of segmenters, 1 or more; None uses one per GPU, or without GPUs as many as the cores allow.
-        threads: CPU threads per worker, 1 or more, for decoding and, without a GPU, for segmenting; None uses up to 4.
-        batch: images per batch, 1 or more, 4 by default; a worker holds as many in memory.
-        limit_rate: images per second over all workers, more than 0; None sets no limit.
-        max_errors: images that may fail in this run, 0 or more, before it stops; None never stops it.
-        retry_errors: whether to relabel units with failed images.
-        overwrite: whether to delete results of other settings from the destination.
-        coco: file, local or at an fsspec address, for the masks of all images in COCO's format,
-            written at the end; None writes none.
-        coco_skip: names of classes to leave out there.
-
-    Raises:
-        ItaclipError: a value outside its range.
-    """
-
-    column: str | None = None
-    key: str | None = None
-    part_size: int = 128
-    masks: bool = False
-    storage: Storage = field(default_factory=dict, repr=False)
-    address: str | None = None
-    workers: int | None = None
-    threads: int | None = None
-    batch: int = 4
-    limit_rate: float | None = None
-    max_errors: int | None = None
-    retry_errors: bool = False
-    overwrite: bool = False
-    coco: str | None = None
-    coco_skip: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("part_size", "batch", "workers", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ItaclipError(f"{name} = {value}: expected 1 or more.")
-        if self.limit_rate is not None and not self.limit_rate > 0:
-            raise ItaclipError(f"limit_rate = {self.limit_rate}: expected more than 0 images per second.")
-        if self.max_errors is not None and self.max_errors < 0:
-            raise ItaclipError(f"max_errors = {self.max_errors}: expected 0 or more.")
-        if self.address is not None and self.address.startswith("ray://"):
-            raise ItaclipError(
-                f"address = {self.address!r}: Ray Client is not supported; submit the command with `ray job submit`, "
-                "or run it on the head node with the address auto."
-            )
-
-
-@dataclass
-class LabelReport:
-    """Progress of a run.
-
-    Attributes:
-        images: images in the source; None for archives, which are not counted in advance.
-        units: units in the source.
-        kept: units finished by earlier runs.
-        finished: units finished, including the kept ones.
-        done: images processed in this run, including failed ones.
-        failed: images that could not be labelled in this run.
-        reasons: why the first of them failed.
-        busy: seconds spent segmenting, summed over all workers.
-        workers: number of segmenters.
-        gpu: whether they run on GPUs.
-        seconds: since Ray could start the first worker.
-        skipped: folders of the source that were left out, because an earlier run filled them.
-    """
-
-    images: int | None
-    units: int
-    kept: int
-    finished: int
-    done: int = 0
-    failed: int = 0
-    reasons: list[str] = field(default_factory=list)
-    busy: float = 0.0
-    workers: int = 1
-    gpu: bool = False
-    seconds: float = 0.0
-    skipped: list[str] = field(default_factory=list)
-
-    @property
-    def rate(self) -> float:
-        """Images per second."""
-        return self.done / self.seconds if self.seconds else 0.0
-
-    @property
-    def share(self) -> float:
-        """Share of time that the workers spent segmenting, in [0, 1]."""
-        return min(1.0, self.busy / (self.seconds * self.workers)) if self.seconds else 0.0
-
-    @property
-    def left(self) -> float | None:
-        """Estimated seconds left; None until this run has finished a unit."""
-        now = self.finished - self.kept
-        return self.seconds / now * (self.units - self.finished) if now else None
 
 
 def label(
@@ -218,13 +111,12 @@ def label_with(
     open_source(source, options.storage, options.column, options.key)  # report wrong options before starting Ray
     store = Store(Location(out, options.storage))
     coco = _coco_target(options, store)
+    job = Job(source, out, options.column, options.key, options.part_size, options.storage)
     with cluster(options.address), unwrapped():
-        known = store.read_run()
-        job = Job(source, out, options.column, options.key, options.part_size, options.storage)
-        list_source = ray.remote(num_cpus=0)(make_plan)  # in another process, so the driver's memory does not grow
+        known, planning = store.read_run(), None
         if known is None:
             store.check_free()
-        planning = None if known else list_source.remote(job, overwrite=False)
+            planning = _start_planning(job, overwrite=False)  # while the segmenter loads
         segmenter = load(device="cpu")
         vocabulary = choose(segmenter)
         kept_labels(vocabulary.names, options.coco_skip)  # report unknown names before the work
@@ -232,30 +124,17 @@ def label_with(
             "source": source, "column": options.column, "key": options.key, "part_size": options.part_size,
             "masks": options.masks,
         }  # fmt: skip
-        if known and known[0] != key:
-            if not options.overwrite:
-                refuse_other_run(store.location, known[0], key)
-            planning = list_source.remote(job, overwrite=True)
-        if planning is not None:
-            plan: Plan = ray.get(planning)
-            store.write_run(key, plan)
-        else:
-            assert known is not None
-            plan = known[1]
+        plan = _opened(store, job, key, known, planning, options.overwrite)
         digest = run_digest(key, plan)
-        done, started = store.finished(plan.units, digest)
-        if options.retry_errors:
-            for unit in store.remove_failed(plan.units, digest):
-                done[unit] = False
-                started.pop(unit, None)
+        done, started = _finished(store, plan, digest, options.retry_errors)
         allocation = allocate(options.workers, options.threads, device, segmenter.settings)
         setup = WorkerSetup(
             load, "cuda" if allocation.gpu else "cpu", segmenter.fingerprint, vocabulary,
             provenance_json(segmenter, vocabulary, key, versions()), options.batch, allocation.threads, options.masks,
         )  # fmt: skip
+        del segmenter
         limiter = ray.remote(num_cpus=0)(RateLimiter).remote(options.limit_rate) if options.limit_rate else None
         job = replace(job, digest=digest, started=started, limiter=limiter)
-        del segmenter
         kept = int(done.sum())
         report = LabelReport(plan.images, plan.units, kept, kept, workers=allocation.workers, gpu=allocation.gpu,
                              skipped=plan.skipped)  # fmt: skip
@@ -266,6 +145,49 @@ def label_with(
             write_coco(store, plan.units, digest, coco, options.coco_skip)
         store.location.clear_partial()
         return report
+
+
+def _start_planning(job: Job, overwrite: bool) -> ray.ObjectRef[Plan]:
+    """Write the plan in another process, so that the driver's memory does not grow."""
+    return ray.remote(num_cpus=0)(make_plan).remote(job, overwrite=overwrite)
+
+
+def _opened(
+    store: Store, job: Job, key: dict[str, Any], known: tuple[dict[str, Any], Plan] | None,
+    planning: ray.ObjectRef[Plan] | None, overwrite: bool,
+) -> Plan:  # fmt: skip
+    """Continue the run that the destination holds, or start one, and return its plan.
+
+    Args:
+        store: the destination.
+        job: what to plan.
+        key: what this run's results depend on.
+        known: key and plan of the run in the destination.
+        planning: the plan in preparation, if the destination holds no run.
+        overwrite: whether to replace a run with another key.
+
+    Raises:
+        ItaclipError: the destination holds results of another run, or the source cannot be listed.
+    """
+    if known is not None and known[0] == key:
+        return known[1]
+    if known is not None and not overwrite:
+        refuse_other_run(store.location, known[0], key)
+    plan: Plan = ray.get(planning or _start_planning(job, overwrite=True))
+    store.write_run(key, plan)
+    return plan
+
+
+def _finished(
+    store: Store, plan: Plan, digest: str, retry_errors: bool
+) -> tuple[NDArray[np.bool_], dict[int, frozenset[int]]]:
+    """Return which units are finished, and the finished parts of others; failed images unfinish theirs on request."""
+    done, started = store.finished(plan.units, digest)
+    if retry_errors:
+        for unit in store.remove_failed(plan.units, digest):
+            done[unit] = False
+            started.pop(unit, None)
+    return done, started
 
 
 def _coco_target(options: LabelOptions, store: Store) -> Location | None:

@@ -28,7 +28,7 @@ from itaclip.common.console import SECONDS_BETWEEN_LINES, SOME_FAILED, make_cons
 from itaclip.errors import install_extra
 
 if TYPE_CHECKING:
-    from itaclip.apps.collection.label import LabelReport
+    from itaclip.apps.collection.options import LabelReport
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -41,7 +41,8 @@ def main(arguments: Sequence[str]) -> int:
         ItaclipError: Ray is missing, or bad input.
     """
     args = parser().parse_args(arguments)
-    from itaclip.apps.collection.label import LabelOptions, label_with  # needs the extra
+    from itaclip.apps.collection.label import label_with  # needs the extra
+    from itaclip.apps.collection.options import LabelOptions
 
     named = {field.name for field in fields(LabelOptions)}
     given = vars(args) | {"coco_skip": coco_skip(args)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -56,6 +56,66 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Endpoints:
+    """What the routes of the API do; see `make_api`."""
+
+    segmenter: Segmenter
+    title: str
+    limits: Limits
+    queue: JobQueue
+    metrics: Metrics
+
+    async def health(self) -> Health:
+        """Tell whether the server accepts requests."""
+        found = Health(status="stopping" if self.queue.closed else "ok")
+        return JSONResponse(found.model_dump(), 503) if self.queue.closed else found  # type: ignore[return-value]
+
+    async def info(self) -> Info:
+        """Describe the model, the limits, and what a request may ask for."""
+        settings, limits = self.segmenter.settings, asdict(self.limits)
+        return Info(
+            version=version("itaclip"), model=self.title, methods=offered_methods(settings),
+            outputs=offered_outputs(), classes=list(self.segmenter.names), own=own_classes(self.segmenter.vocabulary),
+            defaults={"background": GENERAL, "output": "json"} | default_options(settings),
+            limits={name: value for name, value in limits.items() if name != "upload_seconds"},
+            waiting=self.queue.waiting,
+        )  # fmt: skip
+
+    async def segment(
+        self, request: Request, sent: Annotated[SegmentForm, Form(media_type="multipart/form-data")]
+    ) -> Response:
+        """Segment an image."""
+        sent.name = sent.name or file_name(sent.image.filename)
+        image = await sent.image.read()
+        await sent.image.close()
+        return await self._answer(request, image, sent)
+
+    async def segment_json(self, request: Request, sent: SegmentJson) -> Response:
+        """Segment an image that comes as JSON."""
+        return await self._answer(request, sent.image, sent)
+
+    async def segment_other(self) -> Response:
+        """Refuse a body of another type."""
+        raise BadRequestError(415, "Send multipart/form-data or application/json.")
+
+    async def prometheus(self) -> Response:
+        """Report counters for Prometheus."""
+        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def _answer(self, request: Request, image: bytes, sent: SegmentFields) -> Response:
+        check_fields(sent, image, self.segmenter.vocabulary is not None, self.limits)
+        progress = NDJSON in request.headers.get("accept", "")
+        if progress and sent.output in ("mask", "overlay"):
+            raise BadRequestError(422, f"output = {sent.output!r}: progress comes only with outputs that are JSON.")
+        fields = request.scope["state"]["fields"]
+        queued = QueuedRequest(self.segmenter, image, sent, self.limits, self.queue, self.metrics, fields)
+        if progress:
+            return ProgressResponse(queued)
+        body, media_type = await queued.result(request.receive)
+        return Response(body, media_type=media_type)
+
+
 def make_api(
     segmenter: Segmenter,
     title: str,
@@ -80,81 +140,42 @@ def make_api(
         docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json",
     )  # fmt: skip
     app.state.limits, app.state.queue = limits, queue
-    # for the schema; `AccessControl` asks for the token before it lets a body in
-    security = [Depends(HTTPBearer(auto_error=False))] if token else []
-    refused: dict[int | str, dict[str, Any]] = (
-        {401: {"model": Problem, "description": "Missing or wrong token"}} if token else {}
-    )
-
-    @app.get("/v1/health", responses={503: {"model": Health, "description": "The server is stopping"}})
-    async def health() -> Health:
-        """Tell whether the server accepts requests."""
-        found = Health(status="stopping" if queue.closed else "ok")
-        return JSONResponse(found.model_dump(), 503) if queue.closed else found  # type: ignore[return-value]
-
-    @app.get("/v1/info", dependencies=security, responses=refused)
-    async def info() -> Info:
-        """Describe the model, the limits, and what a request may ask for."""
-        return Info(
-            version=version("itaclip"), model=title, methods=offered_methods(segmenter.settings),
-            outputs=offered_outputs(), classes=list(segmenter.names), own=own_classes(segmenter.vocabulary),
-            defaults={"background": GENERAL, "output": "json"} | default_options(segmenter.settings),
-            limits={name: value for name, value in asdict(limits).items() if name != "upload_seconds"},
-            waiting=queue.waiting,
-        )  # fmt: skip
-
-    async def answer(request: Request, image: bytes, sent: SegmentFields) -> Response:
-        check_fields(sent, image, segmenter.vocabulary is not None, limits)
-        progress = NDJSON in request.headers.get("accept", "")
-        if progress and sent.output in ("mask", "overlay"):
-            raise BadRequestError(422, f"output = {sent.output!r}: progress comes only with outputs that are JSON.")
-        queued = QueuedRequest(segmenter, image, sent, limits, queue, metrics, request.scope["state"]["fields"])
-        if progress:
-            return ProgressResponse(queued)
-        body, media_type = await queued.result(request.receive)
-        return Response(body, media_type=media_type)
-
-    async def segment(
-        request: Request, sent: Annotated[SegmentForm, Form(media_type="multipart/form-data")]
-    ) -> Response:
-        """Segment an image."""
-        sent.name = sent.name or file_name(sent.image.filename)
-        image = await sent.image.read()
-        await sent.image.close()
-        return await answer(request, image, sent)
-
-    async def segment_json(request: Request, sent: SegmentJson) -> Response:
-        return await answer(request, sent.image, sent)
-
-    add = app.router.add_api_route
-    json_body = {"application/json": {"schema": SegmentJson.model_json_schema()}}
-    add(
-        SEGMENT, segment, methods=["POST"], route_class_override=SegmentRoute, response_class=Response,
-        dependencies=security, responses=_ANSWERS | refused, openapi_extra={"requestBody": {"content": json_body}},
-    )  # fmt: skip
-    add(
-        SEGMENT, segment_json, methods=["POST"], route_class_override=SegmentRoute, response_class=Response,
-        include_in_schema=False,
-    )  # fmt: skip
-
-    @app.post(SEGMENT, include_in_schema=False)
-    async def segment_other() -> Response:
-        raise BadRequestError(415, "Send multipart/form-data or application/json.")
-
-    @app.get("/v1/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return HTMLResponse(docs_page(app.openapi()))
-
-    @app.get("/metrics", dependencies=security, responses={**refused, 200: {"content": {"text/plain": {}}}})
-    async def prometheus() -> Response:
-        """Report counters for Prometheus."""
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
+    _add_routes(app, _Endpoints(segmenter, title, limits, queue, metrics), bool(token))
     app.router.routes.extend(page)
     for kind in (RequestValidationError, ItaclipError, HTTPException, Exception):
         app.add_exception_handler(kind, _refused)
     paths = frozenset(getattr(route, "path", "") for route in page)
     return RequestLog(AccessControl(RequestLimits(app, limits), token, paths), metrics, paths)
+
+
+def _add_routes(app: FastAPI, endpoints: _Endpoints, has_token: bool) -> None:
+    # for the schema; `AccessControl` asks for the token before it lets a body in
+    security = [Depends(HTTPBearer(auto_error=False))] if has_token else []
+    refused: dict[int | str, dict[str, Any]] = (
+        {401: {"model": Problem, "description": "Missing or wrong token"}} if has_token else {}
+    )
+    stopping: dict[int | str, dict[str, Any]] = {503: {"model": Health, "description": "The server is stopping"}}
+    json_body = {"application/json": {"schema": SegmentJson.model_json_schema()}}
+    add = app.router.add_api_route
+    add("/v1/health", endpoints.health, responses=stopping)
+    add("/v1/info", endpoints.info, dependencies=security, responses=refused)
+    add(
+        SEGMENT, endpoints.segment, methods=["POST"], route_class_override=SegmentRoute, response_class=Response,
+        dependencies=security, responses=_ANSWERS | refused, openapi_extra={"requestBody": {"content": json_body}},
+    )  # fmt: skip
+    add(
+        SEGMENT, endpoints.segment_json, methods=["POST"], route_class_override=SegmentRoute, response_class=Response,
+        include_in_schema=False,
+    )  # fmt: skip
+    add(SEGMENT, endpoints.segment_other, methods=["POST"], include_in_schema=False)
+    add(
+        "/metrics", endpoints.prometheus, dependencies=security,
+        responses={**refused, 200: {"content": {"text/plain": {}}}},
+    )  # fmt: skip
+
+    @app.get("/v1/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return HTMLResponse(docs_page(app.openapi()))
 
 
 async def _refused(_: Request, error: Exception) -> Response:
