@@ -126,8 +126,10 @@ class Segmenter:
 
         Args:
             config: path of a configuration, such as ``configs/cfg_voc.py``.
-            model: CLIP model or weight file; None uses the configuration's.
-            quick_gelu: activation of weights that do not state it; None uses the configuration's.
+            model: CLIP model or weight file; None uses the configuration's. The configuration's tag and activation
+                belong to its own weights: name another tag as ``NAME:TAG``.
+            quick_gelu: activation of weights that do not state it; None uses the configuration's, unless
+                `model` names other weights.
             largest: maximum number of pixels of an image; larger ones are rejected.
             value_range: see the constructor; None uses that of the configuration's ``ITACLIPLoadImage``, if any.
             text_cache: whether to keep text features on disk.

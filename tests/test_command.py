@@ -13,6 +13,7 @@ from conftest import ROOT
 from itaclip.apps.command.main import COMMANDS, main
 from itaclip.errors import ItaclipError
 from itaclip.formats.configuration import read_model
+from itaclip.research.openmmlab.configuration import change_config, load_config
 
 QUICK = ("--model", "demo", "--quality", "fast", "--set", "pamr_steps=0")
 
@@ -90,6 +91,21 @@ def test_configurations_are_listed_and_read_by_name(
     assert read_model("coco_stuff").short_side == 448
     with pytest.raises(ItaclipError, match=r"cfg_voc.py: no such configuration file\. Did you mean 'voc'\?"):
         read_model("configs/cfg_voc.py")  # there is none in this folder
+
+
+def test_other_weights_take_neither_tag_nor_activation_of_a_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "cfg.py"
+    file.write_text(f"""
+_base_ = "{ROOT}/configs/cfg_demo.py"
+model = dict(model_name="ViT-B-16", pretrained="laion2b_s34b_b88k", quick_gelu=False)
+""")
+    assert read_model(file).weights == ("ViT-B-16", "laion2b_s34b_b88k", False)
+    assert read_model(file, "mine.pt").weights == ("mine.pt", None, None)
+    assert load_config(file, weights="mine.pt").model.get("pretrained") is None
+    config = load_config(file)
+    change_config(config, {"model.quick_gelu": True}, weights="mine.pt")
+    assert (config.model.model_name, config.model.quick_gelu) == ("mine.pt", True)
+    assert "pretrained" not in config.model
 
 
 def test_segment_reports_and_sets_its_status(demo_root: Path, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def read_model(
 
     Args:
         path: a file, or the name of a shipped configuration, such as ``voc``.
-        model: CLIP's name or weights; None takes the configuration's.
+        model: CLIP's name or weights, see `name_weights`; None takes the configuration's.
         changes: settings that replace the configuration's.
 
     Raises:
@@ -100,13 +100,25 @@ def read_model(
     if len(scales) != 1:
         raise ItaclipError(f"{path}: expected one Resize step with keep_ratio in test_pipeline, found {len(scales)}.")
     if model:
-        options["model_name"] = model
+        name_weights(options, model)
     weights, settings = weights_and_settings(options, changes)
     ranges = [step.get("value_range") for step in steps if step.get("type") == "ITACLIPLoadImage"]
     return ModelDescription(
         weights, settings, min(scales[0]), options["name_path"], options.get("auxiliary_text_path"),
         checked_range(ranges[0] if ranges else None),
     )  # fmt: skip
+
+
+def name_weights(options: dict[str, Any], weights: str) -> None:
+    """Name other weights in a configuration's model, in place; drop the tag and the activation of the old ones.
+
+    Args:
+        options: the model part of a configuration.
+        weights: CLIP's name, alone or as ``NAME:TAG``, a file or a folder.
+    """
+    options["model_name"] = weights
+    for stated in ("pretrained", "quick_gelu"):
+        options.pop(stated, None)
 
 
 def weights_and_settings(

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from itaclip.errors import ItaclipError
-from itaclip.formats.configuration import read_config
+from itaclip.formats.configuration import name_weights, read_config
 
 
 def load_config(path: str | Path, data_root: str | None = None, weights: str | None = None) -> Config:
@@ -18,7 +18,8 @@ def load_config(path: str | Path, data_root: str | None = None, weights: str | N
     Args:
         path: the file.
         data_root: folder of the data set; None keeps the configuration's.
-        weights: CLIP model or weight file; None keeps the configuration's.
+        weights: CLIP model or weight file, see `itaclip.formats.configuration.name_weights`; None keeps the
+            configuration's.
 
     Raises:
         ItaclipError: no such file, an error in it, or missing parts.
@@ -26,7 +27,10 @@ def load_config(path: str | Path, data_root: str | None = None, weights: str | N
     config = read_config(path)
     _require_parts(config, path)
     init_default_scope(config.get("default_scope", "mmseg"))
-    _replace(config, data_root, weights)
+    if data_root is not None:
+        config.test_dataloader.dataset.data_root = data_root
+    if weights is not None:
+        name_weights(config.model, weights)
     return config
 
 
@@ -39,11 +43,14 @@ def change_config(
         config: a complete configuration.
         options: new values by key, such as ``model.pamr_steps``.
         data_root: folder of the data set, see `load_config`; overrides `options`.
-        weights: CLIP model or weight file; overrides `options`.
+        weights: CLIP model or weight file; overrides ``model.model_name`` in `options`. The tag and the activation
+            are then those of `options`, not of the configuration.
 
     Raises:
         ItaclipError: an option that does not fit the configuration.
     """
+    if weights is not None:
+        name_weights(config.model, weights)
     try:
         config.merge_from_dict(options)
     except Exception as error:  # MMEngine raises many types
@@ -52,10 +59,6 @@ def change_config(
             f"--cfg-options {' '.join(options)}: cannot be applied to the configuration ({reason})."
         ) from error
     _require_parts(config, f"--cfg-options {' '.join(options)}")
-    _replace(config, data_root, weights)
-
-
-def _replace(config: Config, data_root: str | None, weights: str | None) -> None:
     if data_root is not None:
         config.test_dataloader.dataset.data_root = data_root
     if weights is not None:
