@@ -167,11 +167,21 @@ def test_closing_keeps_class_ids_above_255() -> None:
     ("name", "value"),
     [("method", "itaklip"), ("def_coefficient", 1.5), ("img_eng_coefficient", -0.1), ("slide_stride", 0),
      ("slide_stride", 300), ("slide_crop", -1), ("blur_kernel", 10), ("blur_sigma", 0.0), ("pamr_steps", -1),
-     ("logit_scale", 0), ("prob_thd", 2), ("area_thd", 1.2), ("batch_crops", 0), ("dtype", "int4")],
+     ("logit_scale", 0), ("prob_thd", 2), ("area_thd", 1.2), ("batch_crops", 0), ("dtype", "int4"),
+     ("logit_scale", float("inf")), ("logit_scale", float("nan")), ("pamr_steps", True), ("prob_thd", True)],
 )  # fmt: skip
 def test_settings_outside_their_range_show_the_value(name: str, value: object) -> None:
     with pytest.raises(ItaclipError, match=rf"{name} = {value!r}: expected"):
         Settings().changed(**{name: value})
+
+
+def test_a_value_of_another_kind_is_told_what_it_may_be() -> None:
+    for name, expected in (
+        ("padding", "end or centre"), ("pos_interpolation", "None, scale, size or antialias"),
+        ("area_thd", "None or float"), ("middle_layers", "None or tuple of int"), ("background", "bool"),
+    ):  # fmt: skip
+        with pytest.raises(ItaclipError, match=rf"{name} = 'x': expected {expected}\."):
+            Settings().changed(**{name: "x"})
 
 
 def test_unknown_settings_get_a_hint() -> None:

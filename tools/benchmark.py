@@ -36,7 +36,8 @@ from itaclip.core.methods import METHODS, WholeImageMethod
 from itaclip.core.pamr import pamr
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.resizing import fitted_size
-from itaclip.core.settings import PRECISIONS, Settings
+from itaclip.core.settings import Settings
+from itaclip.core.settings_checks import PRECISIONS
 from itaclip.core.text import TextBank, TextCache, TextEncoder, read_class_names
 from itaclip.devices import choose_device
 from itaclip.files import refuse_arguments, write_json

@@ -22,7 +22,7 @@ from itaclip.common.console import make_console, progress, run, table_of
 from itaclip.common.environment import machine, versions
 from itaclip.core.engines import ENGINES
 from itaclip.core.quality import QUALITIES, quality_settings
-from itaclip.core.settings import PRECISIONS
+from itaclip.core.settings_checks import PRECISIONS
 from itaclip.files import refuse_arguments, write_json
 from itaclip.research.evaluation.counts import IoUCounts
 from itaclip.research.evaluation.setup import build_dataset

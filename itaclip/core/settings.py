@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 from itaclip.core.clip.towers import PatchProjection, Positions
-from itaclip.core.encoder import DTYPES
-from itaclip.core.engines import ENGINES, OPENVINO_DTYPES
-from itaclip.core.methods import METHODS, Method, WholeImageMethod, attention, get_method
+from itaclip.core.methods import METHODS, Method, attention, get_method
+from itaclip.core.settings_checks import as_pairs, check_types, check_values
 from itaclip.core.windows import Padding
 from itaclip.errors import ItaclipError, did_you_mean
-
-PRECISIONS = (*DTYPES, "int8")
 
 _ANY_DEPTH = 12
 
@@ -150,61 +147,14 @@ class Settings:
     """A PyTorch device, or "auto"; default "auto": a GPU if there is one and the engine is PyTorch."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.method_options, Mapping):
-            pairs = ((name, tuple(v) if isinstance(v, list) else v) for name, v in self.method_options.items())
-            object.__setattr__(self, "method_options", tuple(sorted(pairs, key=lambda pair: str(pair[0]))))
-        named = self.method_options
-        if not isinstance(named, tuple) or not all(
-            isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in named
-        ):
-            raise ItaclipError(f"method_options = {named!r}: expected a mapping from names to values.")
         for name in ("middle_layers", "pamr_stride"):  # config files hold lists
             value = getattr(self, name)
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
-        for name, hint in get_type_hints(Settings).items():
-            if name != "method_options" and not _fits(getattr(self, name), hint):
-                kind = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
-                raise ItaclipError(f"{name} = {getattr(self, name)!r}: expected {kind}.")
-        unit = ("img_eng_coefficient", "def_coefficient", "prob_thd", "tolerance")
-        checks = [
-            (self.method in METHODS, "method", f"one of {', '.join(METHODS)}"),
-            *((0 <= getattr(self, n) <= 1, n, "in [0, 1]") for n in unit),
-            (self.area_thd is None or 0 <= self.area_thd <= 1, "area_thd", "None or in [0, 1]"),
-            (self.slide_crop >= 0, "slide_crop", "a number of pixels, or 0 for the whole image"),
-            (self.attn_self or self.attention is None, "attention", "None where attn_self is False"),
-            (self.pos_interpolation in (None, "scale", "size", "antialias"), "pos_interpolation",
-             "None, scale, size or antialias"),
-            (self.patch_projection in (None, "values", "values_linear", "tokens"), "patch_projection",
-             "None, values, values_linear or tokens"),
-            (self.padding in ("end", "centre"), "padding", "end or centre"),
-            (self.slide_stride > 0, "slide_stride", "a positive number of pixels"),
-            (not self.slide_crop or self.slide_stride <= self.slide_crop, "slide_stride",
-             f"at most slide_crop ({self.slide_crop}), or pixels between windows are never seen"),
-            (not self.tolerance or self.img_engineering, "tolerance", "0 without image engineering: one view is read"),
-            (not self.tolerance or not isinstance(METHODS.get(self.method), WholeImageMethod), "tolerance",
-             f"0 with method = {self.method!r}, which needs all windows"),
-            (self.blur_kernel % 2 == 1 and self.blur_kernel > 0, "blur_kernel", "odd and positive"),
-            (self.blur_sigma > 0, "blur_sigma", "positive"),
-            (self.pamr_steps >= 0, "pamr_steps", "0 or more"),
-            (not self.pamr_steps or (len(self.pamr_stride) > 0 and min(self.pamr_stride) > 0), "pamr_stride",
-             "one or more positive dilations"),
-            (self.logit_scale > 0, "logit_scale", "positive"),
-            (self.batch_crops is None or self.batch_crops > 0, "batch_crops", "None or positive"),
-            (self.dtype in PRECISIONS, "dtype", f"one of {', '.join(PRECISIONS)}"),
-            (self.engine in ENGINES, "engine", f"one of {', '.join(ENGINES)}"),
-            (self.engine != "torch" or self.dtype != "int8", "dtype",
-             "fp32, bf16 or fp16 with engine = 'torch'; int8 runs with engine = 'openvino'"),
-            (self.engine != "openvino" or self.dtype in OPENVINO_DTYPES, "dtype",
-             f"{', '.join(OPENVINO_DTYPES)} with engine = 'openvino'"),
-            (not self.compile or self.engine == "torch", "compile", "False with another engine than torch"),
-        ]  # fmt: skip
-        for holds, name, expected in checks:
-            if not holds:
-                raise ItaclipError(f"{name} = {getattr(self, name)!r}: expected {expected}.")
-        if self.attention is not None:
-            attention.named(self.attention)
-        self.resolved_method(_ANY_DEPTH)
+        object.__setattr__(self, "method_options", as_pairs(self.method_options))
+        check_types(self)
+        check_values(self)
+        self.resolved_method(_ANY_DEPTH)  # a method knows its own switches
 
     def resolved_method(self, blocks: int, resampling: Positions | None = None) -> Method:
         """Get the method with these switches applied.
@@ -262,17 +212,6 @@ def implied_background(dataset_name: str | None, values: Mapping[str, Any]) -> d
             f"background = {values['background']!r}: dataset_name = {dataset_name!r} implies {implied}; drop one."
         )
     return {**values, "background": implied}
-
-
-def _fits(value: object, hint: Any) -> bool:
-    """Tell whether a value has the type of a field; integers count as floats."""
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(_fits(entry, get_args(hint)[0]) for entry in value)
-    if get_args(hint):
-        return any(_fits(value, option) for option in get_args(hint))
-    return isinstance(value, (int, float)) if hint is float else isinstance(value, hint)
 
 
 def checked_names(values: Mapping[str, Any]) -> dict[str, Any]:
