@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -12,11 +11,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ROOT
+from processes import Program, limit_files, start_python
 
 from itaclip.common.demo.dataset import ensure_demo_dataset
 from itaclip.research.evaluation.command import main
@@ -45,20 +46,18 @@ test_dataloader = dict(batch_size=5, num_workers=0, dataset=dict(data_root="{sel
         return ["--work-dir", str(work), "--out", str(work / "masks")]
 
     def start(self, work: Path, processes: int = 0, more: Sequence[str] = (), limit_file_size: int | None = None,
-              **variables: str) -> subprocess.Popen[str]:  # fmt: skip
+              **variables: str) -> Program:  # fmt: skip
         """Start eval.py (processes = 0), or tools/dist_test.sh; the kernel may limit the bytes of a file."""
-        script = [sys.executable, str(ROOT / "eval.py"), "--config", str(self.config)]
-        if processes:
-            script = ["bash", str(ROOT / "tools/dist_test.sh"), str(self.config), str(processes)]
         work.mkdir(exist_ok=True)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, **variables}
-
-        def limit() -> None:
-            if limit_file_size is not None:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit_file_size, limit_file_size))
-
-        return subprocess.Popen([*script, *self.options(work), *more], env=environment, text=True, cwd=work,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=limit)  # fmt: skip
+        if not processes:
+            before = None if limit_file_size is None else partial(limit_files, limit_file_size)
+            script = [str(ROOT / "eval.py"), "--config", str(self.config), *self.options(work), *more]
+            return start_python(*script, env=environment, cwd=work, before=before)
+        script = ["bash", f"{ROOT}/tools/dist_test.sh", str(self.config), str(processes), *self.options(work), *more]
+        return subprocess.Popen(
+            script, env=environment, text=True, cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
 
     def assert_same(self, work: Path) -> dict[str, Any]:
         """Compare all numbers and pixels below a folder with those of a single process; returns the metrics."""
@@ -70,7 +69,7 @@ test_dataloader = dict(batch_size=5, num_workers=0, dataset=dict(data_root="{sel
         return found
 
 
-def two_machines(demo: Demo, work: Path, first: int, **variables: str) -> tuple[subprocess.Popen[str], ...]:
+def two_machines(demo: Demo, work: Path, first: int, **variables: str) -> tuple[Program, ...]:
     """Two launchers that know only each other's address: `first` processes on one, one on the other."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -95,7 +94,7 @@ def counted(work: Path) -> int:
     return sum(len(line["counts"]) for line in lines if "counts" in line)
 
 
-def wait_until_counted(work: Path, images: int, running: subprocess.Popen[str]) -> int:
+def wait_until_counted(work: Path, images: int, running: Program) -> int:
     """Wait until an evaluation is half-way; returns the number of evaluated images."""
     deadline = time.monotonic() + 90
     while counted(work) < images:
@@ -105,20 +104,20 @@ def wait_until_counted(work: Path, images: int, running: subprocess.Popen[str]) 
     return counted(work)
 
 
-def ranks_of(launcher: subprocess.Popen[str]) -> list[int]:
+def ranks_of(launcher: Program) -> list[int]:
     """Process ids of the evaluating processes of a launcher, as listed by the kernel."""
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
     return [int(child) for child in children if b"eval.py" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
-def finish(running: subprocess.Popen[str], seconds: float = 120) -> tuple[int, str, str]:
+def finish(running: Program, seconds: float = 120) -> tuple[int, str, str]:
     """Wait for the process; returns exit status, output and errors."""
     out, errors = running.communicate(timeout=seconds)
     return running.returncode, out, errors
 
 
 @contextmanager
-def killed_at_the_end(*running: subprocess.Popen[str]) -> Iterator[None]:
+def killed_at_the_end(*running: Program) -> Iterator[None]:
     """Kill all remaining processes, whatever a test does."""
     try:
         yield
@@ -127,7 +126,7 @@ def killed_at_the_end(*running: subprocess.Popen[str]) -> Iterator[None]:
             kill_all(process)
 
 
-def kill_all(process: subprocess.Popen[str]) -> None:
+def kill_all(process: Program) -> None:
     """Send SIGKILL to a launcher and all its descendants, which torchrun puts in separate sessions."""
     for victim in [*(ranks_of(process) if process.poll() is None else []), process.pid]:
         with suppress(ProcessLookupError):

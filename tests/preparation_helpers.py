@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
+from processes import run_python
 
 ROOT = Path(__file__).parent.parent
 
@@ -20,10 +21,9 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "NO_PROXY": "*", "COLUMNS": "200", "HF_HUB_OFFLINE": "1"}
 
 
-def run_script(script: str, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+def run_script(script: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a program of the checkout and wait for it."""
-    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=80, **options)  # type: ignore[call-overload, no-any-return]
+    return run_python(ROOT / script, *map(str, arguments), env=environment(), timeout=80, **options)
 
 
 def write_mask(path: Path, labels: ArrayLike, mode: str = "L") -> Path:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from processes import run_python
 
 from itaclip.apps.command.main import COMMANDS, main
 from itaclip.errors import ItaclipError
@@ -19,8 +19,7 @@ QUICK = ("--model", "demo", "--quality", "fast", "--set", "pamr_steps=0")
 
 
 def itaclip(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "itaclip", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return run_python("-m", "itaclip", *arguments)
 
 
 def test_help_names_every_command() -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from processes import run_python, start_python
 
 from itaclip import ItaclipError, Segmenter
 from itaclip.common.demo.scenes import draw_scene
@@ -119,7 +118,7 @@ def test_a_model_is_converted_once(tiny_weights: Path, own_engines: Path, monkey
         "on_engine(e, Settings(engine='openvino'))\n"
         "print(float(e(torch.ones(1, 3, 64, 64)).sum()))"
     )
-    both = [subprocess.Popen([sys.executable, "-c", script, str(tiny_weights)], stdout=subprocess.PIPE) for _ in "ab"]
+    both = [start_python("-c", script, tiny_weights) for _ in "ab"]
     first, second = (process.communicate()[0] for process in both)
     assert first
     assert first == second
@@ -162,7 +161,7 @@ def test_signals_arrive_after_models_are_dropped_and_nothing_is_reported(tmp_pat
         "import sys; print('openvino_telemetry' in sys.modules and sys.modules['openvino_telemetry'])"
     )
     environment = os.environ | {"ITACLIP_CACHE_DIR": str(tmp_path), "HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    done = run_python("-c", script, env=environment)
     assert (done.returncode, done.stdout.strip()) == (0, "None"), done.stderr  # None: nothing reports its use
     assert not (tmp_path / "intel").exists()
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from mmengine.config import Config
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import DATASETS
 from PIL import ExifTags, Image, ImageOps
+from processes import run_python
 
 from itaclip.common.figures import titled
 from itaclip.core.text import parse_class_names, read_class_names
@@ -265,8 +264,7 @@ def test_user_errors_show_no_traceback(tmp_path: Path) -> None:
     broken = tmp_path / "broken.py"
     broken.write_text("model = dict(\n")
     for arguments in (["--config", str(broken)], ["--config", str(tmp_path / "none.py")]):
-        command = [sys.executable, str(ROOT / "eval.py"), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        done = run_python(ROOT / "eval.py", *arguments, cwd=tmp_path)
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
         assert arguments[1] in done.stderr

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import torch
 from conftest import ROOT
 from mmseg.evaluation import IoUMetric
 from PIL import Image
+from processes import run_python
 
 from itaclip.common import figures
 from itaclip.common.figures import fonts
@@ -149,21 +148,18 @@ def test_visualize_agrees_with_eval(demo_root: Path, tmp_path: Path) -> None:
     import json
 
     measured = json.loads((tmp_path / "metrics.json").read_text())["mIoU"]
-    command = [sys.executable, str(ROOT / "tools/visualize.py"), "--config", config, "--data-root", str(demo_root)]
-    found = subprocess.run([*command, "--masks", str(tmp_path / "masks"), "--out", str(tmp_path / "page")],
-                           capture_output=True, text=True, check=False)  # fmt: skip
+    command = [str(ROOT / "tools/visualize.py"), "--config", config, "--data-root", str(demo_root)]
+    found = run_python(*command, "--masks", tmp_path / "masks", "--out", tmp_path / "page")
     assert found.returncode == 0, found.stderr
     page = (tmp_path / "page/index.html").read_text()
     assert f"2 images, mIoU {measured:.2f}" in page
     (tmp_path / "data/images").mkdir(parents=True)
     (tmp_path / "data/images/000001.jpg").symlink_to(demo_root / "JPEGImages/scene_003.jpg")
-    found = subprocess.run([*command, "--masks", str(tmp_path / "masks"), "--out", str(tmp_path / "data")],
-                           capture_output=True, text=True, check=False)  # fmt: skip
+    found = run_python(*command, "--masks", tmp_path / "masks", "--out", tmp_path / "data")
     assert found.returncode == 2
     assert "000001.jpg: the output would replace the input" in found.stderr
     assert [path.name for path in (tmp_path / "data").rglob("*.*")] == ["000001.jpg"]
     (tmp_path / "none").mkdir()
-    found = subprocess.run([*command, "--masks", str(tmp_path / "none"), "--out", str(tmp_path / "p")],
-                           capture_output=True, text=True, check=False)  # fmt: skip
+    found = run_python(*command, "--masks", tmp_path / "none", "--out", tmp_path / "p")
     assert found.returncode == 2
     assert "write them with eval.py --out" in found.stderr

@@ -7,13 +7,11 @@ import glob
 import io
 import json
 import os
-import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from processes import Program, limit_files, run_python, start_python
 from pycocotools.coco import COCO
 
 from itaclip import ItaclipError, Segmenter
@@ -234,9 +233,8 @@ def test_different_settings_never_mix(quick: Segmenter, words: Vocabulary, photo
     assert set(read_lines(tmp_path / "out")["a.jpg"]["areas"]) <= {"background", "car"}
 
 
-def cli(*arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "itaclip", *map(str, arguments)]
-    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+def cli(*arguments: str | Path, **options: Any) -> Program:
+    return start_python("-m", "itaclip", *arguments, **options)
 
 
 QUICK = ("--model", "demo", "--quality", "fast", "--set", "pamr_steps=0", "--classes", "car; cloud; tree")
@@ -277,9 +275,9 @@ def test_two_processes_cannot_write_the_same_folder(
 
     def second(_: int) -> None:
         process = cli("segment", photos, "--out", tmp_path / "out", *QUICK)
-        assert process.wait() == 2
-        assert process.stderr is not None
-        assert "in use by another process" in process.stderr.read()
+        _, errors = process.communicate()
+        assert process.returncode == 2
+        assert "in use by another process" in errors
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -288,15 +286,12 @@ def test_two_processes_cannot_write_the_same_folder(
 
 def test_a_full_disk_stops_the_run_and_leaves_no_partial_file(photos: Path, tmp_path: Path) -> None:
     """Files are limited to 3,000 bytes, so the overlay cannot be written."""
-
-    def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
-
     big = tmp_path / "big"
     big.mkdir()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)).save(big / "x.png")
-    process = cli("segment", big, "--out", tmp_path / "out", *QUICK, "--no-text-cache", preexec_fn=limit)
+    process = cli(
+        "segment", big, "--out", tmp_path / "out", *QUICK, "--no-text-cache", before=partial(limit_files, 3000)
+    )
     _, errors = process.communicate()
     assert process.returncode == 2, errors
     assert "cannot be written" in errors
@@ -324,10 +319,7 @@ for count in (10, 40):
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 print(*peaks)
 """
-    found = subprocess.run(
-        [sys.executable, "-c", program, str(demo_root / "JPEGImages/scene_000.jpg"), str(tmp_path / "out")],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    found = run_python("-c", program, demo_root / "JPEGImages/scene_000.jpg", tmp_path / "out")
     first, second = map(int, found.stdout.split())
     assert second < first * 1.05
 

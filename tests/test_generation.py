@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -21,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from preparation_helpers import ROOT, environment, fails_clearly, lines, run_script, visible
+from processes import start_python
 
 from itaclip.core.text import read_auxiliary_texts, read_class_names, read_class_prompts
 from itaclip.errors import ItaclipError
@@ -381,9 +380,9 @@ def test_killed_and_resumed(names: Path, serve: Callable[[Answer], Server]) -> N
 
     server = serve(answer)
     out = names.with_name("texts.txt")
-    command = [sys.executable, str(ROOT / "tools/llama3_definition_generation.py"), "--names", str(names), "--out",
-               str(out), "--base-url", server.url, "--batch-size", "1"]  # fmt: skip
-    process = subprocess.Popen(command, env={**environment(), "OPENAI_API_KEY": TOKEN}, stderr=subprocess.PIPE)
+    options = ["--names", str(names), "--out", str(out), "--base-url", server.url, "--batch-size", "1"]
+    environ = {**environment(), "OPENAI_API_KEY": TOKEN}
+    process = start_python(ROOT / "tools/llama3_definition_generation.py", *options, env=environ)
     deadline = time.monotonic() + 40
     while len(server.asked) < 6 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -392,7 +391,7 @@ def test_killed_and_resumed(names: Path, serve: Callable[[Answer], Server]) -> N
     assert not out.exists()
     assert 5 <= len(server.asked) < 30
     slow = False
-    assert program.main(DEFINITION, CONFIGS, command[2:]) == 0
+    assert program.main(DEFINITION, CONFIGS, options) == 0
     assert sum(server.asked.values()) <= 31, "only the answer under way was lost"
     assert lines(out) == [f"class {number} >=thing number {number}" for number in range(30)]
     assert not os.path.exists(f"{out}.journal.jsonl")  # noqa: PTH110

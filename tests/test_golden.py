@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ import pytest
 import torch
 from conftest import ROOT
 from make_weights import make_state_dict
+from processes import run_python
 
 from itaclip.errors import ItaclipError
 from itaclip.research.comparison.reference import compare
@@ -76,9 +75,7 @@ def test_a_wrong_weight_is_detected(tmp_path: Path, tiny_state: dict[str, torch.
 
 
 def test_check_reference_prints_and_exits(tiny_weights: Path) -> None:
-    command = [sys.executable, str(ROOT / "tools/check_reference.py"), str(GOLDEN / "itaclip_plain.npz"),
-               "--weights", str(tiny_weights)]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    done = run_python(ROOT / "tools/check_reference.py", GOLDEN / "itaclip_plain.npz", "--weights", tiny_weights)
     assert done.returncode == 0, done.stderr
     assert "crop_tokens" in done.stdout
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from preparation_helpers import ROOT, environment, fails_clearly, run_script
+from processes import start_python
 
 from itaclip.common.images import read_image
 from itaclip.core.engines.calibration import images_of
@@ -42,9 +41,8 @@ def maps(out: Path) -> list[Path]:
 
 def test_killed_and_resumed(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, str(ROOT / "tools/make_masks.py"), "--images", str(images), "--source", "felzenszwalb",
-               "--out", str(out), "--jobs", "1"]  # fmt: skip
-    process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL)
+    command = ["tools/make_masks.py", "--images", images, "--source", "felzenszwalb", "--out", out, "--jobs"]
+    process = start_python(*command, 1, env=environment(), cwd=ROOT)
     deadline = time.monotonic() + 60
     while len(maps(out)) < 5 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -55,7 +53,7 @@ def test_killed_and_resumed(images: Path, tmp_path: Path) -> None:
     expected = region_source("felzenszwalb")(read_image(images / "deep/000.jpg"))
     assert all(np.array_equal(read_region_map(path), expected) for path in kept)
 
-    done = run_script("tools/make_masks.py", *command[2:-1], 2)
+    done = run_script(*command, 2)
     assert done.returncode == 0, done.stderr
     assert f"{COUNT - len(kept)} written, {len(kept)} kept, 0 failed" in done.stdout
     assert len(maps(out)) == COUNT

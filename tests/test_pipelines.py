@@ -7,8 +7,6 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -20,6 +18,7 @@ import pytest
 import torch
 from conftest import ROOT
 from PIL import Image
+from processes import run_python
 from safetensors.torch import load_file, save_file
 
 import itaclip
@@ -261,10 +260,7 @@ segmenter = Segmenter.from_pretrained(sys.argv[1], pamr_steps=0)
 print(segmenter.settings.pamr_steps, segmenter(sys.argv[2]).names)
 """
     environment = os.environ | {"HOME": str(tmp_path), "ITACLIP_CACHE_DIR": str(tmp_path / "cache")}
-    found = subprocess.run(
-        [sys.executable, "-c", program, str(saved), str(photo)], env=environment, cwd=tmp_path, text=True,
-        capture_output=True, check=True,
-    )  # fmt: skip
+    found = run_python("-c", program, saved, photo, env=environment, cwd=tmp_path)
     assert found.stdout == "0 ('background', 'cloud', 'house', 'balloon')\n"
 
 

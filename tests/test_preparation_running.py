@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
-import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from preparation_helpers import ROOT, environment, fails_clearly, read, run_script, write_mask
+from processes import limit_files, start_python
 from rich.console import Console
 
 from itaclip.errors import ItaclipError
@@ -56,10 +56,7 @@ def alive(pid: int) -> bool:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes as Linux shows them")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_interrupted_and_resumed(many: Path, how: signal.Signals) -> None:
-    process = subprocess.Popen(
-        [sys.executable, SCRIPT, str(many), "--workers", "2"], env=environment(), stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = start_python(SCRIPT, many, "--workers", "2", env=environment())
     deadline = time.monotonic() + 30
     while len(results(many)) < 10 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -86,8 +83,7 @@ def test_interrupted_and_resumed(many: Path, how: signal.Signals) -> None:
 
 
 def test_two_runs_at_once(many: Path) -> None:
-    command = [sys.executable, SCRIPT, str(many), "--force", "--workers", "1"]
-    runs = [subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    runs = [start_python(SCRIPT, many, "--force", "--workers", "1", env=environment()) for _ in range(2)]
     assert [run.communicate(timeout=60)[1] for run in runs] == ["", ""]
     assert [run.returncode for run in runs] == [0, 0]
     expected = COCO_STUFF.table[read(many / "annotations/val2017/000000.png")]
@@ -100,7 +96,7 @@ def test_two_runs_at_once(many: Path) -> None:
 def test_disk_full(many: Path, workers: int) -> None:
     done = run_script(
         "datasets/cvt_coco_stuff.py", many, "--workers", workers,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+        before=partial(limit_files, 4096),
     )  # fmt: skip
     fails_clearly(done, "cannot be written", "File too large")
     assert results(many) == []

@@ -6,13 +6,13 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ROOT
+from processes import run_python
 
 from itaclip.common.demo.dataset import SCENES, class_lines
 from itaclip.common.shipped import configurations
@@ -31,8 +31,7 @@ WITHOUT_PROCESSOR = {
 
 
 def make_record(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "tools/make_record.py"), "--root", str(root), *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
+    return run_python(ROOT / "tools/make_record.py", "--root", root, *options, cwd=ROOT, timeout=60)
 
 
 @pytest.fixture

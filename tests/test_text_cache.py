@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from processes import start_python
 
 from itaclip.core.clip.openai import CLIP
 from itaclip.core.text import TextCache, TextEncoder, build_text_bank, parse_class_names
@@ -107,9 +106,7 @@ def test_several_processes_fill_one_folder(tiny_weights: Path, tiny_clip: CLIP, 
         "ensemble(TextEncoder(load_clip(sys.argv[1]), TextCache(sys.argv[2])), sys.argv[3:])"
     )
     words = [*WORDS, *(f"thing {i}" for i in range(10))]
-    running = [
-        subprocess.Popen([sys.executable, "-c", program, str(tiny_weights), str(tmp_path), *words]) for _ in range(2)
-    ]
+    running = [start_python("-c", program, tiny_weights, tmp_path, *words) for _ in range(2)]
     assert [process.wait() for process in running] == [0, 0]
     encoder = Counting(tiny_clip, TextCache(tmp_path))
     torch.testing.assert_close(ensemble(encoder, words), ensemble(TextEncoder(tiny_clip), words))

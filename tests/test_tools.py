@@ -6,12 +6,12 @@ import importlib
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 from gpu_helpers import needs_pretending
+from processes import run_python
 from tower_helpers import folder_of
 
 from itaclip.core.clip import load_clip
@@ -21,8 +21,7 @@ from itaclip.core.text import TextEncoder
 
 
 def run_tool(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "tools" / name), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=300)
+    return run_python(ROOT / "tools" / name, *arguments, cwd=ROOT, timeout=300)
 
 
 def test_benchmark_measures_every_stage_and_gives_the_plain_labels(tmp_path: Path) -> None:

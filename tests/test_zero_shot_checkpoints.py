@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import torch.nn.functional as F
 from conftest import ROOT
 from mmengine.config import Config
 from mmseg.registry import DATASETS
+from processes import run_python
 from zero_shot_helpers import GOLDEN, METHODS, small_model
 
 from itaclip.core.clip.openai import CLIP
@@ -142,7 +141,7 @@ torch.save = half
 for name in ("iter_2.pth", "iter_4.pth"):
     checkpoints.write_checkpoint({{}}, {str(tmp_path)!r} + "/" + name)
 """
-    done = subprocess.run([sys.executable, "-c", program], check=False, cwd=ROOT)
+    done = run_python("-c", program)
     assert done.returncode == -9
     newest = newest_checkpoint(tmp_path)
     assert newest == tmp_path / "iter_2.pth"

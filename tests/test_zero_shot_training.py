@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -18,6 +17,7 @@ import pytest
 import torch
 from conftest import ROOT
 from PIL import Image
+from processes import start_python
 from torch.utils.data import DataLoader
 from zero_shot_helpers import METHODS, UNSEEN, batch, samples, small_config, small_model, total
 
@@ -210,18 +210,15 @@ def test_a_killed_run_resumes_with_the_same_losses(
     imports = 'custom_imports = dict(imports=["itaclip.research.zero_shot.openmmlab", "slow_hook"])\n'
     config = small_config(tmp_path, extra=slow + imports)
     (tmp_path / "training").symlink_to(folder / "training")
-    command = [sys.executable, str(ROOT / "tools/train.py"), str(config), "--work-dir", str(tmp_path / "run")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
-    with (
-        (tmp_path / "log").open("wb") as log,
-        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log) as run,
-    ):
-        deadline = time.monotonic() + 200
-        while not (tmp_path / "run/iter_4.pth").is_file():
-            assert run.poll() is None, (tmp_path / "log").read_text()[-2000:]
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        run.send_signal(signal.SIGKILL)
+    run = start_python(ROOT / "tools/train.py", config, "--work-dir", tmp_path / "run", cwd=ROOT, env=environment)
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "run/iter_4.pth").is_file():
+        assert run.poll() is None, run.communicate()[1][-2000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
     assert not (tmp_path / "run/iter_6.pth").exists()
     resumed = train(small_config(folder), tmp_path / "run", "--resume")
     assert_equal(resumed, whole_run)

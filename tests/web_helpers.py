@@ -6,8 +6,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +14,9 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from processes import Program, start_python
 
-COMMAND = [sys.executable, "-c", "from itaclip.apps.command.main import entry; entry()", "serve"]
+COMMAND = ["-c", "from itaclip.apps.command.main import entry; entry()", "serve"]
 OPTIONS = ["--model", "demo", "--quality", "fast", "--max-megapixels", "1", "--max-upload-mb", "2", "--queue-size", "2"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -29,7 +28,7 @@ class Server:
     address: str
     temporary: Path
     log: Path
-    process: subprocess.Popen[bytes]
+    process: Program
 
 
 @contextmanager
@@ -41,9 +40,8 @@ def running_server(folder: Path, *options: str, **environment: str) -> Iterator[
         "TMPDIR": str(temporary), "ITACLIP_CACHE_DIR": str(folder / "cache"),
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
     } | environment  # fmt: skip
-    with log.open("w") as output:
-        command = [*COMMAND, *OPTIONS, *options, "--port", str(free_port())]
-        process = subprocess.Popen(command, env=variables, stdout=output, stderr=subprocess.STDOUT)
+    command = [*COMMAND, *OPTIONS, *options, "--port", str(free_port())]
+    process = start_python(*command, env=variables, log=log)
     try:
         until = time.monotonic() + 90
         while "serving at" not in log.read_text():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from conftest import ROOT
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+from processes import run_python
 
 from itaclip.research.zero_shot.openmmlab import ZeroShotSegmentor
 
@@ -78,5 +78,4 @@ test_dataloader = dict(dataset=dict(data_root="{folder}/held_out"))
 
 def run_tool(name: str, *arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """Run a program of tools/ as a user does."""
-    command = [sys.executable, str(ROOT / "tools" / name), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=timeout)
+    return run_python(ROOT / "tools" / name, *arguments, cwd=ROOT, timeout=timeout)
