@@ -165,6 +165,7 @@ class _Shared:
         self.views = VIEWS if self.settings.img_engineering else 1
         self.distinct = {variant.logits_key: variant for variant in variants}
         self.by_features = {variant.feature_key: variant for variant in variants}
+        self._of_images: dict[tuple[Hashable, int], Tensor] = {}  # `Method.image_feature` by feature key and image
         self.second_encoders = {
             name: second(name) for name in dict.fromkeys(r.second_encoder for r in self.by_features.values()) if name
         }
@@ -187,11 +188,17 @@ class _Shared:
                     ids, count = self._regions(variant, spans)
                     seen = view_maps(ids, self.settings).to(pixels.device, non_blocking=True)
                     window = replace(window, regions=seen, region_count=count)
+                if variant.method.reads_image:
+                    window = replace(window, image=self._image_features(variant, runs))
                 windows.append((variant.method, window))
             tokens = zip(self.by_features, self.encoder.tokens(pixels, windows), strict=True)
-            features = {key: view_features(t, len(pixels) // self.views) for key, t in tokens}
+            features = {
+                key: view_features(found, len(pixels) // self.views, not self.by_features[key].method.returns_logits)
+                for key, found in tokens
+            }
             for key, variant in self.distinct.items():
-                mixed = mix_views(features[variant.feature_key], variant.text.to(pixels.device), variant.settings)
+                text = None if variant.method.returns_logits else variant.text.to(pixels.device)
+                mixed = mix_views(features[variant.feature_key], text, variant.settings)
                 for (i, first, end), part in zip(runs, mixed.split([b - a for _, a, b in runs]), strict=True):
                     logits[key][i][first:end] = part
 
@@ -215,8 +222,11 @@ class _Shared:
                 ids, count = self._regions(variant, [(0, plan, w, w + 1) for w, _ in order])
                 seen_ids = torch.stack([turned(one, v, 0) for one, (_, v) in zip(ids, order, strict=True)])
                 window = replace(window, regions=seen_ids.to(image.device), region_count=count)
+            if variant.method.reads_image:
+                of_image = self._image_features(variant, [(0, 0, 1)])
+                window = replace(window, image=of_image[:1].expand(len(order), -1))
             (tokens,) = self.encoder.tokens(pixels, [(variant.method, window)])
-            found = F.normalize(tokens.float(), dim=-1) @ text.T
+            found = tokens.float() if variant.method.returns_logits else F.normalize(tokens.float(), dim=-1) @ text.T
             for one, (w, v) in zip(found, order, strict=True):
                 logits[w, v] = turned(one, v, 0)
                 seen[w, v] = True
@@ -226,6 +236,19 @@ class _Shared:
             step = self._per_batch * VIEWS
             self._in_batches([pairs[at : at + step] for at in range(0, len(pairs), step)], read, VIEWS)
             yield PartialLogits(logits, seen, plan, weights)
+
+    def _image_features(self, variant: Variant, runs: Sequence[Run]) -> Tensor:
+        """Compute what a method reads of the whole images of windows, once an image: (V * n) x E."""
+        method, found = variant.method, self._of_images
+        for i, _, _ in runs:
+            if (variant.feature_key, i) not in found:
+                size = self.images[i].shape[-2], self.images[i].shape[-1]
+                whole = WindowPlan.of(size, 0, 1, self.encoder.patch_size, variant.settings.padding)
+                pixels = cut_windows(self.images[i], whole, 0, 1)
+                encoded = self.encoder.encode(pixels, method.needs(self.encoder.depth), method.positions)
+                found[variant.feature_key, i] = method.image_feature(encoded)
+        of_windows = [found[variant.feature_key, i].expand(last - first, -1) for i, first, last in runs]
+        return torch.cat(of_windows * self.views)
 
     def whole_images(self) -> dict[Hashable, list[Tensor]]:
         """Compute the logits of every image, by variant key, for methods that read whole images."""

@@ -72,38 +72,42 @@ def view_maps(maps: Tensor, settings: Settings) -> Tensor:
     return torch.cat([turned(maps, view, 1) for view in range(VIEWS)])
 
 
-def view_features(tokens: Tensor, crops: int) -> Tensor:
+def view_features(tokens: Tensor, crops: int, unit: bool = True) -> Tensor:
     """Normalise the features of every view.
 
     Args:
         tokens: (V * n) x r x c x E, in the order of `make_views`.
         crops: number of crops, n.
+        unit: False leaves them as they are, because they are logits.
 
     Returns:
         V x n x r x c x E float32, flipped views still flipped.
     """
-    return F.normalize(tokens.float(), dim=-1).unflatten(0, (-1, crops))
+    found = tokens.float()
+    return (F.normalize(found, dim=-1) if unit else found).unflatten(0, (-1, crops))
 
 
-def mix_views(features: Tensor, text: Tensor, settings: Settings) -> Tensor:
+def mix_views(features: Tensor, text: Tensor | None, settings: Settings) -> Tensor:
     """Mix the views into cosine-like logits of every patch of every crop.
 
     ``logits = w * mean(features of plain, grey, blurred) t' + (1 - w) * mean(unflipped logits)``
 
     Args:
         features: V x n x r x c x E from `view_features`.
-        text: Q x E text bank.
+        text: Q x E text bank; None if the features are logits already, V x n x r x c x Q.
         settings: uses `img_engineering` and `img_eng_coefficient`. Without image engineering
             only the first view counts.
 
     Returns:
-        n x r x c x Q in the dtype of `text`.
+        n x r x c x Q float32.
     """
     if not settings.img_engineering:
-        return features[0] @ text.T
+        return features[0] if text is None else features[0] @ text.T
     plain, grey, blurred, down, sideways = features
-    kept = (plain + grey + blurred) / 3 @ text.T
+    kept = (plain + grey + blurred) / 3
     # flipping back, averaging and the text product are linear and commute
-    turned = (down.flip(1) + sideways.flip(2)) / 2 @ text.T
+    turned = (down.flip(1) + sideways.flip(2)) / 2
+    if text is not None:
+        kept, turned = kept @ text.T, turned @ text.T
     weight = settings.img_eng_coefficient
     return weight * kept + (1 - weight) * turned

@@ -30,6 +30,8 @@ class Window:
             smallest value of a window and means "unsegmented"; regions are numbered from 1
             without gaps.
         region_count: the largest number of regions in a window, 0 included.
+        image: B x E, `Method.image_feature` of the image of each window, for methods with `reads_image`;
+            None where the window is the whole image.
         region_tokens: B x H x W x D, the token of the region at every place, for methods that
             read whole images.
     """
@@ -40,6 +42,7 @@ class Window:
     features: Tensor | None = None
     regions: Tensor | None = None
     region_count: int = 1
+    image: Tensor | None = None
     region_tokens: Tensor | None = None
 
 
@@ -65,6 +68,17 @@ class Method:
     """Whether `tokens` ignores the window, so that an engine can run the whole method."""
     reads_text: ClassVar[bool] = False
     reads_regions: ClassVar[bool] = False
+    returns_logits: ClassVar[bool] = False
+    """Whether `tokens` compares the patches with the texts itself, and returns B x rows x columns x Q."""
+
+    @property
+    def reads_image(self) -> bool:
+        """Whether the method reads a feature of the whole image beside each of its windows."""
+        return False
+
+    def image_feature(self, encoded: EncodedWindows) -> Tensor:
+        """Compute that feature, B x E, of images that went through the tower as one window each."""
+        raise TypeError(f"{type(self).__name__} does not read whole images.")
 
     @property
     def reads_features(self) -> FeatureKind | None:
