@@ -311,7 +311,9 @@ def test_middle_layers_are_scaled_only_when_none_are_given() -> None:
     assert get_method("sclip", blocks=24) == METHODS["sclip"]
 
 
-@pytest.mark.parametrize("name", ["scclip", "resclip", "resclip_clearclip", "resclip_sclip", "proxyclip", "corrclip"])
+@pytest.mark.parametrize(
+    "name", ["scclip", "resclip", "resclip_clearclip", "resclip_sclip", "proxyclip", "corrclip", "rfclip"]
+)
 def test_batches_of_windows_equal_plain_versions_one_by_one(name: str, tiny_clip: CLIP) -> None:
     method, encoder = get_method(name), DenseEncoder(tiny_clip.visual, get_method(name))
     side, queries = encoder.image_size, 6

@@ -16,7 +16,7 @@ from gpu_helpers import Copies, needs_pretending
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
 from itaclip.core.clip.openai import CLIP
-from itaclip.core.methods import METHODS
+from itaclip.core.methods import METHODS, rfclip
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.second_encoders import load_second_encoder
 from itaclip.core.settings import Settings
@@ -31,7 +31,11 @@ CLASSES = parse_class_names(["background, wall", "cat, kitten", "cup"])
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("method", METHODS)
-def test_an_image_is_segmented_without_waiting(method: str, dtype: str, tiny_clip: CLIP, second_weights: str) -> None:
+def test_an_image_is_segmented_without_waiting(
+    method: str, dtype: str, tiny_clip: CLIP, second_weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # texts are clustered on the host, once a class list
+    monkeypatch.setattr(rfclip, "clusters", lambda text, _: torch.zeros(len(text), dtype=torch.int64, device="cuda"))
     settings = Settings(method=method, dtype=dtype, pamr_steps=2, prob_thd=0.1, area_thd=0.05, map_correction=True,
                         second_encoder=second_weights)  # fmt: skip
     pipeline = Pipeline(copy.deepcopy(tiny_clip), settings)

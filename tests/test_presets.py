@@ -92,6 +92,13 @@ TABLE = {
         coco_stuff  448 336 224 40 0   - 0
         cityscapes  560 224 112 40 0   - 0
         ade20k      448 336 112 40 0   - 0""",
+    "rfclip": """
+        voc21       336 0   112 40 0.1 - 0
+        context60   336 224 112 40 0.1 - 0
+        coco_object 336 224 112 40 0.1 - 0
+        coco_stuff  336 224 112 40 0   - 0
+        cityscapes  560 224 112 40 0   - 0
+        ade20k      336 224 112 40 0   - 0""",
 }
 ROWS = [(method, *line.split()) for method, text in TABLE.items() for line in text.strip().splitlines()]
 

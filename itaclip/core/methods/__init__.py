@@ -17,6 +17,7 @@ from itaclip.core.methods.last_block import LastBlock
 from itaclip.core.methods.method import Method, WholeImageMethod, Window, scaled_layers
 from itaclip.core.methods.proxyclip import ProxyCLIP
 from itaclip.core.methods.resclip import ResCLIP
+from itaclip.core.methods.rfclip import RFCLIP
 from itaclip.core.methods.scclip import SCCLIP
 from itaclip.core.methods.stitcher import OVStitcher
 from itaclip.errors import ItaclipError, did_you_mean
@@ -25,6 +26,7 @@ __all__ = [
     "COMPARED",
     "GEM",
     "METHODS",
+    "RFCLIP",
     "SCCLIP",
     "Attention",
     "CorrCLIP",
@@ -64,6 +66,7 @@ METHODS: dict[str, Method] = {
     "proxyclip": ProxyCLIP(),
     "corrclip": CorrCLIP(),
     "ovstitcher": OVStitcher(),
+    "rfclip": RFCLIP(),
 }
 
 

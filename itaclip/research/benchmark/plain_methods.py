@@ -1,4 +1,4 @@
-"""SC-CLIP, ResCLIP, ProxyCLIP and CorrCLIP as one would write them first.
+"""SC-CLIP, ResCLIP, ProxyCLIP, CorrCLIP and (in `plain_rfclip`) RF-CLIP as one would write them first.
 
 One window at a time through open_clip's own modules, maps stored, loops over patches and regions
 as in the published codes, every token of every branch through all blocks. The measure that the
@@ -16,21 +16,22 @@ import torch.nn.functional as F
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from itaclip.core.methods import SCCLIP, CorrCLIP, Method, ProxyCLIP, ResCLIP, Window
+from itaclip.core.methods import RFCLIP, SCCLIP, CorrCLIP, Method, ProxyCLIP, ResCLIP, Window
 from itaclip.core.settings import Settings
 from itaclip.research.benchmark.plain import refine
+from itaclip.research.benchmark.plain_rfclip import rfclip
 
 Grid: TypeAlias = "tuple[int, ...]"
 
-HAVE_ONE = (SCCLIP, ResCLIP, ProxyCLIP, CorrCLIP)
+HAVE_ONE = (SCCLIP, ResCLIP, ProxyCLIP, CorrCLIP, RFCLIP)
 
 
 def tokens(visual: Any, method: Method, window: Window) -> Tensor:
-    """Compute the features of a window of the trained size, before normalisation: rows x columns x E.
+    """Compute features of a window of the trained size, before normalisation: rows x columns x E; RF-CLIP's logits.
 
     Args:
         visual: open_clip's image tower.
-        method: one of the four.
+        method: one of `HAVE_ONE`.
         window: a batch of one.
     """
     grid = tuple(side // patch for side, patch in zip(window.pixels.shape[2:], visual.conv1.kernel_size, strict=True))
@@ -42,6 +43,8 @@ def tokens(visual: Any, method: Method, window: Window) -> Tensor:
         return proxyclip(visual, method, window, grid)
     if isinstance(method, CorrCLIP):
         return corrclip(visual, method, window, grid)
+    if isinstance(method, RFCLIP):
+        return rfclip(visual, method, window, grid)
     raise TypeError(f"{type(method).__name__} has no plain version here; those of HAVE_ONE have.")
 
 
