@@ -66,9 +66,10 @@ class Settings:
 
     # --- regions ---
     regions: str = "felzenszwalb"
-    """"felzenszwalb", "slic", "sam2", "sam2-64" or a folder of region maps; default "felzenszwalb". Source of
-    regions for corrclip, ovstitcher and map correction. The first two need no weights; "sam2" and
-    "sam2-64" are the published sources of corrclip and of ovstitcher."""
+    """"felzenszwalb", "slic", "sam2", "sam2-64", "gram", "gram-fast" or a folder of region maps; default
+    "felzenszwalb". Source of regions for corrclip, ovstitcher and map correction. The first two need
+    no weights; "sam2" and "sam2-64" are the published sources of corrclip and of ovstitcher; "gram" takes
+    regions from a second encoder's tokens instead (GramSeg), "gram:NAME" names the encoder."""
     map_correction: bool = False
     """Yes or no; default False. Finally gives all pixels of a region its most frequent label (CorrCLIP's
     last step)."""

@@ -41,7 +41,7 @@ CLASS_PROMPTS = "class_prompts.json"
 FORMAT = 1
 """Version of the layout. A reader rejects versions that it does not know."""
 
-_WITHOUT_FILES = ("felzenszwalb", "slic")  # sources of regions
+_WITHOUT_FILES = ("felzenszwalb", "slic", f"gram:{DEMO}", f"gram-fast:{DEMO}")  # sources of regions
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def write_segmenter(
     second = _second_encoder_file(settings)
     if settings.reads_regions and settings.regions not in _WITHOUT_FILES:
         raise ItaclipError(
-            f"regions = {settings.regions!r} cannot be saved with the segmenter; use {' or '.join(_WITHOUT_FILES)}."
+            f"regions = {settings.regions!r} cannot be saved with the segmenter; use {', '.join(_WITHOUT_FILES)}."
         )
     description: dict[str, Any] = {
         "format": FORMAT, "itaclip": version("itaclip"), "short_side": short_side,

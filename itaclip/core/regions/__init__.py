@@ -3,7 +3,7 @@
 A region map is an H x W int32 array of the image's size: 0 is unsegmented, regions are
 numbered from 1. A source provides it:
 
-    source = region_source("felzenszwalb")  # or "slic", "sam2", "sam2-64", "sam2:FOLDER", a folder of masks
+    source = region_source("felzenszwalb")  # "slic", "sam2", "sam2-64", "sam2:FOLDER", "gram:ENCODER", a mask folder
     regions = source(image, "street/0001.jpg")
 
 `itaclip.core.regions.correction` applies it after the thresholds.

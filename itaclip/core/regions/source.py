@@ -17,6 +17,9 @@ RegionMap: TypeAlias = NDArray[np.int32]
 SAM2 = ("sam2", "sam2-64")
 """Keys of `itaclip.core.regions.sam2.SAMPLINGS`, which loads PyTorch."""
 
+GRAM = ("gram", "gram-fast")
+"""Keys of `itaclip.core.regions.gram.SEEDINGS`, which loads PyTorch."""
+
 
 class RegionSource(Protocol):
     """Computes or finds the region map of an image."""
@@ -51,8 +54,10 @@ def region_source(spec: str, *, device: str = "cpu") -> RegionSource:
     Args:
         spec: ``"felzenszwalb"`` or ``"slic"`` (no weights), ``"sam2"``, ``"sam2:NAME"`` or
             ``"sam2:FOLDER"`` (8 points a side, as CorrCLIP has them; ``"sam2-64"`` instead: 64 and
-            stricter thresholds, as OV-Stitcher has them), or a folder of masks (`MaskFolder`).
-        device: device for SAM 2.
+            stricter thresholds, as OV-Stitcher has them), ``"gram"`` or ``"gram:ENCODER"`` (GramSeg's, from
+            the tokens of a second encoder; ``"gram-fast"`` leaves out its coarse pass and its
+            refinement), or a folder of masks (`MaskFolder`).
+        device: device for SAM 2 and second encoders.
 
     Raises:
         ItaclipError: an unknown source, a missing folder, or weights that are not on this machine.
@@ -66,10 +71,14 @@ def region_source(spec: str, *, device: str = "cpu") -> RegionSource:
         from itaclip.core.regions.sam2 import LARGE, Sam2Masks
 
         return Sam2Masks(model or LARGE, sampling=kind, device=device)
+    if kind in GRAM:
+        from itaclip.core.regions.gram import ENCODER, GramRegions
+
+        return GramRegions(model or ENCODER, seeding=kind, device=device)
     if Path(spec).expanduser().is_dir():
         return MaskFolder(Path(spec).expanduser())
-    known = ("felzenszwalb", "slic", *SAM2)
+    known = ("felzenszwalb", "slic", *SAM2, *GRAM)
     raise ItaclipError(
-        f"regions {spec!r}: expected {', '.join(known)}, sam2:NAME, sam2:FOLDER, or an existing folder of masks."
-        + did_you_mean(spec, known)
+        f"regions {spec!r}: expected {', '.join(known)}, sam2:NAME, sam2:FOLDER, gram:ENCODER, "
+        "or an existing folder of masks." + did_you_mean(spec, known)
     )

@@ -14,9 +14,11 @@ from typing import Any
 from mmengine.config import Config
 
 from itaclip.core.clip.names import DEMO
+from itaclip.core.regions.source import GRAM, SAM2
 from itaclip.files import sha256_of
 
 _SHORT = 16
+_DEMO_DINO = "core/second_encoders/demo_dino.safetensors"
 
 
 def digest(content: Any) -> str:
@@ -36,8 +38,8 @@ def identity(config: Config) -> dict[str, str]:
         "settings": digest(model),
         "class words and texts": digest(texts),
         "weights": digest([_weights(model.get(name)) for name in ("model_name", "pretrained")]),
-        "second encoder": _weights(model.get("second_encoder"), "core/second_encoders/demo_dino.safetensors") or "",
-        "region masks": _weights(model.get("regions")) or "",
+        "second encoder": _weights(model.get("second_encoder"), _DEMO_DINO) or "",
+        "region masks": _regions(model.get("regions")) or "",
         "data set": digest(config.test_dataloader.dataset.to_dict()),
         "software": digest([version("torch"), [_files(_sources(name)) for name in modules]]),
     }
@@ -50,6 +52,14 @@ def _weights(name: str | None, bundled: str = "core/clip/demo_clip.safetensors")
             return _file(path)
     path = Path(name or "")
     return _files(sorted(path.rglob("*"))) if name and path.is_dir() else _file(name)
+
+
+def _regions(source: str | None) -> str | None:
+    """Hash of a folder of region maps, or of the weights of ``sam2:FOLDER`` and ``gram:FILE``."""
+    kind, _, path = (source or "").partition(":")
+    if kind not in (*SAM2, *GRAM) or not path:
+        return _weights(source)
+    return f"{kind}:{_weights(path, _DEMO_DINO)}"
 
 
 def _sources(module: str) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from itaclip.common.console import make_console, progress
 from itaclip.common.images import read_image
 from itaclip.core.regions.files import write_region_map
-from itaclip.core.regions.source import RegionSource, region_source
+from itaclip.core.regions.source import GRAM, SAM2, RegionSource, region_source
 from itaclip.devices import choose_device
 from itaclip.errors import ItaclipError
 from itaclip.files import IMAGE_SUFFIXES, is_hidden, local_path, write_json
@@ -51,7 +51,7 @@ class MaskJob:
 
 def default_jobs(spec: str, device: str) -> int:
     """Choose one process per core, or a single one if they would share a GPU."""
-    on_gpu = spec.startswith("sam2") and choose_device(device).type != "cpu"
+    on_gpu = spec.partition(":")[0] in (*SAM2, *GRAM) and choose_device(device).type != "cpu"
     return 1 if on_gpu else default_workers()
 
 
@@ -63,7 +63,7 @@ def make_masks(images: Sequence[SourceImage], spec: str, out: Path, jobs: int = 
         spec: a source for `region_source`, but not a folder of masks.
         out: output folder.
         jobs: number of processes.
-        device: device for SAM 2; "auto" uses a GPU if there is one.
+        device: device for SAM 2 and second encoders; "auto" uses a GPU if there is one.
 
     Returns:
         0, or 1 if images failed; each failure is reported on standard error.
@@ -180,7 +180,9 @@ def _distinct(images: Iterable[SourceImage]) -> list[SourceImage]:
 def _source(spec: str, device: str) -> RegionSource:
     """Get the source, loaded once per process."""
     if Path(spec).is_dir():
-        raise ItaclipError(f"--source {spec}: is a folder; expected sam2, sam2-64, felzenszwalb or slic.")
+        raise ItaclipError(
+            f"--source {spec}: is a folder; expected sam2, sam2-64, gram, gram-fast, felzenszwalb or slic."
+        )
     return region_source(spec, device=device)
 
 

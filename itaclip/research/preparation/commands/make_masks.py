@@ -24,11 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--source",
         default="sam2",
         help="sam2 (8 points a side, CorrCLIP's), sam2-64 (64, OV-Stitcher's), sam2:NAME, sam2:FOLDER, "
-        "felzenszwalb, slic (default: %(default)s)",
+        "gram (GramSeg's), gram-fast, gram:ENCODER, felzenszwalb, slic (default: %(default)s)",
     )
     parser.add_argument("--out", required=True, type=Path, help="folder for the maps")
-    parser.add_argument("--jobs", type=int, help="processes (default: one per core, or one with SAM 2 on a GPU)")
-    parser.add_argument("--device", default="auto", help="device for SAM 2 (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, help="processes (default: one per core, or one with a model on a GPU)")
+    parser.add_argument("--device", default="auto", help="device for SAM 2 and second encoders (default: %(default)s)")
     options = parser.parse_args(arguments)
     images = images_of_config(options.config, options.data_root) if options.config else find_images(options.images)
     jobs = default_jobs(options.source, options.device) if options.jobs is None else options.jobs
