@@ -417,13 +417,14 @@ _TITLES = {
 }  # fmt: skip
 
 
-def _published(record: Record, vit_b_16: bool) -> str:
+def _published(part: str) -> str:
     rows = []
     for row in TABLES:
-        if (row.backbone == "OpenAI ViT-B/16") == vit_b_16:
+        own = "not CLIP" if not row.clip else "ViT-B/16" if row.backbone == "OpenAI ViT-B/16" else "other backbones"
+        if own == part:
             scores = [f"{row.scores[name]:g}" if name in row.scores else "" for name in ALL]
-            rows.append([row.label, *([] if vit_b_16 else [row.backbone]), row.extra, row.source, *scores])
-    header = ["method", *([] if vit_b_16 else ["backbone"]), "further models", "source"]
+            rows.append([row.label, *([] if part == "ViT-B/16" else [row.backbone]), row.extra, row.source, *scores])
+    header = ["method", *([] if part == "ViT-B/16" else ["backbone"]), "further models", "source"]
     return _table([*header, *(_TITLES[name] for name in ALL)], rows, len(header))
 
 
@@ -459,8 +460,9 @@ TABLES_BY_NAME: dict[str, Callable[[Record], str]] = {
     "methods, closing and area rule": lambda record: _methods_and_stages(record, _REST_COLUMNS),
     "one image by stage": _image_stages,
     "PAMR": _pamr,
-    "published, ViT-B/16": lambda record: _published(record, True),
-    "published, other backbones": lambda record: _published(record, False),
+    "published, ViT-B/16": lambda record: _published("ViT-B/16"),
+    "published, other backbones": lambda record: _published("other backbones"),
+    "published, not CLIP": lambda record: _published("not CLIP"),
     "qualities": lambda record: _qualities(record, "qualities_demo", ["fp32"]),
     "qualities, all precisions": lambda record: _qualities(record, "qualities_demo", ["fp32", "bf16"]),
     "qualities, OpenVINO": lambda record: _qualities(record, "qualities_demo_openvino", ["fp32", "int8"]),

@@ -23,10 +23,11 @@ class Row:
         label: name of the method in the table.
         scores: mIoU in percent by data set.
         source: where the row was published.
-        backbone: CLIP's image tower and its training data.
+        backbone: the image tower and its training data.
         extra: further models that the method uses.
         method: the corresponding key of `itaclip.core.methods.METHODS`, if any.
         pamr: whether the scores include PAMR.
+        clip: whether the backbone is a CLIP: two towers trained on images and their texts alone.
     """
 
     label: str
@@ -36,15 +37,19 @@ class Row:
     extra: str = ""
     method: str | None = None
     pamr: bool = False
+    clip: bool = True
 
 
 def published_score(method: str, dataset: str, pamr: bool) -> tuple[float, str] | None:
-    """Find a published score of a method with OpenAI's ViT-B/16, and its source; None if there is none.
+    """Find a published score of a method with OpenAI's ViT-B/16, or of a model of its own, and its source.
+
+    None if there is none.
 
     A method's own README takes precedence over other papers' tables.
     """
     for row in TABLES:
-        if row.method == method and row.pamr == pamr and dataset in row.scores and row.backbone == "OpenAI ViT-B/16":
+        comparable = row.backbone == "OpenAI ViT-B/16" or not row.clip
+        if row.method == method and row.pamr == pamr and dataset in row.scores and comparable:
             return row.scores[dataset], row.source
     return None
 
@@ -55,20 +60,20 @@ def _scores(datasets: tuple[str, ...], line: str) -> dict[str, float]:
     return {name: float(value) for name, value in zip(datasets, values, strict=True) if value != "-"}
 
 
-def _table(text: str, source: str) -> list[Row]:
+def _table(text: str, source: str, clip: bool = True) -> list[Row]:
     """Parse lines ``label | extra models | numbers [| backbone [| source]]``, numbers in the order of `ALL`."""
     rows = []
     for line in text.strip().splitlines():
         label, extra, numbers, *more = (part.strip() for part in line.split("|"))
         backbone = more[0] if more and more[0] else "OpenAI ViT-B/16"
         rows.append(Row(label, _scores(ALL, numbers), more[1] if len(more) > 1 else source, backbone, extra,
-                        _METHOD_OF.get(label)))  # fmt: skip
+                        _METHOD_OF.get(label), clip=clip))  # fmt: skip
     return rows
 
 
 _METHOD_OF = {"CLIP": "clip", "MaskCLIP": "maskclip", "SCLIP": "sclip", "ClearCLIP": "clearclip", "NACLIP": "naclip",
               "GEM": "gem", "ResCLIP": "resclip", "SC-CLIP": "scclip", "ProxyCLIP": "proxyclip",
-              "CorrCLIP": "corrclip", "OV-Stitcher": "ovstitcher"}  # fmt: skip
+              "CorrCLIP": "corrclip", "OV-Stitcher": "ovstitcher", "RF-CLIP": "rfclip", "SegEarth-OV3": "sam3"}  # fmt: skip
 
 # --- the methods' own READMEs ------------------------------------------------
 
@@ -124,6 +129,8 @@ def _clearclip_rows() -> list[Row]:
 
 # --- training-free methods of 2025 and 2026 ----------------------------------
 
+_ACTIVE = "ActiveSAM's repository at 41cad43, table 1"
+_AUDIT = "ovss-vocab-audit at 217dc24, quoting the paper"
 _STITCHER = "OV-Stitcher (arXiv 2604.08110), table 1"
 _NOTE = "third-party note"
 _FIELD = _table(f"""
@@ -151,7 +158,30 @@ CorrCLIP    | SAM2        | 74.8 44.2 43.7 88.8 49.4 48.8 26.9 31.6 | MetaCLIP V
 CorrCLIP    | EntitySeg   | 76.2 45.7 44.5 89.6 51.6 50.7 28.6 32.4 | MetaCLIP ViT-B/16 | CorrCLIP's README
 OV-Stitcher |             | 76.4 43.9 44.6 88.7 52.3 49.1 27.8 32.1 | MetaCLIP ViT-B/16
 CorrCLIPv2-B | RADIOv3, EntitySeg, COCO memory bank | 82.2 50.8 54.6 93.6 58.7 56.3 33.2 38.5 | MetaCLIP | review
+RF-CLIP      |            | 64.8 36.4 37.9 - - - - -                || {_AUDIT}
+RF-CLIP, best setting | backbone not stated, perhaps CLIP ViT-L/14 too | 67.2 37.9 39.1 87.0 43.0 41.4 21.0 27.5 | CLIP | {_ACTIVE}
+CorrCLIP, best setting | backbone not stated; DINO, SAM2 | 76.7 44.9 49.4 91.5 51.1 50.8 30.7 34.0 | CLIP | {_ACTIVE}
+ReME         | DINOv2-L, SAM-L, reference set | 82.2 44.6 48.2 93.2 59.0 53.1 28.2 33.3 | CLIP | {_ACTIVE}
 """, _STITCHER)  # fmt: skip
+
+# --- other encoders: not CLIP ------------------------------------------------
+
+_TIPS = "README of google-deepmind/tips at 4db271d"
+_LISTED = "wizwand's list; not compared with the paper"
+_NOT_CLIP = _table(f"""
+Talk2DINO (a trained projection) | DINOv2-B | 65.8 37.7 45.1 88.5 38.1 42.4 22.5 30.2 | CLIP's text tower, DINOv2
+TIPSv2, values of the last block |          | - - - - - - 17.4 -                       | TIPSv2 B/14      | {_TIPS}
+TIPSv2, values of the last block |          | - - - - - - 24.7 -                       | TIPSv2 L/14      | {_TIPS}
+TIPSv2, values of the last block |          | - - - - - - 23.3 -                       | TIPSv2 SO400M/14 | {_TIPS}
+TIPSv2, values of the last block |          | - - - - - - 17.8 -                       | TIPSv2 g/14      | {_TIPS}
+VIP          |                              | 73.2 - 52.4 - 55.7 - 29.1 -              | dino.txt, DINOv3 ViT-L/16 | {_LISTED}
+SAM 3        |                              | 81.9 46.1 65.4 88.9 62.3 50.0 31.8 33.3  | SAM 3
+SegEarth-OV3 |                              | 79.8 53.4 72.0 96.8 69.7 59.2 37.6 42.8  | SAM 3
+ActiveSAM    |                              | 83.8 55.4 72.0 97.0 69.7 60.1 40.0 44.4  | SAM 3
+""", _ACTIVE, clip=False)  # fmt: skip
+"""SAM 3 was trained on masks, the others were not. RADSeg reports means of five data sets in a figure alone, and VIP
+thresholds that leave pixels unlabelled on sets without a background, which its scores there do not count as errors of
+another class."""
 
 _ABLATIONS: dict[tuple[str, str], dict[str, float]] = {
     ("attention", "voc21"): {"qk": 19.0, "kk": 52.2, "vv": 57.7, "qq": 58.9, "qq+vv": 64.9, "qq+kk+vv": 66.4,
@@ -177,5 +207,5 @@ def published_ablation(group: str, variant: str, dataset: str) -> float | None:
     return _ABLATIONS.get((group, dataset), {}).get(variant)
 
 
-TABLES: tuple[Row, ...] = (*_READMES, *_clearclip_rows(), *_FIELD)
+TABLES: tuple[Row, ...] = (*_READMES, *_clearclip_rows(), *_FIELD, *_NOT_CLIP)
 """All published rows, with the methods' own READMEs first."""
