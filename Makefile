@@ -8,7 +8,7 @@
 PYTHON ?= python3
 TESTS ?= -m "not vit_b_16 and not cluster"
 # All that tests need; fiftyone is left out, it brings a database server.
-EXTRAS := openmmlab compare coco openvino onnx sentencepiece ray web supervision dev
+EXTRAS := openmmlab compare coco openvino onnx sentencepiece ray web raster supervision dev
 WORKERS ?= $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))
 SCRIPTS := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
 BIN := .venv/$(SCRIPTS)

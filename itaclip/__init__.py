@@ -18,20 +18,23 @@ if TYPE_CHECKING:
     from itaclip.apps.collection.options import LabelOptions, LabelReport
     from itaclip.apps.collection.results import Labels, read_labels
     from itaclip.apps.pipelines import pipeline
+    from itaclip.apps.raster.segment import RasterOptions, RasterReport, segment_raster
     from itaclip.core.settings import Settings
     from itaclip.result import Result
     from itaclip.segmenter import Segmenter
     from itaclip.vocabulary import Vocabulary
 
 __all__ = [
-    "ItaclipError", "LabelOptions", "LabelReport", "Labels", "Result", "Segmenter", "Settings", "Vocabulary", "label",
-    "pipeline", "read_labels",
+    "ItaclipError", "LabelOptions", "LabelReport", "Labels", "RasterOptions", "RasterReport", "Result", "Segmenter",
+    "Settings", "Vocabulary", "label", "pipeline", "read_labels", "segment_raster",
 ]  # fmt: skip
 
 _MODULES = {
     "LabelOptions": "apps.collection.options", "LabelReport": "apps.collection.options",
     "label": "apps.collection.label",
     "Labels": "apps.collection.results", "read_labels": "apps.collection.results", "pipeline": "apps.pipelines",
+    "RasterOptions": "apps.raster.segment", "RasterReport": "apps.raster.segment",
+    "segment_raster": "apps.raster.segment",
     "Result": "result", "Segmenter": "segmenter", "Settings": "core.settings", "Vocabulary": "vocabulary",
 }  # fmt: skip
 

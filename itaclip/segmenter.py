@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeGuard, overload
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -218,6 +219,16 @@ class Segmenter:
         both = itertools.chain(self._pipeline.named_parameters(), self._encoder.named_parameters())
         parts = (fingerprint(both), structure(self._pipeline), structure(self._encoder))
         return " ".join(part for part in parts if part)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """Image tower and settings, for steps that a call does together."""
+        return self._pipeline
+
+    @property
+    def device(self) -> torch.device:
+        """Where images are segmented."""
+        return self._device
 
     @property
     def patch_size(self) -> int:

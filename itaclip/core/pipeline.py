@@ -233,7 +233,7 @@ class Pipeline(nn.Module):
     def _device(self) -> torch.device:
         return self.encoder.tower.device
 
-    def _at_temperature(self, settings: Settings) -> Settings:
+    def at_temperature(self, settings: Settings) -> Settings:
         """Scale a sigmoid model's `logit_scale` in proportion to the temperature it learned.
 
         The softmax over queries makes its scores comparable with those of other models; the
@@ -244,7 +244,7 @@ class Pipeline(nn.Module):
         return settings.changed(logit_scale=settings.logit_scale * self._temperature)
 
     def _variant(self, settings: Settings, bank: TextBank) -> Variant:
-        settings = self._at_temperature(settings)
+        settings = self.at_temperature(settings)
         for name in ("dtype", "engine", "calibration"):
             given, loaded = getattr(settings, name), getattr(self.settings, name)
             if given != loaded:

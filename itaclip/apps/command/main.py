@@ -17,6 +17,7 @@ from itaclip.errors import ItaclipError, did_you_mean
 COMMANDS = {
     "segment": "label images, folders or videos with classes of your own",
     "label": "label a collection too large for one machine, on Ray",
+    "raster": "label a georeferenced raster of any size, with coordinates",
     "export": "write results for CVAT, YOLO, Pascal VOC or COCO",
     "eval": "evaluate a configuration on its data set, like eval.py",
     "demo": "segment the bundled scenes with the bundled CLIP",

@@ -297,6 +297,11 @@ def draw_scene(shape: tuple[int, int], rng: Generator, unseen: bool = True, sett
     chosen = setting or str(rng.choice(names, p=[SETTINGS[name][1] for name in names]))
     s = Stage(shape, rng, unseen)
     SETTINGS[chosen][0](s)
+    return scene_of(s)
+
+
+def scene_of(s: Stage) -> Scene:
+    """Finish what is drawn on a stage."""
     s.flush()
     image, owner = s.canvas.finish()
     things = tuple(s.canvas.things)

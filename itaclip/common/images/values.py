@@ -81,7 +81,7 @@ def as_8_bits(values: NDArray[Any], bits: int | None, name: str, value_range: Va
     if value_range is None:
         if bits is None:
             raise ItaclipError(f"{name}: {_kind(values)} from {low:g} to {high:g} need a range. {_remedy(low, high)}")
-        if np.count_nonzero(values < 2 ** (bits - 2)) >= _DARK * values.size:
+        if not fills_range(values, bits):
             raise ItaclipError(
                 f"{name}: values from {low:g} to {high:g}, of 0 to {2**bits - 1}: nearly black as they are. "
                 f"{_remedy(low, high)}"
@@ -89,6 +89,11 @@ def as_8_bits(values: NDArray[Any], bits: int | None, name: str, value_range: Va
         return (values >> (bits - 8)).astype(np.uint8)
     black, white = _stretched(values, low, high) if value_range == STRETCH else value_range
     return _mapped(values, black, white)
+
+
+def fills_range(values: NDArray[Any], bits: int) -> bool:
+    """Whether unsigned values of `bits` bits use their range, rather than almost only its lowest quarter."""
+    return bool(np.count_nonzero(values < 2 ** (bits - 2)) < _DARK * values.size)
 
 
 def _kind(values: NDArray[Any]) -> str:

@@ -1,0 +1,215 @@
+"""Parts of a map too large for memory: stitch any rectangle of it, and refine it row by row.
+
+`stitched_part` equals the same pixels of `itaclip.core.windows.stitch` at the image's own size.
+`MovingPamr` equals `itaclip.core.pamr.pamr`, but holds only the rows that later rows depend on: a
+row after step s needs the rows within one reach after step s - 1, so each step runs one reach
+behind the step before.
+
+Shapes: Q queries, N neighbours, windows of r x c patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from itaclip.core.pamr import affinity
+from itaclip.core.windows import Axis, WindowPlan
+from itaclip.devices import float64_device, kernel_device
+
+Span = tuple[int, int]
+"""First and last (exclusive) row or column."""
+
+_MASKS_ON_A_CPU = 32  # refined together, as in `pamr`
+
+
+def windows_of(axis: Axis, span: Span) -> Span:
+    """First and last (exclusive) window that shows a pixel of a span along an axis."""
+    first, last = span
+    beyond = axis.count - 1 if axis.size - axis.window < last else min(axis.count - 1, -(-last // axis.stride) - 1)
+    early = max(0, -(-(first - axis.window + 1) // axis.stride))  # the first that starts late enough to reach `first`
+    return min(early, axis.count - 1), beyond + 1
+
+
+def stitched_part(
+    logits: Callable[[int, Span], Tensor], plan: WindowPlan, rows: Span, columns: Span, device: torch.device
+) -> Tensor:
+    """Stitch the pixels of a rectangle at the image's own size.
+
+    Args:
+        logits: returns the logits of a row of windows from one column of windows to another:
+            n x r x c x Q.
+        plan: the windows of the whole image.
+        rows: the rectangle's pixel rows.
+        columns: its pixel columns.
+        device: where the result lies.
+
+    Returns:
+        Q x height x width float32.
+    """
+    down, across = windows_of(plan.rows, rows), windows_of(plan.columns, columns)
+    tiles = torch.stack([logits(row, across) for row in range(*down)]).to(device)
+    tiled = tiles.permute(4, 0, 2, 1, 3).flatten(3, 4).flatten(1, 2)
+    left = _part_of_matrix(plan.rows, rows, device, tiled.dtype)
+    right = _part_of_matrix(plan.columns, columns, device, tiled.dtype)
+    return left @ (tiled @ right.T)
+
+
+@lru_cache(maxsize=256)
+def _part_of_matrix(axis: Axis, span: Span, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The rows `span` of `stitching_matrix` for the image's own size, with the columns of `windows_of` alone."""
+    place = float64_device(device)
+    first, last = windows_of(axis, span)
+    pixels = torch.arange(*span, device=place)
+    starts = (torch.arange(first, last, device=place) * axis.stride).clamp(max=axis.size - axis.window)
+    inside = pixels[:, None] - starts
+    seen = (inside >= 0) & (inside < axis.window)
+    identity = torch.eye(axis.patches, dtype=torch.float64, device=place)
+    upsample = F.interpolate(identity[None], size=axis.padded, mode="linear", align_corners=False)[0].T
+    weights = upsample[inside.clamp(0, axis.window - 1) + axis.before] * seen[..., None]
+    return (weights / weights.sum((1, 2), keepdim=True)).flatten(1).to(dtype).to(device)
+
+
+class MovingPamr:
+    """PAMR of an image whose rows arrive from the top down.
+
+    Args:
+        height: rows of the image.
+        steps: number of rounds, 1 or more.
+        dilations: distances of the neighbours in pixels.
+    """
+
+    def __init__(self, height: int, steps: int, dilations: Sequence[int]) -> None:
+        self._height, self._steps, self._dilations = height, steps, tuple(dilations)
+        self._reach = max(dilations)
+        self._fed = 0
+        self._fronts = [0] * (steps + 1)  # rows that each step has done
+        self._guide = _Rows()
+        self._weights = _Rows()
+        self._tables: list[list[_Rows]] = []  # per step but the last, and per group of masks
+
+    def push(self, logits: Tensor, guide: Tensor) -> Iterator[Tensor]:
+        """Take the next rows; yield those that are refined: Q x rows x W.
+
+        Args:
+            logits: Q x rows x W.
+            guide: 3 x rows x W, the normalised image.
+        """
+        place = kernel_device("_embedding_bag_forward_only", logits.device)
+        logits, guide = logits.to(place), guide.to(place)
+        together = len(logits) if logits.is_cuda else _MASKS_ON_A_CPU
+        groups = [part.permute(1, 2, 0).contiguous() for part in logits.split(together)]
+        self._tables = self._tables or [[_Rows() for _ in groups] for _ in range(self._steps)]
+        for table, rows in zip(self._tables[0], groups, strict=True):
+            table.append(rows)
+        self._guide.append(guide.transpose(0, 1))
+        self._fed += guide.shape[1]
+        yield from self._advance(self._fed, logits.device)
+        ahead = self._fed
+        while self._fed == self._height and self._fronts[-1] < self._height:  # the steps catch up at the end
+            ahead += guide.shape[1]
+            yield from self._advance(ahead, logits.device)
+
+    def _advance(self, ahead: int, device: torch.device) -> Iterator[Tensor]:
+        """Let every step follow as far as `ahead` rows of input allow."""
+        self._fronts[0] = self._fed
+        spans = [
+            (self._fronts[step], max(0, min(self._height, ahead - step * self._reach)))
+            for step in range(1, self._steps + 1)
+        ]
+        self._weigh(spans[0])
+        for step, (first, last) in enumerate(spans, start=1):
+            if first == last:
+                continue
+            sources = self._tables[step - 1]
+            near = _near(
+                last - first, sources[0].width, first - sources[0].first, min(first, self._reach),
+                min(self._height - last, self._reach), self._dilations, sources[0].device,
+            )  # fmt: skip
+            weights = self._weights.part(first, last).flatten(0, 1)
+            done = []
+            for number, source in enumerate(sources):
+                table = F.embedding_bag(near, source.flat, mode="sum", per_sample_weights=weights)
+                done.append(table.unflatten(0, (last - first, -1)))
+                source.drop(last - self._reach if last < self._height else self._height)
+                if step < self._steps:
+                    self._tables[step][number].append(done[-1])
+            self._fronts[step] = last
+            if step == self._steps:
+                self._weights.drop(last)
+                yield torch.cat(done, 2).permute(2, 0, 1).to(device)
+
+    def _weigh(self, span: Span) -> None:
+        """Compute the weights of the neighbours of some rows."""
+        first, last = span
+        if first == last:
+            return
+        above, below = max(0, first - self._reach), min(self._height, last + self._reach)
+        guide = self._guide.part(above, below).transpose(0, 1)
+        weights = affinity(guide, self._dilations)[:, first - above : last - above]
+        self._weights.append(weights.permute(1, 2, 0).contiguous())
+        self._guide.drop(last - self._reach)
+
+
+class _Rows:
+    """Consecutive rows of an image, the first of which are dropped as later ones come."""
+
+    def __init__(self) -> None:
+        self.first = 0
+        self._rows: Tensor | None = None
+
+    def append(self, rows: Tensor) -> None:
+        self._rows = rows if self._rows is None or not len(self._rows) else torch.cat([self._rows, rows])
+
+    def drop(self, before: int) -> None:
+        """Forget the rows before `before`."""
+        if self._rows is not None and before > self.first:
+            count = min(before - self.first, len(self._rows))
+            self._rows, self.first = self._rows[count:], self.first + count
+
+    def part(self, first: int, last: int) -> Tensor:
+        assert self._rows is not None
+        return self._rows[first - self.first : last - self.first]
+
+    @property
+    def flat(self) -> Tensor:
+        assert self._rows is not None
+        return self._rows.flatten(0, 1)
+
+    @property
+    def width(self) -> int:
+        assert self._rows is not None
+        return self._rows.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        assert self._rows is not None
+        return self._rows.device
+
+
+@lru_cache(maxsize=4)
+def _near(
+    rows: int, width: int, lead: int, above: int, below: int, dilations: tuple[int, ...], device: torch.device
+) -> Tensor:
+    """List the neighbours of each pixel of some rows, as indices into rows held: (rows * W) x N int32.
+
+    Args:
+        rows: number of rows.
+        width: pixels of a row.
+        lead: held rows before them.
+        above: rows of the image before them, as far as a neighbour can lie; beyond, the border repeats.
+        below: rows of the image after them, likewise.
+        dilations: distances of the neighbours in pixels.
+        device: of the result.
+    """
+    y = torch.arange(rows, device=device, dtype=torch.int32)[:, None]
+    x = torch.arange(width, device=device, dtype=torch.int32)
+    steps = [(d * dy, d * dx) for d in dilations for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
+    near = [
+        (lead + (y + dy).clamp(-above, rows - 1 + below)) * width + (x + dx).clamp(0, width - 1) for dy, dx in steps
+    ]
+    return torch.stack(near, dim=-1).flatten(0, 1)
