@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -729,6 +730,7 @@ def test_the_command_starts_ray_itself(crops: Path, expected: dict[str, Any], tm
     summary = json.loads(found.stdout)
     assert (summary["done"], summary["failed"]) == (7, 1)
     assert "failed: broken.jpg: damaged" in found.stderr
+    assert not re.search(r"core_worker|RAY_|logging\.cc", found.stderr)  # Ray's own lines
     assert len(list(itaclip.read_labels(tmp_path / "out"))) == 7
     assert f"COCO in {tmp_path}/coco.json" in found.stderr.replace("\n", "")
     labelled = {name: result for name, result in expected.items() if name.endswith(".jpg") and "/" not in name}

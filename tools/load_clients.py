@@ -1,4 +1,4 @@
-"""Clients for `tools/load_test.py`, run by locust: each sends drawn scenes one after the other.
+"""Clients for `tools/load_test.py`, run by locust: each sends the images of ``ITACLIP_LOAD_SCENES`` in turn.
 
 A response counts if its mask belongs to the scene; a client that is asked to retry later does so.
 """
@@ -12,7 +12,6 @@ from pathlib import Path
 
 from locust import HttpUser, constant
 
-SCENES = sorted(Path(os.environ["ITACLIP_LOAD_SCENES"]).glob("*.jpg"))
 CLASSES = "car, taxi; bus; house; tree; cloud"
 
 
@@ -24,7 +23,8 @@ class Client(HttpUser):
 
     def on_start(self) -> None:
         """Start with a different scene per client."""
-        self.scenes = itertools.islice(itertools.cycle(SCENES), id(self) % len(SCENES), None)
+        scenes = sorted(Path(os.environ["ITACLIP_LOAD_SCENES"]).glob("*.jpg"))
+        self.scenes = itertools.islice(itertools.cycle(scenes), id(self) % len(scenes), None)
 
     def segment(self) -> None:
         """Send an image until it is answered; the reported time includes all attempts."""
@@ -62,3 +62,7 @@ class Client(HttpUser):
         )  # fmt: skip
 
     tasks = [segment]  # noqa: RUF012
+
+
+if __name__ == "__main__":
+    raise SystemExit("tools/load_clients.py is no program: tools/load_test.py starts it with locust.")

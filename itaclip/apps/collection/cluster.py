@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from itaclip.core.settings import Settings
 from itaclip.errors import ItaclipError
 
 _OBJECT_STORE = 2 * 2**30  # maximum bytes if Ray starts here; holds parts in transit
+_LEVEL = "RAY_BACKEND_LOG_LEVEL"
 _THREADS = 4  # of a worker without a GPU, if the machine has that many
 
 
@@ -69,7 +72,8 @@ def cluster(address: str | None) -> Iterator[None]:
             own["object_store_memory"] = min(_OBJECT_STORE, memory // 4)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
     try:
-        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+        with _quiet_core():
+            ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ItaclipError(f"address = {address!r}: cannot connect to a Ray cluster ({reason}).") from None
@@ -77,6 +81,44 @@ def cluster(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _quiet_core() -> Iterator[None]:
+    """Let Ray's C++ core, if it starts in the block, write fatal errors only, unless the user chose a level.
+
+    It writes past Python's loggers, and calls an error that Ray Data hands its workers a reference and restarts them
+    (https://github.com/ray-project/ray/issues/53727). The core also reports the level that it is given; this line is
+    held back, and all others are passed on.
+    """
+    if _LEVEL in os.environ:
+        yield
+        return
+    os.environ[_LEVEL] = "fatal"
+    with tempfile.TemporaryFile() as held, _written_to(held.fileno()):
+        try:
+            yield
+        finally:
+            del os.environ[_LEVEL]
+
+
+@contextmanager
+def _written_to(file: int) -> Iterator[None]:
+    """Hold back what the block writes to standard error in a file; then pass it on without lines about `_LEVEL`."""
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    kept = os.dup(2)
+    os.dup2(file, 2)
+    try:
+        yield
+    finally:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.lseek(file, 0, os.SEEK_SET)
+        with os.fdopen(os.dup(file), "rb") as written:
+            os.write(2, b"".join(line for line in written if _LEVEL.encode() not in line))
 
 
 @contextmanager
