@@ -44,8 +44,8 @@ def merged(**changes: Any) -> dict[str, Any]:
             # runs go down the columns: the first two columns of four pixels are sky
             {"id": 1, "image_id": 2008000002, "category_id": IDS["sky"], "parts": [{"segmentation": [1]}],
              "segmentation": {"size": [HEIGHT, WIDTH], "counts": [0, 8, 12]}},
-            {"id": 2, "image_id": 2008000002, "category_id": IDS["aeroplane"], "segmentation": square(3, 2, 4, 3)},
-            {"id": 3, "image_id": 2008000002, "category_id": IDS["zebra"], "segmentation": square(0, 0, 0, 0)},
+            {"id": 2, "image_id": 2008000002, "category_id": IDS["aeroplane"], "segmentation": square(3, 2, 5, 4)},
+            {"id": 3, "image_id": 2008000002, "category_id": IDS["zebra"], "segmentation": square(0, 0, 1, 1)},
             {"id": 4, "image_id": 2008000003, "category_id": IDS["wood"],
              "segmentation": {"size": [2, 2], "counts": "04"}},
         ],
@@ -101,6 +101,14 @@ def test_compressed_runs() -> None:
     for bad in (packed[:-1], packed + "~", "o"):
         with pytest.raises(ValueError, match="run lengths"):
             decode_mask({"size": [30, 40], "counts": bad}, 30, 40)
+
+
+def test_polygons_are_filled_as_cocos_tools_fill_them() -> None:
+    drawn = decode_mask([[1, 0, 4.6, 0, 4.6, 1.7, 1, 1.7], [0, 3, 2, 3, 2, 4, 0, 4]], 4, 5)
+    assert drawn.astype(int).tolist() == [[0, 1, 1, 1, 1], [0, 1, 1, 1, 1], [0] * 5, [1, 1, 0, 0, 0]]
+    for bad in ([1, 2, 3, 4], [[1, 2, 3, 4, 5, 6, 7]]):
+        with pytest.raises(ValueError, match="three corners or more"):
+            decode_mask(bad, 4, 5)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def configuration_folder() -> Path:
-    """Find the folder with configurations and class files; auxiliary texts lie in ``../llm_texts``.
+    """Find the folder with configurations and class files; auxiliary texts are in ``../llm_texts``.
 
-    A checkout has them at its top. In a wheel they lie inside the package.
+    A checkout has them at its top. In a wheel they are inside the package.
     """
     packed = _PACKAGE / "_data/configs"
     return packed if packed.is_dir() else _PACKAGE.parent / "configs"

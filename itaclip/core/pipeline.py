@@ -48,7 +48,7 @@ class Segmentation:
 
     Attributes:
         labels: H x W int64 class ids.
-        scores: K x H x W float32 in [0, 1], class scores after the area rule.
+        scores: K x H x W float32 in [0, 1], class scores after the area threshold.
         passes: number of encoded pairs of window and view.
     """
 

@@ -50,7 +50,7 @@ def method_seconds(
     """Measure the seconds a window of some methods: all windows in a pass, and plainly.
 
     Methods take turns, so that whatever else the machine does meets all of them; the fastest of
-    the repeats counts. What lies beside CLIP is random and given.
+    the repeats counts. What a method reads besides CLIP is random and given.
 
     Args:
         encoder: CLIP's image tower.

@@ -1,4 +1,4 @@
-"""OV-Stitcher on one image: seconds and memory beside a plain version, and beside CorrCLIP on the same windows."""
+"""OV-Stitcher on one image: seconds and memory, compared with a plain version and with CorrCLIP on the same windows."""
 
 from __future__ import annotations
 

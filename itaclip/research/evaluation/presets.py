@@ -117,7 +117,7 @@ def published(method: str, dataset: str) -> Preset:
 def common(dataset: str, background: bool) -> Preset:
     """Return one protocol for all methods: windows of 224 pixels with a stride of 112, logit scale 40.
 
-    No refinement, no auxiliary texts, a single view, no closing, no area rule; the
+    No refinement, no auxiliary texts, a single view, no closing, no area threshold; the
     configuration's class file and short side (336; 448 on COCO-Stuff; 560 on Cityscapes). With
     a background, scores below 0.1 become background. These are SCLIP's and NACLIP's defaults.
     The demo model's patches are half as large, so its windows and PAMR dilations are halved too.

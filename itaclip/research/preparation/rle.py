@@ -1,4 +1,8 @@
-"""Decode COCO's run-length encoded and polygon masks, using only NumPy and Pillow."""
+"""Decode COCO's run-length encoded and polygon masks.
+
+Polygons are filled by pycocotools, the format's own library, whose borders other libraries do not have. Run lengths are
+decoded here: pycocotools takes some that do not add up to the image, and reads beyond them.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+
+from itaclip.formats.segments import missing_package
 
 
 def decode_mask(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
@@ -22,18 +27,26 @@ def decode_mask(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]
         height x width bool.
 
     Raises:
-        ValueError: another format, or a mask of another size.
+        ValueError: another format, a mask of another size, or polygons without pycocotools.
     """
     if isinstance(segmentation, dict):
         return _decode_runs(segmentation, height, width)
     if isinstance(segmentation, list) and segmentation:
-        polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
-        canvas = Image.new("1", (width, height))
-        pen = ImageDraw.Draw(canvas)
-        for polygon in polygons:
-            pen.polygon([float(value) for value in polygon], fill=1)
-        return np.array(canvas)
+        return _fill(segmentation if isinstance(segmentation[0], list) else [segmentation], height, width)
     raise ValueError(f"segmentation {str(segmentation)[:40]!r} is neither run lengths nor polygons")
+
+
+def _fill(polygons: list[list[float]], height: int, width: int) -> NDArray[np.bool_]:
+    """Fill polygons as COCO's own tools do: height x width bool."""
+    try:
+        from pycocotools import mask
+    except ImportError:
+        raise missing_package("filling polygons", "pycocotools", "coco") from None
+    corners = [[float(value) for value in polygon] for polygon in polygons]
+    if bad := next((one for one in corners if len(one) < 6 or len(one) % 2), None):
+        raise ValueError(f"a polygon of {len(bad)} numbers: expected x and y of three corners or more")
+    filled: NDArray[np.uint8] = mask.decode(mask.merge(mask.frPyObjects(corners, height, width)))
+    return filled.astype(bool)
 
 
 def _decode_runs(runs: dict[str, Any], height: int, width: int) -> NDArray[np.bool_]:
