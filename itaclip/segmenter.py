@@ -21,13 +21,14 @@ from itaclip.core.clip.loading import load_clip, load_openai_clip
 from itaclip.core.clip.names import DEMO
 from itaclip.core.clip.state_dict import set_statistics
 from itaclip.core.clip.towers import as_tower
+from itaclip.core.concepts.options import CONCEPTS, FREE_FORM, is_concept_model
 from itaclip.core.images import normalise
-from itaclip.core.pipeline import Pipeline
+from itaclip.core.models import build_parts, load_model
 from itaclip.core.quality import free_form
 from itaclip.core.regions.maps import resize_map
 from itaclip.core.resizing import fit
 from itaclip.core.settings import Settings, checked_names
-from itaclip.core.text import TextCache, TextEncoder, default_folder
+from itaclip.core.text import TextCache, default_folder
 from itaclip.devices import choose_device
 from itaclip.errors import ItaclipError
 from itaclip.formats.configuration import read_model
@@ -54,7 +55,8 @@ class Segmenter:
 
     Args:
         model: a CLIP model (``"ViT-B/16"``, ``"ViT-B-16-SigLIP2"``, ``"demo"``, ...) or a weight file;
-            see `itaclip.core.clip.load_clip`.
+            see `itaclip.core.clip.load_clip`. Or ``"sam3"`` or ``"sam3:FOLDER"``, which is not CLIP; see
+            `itaclip.core.models.load_model`.
         quality: a key of `itaclip.core.quality.QUALITIES`: "exact" (published windows and views),
             "adaptive", "balanced" or "fast".
         pretrained: open_clip tag or weight path for a named model; None selects OpenAI's weights,
@@ -94,9 +96,14 @@ class Segmenter:
         free_form(quality, 1, 1)  # report a wrong name before loading weights
         _without_class_arguments(settings)
         checked_names(settings)
-        clip = load_clip(model, pretrained, quick_gelu)
-        tower = as_tower(clip.visual)
-        side, chosen = free_form(quality, tower.image_size, tower.patch_size)
+        if is_concept_model(model) and quality != "balanced":
+            raise ItaclipError(f"quality = {quality!r}: SAM 3 has no windows and no views; leave quality out.")
+        clip = load_model(model, pretrained, quick_gelu)
+        if is_concept_model(model):
+            side, chosen = clip.side, dict(FREE_FORM)
+        else:
+            tower = as_tower(clip.visual)
+            side, chosen = free_form(quality, tower.image_size, tower.patch_size)
         if model == DEMO:
             chosen["second_encoder"] = DEMO
         self._build(clip, Settings(**chosen | settings), short_side or side, read_options, text_cache)
@@ -109,9 +116,10 @@ class Segmenter:
             raise ItaclipError(f"short_side = {short_side}: expected a positive number of pixels.")
         device = choose_device(settings.device, settings.dtype, settings.engine)
         self.short_side, self.read_options = short_side, read_options
-        self._pipeline = Pipeline(clip, settings).to(device).eval()
         cache = TextCache(default_folder() if text_cache else None)
-        self._encoder = TextEncoder(clip, cache, self._pipeline.engine).to(device).eval()
+        self._pipeline, self._encoder = build_parts(clip, settings, cache)
+        self._pipeline.to(device).eval()
+        self._encoder.to(device).eval()
         self._device = device
         self._vocabulary: Vocabulary | None = None
         self._lock = threading.Lock()
@@ -144,8 +152,9 @@ class Segmenter:
         segmenter = cls.__new__(cls)
         name, pretrained, stated = description.weights
         weights = (name, pretrained, stated if quick_gelu is None else quick_gelu)
-        clip = load_clip(*weights)
-        segmenter._build(clip, description.settings, description.short_side, read_options, text_cache)
+        clip = load_model(*weights)
+        short_side = clip.side if is_concept_model(name) else description.short_side
+        segmenter._build(clip, description.settings, short_side, read_options, text_cache)
         segmenter._weights = weights
         segmenter._vocabulary = description.vocabulary(segmenter._encoder)
         return segmenter
@@ -195,6 +204,8 @@ class Segmenter:
             ItaclipError: the folder cannot be written, the weights no longer exist, the model does
                 not have OpenAI's layout, or the second encoder or the regions cannot be copied.
         """
+        if is_concept_model(self._weights[0]):
+            raise ItaclipError("SAM 3 is not saved: its weights are gated. Load it again, and set the classes again.")
         clip = load_openai_clip(*self._weights)
         write_segmenter(folder, clip, self.settings, self.short_side, self.read_options, self._vocabulary)
 
@@ -276,6 +287,8 @@ class Segmenter:
             ItaclipError: a value of another type, no class, an empty name, a word used twice, two
                 backgrounds, or a definition or colour of an unknown class.
         """
+        if definitions and self.settings.method in CONCEPTS:
+            raise ItaclipError("definitions: SAM 3 takes class names alone; leave them out.")
         with self._lock:
             return make_vocabulary(self._encoder, classes, background, definitions, self.settings, colors, source)
 

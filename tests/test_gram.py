@@ -19,7 +19,7 @@ from itaclip.core.regions import region_source
 from itaclip.core.regions.gram import SEEDINGS, GramRegions, farthest_points, grid_of, joined_regions, region_shares
 from itaclip.core.resizing import resize
 from itaclip.core.second_encoders import load_second_encoder
-from itaclip.research.evaluation.identity import _regions
+from itaclip.research.evaluation.identity import _prefixed
 
 
 @pytest.fixture
@@ -144,8 +144,8 @@ def test_fingerprints_tell_settings_and_encoders_apart(second_weights: str) -> N
     assert len(set(found)) == 3
     assert region_source("gram:demo").fingerprint == found[0]
     # stored scores follow the weights, not their path
-    assert len({_regions(spec) for spec in (*specs, "slic", None)}) == 5
-    assert second_weights not in str(_regions(f"gram:{second_weights}"))
+    assert len({_prefixed(spec) for spec in (*specs, "slic", None)}) == 5
+    assert second_weights not in str(_prefixed(f"gram:{second_weights}"))
 
 
 @pytest.mark.parametrize("method", ["corrclip", "ovstitcher"])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from itaclip.core.clip.towers import PatchProjection, Positions
+from itaclip.core.concepts.options import CONCEPTS, concept_options
 from itaclip.core.methods import METHODS, Method, attention, get_method
 from itaclip.core.settings_checks import as_pairs, check_types, check_values
 from itaclip.core.windows import Padding
@@ -24,8 +25,8 @@ class Settings:
     """
 
     method: str = "itaclip"
-    """Name of a method, a key of `itaclip.core.methods.METHODS`; default "itaclip". How patch tokens are
-    computed from the image tower."""
+    """Name of a method, a key of `itaclip.core.methods.METHODS`, or "sam3"; default "itaclip". How patch tokens
+    are computed from the image tower. SAM 3 is a model of its own, which is loaded in CLIP's place."""
 
     background: bool = False
     """Yes or no; default False. Class 0 is the background: it has no auxiliary text, and its queries
@@ -155,7 +156,10 @@ class Settings:
         object.__setattr__(self, "method_options", as_pairs(self.method_options))
         check_types(self)
         check_values(self)
-        self.resolved_method(_ANY_DEPTH)  # a method knows its own switches
+        if self.method in CONCEPTS:
+            concept_options(self.method, dict(self.method_options))
+        else:
+            self.resolved_method(_ANY_DEPTH)  # a method knows its own switches
 
     def resolved_method(self, blocks: int, resampling: Positions | None = None) -> Method:
         """Get the method with these switches applied.
@@ -166,8 +170,13 @@ class Settings:
                 (`itaclip.core.clip.towers.Tower`); `pos_interpolation` overrides both.
 
         Raises:
-            ItaclipError: a switch that the method does not have.
+            ItaclipError: a switch that the method does not have, or a method that is a model of its own.
         """
+        if self.method in CONCEPTS:
+            raise ItaclipError(
+                f"method = {self.method!r}: a model of its own, not a way to read CLIP; load it in CLIP's place, as "
+                f"Segmenter({self.method!r}), or --weights {self.method}:FOLDER."
+            )
         pairs = self.attention if self.attn_self else "qk"
         switches: dict[str, Any] = {
             "residual": self.residual,
@@ -183,7 +192,7 @@ class Settings:
     @property
     def reads_regions(self) -> bool:
         """Whether region maps are needed."""
-        return self.map_correction or METHODS[self.method].reads_regions
+        return self.map_correction or (self.method in METHODS and METHODS[self.method].reads_regions)
 
     def changed(self, **values: Any) -> Settings:
         """Copy the settings with some values replaced, and check them again."""

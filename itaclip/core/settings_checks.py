@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 from itaclip.core.encoder import DTYPES
 from itaclip.core.engines import ENGINES, OPENVINO_DTYPES
+from itaclip.core.concepts.options import CONCEPTS
 from itaclip.core.methods import METHODS, WholeImageMethod
 from itaclip.errors import ItaclipError
 
@@ -79,7 +80,7 @@ def _ranges(s: Settings) -> Iterator[tuple[str, str]]:
         yield "pamr_steps", "0 or more"
     if s.batch_crops is not None and s.batch_crops < 1:
         yield "batch_crops", "None or positive"
-    for name, known in (("method", METHODS), ("dtype", PRECISIONS), ("engine", ENGINES)):
+    for name, known in (("method", (*METHODS, *CONCEPTS)), ("dtype", PRECISIONS), ("engine", ENGINES)):
         if getattr(s, name) not in known:
             yield name, f"one of {', '.join(known)}"
 
@@ -92,8 +93,8 @@ def _combinations(s: Settings) -> Iterator[tuple[str, str]]:
         yield "slide_stride", f"at most slide_crop ({s.slide_crop}), or pixels between windows are never seen"
     if s.tolerance and not s.img_engineering:
         yield "tolerance", "0 without image engineering: one view is read"
-    if s.tolerance and isinstance(METHODS[s.method], WholeImageMethod):
-        yield "tolerance", f"0 with method = {s.method!r}, which needs all windows"
+    if s.tolerance and (s.method in CONCEPTS or isinstance(METHODS[s.method], WholeImageMethod)):
+        yield "tolerance", f"0 with method = {s.method!r}, which does not read windows one by one"
     if s.pamr_steps and (not s.pamr_stride or min(s.pamr_stride) < 1):
         yield "pamr_stride", "one or more positive dilations"
     if s.engine == "torch" and s.dtype == "int8":

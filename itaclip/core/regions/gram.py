@@ -100,7 +100,7 @@ class GramRegions:
         return renumbered(found, unsegmented=-1)
 
     def _tokens(self, image: NDArray[np.uint8], patches: int) -> Tensor:
-        """Unit tokens of the image with so many patches along its long side: C x r x c."""
+        """Compute unit tokens of the image with so many patches along its long side: C x r x c."""
         patch = self._encoder.patch_size
         rows, columns = grid_of(image.shape[:2], patches)
         pixels = normalise(resize(image, (rows * patch, columns * patch))).to(self._device)

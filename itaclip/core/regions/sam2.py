@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from itaclip.core.local_models import load_local
 from itaclip.core.regions.unsupervised import require_rgb
 from itaclip.devices import choose_device
-from itaclip.errors import ItaclipError
 
 LARGE = "facebook/sam2-hiera-large"
 """The model behind the published masks."""
@@ -134,40 +133,17 @@ def paint(masks: NDArray[np.bool_], size: tuple[int, ...]) -> NDArray[np.int32]:
 def _load(model: str) -> tuple[Any, Any]:
     """Load SAM 2 and its image processor from a folder or the hub cache; never download."""
     from transformers import Sam2ImageProcessor, Sam2Model
-    from transformers.utils import logging
 
-    folder = Path(model).expanduser()
-    if model.startswith(("/", "./", "../", "~")) and not folder.is_dir():
-        raise ItaclipError(f"{model}: no such folder.")
-    source = str(folder) if folder.is_dir() else model
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
+    def load(source: str) -> tuple[tuple[Any, Any], dict[str, Any]]:
         processor = Sam2ImageProcessor.from_pretrained(source, local_files_only=True)
         loaded, report = Sam2Model.from_pretrained(
             source, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=torch.float32
         )
-    except Exception as error:  # errors of the hub, transformers and safetensors
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if folder.is_dir():
-            raise ItaclipError(
-                f"{model}: not a readable SAM 2 model ({reason}). Expected config.json, "
-                "preprocessor_config.json and model.safetensors of a complete download."
-            ) from error
-        raise ItaclipError(
-            f"{model}: SAM 2 is not on this machine ({type(error).__name__}: {reason}).\n"
-            "  expected files: config.json, preprocessor_config.json, model.safetensors\n"
-            "  put them in:    a folder, and pass it as sam2:FOLDER; or download them once: "
-            f"hf download {model}\n"
-            f"  download from:  https://huggingface.co/{model}"
-        ) from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
-    wrong = [*report["missing_keys"], *map(str, report["mismatched_keys"])]
-    if wrong:
-        raise ItaclipError(
-            f"{model}: {len(wrong)} tensor{'s' if len(wrong) > 1 else ''} missing or of a wrong shape: "
-            f"{', '.join(sorted(wrong)[:3])}. The files belong to another model or are damaged."
-        )
+        return (loaded, processor), report
+
+    loaded, processor = load_local(
+        model, load, title="SAM 2", files="config.json, preprocessor_config.json, model.safetensors",
+        remedy="  put them in:    a folder, and pass it as sam2:FOLDER; or download them once: "
+        f"hf download {model}\n",
+    )  # fmt: skip
     return loaded.requires_grad_(False).eval(), processor

@@ -47,7 +47,7 @@ def rfclip(visual: Any, method: RFCLIP, window: Window, grid: tuple[int, ...]) -
 
 
 def heads(block: Any, x: Tensor) -> tuple[Tensor, ...]:
-    """Queries, keys and values of n x D tokens: h x n x d each."""
+    """Compute queries, keys and values of n x D tokens: h x n x d each."""
     joint = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
     return tuple(part.unflatten(-1, (block.attn.num_heads, -1)).transpose(0, 1) for part in joint.chunk(3, dim=-1))
 

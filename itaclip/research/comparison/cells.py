@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from itaclip.core.concepts.options import CONCEPTS, is_concept_model
 from itaclip.errors import ItaclipError
 from itaclip.files import write_json
 from itaclip.research.evaluation import command
@@ -47,7 +48,8 @@ class Options:
     """Options shared by all cells.
 
     Attributes:
-        weights: CLIP model or weight file; None follows the configurations.
+        weights: CLIP model or weight file, or ``"sam3:FOLDER"`` for cells of SAM 3; None follows the
+            configurations.
         data_roots: data set folders by configuration stem, such as ``cfg_voc``.
         limit: evaluate only the first images.
         processes: number of processes; more than one requires `launcher`.
@@ -76,7 +78,8 @@ def arguments(cell: Cell, options: Options, folder: Path) -> list[str]:
         found += ["--preset", cell.preset]
     if cell.pamr != "preset":
         found += ["--pamr", cell.pamr]
-    if options.weights:
+    # weights of a CLIP are not for a model of its own, nor the other way round
+    if options.weights and is_concept_model(options.weights) == (cell.method in CONCEPTS):
         found += ["--weights", options.weights]
     root = dict(options.data_roots).get(Path(cell.config).stem)
     if root:

@@ -73,7 +73,8 @@ def _table(text: str, source: str, clip: bool = True) -> list[Row]:
 
 _METHOD_OF = {"CLIP": "clip", "MaskCLIP": "maskclip", "SCLIP": "sclip", "ClearCLIP": "clearclip", "NACLIP": "naclip",
               "GEM": "gem", "ResCLIP": "resclip", "SC-CLIP": "scclip", "ProxyCLIP": "proxyclip",
-              "CorrCLIP": "corrclip", "OV-Stitcher": "ovstitcher", "RF-CLIP": "rfclip", "SegEarth-OV3": "sam3"}  # fmt: skip
+              "CorrCLIP": "corrclip", "OV-Stitcher": "ovstitcher", "RF-CLIP": "rfclip",
+              "SegEarth-OV3": "sam3"}  # fmt: skip
 
 # --- the methods' own READMEs ------------------------------------------------
 
@@ -159,8 +160,8 @@ CorrCLIP    | EntitySeg   | 76.2 45.7 44.5 89.6 51.6 50.7 28.6 32.4 | MetaCLIP V
 OV-Stitcher |             | 76.4 43.9 44.6 88.7 52.3 49.1 27.8 32.1 | MetaCLIP ViT-B/16
 CorrCLIPv2-B | RADIOv3, EntitySeg, COCO memory bank | 82.2 50.8 54.6 93.6 58.7 56.3 33.2 38.5 | MetaCLIP | review
 RF-CLIP      |            | 64.8 36.4 37.9 - - - - -                || {_AUDIT}
-RF-CLIP, best setting | backbone not stated, perhaps CLIP ViT-L/14 too | 67.2 37.9 39.1 87.0 43.0 41.4 21.0 27.5 | CLIP | {_ACTIVE}
-CorrCLIP, best setting | backbone not stated; DINO, SAM2 | 76.7 44.9 49.4 91.5 51.1 50.8 30.7 34.0 | CLIP | {_ACTIVE}
+RF-CLIP, best setting | perhaps ViT-L/14 too | 67.2 37.9 39.1 87.0 43.0 41.4 21.0 27.5 | not stated | {_ACTIVE}
+CorrCLIP, best setting | DINO, SAM2 | 76.7 44.9 49.4 91.5 51.1 50.8 30.7 34.0 | not stated | {_ACTIVE}
 ReME         | DINOv2-L, SAM-L, reference set | 82.2 44.6 48.2 93.2 59.0 53.1 28.2 33.3 | CLIP | {_ACTIVE}
 """, _STITCHER)  # fmt: skip
 
@@ -174,7 +175,7 @@ TIPSv2, values of the last block |          | - - - - - - 17.4 -                
 TIPSv2, values of the last block |          | - - - - - - 24.7 -                       | TIPSv2 L/14      | {_TIPS}
 TIPSv2, values of the last block |          | - - - - - - 23.3 -                       | TIPSv2 SO400M/14 | {_TIPS}
 TIPSv2, values of the last block |          | - - - - - - 17.8 -                       | TIPSv2 g/14      | {_TIPS}
-VIP          |                              | 73.2 - 52.4 - 55.7 - 29.1 -              | dino.txt, DINOv3 ViT-L/16 | {_LISTED}
+VIP          |               | 73.2 - 52.4 - 55.7 - 29.1 -              | dino.txt, DINOv3 ViT-L/16 | {_LISTED}
 SAM 3        |                              | 81.9 46.1 65.4 88.9 62.3 50.0 31.8 33.3  | SAM 3
 SegEarth-OV3 |                              | 79.8 53.4 72.0 96.8 69.7 59.2 37.6 42.8  | SAM 3
 ActiveSAM    |                              | 83.8 55.4 72.0 97.0 69.7 60.1 40.0 44.4  | SAM 3

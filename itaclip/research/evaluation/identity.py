@@ -14,6 +14,7 @@ from typing import Any
 from mmengine.config import Config
 
 from itaclip.core.clip.names import DEMO
+from itaclip.core.concepts.options import CONCEPTS
 from itaclip.core.regions.source import GRAM, SAM2
 from itaclip.files import sha256_of
 
@@ -37,9 +38,9 @@ def identity(config: Config) -> dict[str, str]:
     return {
         "settings": digest(model),
         "class words and texts": digest(texts),
-        "weights": digest([_weights(model.get(name)) for name in ("model_name", "pretrained")]),
+        "weights": digest([_prefixed(model.get(name)) for name in ("model_name", "pretrained")]),
         "second encoder": _weights(model.get("second_encoder"), _DEMO_DINO) or "",
-        "region masks": _regions(model.get("regions")) or "",
+        "region masks": _prefixed(model.get("regions"), _DEMO_DINO) or "",
         "data set": digest(config.test_dataloader.dataset.to_dict()),
         "software": digest([version("torch"), [_files(_sources(name)) for name in modules]]),
     }
@@ -54,12 +55,12 @@ def _weights(name: str | None, bundled: str = "core/clip/demo_clip.safetensors")
     return _files(sorted(path.rglob("*"))) if name and path.is_dir() else _file(name)
 
 
-def _regions(source: str | None) -> str | None:
-    """Hash of a folder of region maps, or of the weights of ``sam2:FOLDER`` and ``gram:FILE``."""
-    kind, _, path = (source or "").partition(":")
-    if kind not in (*SAM2, *GRAM) or not path:
-        return _weights(source)
-    return f"{kind}:{_weights(path, _DEMO_DINO)}"
+def _prefixed(name: str | None, bundled: str = "core/clip/demo_clip.safetensors") -> str | None:
+    """Hash as `_weights`, also of what ``sam2:FOLDER``, ``gram:FILE`` and ``sam3:FOLDER`` name."""
+    kind, _, path = (name or "").partition(":")
+    if kind not in (*SAM2, *GRAM, *CONCEPTS) or not path:
+        return _weights(name, bundled)
+    return f"{kind}:{_weights(path, bundled)}"
 
 
 def _sources(module: str) -> Iterator[Path]:

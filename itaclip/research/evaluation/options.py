@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from itaclip.common.shipped import complete_configuration, configuration_folder, configurations, summary
+from itaclip.core.concepts.options import CONCEPTS
 from itaclip.research.evaluation.presets import PRESETS
 
 METHODS = (
@@ -18,6 +19,9 @@ METHODS = (
 )  # fmt: skip
 """The shipped keys of `itaclip.core.methods.METHODS`, which loads PyTorch. A configuration may add others."""
 
+EVERY = (*METHODS, *CONCEPTS)
+"""The methods, and the models that are methods of their own."""
+
 
 def parser() -> argparse.ArgumentParser:
     """Declare the options of `itaclip eval` and `eval.py`."""
@@ -26,8 +30,8 @@ def parser() -> argparse.ArgumentParser:
                                   "configuration, such as voc")  # fmt: skip
     config.completer = complete_configuration  # type: ignore[attr-defined]
     options.add_argument("--list", action=_List, help="show the shipped configurations and exit")
-    method = options.add_argument("--method", help=f"how patch features are computed: {', '.join(METHODS)}")
-    method.completer = lambda **_: METHODS  # type: ignore[attr-defined]
+    method = options.add_argument("--method", help=f"how patch features are computed: {', '.join(EVERY)}")
+    method.completer = lambda **_: EVERY  # type: ignore[attr-defined]
     options.add_argument("--preset", choices=PRESETS,
                          help="published: the settings that the method was published with on this data set; "
                               "common: one protocol for all methods")  # fmt: skip

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from itaclip.core.concepts.options import SAM3
 from itaclip.errors import ItaclipError
 
 PRESETS = ("published", "common")
@@ -42,6 +43,7 @@ SOURCES = {
     "corrclip": "CorrCLIP's repository at 103bc18, its first version",
     "ovstitcher": "OV-Stitcher's repository at 91a9489",
     "rfclip": "RF-CLIP's repository at c2b333e",
+    "sam3": "SegEarth-OV3's repository at 87e5cc1; the preview is ActiveSAM's, at 41cad43",
 }
 
 REPOSITORY_OF = {
@@ -62,8 +64,11 @@ REPOSITORY_OF = {
     "corrclip": "corrclip",
     "ovstitcher": "ovstitcher",
     "rfclip": "rfclip",
+    "sam3": "sam3",
 }
 """The repository whose settings a method uses; ClearCLIP's repository also evaluates older methods."""
+
+_SAM3_SIDE = 1008  # pixels; SAM 3 stretches an image to a square of this side
 
 _PLAIN: dict[str, Any] = dict(img_engineering=False, closing=False, area_thd=None, pamr_steps=0, pamr_stride=(8, 16),
               map_correction=False, method_options={}, class_prompts=None)  # fmt: skip
@@ -114,13 +119,14 @@ def published(method: str, dataset: str) -> Preset:
     return Preset(short_side, settings, repository == "itaclip", words, SOURCES[repository])
 
 
-def common(dataset: str, background: bool) -> Preset:
+def common(dataset: str, background: bool, method: str = "") -> Preset:
     """Return one protocol for all methods: windows of 224 pixels with a stride of 112, logit scale 40.
 
     No refinement, no auxiliary texts, a single view, no closing, no area threshold; the
     configuration's class file and short side (336; 448 on COCO-Stuff; 560 on Cityscapes). With
     a background, scores below 0.1 become background. These are SCLIP's and NACLIP's defaults.
     The demo model's patches are half as large, so its windows and PAMR dilations are halved too.
+    SAM 3 is not CLIP: it sees whole images, with a short side of 1008, and scores below 0.4 become background.
     """
     demo = dataset == "DemoDataset"
     settings = _PLAIN | dict(
@@ -131,6 +137,8 @@ def common(dataset: str, background: bool) -> Preset:
         logit_scale=40,
         prob_thd=0.1 if background else 0.0,
     )
+    if method == SAM3:
+        return Preset(_SAM3_SIDE, settings | dict(prob_thd=0.4 if background else 0.0), False, {}, "this project")
     return Preset(None, settings, False, {}, "this project")
 
 
@@ -294,6 +302,7 @@ _PUBLISHED: dict[str, _Rows] = {
         "cityscapes": _rfclip(0.03, 0.1, 0.14, short_side=560, token="window"),
         "ade20k": _rfclip(0.05, 0.3, 0.06),
     },
+    "sam3": {"voc21": (_SAM3_SIDE, _windows(224, 112, 40, 0.4))},  # windows and scale have no effect
 }
 
 # --- class words that differ from ITACLIP's, by line -------------------------

@@ -7,12 +7,13 @@ from typing import Any, Literal, TypeAlias
 
 from mmengine.config import Config
 
+from itaclip.core.concepts.options import CONCEPTS, is_concept_model
 from itaclip.core.methods import METHODS
 from itaclip.core.text import read_class_names
 from itaclip.core.text.class_names import read_lines
 from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.files import write_text
-from itaclip.research.evaluation.presets import PAMR_STEPS, Preset, common, published
+from itaclip.research.evaluation.presets import PAMR_STEPS, PRESETS, Preset, common, published
 
 _LONG_SIDE = 2048
 
@@ -26,7 +27,8 @@ def apply_protocol(config: Config, folder: Path, method: str | None = None, pres
     Args:
         config: a complete configuration.
         folder: receives the class file if the preset uses other class words.
-        method: a key of `itaclip.core.methods.METHODS`. Without a preset it changes nothing else.
+        method: a key of `itaclip.core.methods.METHODS`; without a preset it changes nothing else. Or "sam3",
+            a model of its own: it takes CLIP's place, and needs a preset.
         preset: "published" or "common", see `itaclip.research.evaluation.presets`.
         pamr: switches refinement "on" or "off", overriding the preset; "on" keeps the number of
             iterations, or uses the published 10 if it is 0.
@@ -40,17 +42,23 @@ def apply_protocol(config: Config, folder: Path, method: str | None = None, pres
     """
     model = config.model
     if method is not None:
-        if method not in METHODS:
-            raise ItaclipError(
-                f"--method {method}: expected one of {', '.join(METHODS)}.{did_you_mean(method, METHODS)}"
-            )
+        known = (*METHODS, *CONCEPTS)
+        if method not in known:
+            raise ItaclipError(f"--method {method}: expected one of {', '.join(known)}.{did_you_mean(method, known)}")
         model.method = method
+        if method in CONCEPTS:
+            if preset is None:
+                raise ItaclipError(
+                    f"--method {method}: add --preset {' or '.join(PRESETS)}; the configuration's settings are CLIP's."
+                )
+            if not is_concept_model(model.get("model_name", "")):
+                model.update(model_name=method, pretrained=None, quick_gelu=None)
     source = None
     if preset is not None:
         dataset = config.test_dataloader.dataset
         name = model.get("method", "itaclip")
         chosen = published(name, dataset.type) if preset == "published" else common(
-            dataset.type, model.get("background", False)
+            dataset.type, model.get("background", False), name
         )  # fmt: skip
         _apply_preset(config, chosen, folder)
         source = chosen.source

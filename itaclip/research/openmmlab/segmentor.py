@@ -16,15 +16,15 @@ from torch import Tensor
 
 from itaclip.common.figures.palette import palette
 from itaclip.common.images import ReadOptions
-from itaclip.core.clip import load_clip
+from itaclip.core.concepts.options import is_concept_model
 from itaclip.core.images import denormalise
+from itaclip.core.models import build_parts, load_model
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.regions import RegionMap
 from itaclip.core.settings import Settings, checked_names, implied_background
 from itaclip.core.text import (
     TextBank,
     TextCache,
-    TextEncoder,
     build_text_bank,
     default_folder,
     read_class_prompts,
@@ -45,7 +45,7 @@ class ITACLIPSegmentor(BaseSegmentor):
     The arguments keep the names of published configurations, so these can be ported line by line.
 
     Args:
-        model_name: CLIP model or weight file, see `itaclip.core.clip.load_clip`.
+        model_name: CLIP model or weight file, or ``"sam3"``; see `itaclip.core.models.load_model`.
         pretrained: open_clip tag or weight path for a named model; None selects OpenAI's weights,
             or the only ones there are.
         quick_gelu: overrides the activation function that the weights imply.
@@ -89,10 +89,12 @@ class ITACLIPSegmentor(BaseSegmentor):
         background = self.settings.background
         classes, auxiliary = read_texts(name_path, auxiliary_text_path, background)
         device = choose_device(self.settings.device, self.settings.dtype, self.settings.engine)
-        clip = load_clip(model_name, pretrained, quick_gelu)
-        pipeline = Pipeline(clip, self.settings)
+        if is_concept_model(model_name) and auxiliary is not None:
+            raise ItaclipError(f"{model_name}: takes class names alone; set model.auxiliary_text_path to None.")
+        clip = load_model(model_name, pretrained, quick_gelu)
         cache = TextCache(default_folder()) if text_cache else None
-        encoder = TextEncoder(clip, cache, pipeline.engine).to(device)
+        pipeline, encoder = build_parts(clip, self.settings, cache)
+        encoder = encoder.to(device)
         prompts = read_class_prompts(self.settings.class_prompts, classes)
         bank = build_text_bank(encoder, classes, auxiliary, self.settings.def_coefficient, background, prompts)
         self.classes = classes

@@ -16,6 +16,7 @@ from mmengine.config import Config
 from rich.table import Table
 
 from itaclip.common.console import make_console
+from itaclip.core.concepts.options import CONCEPTS
 from itaclip.core.methods import METHODS
 from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.research.comparison.cells import Options, Result, make_cells, run_cell
@@ -42,7 +43,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--methods", nargs="+", help=f"default: {' '.join(PAPERS)}")
     options.add_argument("--presets", nargs="+", choices=(*PRESETS, "config"), help="default: common")
     options.add_argument("--pamr", choices=("on", "off", "both", "preset"), help="default: follow the preset")
-    options.add_argument("--weights", help="CLIP model or weight file for all cells")
+    options.add_argument(
+        "--weights", help="CLIP model or weight file for all cells, except those of sam3; or sam3:FOLDER for these"
+    )
     options.add_argument("--data-roots", nargs="+", metavar="CONFIG=FOLDER", help="such as cfg_voc=data/VOC2012")
     options.add_argument("--limit", type=int, help="only the first N images of each")
     options.add_argument("--processes", type=int, help="run tools/dist_test.sh, one process per GPU; default: 1")
@@ -104,9 +107,10 @@ def read_plan(args: argparse.Namespace) -> dict[str, Any]:
     for path in plan["configs"]:
         with suppress(ItaclipError):  # only to register custom methods; the cell reports any error
             load_config(path)
+    known = (*METHODS, *CONCEPTS)
     checks = [
         (bool(plan["configs"]), "configs", "at least one configuration, such as configs/cfg_voc.py"),
-        (bool(plan["methods"]) and set(plan["methods"]) <= set(METHODS), "methods", f"some of {', '.join(METHODS)}"),
+        (bool(plan["methods"]) and set(plan["methods"]) <= set(known), "methods", f"some of {', '.join(known)}"),
         (bool(plan["presets"]) and set(plan["presets"]) <= {*PRESETS, "config"}, "presets",
          f"some of {', '.join(PRESETS)}, config"),
         (plan["pamr"] in ("on", "off", "both", "preset"), "pamr", "on, off, both or preset"),
