@@ -1,11 +1,13 @@
 """Adaptive inference: views spread over windows, in rounds that can end early (this project's own).
 
-As published, all five views of every window are encoded and averaged. Windows overlap many
-times over. If each is read in only one view, and its neighbours in other views, every pixel is
-still seen in all views, for a fifth of the passes. What is missing is estimated from the
-neighbours. Each further round reads the pairs of window and view that tell most: near the
-borders, where few windows overlap. Inference ends when the labels hardly change
-(docs/record.md).
+As published, all five views of every window are encoded and averaged: the exact result. Here:
+
+1. Round 1 encodes one view of each window, and other views of its neighbours. Because windows overlap many times
+   over, every pixel is seen in all views, for a fifth of the passes.
+2. Views that a window lacks are estimated from its neighbours, and all are averaged.
+3. Each further round encodes the pairs of window and view that tell most: near the borders of the image, where few
+   windows overlap.
+4. Inference ends when a round changes at most a set share of the labels (docs/record.md).
 
 Shapes: n windows of r x c patches, V views, Q queries.
 """

@@ -1,6 +1,7 @@
-"""The methods: each reads CLIP's image tower in its own way.
+"""The methods: each computes patch features from CLIP's image tower in its own way.
 
-A new method is one entry of `METHODS`; nothing else needs to know about it.
+A method is one entry of `METHODS`, which everything here runs by its name. One that ships with the package is also
+listed where the command line completes names (`itaclip.research.evaluation.options`), because help loads no PyTorch.
 """
 
 from __future__ import annotations

@@ -76,13 +76,13 @@ def tidy(answer: str, task: Task) -> str:
     return text.rstrip(".!").lower() if task.one_word else text
 
 
-def fault(text: str, name: str, task: Task) -> str | None:
+def find_problem(text: str, name: str, task: Task) -> str | None:
     """Find the problem with a text for the class `name`, as a phrase after "the answer"; None if there is none."""
     words = text.split()
     if not words:
         return "is empty"
     if task.sentences:
-        return _fault_of_sentences(text.splitlines(), name, task.sentences)
+        return _find_problem_of_sentences(text.splitlines(), name, task.sentences)
     if len(text.splitlines()) > 1:
         return "has more than one line"
     if not text.isprintable():
@@ -104,7 +104,7 @@ def fault(text: str, name: str, task: Task) -> str | None:
     return None
 
 
-def fault_of_sentence(sentence: str, name: str) -> str | None:
+def find_problem_of_sentence(sentence: str, name: str) -> str | None:
     """Find the problem with a class-biased prompt of the word `name`, as a phrase after "it"; None if there is none."""
     words = sentence.split()
     if not sentence.isprintable():
@@ -116,13 +116,13 @@ def fault_of_sentence(sentence: str, name: str) -> str | None:
     return None if _plain(name) in _plain(sentence) else "does not contain the word"
 
 
-def _fault_of_sentences(sentences: list[str], name: str, count: int) -> str | None:
+def _find_problem_of_sentences(sentences: list[str], name: str, count: int) -> str | None:
     if len(sentences) != count:
         return f"has {len(sentences)} lines instead of {count} sentences"
     if len({_plain(sentence) for sentence in sentences}) < count:
         return "repeats a sentence"
     for sentence in sentences:
-        if wrong := fault_of_sentence(sentence, name):
+        if wrong := find_problem_of_sentence(sentence, name):
             return f"has a sentence that {wrong}"
     return None
 

@@ -20,7 +20,7 @@ from itaclip.common.console import make_progress
 from itaclip.core.text.class_names import read_lines
 from itaclip.errors import ItaclipError
 from itaclip.files import write_text
-from itaclip.research.texts.answers import Task, fault, tidy
+from itaclip.research.texts.answers import Task, find_problem, tidy
 from itaclip.research.texts.chat import ChatModel
 
 WITH_BACKGROUND = frozenset({"coco_object", "context60", "demo", "voc21"})
@@ -135,7 +135,7 @@ def ask_all(
                 salts = [journal.asks[name] for name in batch]
                 for name, reply in zip(batch, chat.replies(prompts, salts), strict=True):
                     text = tidy(reply.text, task)
-                    wrong = f"{_FAILED} ({reply.failure})" if reply.failure else fault(text, name, task)
+                    wrong = f"{_FAILED} ({reply.failure})" if reply.failure else find_problem(text, name, task)
                     failures += reply.failure is not None
                     if wrong is None:
                         journal.accept(name, text)

@@ -12,7 +12,7 @@ from itaclip.core.text.class_names import read_class_names
 from itaclip.core.text.class_prompts import read_class_prompts
 from itaclip.errors import ItaclipError
 from itaclip.research.preparation.findings import Findings
-from itaclip.research.texts.answers import TASKS, Task, fault, fault_of_sentence
+from itaclip.research.texts.answers import TASKS, Task, find_problem, find_problem_of_sentence
 from itaclip.research.texts.generation import WITH_BACKGROUND
 
 PROBLEMS = 1
@@ -39,7 +39,7 @@ def check_texts(names: Path, texts: Path, background: bool, task: Task | None) -
     remarks = Findings()
     if task is not None:
         for number, (name, text) in enumerate(zip(classes.names[background:], found, strict=True), 1):
-            wrong = fault(text, name, task)
+            wrong = find_problem(text, name, task)
             if wrong:
                 remarks.add(f"{task.name} that {wrong}", "Usable; reword it if you like.", f"{texts}, line {number}")
     return remarks
@@ -66,7 +66,7 @@ def check_prompts(names: Path, prompts: Path, background: bool) -> Findings:
         if word not in found:
             remarks.add("word without sentences", "It keeps the 80 templates.", f"{prompts}: {word}")
         for number, sentence in enumerate(found.get(word, ()), 1):
-            if wrong := fault_of_sentence(sentence, word):
+            if wrong := find_problem_of_sentence(sentence, word):
                 remarks.add(f"sentence that {wrong}", "Usable; reword it if you like.", f"{prompts}: {word}, {number}")
     return remarks
 
