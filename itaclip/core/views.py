@@ -103,11 +103,10 @@ def mix_views(features: Tensor, text: Tensor | None, settings: Settings) -> Tens
     """
     if not settings.img_engineering:
         return features[0] if text is None else features[0] @ text.T
-    plain, grey, blurred, down, sideways = features
-    kept = (plain + grey + blurred) / 3
+    kept = (features[0] + features[1] + features[2]) / 3
     # flipping back, averaging and the text product are linear and commute
-    turned = (down.flip(1) + sideways.flip(2)) / 2
+    flipped = (features[3].flip(1) + features[4].flip(2)) / 2
     if text is not None:
-        kept, turned = kept @ text.T, turned @ text.T
+        kept, flipped = kept @ text.T, flipped @ text.T
     weight = settings.img_eng_coefficient
-    return weight * kept + (1 - weight) * turned
+    return weight * kept + (1 - weight) * flipped

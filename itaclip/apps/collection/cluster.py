@@ -74,9 +74,10 @@ def cluster(address: str | None) -> Iterator[None]:
     try:
         with _quiet_core():
             ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # of many types; a machine that is too slow raises a plain Exception
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ItaclipError(f"address = {address!r}: cannot connect to a Ray cluster ({reason}).") from None
+        what = "Ray cannot start here" if address is None else f"address = {address!r}: cannot connect to a Ray cluster"
+        raise ItaclipError(f"{what} ({reason}).") from None
     try:
         yield
     finally:
