@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeGuard, overload
+from typing import TYPE_CHECKING, Any, TypeGuard, overload
 
 import numpy as np
 import torch
@@ -35,6 +35,9 @@ from itaclip.formats.configuration import read_model
 from itaclip.formats.saved import read_segmenter, write_segmenter
 from itaclip.result import Result
 from itaclip.vocabulary import Color, Vocabulary, make_vocabulary
+
+if TYPE_CHECKING:
+    from itaclip.core.pipeline import Pipeline
 
 LONG_SIDE = 2048
 """Maximum side in pixels, both for encoding and for refinement and decision."""

@@ -8,9 +8,9 @@ from math import inf
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
+from itaclip.core.concepts.options import CONCEPTS
 from itaclip.core.encoder import DTYPES
 from itaclip.core.engines import ENGINES, OPENVINO_DTYPES
-from itaclip.core.concepts.options import CONCEPTS
 from itaclip.core.methods import METHODS, WholeImageMethod
 from itaclip.errors import ItaclipError
 

@@ -61,7 +61,7 @@ def stitched_part(
 
 @lru_cache(maxsize=256)
 def _part_of_matrix(axis: Axis, span: Span, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The rows `span` of `stitching_matrix` for the image's own size, with the columns of `windows_of` alone."""
+    """Get the rows `span` of `stitching_matrix` for the image's own size, with the columns of `windows_of` alone."""
     place = float64_device(device)
     first, last = windows_of(axis, span)
     pixels = torch.arange(*span, device=place)

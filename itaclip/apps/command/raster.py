@@ -84,7 +84,7 @@ def _choose_demo(args: argparse.Namespace) -> None:
 
 @contextmanager
 def _display(console: Console) -> Iterator[Callable[[RasterReport], None]]:
-    """A bar per stage on a terminal, elsewhere a line now and then; notes once."""
+    """Show a bar per stage on a terminal, elsewhere a line now and then; notes once."""
     with make_progress(console) as bar:
         task = bar.add_task("starting", total=None)
         shown, said, stage = 0, time.perf_counter(), ""
@@ -125,7 +125,7 @@ def _pair(text: str | None, option: str) -> tuple[float, float] | None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of `itaclip raster`."""
+    """Declare the options of `itaclip raster`."""
     options = argparse.ArgumentParser(
         prog="itaclip raster",
         description="Label a georeferenced raster of any size; the labels are a GeoTIFF with the same coordinates.",

@@ -64,21 +64,21 @@ class Decider:
         self._store.write_logits(unit, found)
 
     def _encoded(self, pixels: Sequence[NDArray[np.uint8]], any_data: bool) -> list[Tensor]:
-        """The logits of the windows of rectangles, n x r x c x Q each; those without data are all alike."""
+        """Compute the logits of the windows of rectangles, n x r x c x Q each; those without data are all alike."""
         if any_data:
             return self._pipeline.patch_logits([normalise(one).to(self._device) for one in pixels], self._bank)
         plans = [self._pipeline.plan(torch.empty(3, *one.shape[:2])) for one in pixels]
         return [self._empty_window().expand(plan.count, -1, -1, -1) for plan in plans]
 
     def _empty_window(self) -> Tensor:
-        """The logits of a window without data: 1 x r x c x Q."""
+        """Compute the logits of a window without data: 1 x r x c x Q."""
         if self._empty is None:
             pixels = blank(self._windows.rows.window, self._windows.columns.window)
             self._empty = self._pipeline.patch_logits([normalise(pixels).to(self._device)], self._bank)[0]
         return self._empty
 
     def _spans(self, first: int, last: int) -> Iterator[tuple[Span, Span]]:
-        """The rectangles that consecutive windows cover, one per row of windows."""
+        """List the rectangles that consecutive windows cover, one per row of windows."""
         rows, columns = self._windows.rows, self._windows.columns
         at = first
         while at < last:
@@ -166,7 +166,7 @@ class Decider:
         return replace(block, labels=labels)
 
     def _refined(self, number: int) -> Iterator[tuple[int, Tensor]]:
-        """The refined logits of a block with its halo, a few rows at a time: the first row, and Q x rows x W."""
+        """Yield the refined logits of a block with its halo, a few rows at a time: the first row, and Q x rows x W."""
         (top, bottom), columns = self._plan.span(number, self._plan.halo)
         settings = self._settings
         moving = MovingPamr(bottom - top, settings.pamr_steps, settings.pamr_stride) if settings.pamr_steps else None
@@ -201,7 +201,7 @@ class _WindowRows:
         self._kept: dict[int, Tensor] = {}
 
     def __call__(self, row: int, columns: Span) -> Tensor:
-        """The logits of a row of windows, from one column of windows to another: n x r x c x Q."""
+        """Get the logits of a row of windows, from one column of windows to another: n x r x c x Q."""
         if row not in self._kept:
             self._kept[row] = self._store.read_logits(row, self._columns)
         first = self._columns[0]

@@ -69,7 +69,7 @@ class Plan:
         return cls(*size, queries, per_batch * max(1, _WINDOWS // per_batch), block, halo)
 
     def units(self, windows: WindowPlan) -> int:
-        """Number of units."""
+        """Count the units."""
         return -(-windows.count // self.per_unit)
 
     def unit(self, number: int, windows: WindowPlan) -> Span:
@@ -91,7 +91,7 @@ class Plan:
         )
 
     def overlapping(self, rows: Span, columns: Span) -> list[int]:
-        """The blocks that hold pixels of a rectangle."""
+        """Find the blocks that hold pixels of a rectangle."""
         down = range(rows[0] // self.block[0], -(-rows[1] // self.block[0]))
         across = range(columns[0] // self.block[1], -(-columns[1] // self.block[1]))
         return [row * self._across + column for row in down for column in across]
@@ -101,7 +101,7 @@ class Plan:
         return -(-self.width // self.block[1])
 
     def key(self) -> dict[str, Any]:
-        """The plan as JSON values."""
+        """Describe the plan as JSON values."""
         return asdict(self)
 
 
@@ -119,6 +119,6 @@ def _around(first: int, length: int, size: int, halo: int) -> Span:
 
 
 def _even(size: int, most: int) -> int:
-    """The side of equal blocks of whole tiles, of at most about `most` pixels."""
+    """Choose the side of equal blocks of whole tiles, of at most about `most` pixels."""
     count = -(-size // most)
     return -(-size // (count * CORRECTED)) * CORRECTED

@@ -294,7 +294,7 @@ def _say(report: RasterReport, stage: str, watch: Callable[[RasterReport], None]
 
 
 def _small(counts: Any, threshold: float) -> list[int]:
-    """The classes that the area rule drops, as `itaclip.core.decision.drop_small_areas` does, from counts of pixels."""
+    """Find the classes that `itaclip.core.decision.drop_small_areas` would drop, from counts of pixels."""
     foreground = torch.from_numpy(counts)[1:].float()
     kept = foreground > threshold * foreground.sum()
     return [number for number, keeps in enumerate(kept.tolist(), start=1) if not keeps]
@@ -307,7 +307,7 @@ def _areas(counts: Any, names: Sequence[str]) -> dict[str, float]:
 
 
 def _windows(pipeline: Pipeline, size: tuple[int, int]) -> WindowPlan:
-    """The windows of a raster, with the patches of the encoder on whose grid the logits are."""
+    """Plan the windows of a raster, with the patches of the encoder on whose grid the logits are."""
     settings = pipeline.settings
     windows = pipeline.plan(torch.empty(3, *size, device="meta"))
     if not METHODS[settings.method].reads_features:

@@ -66,7 +66,7 @@ class Description:
     stamp: tuple[int, ...]
 
     def key(self) -> dict[str, Any]:
-        """The description as JSON values."""
+        """Write the description as JSON values."""
         return asdict(self)
 
 
@@ -239,7 +239,7 @@ def _checked_bands(dataset: Any, name: str, bands: Sequence[int]) -> tuple[int, 
 
 
 def _bands_by_colour(dataset: Any, notes: list[str]) -> tuple[int, int, int]:
-    """The bands that the raster calls red, green and blue; else grey, or 1, 2 and 3."""
+    """Choose the bands that the raster calls red, green and blue; else grey, or 1, 2 and 3."""
     kinds = list(dataset.colorinterp)
     wanted = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
     if all(kinds.count(kind) == 1 for kind in wanted):
@@ -287,7 +287,7 @@ def _grid(dataset: Any, name: str, resolution: float | None, notes: list[str]) -
 
 
 def _resampled(dataset: Any, about: Description) -> WarpedVRT:
-    """The raster at another resolution, from the same corner on."""
+    """Open the raster at another resolution, from the same corner on."""
     crs = about.crs or "EPSG:3857"  # GDAL wants one, and the same on both sides moves nothing
     transform = Affine(*about.transform)
     coarser = abs(transform.determinant) > abs(dataset.transform.determinant)
@@ -303,7 +303,7 @@ def _value_range(
     dataset: Any, name: str, bands: Sequence[int], stretch: tuple[float, float] | None,
     value_range: tuple[float, float] | None,
 ) -> tuple[float, float] | None:  # fmt: skip
-    """The values that become 0 and 255; None leaves 8 bits as they are and takes the 8 higher of 16."""
+    """Choose the values that become 0 and 255; None leaves 8 bits as they are and takes the 8 higher of 16."""
     if stretch is not None and value_range is not None:
         raise ItaclipError("--stretch and --range: give only one of them.")
     if value_range is not None:
@@ -327,7 +327,7 @@ def _value_range(
 
 
 def _sample(dataset: Any, name: str, bands: Sequence[int]) -> NDArray[Any]:
-    """The valid values of a reduced copy, from the overviews if there are any."""
+    """Read the valid values of a reduced copy, from the overviews if there are any."""
     factor = min(1.0, _SAMPLE / max(dataset.width, dataset.height))
     size = max(1, round(dataset.height * factor)), max(1, round(dataset.width * factor))
     numbers = sorted(set(bands))

@@ -84,7 +84,7 @@ class Workers(Protocol):
 
 @contextmanager
 def here(setup: Setup, segmenter: Segmenter) -> Iterator[Workers]:
-    """This process as the only worker."""
+    """Use this process as the only worker."""
     with Source(setup.description) as source:
         yield _Here(Worker(setup, segmenter, source))
 

@@ -56,7 +56,7 @@ class Target:
 
 
 def digest_of(path: Path) -> str | None:
-    """The digest in a file of labels; None if there is none, or no such file."""
+    """Read the digest in a file of labels; None if there is none, or no such file."""
     try:
         with rasterio.open(path) as dataset:
             return dataset.tags().get(RUN_TAG)

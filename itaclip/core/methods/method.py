@@ -105,7 +105,7 @@ class WholeImageMethod(Method):
     Three steps replace one. The second encoder's features of all windows are stitched, and
     `merged` decides with them which regions are one. Then CLIP reads the windows: `needs` are
     stitched as they come, and every region has a token of its own. Finally `tokens` reads the
-    stitched encoded, which has no tokens before its patches.
+    stitched windows, which have no tokens before its patches.
     """
 
     reads_regions: ClassVar[bool] = True
