@@ -1,7 +1,7 @@
 """Attention functions of the training-free family, as pure functions.
 
 An attention function computes what the modified block's attention returns for given projections:
-``attend(projections, value, grid) -> B x h x N x d``. The value is a separate argument
+``function(projections, value, grid) -> B x h x N x d``. The value is a separate argument
 because ITACLIP applies the maps of middle layers to the values of the last layer.
 No attention function stores an N x N map: attention is linear in its map, so sums of maps are
 sums of outputs.
