@@ -65,7 +65,7 @@ def _part_of_matrix(axis: Axis, span: Span, device: torch.device, dtype: torch.d
     place = float64_device(device)
     first, last = windows_of(axis, span)
     pixels = torch.arange(*span, device=place)
-    starts = (torch.arange(first, last, device=place) * axis.stride).clamp(max=axis.size - axis.window)
+    starts = torch.tensor(axis.starts[first:last], device=place)
     inside = pixels[:, None] - starts
     seen = (inside >= 0) & (inside < axis.window)
     identity = torch.eye(axis.patches, dtype=torch.float64, device=place)

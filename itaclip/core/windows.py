@@ -196,7 +196,7 @@ def merging_matrix(axis: Axis, count: int, patch: int, device: torch.device, dty
     """Build the matrix from window patches along an axis to `count` image patches: count x (windows * patches)."""
     place = float64_device(device)
     centres = ((torch.arange(count, device=place).double() + 0.5) * patch).clamp(max=axis.size - 0.5)
-    starts = (torch.arange(axis.count, device=place) * axis.stride).clamp(max=axis.size - axis.window).double()
+    starts = torch.tensor(axis.starts, device=place).double()
     inside = centres[:, None] - starts  # pixels from the window's first pixel
     seen = (inside > 0) & (inside < axis.window)
     at = ((inside + axis.before) / patch - 0.5).clamp(0, axis.patches - 1)[..., None]
@@ -230,7 +230,7 @@ def place_patches(grid: Tensor, plan: WindowPlan, patch: int) -> Tensor:
 def placing_matrix(axis: Axis, count: int, patch: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Build the matrix from `count` image patches to window patches along an axis: (windows * patches) x count."""
     place = float64_device(device)
-    starts = (torch.arange(axis.count, device=place) * axis.stride).clamp(max=axis.size - axis.window).double()
+    starts = torch.tensor(axis.starts, device=place).double()
     centres = starts[:, None] - axis.before + (torch.arange(axis.patches, device=place).double() + 0.5) * patch
     at = (centres / patch - 0.5).clamp(0, count - 1).flatten()[:, None]
     weights = (1 - (at - torch.arange(count, device=place).double()).abs()).clamp(min=0)

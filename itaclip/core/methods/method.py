@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
@@ -47,7 +48,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(ABC):
     """How to read dense features from CLIP's image tower; a frozen dataclass of its options.
 
     `needs` states which blocks a method reads; `tokens` computes features from them. The ordinary
@@ -85,13 +86,13 @@ class Method:
         """What the method reads of a second encoder; None if it reads none."""
         return None
 
+    @abstractmethod
     def needs(self, depth: int) -> Needs:
         """State which blocks of a tower with `depth` blocks are read."""
-        raise TypeError(f"{type(self).__name__} does not say which blocks it reads.")
 
+    @abstractmethod
     def tokens(self, encoded: EncodedWindows, window: Window) -> Tensor:
         """Compute the features of the patches before normalisation: B x rows x columns x E."""
-        raise TypeError(f"{type(self).__name__} does not say how tokens are read.")
 
     def for_depth(self, depth: int) -> Method:
         """Adapt the method to a tower with another depth than ViT-B's 12 blocks."""
@@ -110,6 +111,7 @@ class WholeImageMethod(Method):
 
     reads_regions: ClassVar[bool] = True
 
+    @abstractmethod
     def merged(self, features: Tensor, regions: Tensor, count: int) -> Tensor:
         """Merge regions of whole images.
 
@@ -121,7 +123,6 @@ class WholeImageMethod(Method):
         Returns:
             L x H x W int64; a merged region has the id of one of its parts.
         """
-        raise TypeError(f"{type(self).__name__} does not say which regions it merges.")
 
 
 def scaled_layers(layers: tuple[int, ...], blocks: int) -> tuple[int, ...]:
