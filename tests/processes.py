@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -42,6 +43,7 @@ def _run(
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False, buffering=1, errors="backslashreplace")
     extra = environment.get("PYTHONPATH", "")
     sys.path[:] = [*filter(None, extra.split(os.pathsep)), *sys.path]
+    multiprocessing.set_start_method(None, force=True)  # of its own processes: Python's default, not this server
     if before is not None:
         before()
     try:
@@ -100,6 +102,17 @@ class Running:
         return out, errors
 
 
+@cache
+def _server() -> Any:
+    """The running server, which has imported everything: time limits of tests begin after that."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    first = context.Process(target=int)
+    first.start()
+    first.join()
+    return context
+
+
 Program: TypeAlias = Running | subprocess.Popen[str]
 
 
@@ -130,8 +143,7 @@ def start_python(
         return subprocess.Popen(
             [sys.executable, *words], env=env, cwd=cwd, preexec_fn=before, text=True, stdout=file, stderr=file
         )
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context = _server()
     folder = tempfile.TemporaryDirectory()
     streams = (Path(folder.name, "out"), Path(folder.name, "err")) if log is None else (log, log)
     for stream in streams:
