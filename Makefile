@@ -26,7 +26,7 @@ docs: .venv/docs/.installed
 	.venv/docs/bin/mkdocs build --strict
 
 test: .venv/.dev .venv/datumaro/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
 
 # The recorded outputs at ViT-B/16's real size, and more collections on Ray: minutes, and about 3 GiB.
 test-full: .venv/.dev
@@ -35,12 +35,12 @@ test-full: .venv/.dev
 # In fresh environments, with the packages that pyproject.toml allows: what `pip install` gives users today, and the
 # least that it claims to work with. `.venv/NAME.txt` records the versions.
 test-newest test-oldest: test-%: .venv/datumaro/.installed
-	$(UV) venv --quiet --clear --python $(PYTHON) .venv/$*
+	$(UV) venv --quiet --clear --seed --python $(PYTHON) .venv/$*
 	$(UV) pip compile --quiet --no-header --no-annotate --python $(PYTHON) pyproject.toml \
 	  $(addprefix --extra ,$(EXTRAS)) --resolution $(if $(filter oldest,$*),lowest-direct,highest) -o .venv/$*.txt
 	$(UV) pip install --quiet --python .venv/$* -r .venv/$*.txt
 	$(UV) pip install --quiet --python .venv/$* --no-deps --editable .
-	OMP_NUM_THREADS=1 DATUMARO_PYTHON=.venv/datumaro/bin/python .venv/$*/bin/python -m pytest -n $(WORKERS) $(TESTS)
+	OMP_NUM_THREADS=1 DATUMARO_PYTHON=.venv/datumaro/bin/python .venv/$*/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -104,7 +104,7 @@ def test_notes_on_masks_are_shown(config: Path, tmp_path: Path, capsys: pytest.C
 def test_command_writes_table_json_and_plot(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "ablation"
     status = main(["--config", str(config), "--out", str(out), "--only", "pamr", "attention", "--measure-savings",
-                   "--limit", "2"])  # fmt: skip
+                   "--limit", "1"])  # fmt: skip
     assert status == 0
     content = json.loads((out / "ablation.json").read_text())
     assert [row["variant"] for row in content["rows"] if row["ablation"] == "PAMR"] == ["off", "on"]

@@ -184,12 +184,9 @@ def test_tolerance_needs_views_of_windows(others: dict[str, Any]) -> None:
 
 def test_quality_adaptive_agrees_with_exact() -> None:
     exact, adaptive = (Segmenter("demo", quality, device="cpu") for quality in ("exact", "adaptive"))
-    agreement = []
-    for number in range(2):
-        image = draw_scene((180, 230), np.random.default_rng([77, number])).image
-        labels = []
-        for segmenter in (exact, adaptive):
-            segmenter.set_classes(["sky", "house", "tree", "grass", "road", "car"])
-            labels.append(segmenter(image).labels)
-        agreement.append((labels[0] == labels[1]).mean())
-    assert np.mean(agreement) >= 0.98
+    image = draw_scene((180, 230), np.random.default_rng([77, 0])).image
+    labels = []
+    for segmenter in (exact, adaptive):
+        segmenter.set_classes(["sky", "house", "tree", "grass", "road", "car"])
+        labels.append(segmenter(image).labels)
+    assert (labels[0] == labels[1]).mean() >= 0.98

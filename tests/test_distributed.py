@@ -22,21 +22,27 @@ from itaclip.research.evaluation.confusion import confusion_matrix
 from itaclip.research.evaluation.counts import IoUCounts, to_sparse
 from itaclip.research.evaluation.loading import plan_batches
 
+pytestmark = pytest.mark.xdist_group("processes")  # what its fixtures start is started once
+
 __all__ = ["demo"]
 
 
+@pytest.mark.cluster
 def test_two_processes_give_the_numbers_of_one(demo: Demo, tmp_path: Path) -> None:
-    """32 images are not a multiple of the batch size 5 nor of the processes' share."""
+    """As the next test shows with three, one of them killed."""
     work = tmp_path / "two"
     with killed_at_the_end(running := demo.start(work, 2)):
         status, out, errors = finish(running)
     assert status == 0, errors[-3000:]
     assert demo.assert_same(work)["run"]["processes"] == 2
-    assert out.count("Results in percent") == 1  # only the first process prints
+    assert out.count("Results in percent") == 1
 
 
 def test_two_machines_restart_automatically_after_a_crash(demo: Demo, tmp_path: Path) -> None:
-    """Three processes on two launchers; one is killed half-way, and MAX_RESTARTS restarts them."""
+    """Three processes on two launchers give the numbers of one; one is killed half-way, and MAX_RESTARTS restarts them.
+
+    32 images are not a multiple of the batch size 5 nor of the processes' share.
+    """
     work = tmp_path / "machines"
     machines = two_machines(demo, work, 2, MAX_RESTARTS="1")
     with killed_at_the_end(*machines):
@@ -45,6 +51,7 @@ def test_two_machines_restart_automatically_after_a_crash(demo: Demo, tmp_path: 
         ends = [finish(machine) for machine in machines]
     assert [status for status, _, _ in ends] == [0, 0], ends[0][2][-3000:] + ends[1][2][-3000:]
     found = demo.assert_same(work)
+    assert sum(out.count("Results in percent") for _, out, _ in ends) == 1  # only the first process prints
     assert found["run"]["processes"] == 3
     assert found["run"]["resumed_images"] >= counted
 

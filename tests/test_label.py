@@ -769,6 +769,8 @@ def test_a_missing_extra_is_named() -> None:
 MEMORY = """
 import os, resource, sys
 from itaclip import LabelOptions, label
+
+pytestmark = pytest.mark.xdist_group("ray")  # what its fixtures start is started once
 peaks = []
 for n, name in enumerate(sys.argv[2:]):
     options = LabelOptions(part_size=2000, threads=1, workers=1)

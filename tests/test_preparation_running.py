@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pool_jobs import die, double
 from preparation_helpers import ROOT, environment, fails_clearly, read, run_script, write_mask
 from processes import limit_files, start_python
 from rich.console import Console
@@ -109,16 +110,6 @@ def test_unwritable_out(many: Path, tmp_path: Path) -> None:
 
 
 # --- the pool ----------------------------------------------------------------
-
-
-def double(number: int) -> int:
-    if number == 13:
-        raise ItaclipError("thirteen")
-    return 2 * number
-
-
-def die(_: int) -> None:
-    os._exit(1)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
