@@ -24,6 +24,7 @@ from itaclip.core.clip.towers import as_tower
 from itaclip.core.concepts.options import CONCEPTS, FREE_FORM, is_concept_model
 from itaclip.core.images import normalise
 from itaclip.core.models import build_parts, load_model
+from itaclip.core.pipeline import Pipeline
 from itaclip.core.quality import free_form
 from itaclip.core.regions.maps import resize_map
 from itaclip.core.resizing import fit
