@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from test_methods import bank_of, picture
 
-from itaclip.core.clip import open_clip_models as registry
 from itaclip.core.clip.blocks import Projections, attend
+from itaclip.core.clip.open_clip_modules import as_open_clip
 from itaclip.core.clip.openai import CLIP
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.methods import RFCLIP, Window, rfclip
@@ -44,7 +44,7 @@ def test_it_is_the_plain_version(method: RFCLIP, with_sinks: CLIP) -> None:
     pixels = torch.stack([picture(side, side, seed) for seed in (0, 1)])
     text = F.normalize(torch.randn(7, encoder.channels, generator=torch.Generator().manual_seed(0)).cumsum(0), dim=-1)
     found = encoder.tokens(pixels, [(method, Window(pixels, text))])[0]
-    visual = registry.as_open_clip(with_sinks).visual
+    visual = as_open_clip(with_sinks).visual
     grid = (side // encoder.patch_size,) * 2
     with torch.no_grad():
         plain = [plain_rfclip.rfclip(visual, method, Window(one[None], text), grid) for one in pixels]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from transformers import CLIPTextConfig, Sam3Config, Sam3Model, Sam3ViTConfig
 from itaclip import ItaclipError, Segmenter
 from itaclip.core.concepts.fusion import class_maps, kept_prompts, prompt_map
 from itaclip.core.concepts.loading import load_sam3
+from itaclip.core.concepts.pipeline import ConceptPipeline
 from itaclip.core.concepts.sam3 import Sam3
 from itaclip.core.images import normalise
 from itaclip.core.resizing import fit
@@ -154,10 +156,10 @@ def test_a_class_is_its_best_synonym_and_without_prompts_nothing() -> None:
     assert found[:, 0, 0].tolist() == pytest.approx([0.1, 0.7, 0.0])
 
 
-def test_names_in_and_label_map_out(segmenter: Segmenter, folder: Path, tmp_path: Path) -> None:
+def test_names_in_and_label_map_out(segmenter: Segmenter, sam3: Sam3, tmp_path: Path) -> None:
     segmenter.set_classes(["cat", "sofa, couch", "traffic light"], background=False)
     result = segmenter(IMAGE)
-    maps = maps_plainly(load_sam3(str(folder)), fit(IMAGE, 2048, SIDE), ["cat", "sofa", "couch", "traffic light"], 0.5)
+    maps = maps_plainly(sam3, fit(IMAGE, 2048, SIDE), ["cat", "sofa", "couch", "traffic light"], 0.5)
     of_classes = torch.stack([maps[0], maps[1:3].amax(0), maps[3]])
     scores = F.interpolate(of_classes[None], (48, 60), mode="bilinear")[0]
     assert np.array_equal(result.labels, scores.argmax(0).numpy())
@@ -189,33 +191,33 @@ def test_a_preview_leaves_out_prompts_and_no_preview_none(segmenter: Segmenter) 
     assert np.array_equal(same.labels, every.labels)
 
 
-def test_reduced_precision_keeps_positions(folder: Path) -> None:
-    exact, rounded = (Segmenter(f"sam3:{folder}", device="cpu", dtype=dtype) for dtype in ("fp32", "bf16"))
+def test_reduced_precision_keeps_positions(segmenter: Segmenter, folder: Path) -> None:
+    exact, rounded = segmenter, Segmenter(f"sam3:{folder}", device="cpu", dtype="bf16")
     results = []
-    for segmenter in (exact, rounded):
-        segmenter.set_classes(["cat", "sky"], background=False)
-        results.append(segmenter(IMAGE).score_map("cat"))
+    for one in (exact, rounded):
+        one.set_classes(["cat", "sky"], background=False)
+        results.append(one(IMAGE).score_map("cat"))
     assert np.abs(results[0] - results[1]).max() < 0.05
-    buffers = dict(rounded._pipeline.encoder.named_buffers())
+    buffers = dict(rounded.pipeline.encoder.named_buffers())
     assert any(name.endswith("position_ids") for name in buffers)
-    for name, buffer in exact._pipeline.encoder.named_buffers():
+    for name, buffer in exact.pipeline.encoder.named_buffers():
         assert torch.equal(buffer, buffers[name]), name
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"quality": "fast"}, "no windows and no views"),
         ({"method": "naclip"}, "method = 'naclip': it reads a CLIP"),
         ({"engine": "openvino"}, "engine = 'openvino'"),
         ({"method_options": {"confidense": 0.4}}, "Did you mean 'confidence'"),
         ({"method_options": {"bucket": 0}}, "bucket = 0"),
-        ({"quick_gelu": True}, "belong to a CLIP"),
+        ({"method_options": {"preview_share": "all"}}, "method 'sam3': '<'"),
+        ({"tolerance": 0.1}, "does not read windows one by one"),
     ],
 )
-def test_what_sam3_does_not_have(folder: Path, settings: dict[str, object], message: str) -> None:
+def test_settings_that_sam3_does_not_have(sam3: Sam3, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ItaclipError, match=message):
-        Segmenter(f"sam3:{folder}", device="cpu", **settings)  # type: ignore[arg-type]
+        ConceptPipeline(sam3, Settings(**{"method": "sam3"} | settings))
 
 
 def test_what_a_clip_and_a_loaded_sam3_refuse(segmenter: Segmenter, tmp_path: Path) -> None:
@@ -226,6 +228,12 @@ def test_what_a_clip_and_a_loaded_sam3_refuse(segmenter: Segmenter, tmp_path: Pa
         segmenter.prepare(["cat"], definitions={"cat": "a small animal"})
     with pytest.raises(ItaclipError, match="gated"):
         segmenter.save_pretrained(tmp_path)
+    with pytest.raises(ItaclipError, match="it has no windows"):
+        segmenter.pipeline.plan(torch.zeros(3, 5, 5))
+    with pytest.raises(ItaclipError, match="no windows and no views"):
+        Segmenter("sam3", quality="fast")
+    with pytest.raises(ItaclipError, match="belong to a CLIP"):
+        Segmenter("sam3", quick_gelu=True)
 
 
 def test_weights_that_are_missing_or_damaged(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,8 +255,10 @@ def test_weights_that_are_missing_or_damaged(folder: Path, tmp_path: Path, monke
 
 def test_an_evaluation_and_a_cell_of_a_comparison(folder: Path, demo_root: Path, tmp_path: Path) -> None:
     weights, config = f"sam3:{folder}", str(ROOT / "configs/cfg_demo.py")
-    options = Options(weights=weights, data_roots=(("cfg_demo", str(demo_root)),), limit=1,
-                      overrides=("model.device=cpu", "test_dataloader.dataset.pipeline.1.scale=(99,56)"))  # fmt: skip
+    overrides = (
+        "model.device=cpu", "model.method_options.preview=False", "test_dataloader.dataset.pipeline.1.scale=(99,56)",
+    )  # fmt: skip
+    options = Options(weights=weights, data_roots=(("cfg_demo", str(demo_root)),), limit=1, overrides=overrides)
     found = run_cell(Cell(config, "sam3", "common", "preset"), options, tmp_path)
     assert found.metrics, found.error
     assert found.metrics["settings"]["prob_thd"] == 0.4

@@ -25,6 +25,7 @@ from itaclip.core.regions import RegionMap, RegionSource, map_correction
 from itaclip.core.regions.maps import resize_map
 from itaclip.core.settings import Settings
 from itaclip.core.text import TextBank, TextCache
+from itaclip.core.windows import WindowPlan
 from itaclip.errors import ItaclipError
 
 
@@ -85,6 +86,14 @@ class ConceptPipeline(Pipeline):
                 scores = F.interpolate(of_classes[None], size=size, mode="bilinear", align_corners=False)[0]
                 of_image = {source: maps_of[n] for source, maps_of in given.items()}
                 yield n, i, _segmentation(scores, image, len(chosen), settings, of_image)
+
+    def plan(self, image: Tensor, settings: Settings | None = None) -> WindowPlan:
+        """Refuse: there are no windows.
+
+        Raises:
+            ItaclipError: always.
+        """
+        raise ItaclipError("SAM 3 sees whole images, at 1008 x 1008 pixels: it has no windows; load a CLIP for this.")
 
     def _maps(
         self, image: Tensor, encoded: EncodedImage, prompts: Prompts, options: Sam3Options

@@ -144,7 +144,10 @@ class RFCLIP(Method):
         block = encoded.last
         values = torch.cat(block.project(both).value.chunk(2), dim=-1)
         values = F.pad(values, (0, 0, encoded.prefix, 0))
-        heads = sum(attend(key, key, values) for key in keys) / len(keys)
+        heads = attend(keys[0], keys[0], values)
+        for key in keys[1:]:
+            heads = heads + attend(key, key, values)
+        heads = heads / len(keys)
         first, second = heads[:, :, encoded.prefix :].chunk(2, dim=-1)
         # the output projection is affine: the mean of two outputs is the output of the mean
         return block.merge_heads((first + second) / 2).float()
@@ -210,7 +213,8 @@ def moved_texts(patches: Tensor, found: Tensor, step: float) -> Tensor:
     """
     best = found.topk(min(2, found.shape[1]), dim=1)
     gram = patches @ patches.mT
-    toward = sum(gram.gather(2, one[:, None].expand(-1, len(gram[0]), -1)) for one in best.indices.unbind(1))
+    seen = [gram.gather(2, one[:, None].expand(-1, gram.shape[1], -1)) for one in best.indices.unbind(1)]
+    toward = seen[0] if len(seen) == 1 else seen[0] + seen[1]
     length = toward.gather(1, best.indices).sum(1, keepdim=True).clamp(min=1e-12).sqrt()  # of the sum of both
     aligned = best.values.sum(1, keepdim=True) / length
     moved = (1 - step) * found + step * toward / length
