@@ -35,7 +35,7 @@ from itaclip.errors import ItaclipError
 from itaclip.formats.configuration import read_model
 from itaclip.formats.saved import read_segmenter, write_segmenter
 from itaclip.result import Result
-from itaclip.vocabulary import Color, Vocabulary, make_vocabulary
+from itaclip.vocabulary import Color, Lexicon, Vocabulary, make_vocabulary
 
 if TYPE_CHECKING:
     from itaclip.core.pipeline import Pipeline
@@ -255,21 +255,24 @@ class Segmenter:
     def set_classes(
         self,
         classes: Iterable[str | Sequence[str]],
-        background: bool | Sequence[str] = True,
+        background: bool | str | Sequence[str] = True,
         definitions: Mapping[str, str] | None = None,
         colors: Mapping[str, Color] | None = None,
+        *,
+        lexicon: Lexicon | None = None,
     ) -> None:
         """Set the classes for subsequent calls; see `prepare`."""
-        self._vocabulary = self.prepare(classes, background, definitions, colors)
+        self._vocabulary = self.prepare(classes, background, definitions, colors, lexicon=lexicon)
 
     def prepare(
         self,
         classes: Iterable[str | Sequence[str]],
-        background: bool | Sequence[str] = True,
+        background: bool | str | Sequence[str] = True,
         definitions: Mapping[str, str] | None = None,
         colors: Mapping[str, Color] | None = None,
         *,
         source: str = "class list",
+        lexicon: Lexicon | None = None,
     ) -> Vocabulary:
         """Encode a class list without setting it; pass it to calls as `vocabulary`.
 
@@ -281,20 +284,26 @@ class Segmenter:
                 classes; a list of words describes what such pixels are likely to show; False
                 assigns every pixel to one of the classes. With True, an entry named "background"
                 is class 0 wherever it stands, described by its other words; with False, it is a
-                class like any other.
+                class like any other. "auto" chooses words by their text features, unless the
+                classes cover the scene already; `Vocabulary.background_words` and
+                `background_choice` tell what it chose.
             definitions: texts that describe classes; the key is any word of the class.
             colors: colours by class name, RGB in 0..255 or text such as ``"#ff8000"``; the other
                 classes get the palette's.
             source: what messages call the class list, such as the name of its file.
+            lexicon: a file or list of words from which "auto" chooses; None takes the names of
+                COCO-Stuff and ADE20K.
 
         Raises:
             ItaclipError: a value of another type, no class, an empty name, a word used twice, two
-                backgrounds, or a definition or colour of an unknown class.
+                backgrounds, a definition or colour of an unknown class, or a bad lexicon.
         """
         if definitions and self.settings.method in CONCEPTS:
             raise ItaclipError("definitions: SAM 3 takes class names alone; leave them out.")
         with self._lock:
-            return make_vocabulary(self._encoder, classes, background, definitions, self.settings, colors, source)
+            return make_vocabulary(
+                self._encoder, classes, background, definitions, self.settings, colors, source, lexicon
+            )
 
     # --- images --------------------------------------------------------------
 

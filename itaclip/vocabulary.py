@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import operator
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -16,6 +17,7 @@ from itaclip.common.figures.palette import palette
 from itaclip.core.settings import Settings
 from itaclip.core.text import ClassNames, TextBank, TextEncoder, build_text_bank, parse_class_names, read_class_prompts
 from itaclip.core.text.auxiliary import SEPARATOR
+from itaclip.core.text.background import AUTO, checked_lexicon, choose_background, read_lexicon
 from itaclip.core.text.class_names import BACKGROUND_NAME, is_background, plain_name
 from itaclip.errors import ItaclipError, did_you_mean
 
@@ -29,11 +31,13 @@ CONTRAST_WORDS = (
 """Common content of photographs besides the requested classes. Without such competitors the
 softmax over queries assigns every pixel to one of the classes (Wysoczanska et al., arXiv 2407.05061)."""
 
+Lexicon: TypeAlias = "str | os.PathLike[str] | Sequence[str]"
+"""A file of words separated by commas or line breaks, or a list of words."""
 
 Color: TypeAlias = "str | Sequence[int]"
 """RGB in 0..255, or text that Pillow understands, such as "#ff8000" or "orange"."""
 
-_SWITCHES = {"yes", "no", "true", "false", "none", "general"}
+_SWITCHES = {"yes", "no", "true", "false", "none", "general", AUTO}
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Vocabulary:
         background: whether class 0 means "none of these".
         colors: K RGB colours in 0..255.
         definitions: a text or None per class, without the background; None if no class has one.
+        background_choice: where the words of the background come from, as one clause; with "auto" which
+            way it decided and why. "" if nobody recorded it.
     """
 
     names: tuple[str, ...]
@@ -53,15 +59,23 @@ class Vocabulary:
     background: bool
     colors: tuple[tuple[int, int, int], ...]
     definitions: tuple[str | None, ...] | None
+    background_choice: str = ""
 
     @classmethod
-    def of(cls, bank: TextBank, background: bool, definitions: Sequence[str | None] | None) -> Vocabulary:
+    def of(
+        cls, bank: TextBank, background: bool, definitions: Sequence[str | None] | None, background_choice: str = ""
+    ) -> Vocabulary:
         """Make the vocabulary of a text bank; a background class is always named "background"."""
         names = bank.class_names.names
         if background:
             names = (BACKGROUND_NAME, *names[1:])
         colors = tuple((r, g, b) for r, g, b in usual_colors(len(names), background))
-        return cls(names, bank, background, colors, tuple(definitions) if definitions else None)
+        return cls(names, bank, background, colors, tuple(definitions) if definitions else None, background_choice)
+
+    @property
+    def background_words(self) -> tuple[str, ...]:
+        """The words that describe the background; none without a background."""
+        return self.bank.class_names.synonyms[0] if self.background else ()
 
     @property
     def own_colors(self) -> dict[str, tuple[int, int, int]]:
@@ -101,11 +115,12 @@ class Vocabulary:
 def make_vocabulary(
     encoder: TextEncoder,
     classes: Iterable[str | Sequence[str]],
-    background: bool | Sequence[str] = True,
+    background: bool | str | Sequence[str] = True,
     definitions: Mapping[str, str] | None = None,
     settings: Settings | None = None,
     colors: Mapping[str, Color] | None = None,
     source: str = "class list",
+    lexicon: Lexicon | None = None,
 ) -> Vocabulary:
     """Encode a class list.
 
@@ -118,22 +133,29 @@ def make_vocabulary(
             with these words instead; False assigns every pixel to one of the classes. With True,
             an entry named "background" is this class: its other words replace the contrast words.
             It becomes class 0 wherever it stands; the other classes keep their order. With False,
-            it is a class like any other.
+            it is a class like any other. "auto" adds it with words chosen from `lexicon`, unless
+            the classes cover the scene already, see `itaclip.core.text.background.choose_background`.
         definitions: texts that describe classes; the key is any word of the class.
         settings: only `def_coefficient`, the weight of the definitions, and `class_prompts` matter here.
         colors: colours by class name; the other classes get the palette's.
         source: what messages call the class list.
+        lexicon: words from which "auto" chooses; None takes the shipped ones.
 
     Raises:
         ItaclipError: a value of another type, no class, an empty name, a word used twice, two
-            backgrounds, a definition or colour of an unknown class,
-            or bad class-biased prompts.
+            backgrounds, a definition or colour of an unknown class, a lexicon without "auto" or
+            without a word, or bad class-biased prompts.
     """
+    auto, found = _is_auto(background), _lexicon(lexicon, _is_auto(background))
     named = parse_class_names(_lines(classes, source), source)
     known = others = named
-    words = _background_words(background)
+    own = () if auto else _background_words(background)
+    choice = "none"
     if background is not False:
-        words, others = _with_background(named, words)
+        words, others = _with_background(named, own)
+        choice = "own words" if words != _general_words(others) else "general words"
+        if auto:
+            words, choice = _chosen_words(encoder, named, others, words, found)
         known = replace(others, synonyms=(words, *others.synonyms))
     elif len(named) == 1:
         _LOG.warning("One class and no background: every pixel will be %r.", named.names[0])
@@ -144,7 +166,8 @@ def make_vocabulary(
     chosen = settings or Settings()
     prompts = read_class_prompts(chosen.class_prompts, known, needed=False)
     bank = build_text_bank(encoder, known, texts, chosen.def_coefficient, background is not False, prompts)
-    return Vocabulary.of(bank, background is not False, texts).colored({} if colors is None else colors)
+    vocabulary = Vocabulary.of(bank, background is not False, texts, choice)
+    return vocabulary.colored({} if colors is None else colors)
 
 
 def split_classes(text: str) -> list[str]:
@@ -203,7 +226,8 @@ def _background_words(background: Any) -> tuple[str, ...]:
         raise ItaclipError("background = []: list words for what surrounds the classes, or pass True or False.")
     if line.lower() in _SWITCHES:
         raise ItaclipError(
-            f"background = {line!r}: expected True, False (command line: yes, no), or words such as 'wall, floor'."
+            f"background = {line!r}: expected True, False (command line: yes, no), {AUTO!r}, or words such as "
+            "'wall, floor'."
         )
     return parse_class_names([line], "background").synonyms[0]
 
@@ -232,9 +256,7 @@ def _with_background(named: ClassNames, words: tuple[str, ...]) -> tuple[tuple[s
         if len(named.synonyms[place]) > 1:
             words = named.synonyms[place]
     owner = _owners(others)
-    used = {_singular(part) for word in others.queries for part in word.split()}
-    general = (word for word in CONTRAST_WORDS if _singular(word) not in used and plain_name(word) not in owner)
-    words = words or tuple(general)
+    words = words or _general_words(others)
     if not words:
         raise ItaclipError(
             f"{named.source}: uses all general words of the background; pass words of your own, or False."
@@ -246,6 +268,44 @@ def _with_background(named: ClassNames, words: tuple[str, ...]) -> tuple[tuple[s
                 "a word can belong to only one class."
             )
     return words, others
+
+
+def _general_words(classes: ClassNames) -> tuple[str, ...]:
+    """The contrast words that no class uses."""
+    owner = _owners(classes)
+    used = {_singular(part) for word in classes.queries for part in word.split()}
+    return tuple(word for word in CONTRAST_WORDS if _singular(word) not in used and plain_name(word) not in owner)
+
+
+def _is_auto(background: Any) -> bool:
+    return isinstance(background, str) and background.strip().lower() == AUTO
+
+
+def _lexicon(lexicon: Any, auto: bool) -> tuple[str, ...]:
+    """The words from which "auto" chooses; none without it."""
+    if not auto:
+        if lexicon is not None:
+            raise ItaclipError(f"lexicon: words are chosen from it only with background = {AUTO!r}.")
+        return ()
+    if lexicon is None or isinstance(lexicon, (str, os.PathLike)):
+        return read_lexicon(lexicon)
+    return checked_lexicon(list(_each(lexicon, "lexicon", "a file, or a list of words")), "lexicon")
+
+
+def _chosen_words(
+    encoder: TextEncoder, named: ClassNames, others: ClassNames, general: tuple[str, ...], lexicon: Sequence[str]
+) -> tuple[tuple[str, ...], str]:
+    """The words that "auto" decides for, and why."""
+    described = [words for words in named.synonyms if is_background(words[0]) and len(words) > 1]
+    if described:
+        raise ItaclipError(
+            f"{named.source}: describes the background as {', '.join(described[0])}, and background = {AUTO!r} would "
+            f"choose other words. Leave out its words, or pass True instead of {AUTO!r}."
+        )
+    choice = choose_background(encoder, others, lexicon)
+    if choice.words is None:
+        return general, f"general words: {choice.reason}"
+    return choice.words, choice.reason
 
 
 def _each(values: Any, what: str, expected: str) -> Iterator[Any]:

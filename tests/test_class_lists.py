@@ -346,7 +346,7 @@ def test_a_configuration_gives_unique_names(photo: Path, tmp_path: Path) -> None
     config = ROOT / "configs/cfg_demo.py"
     segmenter = Segmenter.from_config(config, slide_stride=112, pamr_steps=0)
     named_everywhere(segmenter(photo))
-    lines = read_lines(read_model(config).name_path)
+    lines = read_lines(read_model(config).classes.name_path)
     assert segmenter.names == ("background", *(line.split(", ")[0] for line in lines[1:]))
     lines[3] = f"background, {lines[3]}"
     (tmp_path / "classes.txt").write_text("\n".join(lines) + "\n")

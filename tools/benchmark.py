@@ -38,7 +38,7 @@ from itaclip.core.pipeline import Pipeline
 from itaclip.core.resizing import fitted_size
 from itaclip.core.settings import Settings
 from itaclip.core.settings_checks import PRECISIONS
-from itaclip.core.text import TextBank, TextCache, TextEncoder, read_class_names
+from itaclip.core.text import TextBank, TextCache, TextEncoder
 from itaclip.devices import choose_device
 from itaclip.files import refuse_arguments, write_json
 from itaclip.formats.configuration import ModelDescription, read_config, read_model
@@ -147,7 +147,7 @@ def main() -> int:
     if args.methods:
         description = descriptions[0]
         encoder = Pipeline(load_openai_clip(*description.weights), description.settings).encoder
-        count = args.queries or len(read_class_names(description.name_path, description.settings.background).queries)
+        count = args.queries or len(description.classes.read()[0].queries)
         plain_clip = as_open_clip(load_openai_clip(*description.weights))
         visual = plain_clip.visual if description.settings.dtype == "fp32" else None
         rows = method_seconds(encoder, args.methods, args.batch if args.batch > 1 else 10, count, visual)
@@ -158,7 +158,7 @@ def main() -> int:
             console.print(table_of(f"a whole image, {description.settings.dtype}", [row]))
             figures["whole image"] = row
     elif args.pamr:
-        queries = len(read_class_names(descriptions[0].name_path, descriptions[0].settings.background).queries)
+        queries = len(descriptions[0].classes.read()[0].queries)
         figures |= pamr_alone(size, queries, descriptions[0].settings)
         console.print_json(data=figures)
     else:
@@ -185,7 +185,7 @@ def rates(args: argparse.Namespace, descriptions: Sequence[ModelDescription]) ->
         settings, short_side = description.settings, description.short_side
         clip = load_openai_clip(*description.weights)
         pipeline = Pipeline(clip, settings)
-        queries = len(read_class_names(description.name_path, settings.background).queries)
+        queries = len(description.classes.read()[0].queries)
         size = (args.size[0], args.size[1]) if args.size else typical_size(config)
         if args.gpu_memory:
             image = fitted_size(size, 2048, short_side)

@@ -11,7 +11,7 @@ from itaclip.common.images.values import ValueRange, checked_range
 from itaclip.common.openmmlab_packages import readable_import_errors
 from itaclip.common.shipped import find_configuration
 from itaclip.core.settings import Settings, checked_names, implied_background
-from itaclip.core.text import TextEncoder, build_text_bank, read_class_prompts, read_texts
+from itaclip.core.text import ConfiguredClasses, TextEncoder, build_text_bank, read_class_prompts
 from itaclip.errors import ItaclipError
 from itaclip.vocabulary import Vocabulary
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _NO_SETTINGS = frozenset(
     ("type", "name_path", "model_name", "pretrained", "quick_gelu", "auxiliary_text_path", "text_cache",
-     "data_preprocessor", "init_cfg", "dataset_name", "width_chunk_size", "train_cfg", "test_cfg")
+     "background_words", "lexicon", "distractors", "data_preprocessor", "init_cfg", "dataset_name", "width_chunk_size", "train_cfg", "test_cfg")
 )  # fmt: skip
 """Keywords of `ITACLIPSegmentor` that are not fields of `Settings`."""
 
@@ -33,29 +33,28 @@ class ModelDescription:
         weights: name or file, tag and activation, as `itaclip.core.clip.load_clip` takes them.
         settings: settings of the pipeline.
         short_side: short side in pixels that images are resized to.
-        name_path: class file.
-        auxiliary_text_path: file of definitions or synonyms, or None.
+        classes: class file, texts and words of the background.
         value_range: of the data set's images, see `itaclip.common.images.ValueRange`.
     """
 
     weights: tuple[str, str | None, bool | None]
     settings: Settings
     short_side: int
-    name_path: str
-    auxiliary_text_path: str | None
+    classes: ConfiguredClasses
     value_range: ValueRange = None
 
     def vocabulary(self, encoder: TextEncoder) -> Vocabulary:
         """Encode the classes.
 
         Raises:
-            ItaclipError: a bad class file, bad texts or bad class-biased prompts.
+            ItaclipError: a bad class file, bad texts, a bad lexicon or bad class-biased prompts.
         """
         background = self.settings.background
-        classes, texts = read_texts(self.name_path, self.auxiliary_text_path, background)
+        classes, texts = self.classes.read()
+        classes, choice = self.classes.with_background_words(encoder, classes)
         prompts = read_class_prompts(self.settings.class_prompts, classes)
         bank = build_text_bank(encoder, classes, texts, self.settings.def_coefficient, background, prompts)
-        return Vocabulary.of(bank, background, texts)
+        return Vocabulary.of(bank, background, texts, choice)
 
 
 def read_config(path: str | Path, import_custom_modules: bool = True) -> Config:
@@ -104,7 +103,7 @@ def read_model(
     weights, settings = weights_and_settings(options, changes)
     ranges = [step.get("value_range") for step in steps if step.get("type") == "ITACLIPLoadImage"]
     return ModelDescription(
-        weights, settings, min(scales[0]), options["name_path"], options.get("auxiliary_text_path"),
+        weights, settings, min(scales[0]), ConfiguredClasses.of(options, settings.background),
         checked_range(ranges[0] if ranges else None),
     )  # fmt: skip
 

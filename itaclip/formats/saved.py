@@ -121,6 +121,7 @@ def write_segmenter(
         description["vocabulary"] = {
             "classes": vocabulary.bank.class_names.synonyms, "background": vocabulary.background,
             "definitions": vocabulary.definitions, "colors": vocabulary.colors,
+            "background_choice": vocabulary.background_choice,
             "features": fingerprint([("features", features)]),
         }  # fmt: skip
     if second:
@@ -301,7 +302,10 @@ def _read_vocabulary(folder: Path, content: Any) -> Vocabulary | None:
         or fingerprint([("features", features)]) != content.get("features")
     ):
         raise ItaclipError(f"{path}: the text features do not match the classes; save the segmenter again.")
-    vocabulary = Vocabulary.of(TextBank(features, names), background, definitions)
+    choice = content.get("background_choice", "")  # earlier folders have none
+    if not isinstance(choice, str):
+        raise ItaclipError(f"background_choice = {str(choice)[:60]!r}: expected a text.")
+    vocabulary = Vocabulary.of(TextBank(features, names), background, definitions, choice)
     colors = content.get("colors", vocabulary.colors)  # earlier folders have none
     if not isinstance(colors, (list, tuple)) or len(colors) != len(vocabulary.names):
         raise ItaclipError("colors: expected one RGB colour per class.")

@@ -45,7 +45,7 @@ def label(
     classes: Sequence[str | Sequence[str]],
     out: str | os.PathLike[str],
     *,
-    background: bool | Sequence[str] = True,
+    background: bool | str | Sequence[str] = True,
     definitions: Mapping[str, str] | None = None,
     options: LabelOptions | None = None,
     watch: Callable[[LabelReport], None] = lambda _: None,

@@ -49,8 +49,12 @@ def add_class_options(options: argparse.ArgumentParser) -> None:
     group.add_argument("--classes", help='"cat; sofa, couch": semicolons between classes, commas between synonyms')
     group.add_argument("--classes-file", type=Path, help="one class per line, commas between synonyms")
     group.add_argument("--background",
-                       help='the background: "yes" (general contrast words), "no" (none: every pixel gets a class), '
-                            'or words of your own, such as "wall, floor" (default: yes)')  # fmt: skip
+                       help='the background: "yes" (general contrast words), "auto" (words chosen for your classes), '
+                            '"no" (none: every pixel gets a class), or words of your own, such as "wall, floor" '
+                            '(default: yes)')  # fmt: skip
+    group.add_argument("--lexicon", type=Path, metavar="FILE",
+                       help="words from which --background auto chooses, separated by commas or line breaks "
+                       "(default: the names of COCO-Stuff and ADE20K)")  # fmt: skip
     group.add_argument("--definitions", type=Path, help="one `name >=text` per line, for some or all classes")
     group.add_argument("--colors", metavar="NAME=COLOR; ...",
                        help='colours of classes, such as "cat=#ff8000; sofa=orange" (default: a palette)')  # fmt: skip
@@ -172,16 +176,28 @@ def choose_vocabulary(args: argparse.Namespace, segmenter: Segmenter) -> Vocabul
     elif args.classes is not None:
         classes = split_classes(args.classes)
     elif segmenter.vocabulary is not None:
-        if args.background is not None or args.definitions is not None:
-            raise ItaclipError("--background and --definitions: the configuration has its own; give --classes too.")
+        if args.background is not None or args.definitions is not None or args.lexicon is not None:
+            raise ItaclipError(
+                "--background, --definitions and --lexicon: the configuration has its own; give --classes too."
+            )
         return segmenter.vocabulary.colored(_colors(args.colors))
     else:
         raise ItaclipError('no classes: give --classes "cat; sofa, couch" or --classes-file FILE.')
-    backgrounds: dict[str, bool | list[str]] = {"yes": True, "no": False}
+    backgrounds: dict[str, bool | str | list[str]] = {"yes": True, "no": False, "auto": "auto"}
     words = args.background or "yes"
     background = backgrounds.get(words.lower(), words.replace(";", ",").split(","))
     definitions = split_definitions(read_lines(args.definitions), str(args.definitions)) if args.definitions else None
-    return segmenter.prepare(classes, background, definitions, _colors(args.colors), source=source)
+    if args.lexicon is not None and background != "auto":
+        raise ItaclipError("--lexicon: words are chosen from it only with --background auto.")
+    return segmenter.prepare(
+        classes, background, definitions, _colors(args.colors), source=source, lexicon=args.lexicon
+    )
+
+
+def background_line(vocabulary: Vocabulary) -> str:
+    """Describe the background of a class list for the summary of a command."""
+    words = f" ({', '.join(vocabulary.background_words)})" if vocabulary.background_words else ""
+    return f"background: {vocabulary.background_choice or 'as saved'}{words}"
 
 
 def _colors(text: str | None) -> dict[str, str]:

@@ -15,6 +15,7 @@ from itaclip.apps.command.options import (
     add_image_options,
     add_model_options,
     add_run_options,
+    background_line,
     choose_vocabulary,
     coco_skip,
     make_segmenter,
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     vocabulary = choose_vocabulary(args, segmenter)
     console.print(f"{len(items)} files, classes: {', '.join(vocabulary.names)}; "
                   f"ready after {time.perf_counter() - began:.1f} s", markup=False)  # fmt: skip
+    console.print(background_line(vocabulary), markup=False)
     began = time.perf_counter()
     with progress(console, len(items), "segmenting") as advance:
         report = segment_folder(
@@ -67,7 +69,11 @@ def main(arguments: Sequence[str]) -> int:
                   f"masks, overlays and results in {args.out}{coco}", markup=False)  # fmt: skip
     if args.json:
         summary = {"out": str(args.out), "done": report.done, "kept": report.kept, "failed": report.failed}
-        sys.stdout.write(json.dumps(summary | {"classes": vocabulary.names, "seconds": seconds}) + "\n")
+        summary |= {
+            "classes": vocabulary.names, "background_words": vocabulary.background_words,
+            "background_choice": vocabulary.background_choice, "seconds": seconds,
+        }  # fmt: skip
+        sys.stdout.write(json.dumps(summary) + "\n")
     return SOME_FAILED if report.failed else 0
 
 

@@ -63,12 +63,12 @@ class QueuedRequest:
             started = time.perf_counter()
             fields["waited"] = round(started - began, 3)
             with listening(self._progress), collected_warnings() as warnings:
-                result = segment(segmenter, image, sent, limits, self._stopped)
+                result, vocabulary = segment(segmenter, image, sent, limits, self._stopped)
             seconds = time.perf_counter() - started
             height, width = result.labels.shape
             fields.update(height=height, width=width, classes=len(result.names), computed=round(seconds, 3))
             metrics.computed(seconds, height * width)
-            return rendered(result, sent.output, image, list(dict.fromkeys(warnings)), seconds)
+            return rendered(result, vocabulary, sent.output, image, list(dict.fromkeys(warnings)), seconds)
 
         self._future = queue.submit(work)
         self._answer: asyncio.Future[Any] = asyncio.wrap_future(self._future)

@@ -23,11 +23,12 @@ from itaclip.apps.web.limits import Limits
 from itaclip.apps.web.problems import BadRequestError
 from itaclip.apps.web.response import offered_outputs
 from itaclip.common.base64_text import decode_base64
+from itaclip.core.text.background import AUTO
 from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.vocabulary import split_classes, split_definitions
 
 GENERAL, NONE = "general", "none"
-"""Backgrounds: general contrast words, or a class for every pixel. Other texts are words."""
+"""Backgrounds: general contrast words, or a class for every pixel; `AUTO` chooses words. Other texts are words."""
 
 _NO_IMAGE = "image: send a file (multipart) or base64 (JSON)."
 _REPEATABLE = ("classes", "background")  # in a form: each value adds to the list
@@ -72,7 +73,9 @@ def _classes(value: Any) -> list[str]:
     return _lines("classes", value)
 
 
-def _background(value: Any) -> bool | list[str]:
+def _background(value: Any) -> bool | str | list[str]:
+    if value == AUTO:
+        return AUTO
     if isinstance(value, bool) or value in (GENERAL, NONE, "true", "false"):
         return value in (True, GENERAL, "true")
     return [word for line in _lines("background", value) for word in split_words(line)]
@@ -126,8 +129,9 @@ class SegmentFields(BaseModel):
         examples=["cat, kitten; sofa, couch", ["cat", ["sofa", "couch"]]],
     )
     background: Annotated[Any, PlainValidator(_background, json_schema_input_type=bool | _TextOrList)] = _optional(
-        '"general" (default) or true: pixels of no class become class 0. "none" or false: every pixel gets a class. '
-        "Anything else: words for the background."
+        '"general" (default) or true: pixels of no class become class 0, described by general words. "auto": the same '
+        'with words chosen for the classes. "none" or false: every pixel gets a class. Anything else: words for the '
+        "background."
     )
     definitions: Annotated[Any, PlainValidator(_definitions, json_schema_input_type=str | dict[str, str])] = _optional(
         "Lines `name >=text`, or a JSON object of texts by class."

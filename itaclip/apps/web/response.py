@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from itaclip.apps.web.view import view
 from itaclip.common import figures
 from itaclip.result import Result
+from itaclip.vocabulary import Vocabulary
 
 JSON, PNG = "application/json", "image/png"
 
@@ -38,6 +39,8 @@ class Segmentation(BaseModel):
     width: int
     classes: list[FoundClass]
     mask: str = Field(description="PNG of class numbers, base64.", json_schema_extra={"format": "byte"})
+    background_words: list[str] = Field(description="Words that describe the background; none without one.")
+    background_choice: str = Field(description='Where these words come from; with "auto", which way it decided.')
     warnings: list[str]
     seconds: float = Field(description="Computing time.")
 
@@ -72,11 +75,14 @@ def offered_outputs() -> list[str]:
     return [name for name in OUTPUTS if name != "coco" or has_coco()]
 
 
-def rendered(result: Result, output: str, upload: bytes, warnings: list[str], seconds: float) -> tuple[bytes, str]:
+def rendered(
+    result: Result, vocabulary: Vocabulary, output: str, upload: bytes, warnings: list[str], seconds: float
+) -> tuple[bytes, str]:
     """Render the body of an answer, with its content type.
 
     Args:
         result: what to render.
+        vocabulary: the classes; only "json" and "view" tell the words of the background.
         output: a name of `OUTPUTS`.
         upload: content of the image file that the client sent.
         warnings: for the client; only "json" and "view" carry them.
@@ -96,14 +102,14 @@ def rendered(result: Result, output: str, upload: bytes, warnings: list[str], se
     elif output == "coco":
         content = result.to_coco()
     else:
-        content = described(result, warnings, seconds).model_dump()
+        content = described(result, vocabulary, warnings, seconds).model_dump()
         if output == "view":
             content |= view(result, upload, has_coco())
     return json.dumps(content, ensure_ascii=False).encode(), JSON
 
 
-def described(result: Result, warnings: list[str], seconds: float) -> Segmentation:
-    """Describe the result: size, classes with colour, share and mean score, and the mask as a PNG in base64."""
+def described(result: Result, vocabulary: Vocabulary, warnings: list[str], seconds: float) -> Segmentation:
+    """Describe the result: size, classes with colour, share and mean score, mask as a PNG in base64, background words."""
     height, width = result.labels.shape
     scores = {entry["label"]: entry["score"] for entry in result.to_hf()}
     classes = [
@@ -112,5 +118,6 @@ def described(result: Result, warnings: list[str], seconds: float) -> Segmentati
     ]
     mask = base64.b64encode(figures.mask_png(result.labels, result.colors)).decode("ascii")
     return Segmentation(
-        height=height, width=width, classes=classes, mask=mask, warnings=warnings, seconds=round(seconds, 3)
-    )
+        height=height, width=width, classes=classes, mask=mask, warnings=warnings, seconds=round(seconds, 3),
+        background_words=list(vocabulary.background_words), background_choice=vocabulary.background_choice,
+    )  # fmt: skip

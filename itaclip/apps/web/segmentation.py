@@ -61,10 +61,10 @@ def own_classes(vocabulary: Vocabulary | None) -> dict[str, str] | None:
 
 def segment(
     segmenter: Segmenter, image: bytes, fields: SegmentFields, limits: Limits, stopped: threading.Event | None = None
-) -> Result:
+) -> tuple[Result, Vocabulary]:
     """Segment as a request asks, within the limits, until `stopped` is set.
 
-    The labels are those of ``segmenter(path, segmenter.prepare(...))``.
+    The labels are those of ``segmenter(path, segmenter.prepare(...))``. The vocabulary is what `prepare` gave.
 
     Args:
         segmenter: its settings and classes serve requests that leave theirs out.
@@ -80,7 +80,7 @@ def segment(
     asked = default_options(segmenter.settings) | fields.model_dump(exclude_unset=True, exclude={"image"})
     name, classes, background = asked.get("name", "image"), asked.get("classes"), asked.get("background", True)
     pixels = decode_image(image, name, _read_options(segmenter, limits))
-    words = [*(classes or ()), *([] if isinstance(background, bool) else background)]
+    words = [*(classes or ()), *([] if isinstance(background, (bool, str)) else background)]
     count = sum(len(split_words(line)) for line in words)
     if count > limits.words:
         raise ItaclipError(f"{count} words, synonyms included; at most {limits.words} are accepted.")
@@ -103,7 +103,7 @@ def segment(
         if vocabulary.background:
             changes["prob_thd"] = asked["threshold"]
         result = segmenter(pixels, vocabulary, **changes)
-    return replace(result, source=Path(name))
+    return replace(result, source=Path(name)), vocabulary
 
 
 def _read_options(segmenter: Segmenter, limits: Limits) -> ReadOptions:

@@ -16,6 +16,9 @@ from itaclip.core.text.encoder import TextEncoder
 from itaclip.core.text.templates import TEMPLATES
 from itaclip.errors import ItaclipError
 
+_TEXTS_AT_ONCE = 64
+"""Bounds the memory of long lists; an interrupted computation keeps the blocks that are done."""
+
 
 @dataclass(frozen=True)
 class TextBank:
@@ -59,14 +62,15 @@ def ensemble(
     own = prompts or {}
     keys = [text_key(encoder.fingerprint, templates, encoder.device, text, own.get(text, ())) for text in texts]
     known = cache.get(keys)
-    missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
-    if missing:
+    missing = list({key: text for key, text in zip(keys, texts, strict=True) if key not in known}.items())
+    for start in range(0, len(missing), _TEXTS_AT_ONCE):
+        block = missing[start : start + _TEXTS_AT_ONCE]
         filled = [
-            [*(template.replace("{}", text) for template in templates), *own.get(text, ())] for text in missing.values()
+            [*(template.replace("{}", text) for template in templates), *own.get(text, ())] for _, text in block
         ]
         features = encoder([prompt for some in filled for prompt in some]).split([len(some) for some in filled])
         means = torch.stack([some.mean(dim=0) for some in features])
-        fresh = dict(zip(missing, F.normalize(means, dim=-1), strict=True))
+        fresh = dict(zip((key for key, _ in block), F.normalize(means, dim=-1), strict=True))
         cache.put(fresh)
         known |= fresh
     return torch.stack([known[key].to(encoder.device) for key in keys])

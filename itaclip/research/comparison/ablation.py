@@ -21,7 +21,14 @@ from mmengine.config import Config
 from itaclip.core.clip import load_clip
 from itaclip.core.pipeline import Pipeline, Segmentation
 from itaclip.core.settings import Settings
-from itaclip.core.text import TextBank, TextCache, TextEncoder, build_text_bank, read_class_prompts, read_texts
+from itaclip.core.text import (
+    ConfiguredClasses,
+    TextBank,
+    TextCache,
+    TextEncoder,
+    build_text_bank,
+    read_class_prompts,
+)
 from itaclip.devices import choose_device
 from itaclip.formats.configuration import weights_and_settings
 from itaclip.research.evaluation.counts import IoUCounts
@@ -44,13 +51,14 @@ class Ablation:
     def __init__(self, config: Config) -> None:
         model = config.model
         weights, self.base = weights_and_settings(model)
-        texts = model.get("auxiliary_text_path")
-        self.classes, self.auxiliary = read_texts(model.name_path, texts, self.base.background)
+        configured = ConfiguredClasses.of(model, self.base.background)
+        classes, self.auxiliary = configured.read()
         self._device = choose_device(self.base.device, self.base.dtype, self.base.engine)
         clip = load_clip(*weights)
         self._banks: dict[tuple[float, str | None], TextBank] = {}
         self._pipeline = Pipeline(clip, self.base).to(self._device)
         self._encoder = TextEncoder(clip, TextCache(), self._pipeline.engine).to(self._device)
+        self.classes, _ = configured.with_background_words(self._encoder, classes)
         self._preprocessor = ITACLIPPreprocessor().to(self._device)
 
     @property

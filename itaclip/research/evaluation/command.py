@@ -23,6 +23,7 @@ from itaclip.core.clip.fingerprint import fingerprint, structure
 from itaclip.errors import ItaclipError
 from itaclip.files import write_json
 from itaclip.research.evaluation.distributed import joined
+from itaclip.research.evaluation.fingerprint import protocol_of
 from itaclip.research.evaluation.identity import identity
 from itaclip.research.evaluation.journal import Journal
 from itaclip.research.evaluation.loop import Outcome, OutputFolders, evaluate
@@ -30,6 +31,7 @@ from itaclip.research.evaluation.options import parser as parser
 from itaclip.research.evaluation.protocol import apply_protocol
 from itaclip.research.evaluation.report import as_json, by_reason, class_table, mask_notes
 from itaclip.research.evaluation.setup import build_dataset, build_model, check_classes, check_model
+from itaclip.research.evaluation.vocabulary import apply_wording, parse_wording
 from itaclip.research.openmmlab import ITACLIPSegmentor
 from itaclip.research.openmmlab.configuration import change_config, load_config
 from itaclip.research.preparation.checks import check_labels
@@ -84,6 +86,8 @@ def _evaluate(
     console.print(f"{args.config.name}: {len(dataset)} images, {len(model.classes)} classes, "
                   f"{len(model.text_features)} queries; model and texts ready after "
                   f"{time.perf_counter() - began:.1f} s")  # fmt: skip
+    if config.model.get("background_words"):
+        console.print(f"background: {model.background_choice} ({', '.join(model.classes.synonyms[0])})", markup=False)
 
     journal = _open_journal(folder, config, model, console)
     if args.no_resume:
@@ -102,10 +106,11 @@ def _evaluate(
         run = {
             "config": str(args.config), "model_name": config.model.get("model_name", "ViT-B/16"),
             "pretrained": config.model.get("pretrained"), "data_root": str(loader.dataset.data_root),
-            "preset": args.preset, "preset_source": source, "limit": args.limit,
+            "preset": args.preset, "preset_source": source, "limit": args.limit, "vocabulary": args.vocabulary,
+            "background_choice": model.background_choice,
             "processes": dist.get_world_size(), "resumed_images": outcome.resumed,
         }  # fmt: skip
-        _report(args, dataset, model, outcome, run, folder, console)
+        _report(args, config, dataset, model, outcome, run, folder, console)
     dist.barrier()  # the journal is needed until the numbers are written
     if not outcome.skipped:
         journal.remove()
@@ -126,17 +131,20 @@ def _open_journal(folder: Path, config: Config, model: ITACLIPSegmentor, console
     return journal
 
 
-def _report(args: argparse.Namespace, dataset: Any, model: ITACLIPSegmentor, outcome: Outcome, run: dict[str, Any],
+def _report(args: argparse.Namespace, config: Config, dataset: Any, model: ITACLIPSegmentor, outcome: Outcome, run: dict[str, Any],
             folder: Path, console: Console) -> None:  # fmt: skip
     """Write `metrics.json` and print the table."""
     metrics = outcome.counts.metrics()
     names = tuple(dataset.metainfo["classes"])
     notes = mask_notes(metrics, names, outcome, dataset)
-    write_json(folder / "metrics.json", as_json(metrics, names, outcome, model.settings, run) | {"notes": notes})
+    protocol = protocol_of(config, model.settings, model.classes, dataset, metrics, outcome.ignored, outcome.images)
+    found = as_json(metrics, names, outcome, model.settings, run)
+    write_json(folder / "metrics.json", found | {"protocol": protocol, "notes": notes})
     if metrics.pixels:
         console.print(class_table(metrics, names, notes))
         scores = f"mIoU {metrics.mean_iou:.2f}  mAcc {metrics.mean_accuracy:.2f}  aAcc {metrics.all_accuracy:.2f}  "
         console.print(f"{scores}on {outcome.images} images, {outcome.seconds / outcome.images:.2f} s each")
+        console.print(f"protocol {protocol['fingerprint']}, vocabulary {args.vocabulary}", highlight=False)
     else:
         console.print(f"no scores: {outcome.images} images evaluated, and their masks contain no pixel of any class.")
     if outcome.resumed:
@@ -170,6 +178,7 @@ def configure(args: argparse.Namespace, folder: Path) -> tuple[Config, str | Non
     config = load_config(args.config)
     source = apply_protocol(config, folder, args.method, args.preset, args.pamr)
     change_config(config, args.cfg_options, args.data_root, args.weights)
+    apply_wording(config, folder, parse_wording(args.vocabulary))
     if args.no_text_cache:
         config.model.text_cache = False
     return config, source

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from itaclip.core.decision import count_values
 from itaclip.errors import ItaclipError
-from itaclip.research.preparation.masks import IGNORED
+from itaclip.research.preparation.masks import ignored_label
 
 
 def confusion_matrix(predicted: Tensor | NDArray[Any], truth: Tensor | NDArray[Any], classes: int) -> Tensor:
@@ -19,13 +19,14 @@ def confusion_matrix(predicted: Tensor | NDArray[Any], truth: Tensor | NDArray[A
     Counts in integers: MMSegmentation's float32 histograms are inexact from 2^24 pixels on.
 
     Args:
-        predicted: H x W class ids in 0..K-1.
-        truth: H x W labels; 255 is ignored.
+        predicted: H x W class ids; those from K on are distractors, which are no class of the data set.
+        truth: H x W labels; 255 is ignored, or 65535 if there are more than 255 classes.
         classes: number of classes, K.
 
     Returns:
-        (K + 1) x K int64 on the CPU: rows are true classes, columns predicted ones. The last row
-        counts labels that are not a class; IoUMetric counts them as errors of the predicted class.
+        (K + 1) x (K + 1) int64 on the CPU: rows are true classes, columns predicted ones. The last row
+        counts labels that are not a class; IoUMetric counts them as errors of the predicted class. The
+        last column counts predictions that are not a class: errors of the true class only.
 
     Raises:
         ItaclipError: the sizes differ.
@@ -35,13 +36,14 @@ def confusion_matrix(predicted: Tensor | NDArray[Any], truth: Tensor | NDArray[A
         mask, image = (" x ".join(map(str, labels.shape)) for labels in (truth, predicted))
         raise ItaclipError(f"the mask is {mask}, but its image is {image}.")
     # ignored pixels get their own row: selecting the others would make the host wait for the GPU
-    row = torch.where(truth == IGNORED, classes + 1, truth.clamp(max=classes))
-    cells = count_values(row * classes + predicted, (classes + 2) * classes)
-    return cells.view(classes + 2, classes)[:-1].cpu()
+    row = torch.where(truth == ignored_label(classes), classes + 1, truth.clamp(max=classes))
+    width = classes + 1
+    cells = count_values(row * width + predicted.clamp(max=classes), (classes + 2) * width)
+    return cells.view(classes + 2, width)[:-1].cpu()
 
 
 def class_iou(matrix: Tensor) -> Tensor:
     """Compute the IoU in percent of every class, K float64, from `confusion_matrix`; NaN for classes that never
     occur."""
-    both = matrix.diagonal().double()
-    return 100 * (both / (matrix[:-1].sum(1) + matrix.sum(0) - both))
+    both = matrix.diagonal()[:-1].double()
+    return 100 * (both / (matrix[:-1].sum(1) + matrix[:, :-1].sum(0) - both))

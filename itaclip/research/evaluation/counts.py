@@ -35,7 +35,7 @@ class IoUCounts:
 
     def __init__(self, classes: int) -> None:
         self._classes = classes
-        self._total = torch.zeros(classes + 1, classes, dtype=torch.int64)
+        self._total = torch.zeros(classes + 1, classes + 1, dtype=torch.int64)
 
     def add(self, predicted: Tensor, truth: Tensor) -> Tensor:
         """Add one image and return its own matrix, see `confusion_matrix`."""
@@ -59,7 +59,7 @@ class IoUCounts:
     def metrics(self) -> Metrics:
         """Compute the scores, in percent."""
         counts = self._total.double()
-        intersect, labelled, predicted = counts.diagonal(), counts[:-1].sum(1), counts.sum(0)
+        intersect, labelled, predicted = counts.diagonal()[:-1], counts[:-1].sum(1), counts[:, :-1].sum(0)
         union = labelled + predicted - intersect
         values = IoUMetric.total_area_to_metrics(intersect, union, predicted, labelled, ["mIoU"])
         return Metrics(

@@ -49,7 +49,7 @@ class Gallery:
     def __init__(self, out: Path, names: Sequence[str], colors: Colors) -> None:
         self._out, self._names, self._colors = out, names, colors
         self._cards: list[_Card] = []
-        self.confusion = torch.zeros(len(names) + 1, len(names), dtype=torch.int64)
+        self.confusion = torch.zeros(len(names) + 1, len(names) + 1, dtype=torch.int64)
 
     @staticmethod
     def files(out: Path, count: int) -> list[Path]:
@@ -83,7 +83,7 @@ class Gallery:
     def write(self, title: str) -> Path:
         """Write the charts and the page; return the path of the page."""
         values, labelled = class_iou(self.confusion), self.confusion[:-1]
-        charts = iou_chart(values.tolist(), self._names), confusion_chart(labelled.numpy(), self._names)
+        charts = iou_chart(values.tolist(), self._names), confusion_chart(labelled[:, :-1].numpy(), self._names)
         for name, chart in zip(_CHARTS, charts, strict=True):
             _save(chart, self._out / name)
         accuracy = int(labelled.trace()) / max(1, int(labelled.sum()))

@@ -13,6 +13,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from itaclip.common.shipped import configuration_folder
 from itaclip.core.clip.names import DEMO
 from itaclip.core.concepts.options import CONCEPTS
 from itaclip.core.regions.source import GRAM, SAM2
@@ -33,7 +34,9 @@ def identity(config: Config) -> dict[str, str]:
     Custom modules that a configuration imports count as software, because they may define methods.
     """
     model = config.model.to_dict()
-    texts = [_file(model.pop(name, None)) for name in ("name_path", "auxiliary_text_path", "class_prompts")]
+    texts = [_file(model.pop(name, None)) for name in ("name_path", "auxiliary_text_path", "class_prompts", "lexicon")]
+    if model.get("background_words") and texts[-1] is None:
+        texts[-1] = _file(configuration_folder() / "lexicon.txt")
     modules = ["itaclip", *config.get("custom_imports", {}).get("imports", [])]
     return {
         "settings": digest(model),

@@ -6,12 +6,13 @@ import itaclip.research.openmmlab  # noqa: F401 - first: it makes mmseg importab
 
 # isort: split
 
+from dataclasses import replace
 from typing import Any
 
 from mmengine.config import Config
 from mmseg.registry import DATASETS, MODELS
 
-from itaclip.core.text import ClassNames, read_texts
+from itaclip.core.text import ClassNames, ConfiguredClasses
 from itaclip.core.text.class_names import plain_name
 from itaclip.errors import ItaclipError
 from itaclip.formats.configuration import weights_and_settings
@@ -62,7 +63,7 @@ def check_model(config: Config) -> ClassNames:
     """Check everything about a configuration's model that can be known before its weights are loaded.
 
     Returns:
-        Its classes.
+        The classes of its class file.
 
     Raises:
         ItaclipError: another type of model, bad settings, a bad class file or bad texts.
@@ -72,8 +73,9 @@ def check_model(config: Config) -> ClassNames:
     if "name_path" not in config.model:
         raise ItaclipError("model.name_path is missing; set it to the class file, with one class per line.")
     _, settings = weights_and_settings(config.model)
-    classes, _ = read_texts(config.model.name_path, config.model.get("auxiliary_text_path"), settings.background)
-    return classes
+    configured = ConfiguredClasses.of(config.model, settings.background)
+    classes, _ = configured.read()
+    return replace(classes, synonyms=classes.synonyms[: len(classes) - len(configured.distractors)])
 
 
 def check_classes(classes: ClassNames, dataset: Any) -> None:

@@ -23,12 +23,12 @@ from itaclip.core.pipeline import Pipeline
 from itaclip.core.regions import RegionMap
 from itaclip.core.settings import Settings, checked_names, implied_background
 from itaclip.core.text import (
+    ConfiguredClasses,
     TextBank,
     TextCache,
     build_text_bank,
     default_folder,
     read_class_prompts,
-    read_texts,
 )
 from itaclip.devices import choose_device
 from itaclip.errors import ItaclipError
@@ -51,6 +51,10 @@ class ITACLIPSegmentor(BaseSegmentor):
         quick_gelu: overrides the activation function that the weights imply.
         name_path: class file, one class per line, synonyms separated by ", ".
         auxiliary_text_path: file of definitions or synonyms, one ``name >=text`` per line; None for none.
+        background_words: None for the words of the class file, or "auto" to have them chosen, see
+            `itaclip.core.text.ConfiguredClasses`.
+        lexicon: file of words from which "auto" chooses; None for the shipped one.
+        distractors: words that follow the class file as further classes, which no mask contains.
         text_cache: whether to keep text features on disk, see `itaclip.core.text.TextCache`.
         data_preprocessor: None builds `ITACLIPPreprocessor`.
         dataset_name: found in published configurations; it determines whether there is a background:
@@ -71,6 +75,9 @@ class ITACLIPSegmentor(BaseSegmentor):
         pretrained: str | None = None,
         quick_gelu: bool | None = None,
         auxiliary_text_path: str | Path | None = None,
+        background_words: str | None = None,
+        lexicon: str | Path | None = None,
+        distractors: Sequence[str] = (),
         text_cache: bool = True,
         data_preprocessor: dict[str, Any] | None = None,
         init_cfg: dict[str, Any] | None = None,
@@ -87,7 +94,10 @@ class ITACLIPSegmentor(BaseSegmentor):
             _LOG.info("width_chunk_size is accepted for compatibility with published configurations and ignored.")
         self.settings = Settings(**checked_names(implied_background(dataset_name, settings)))
         background = self.settings.background
-        classes, auxiliary = read_texts(name_path, auxiliary_text_path, background)
+        configured = ConfiguredClasses(
+            name_path, auxiliary_text_path, background, background_words, lexicon, tuple(distractors)
+        )
+        classes, auxiliary = configured.read()
         device = choose_device(self.settings.device, self.settings.dtype, self.settings.engine)
         if is_concept_model(model_name) and auxiliary is not None:
             raise ItaclipError(f"{model_name}: takes class names alone; set model.auxiliary_text_path to None.")
@@ -95,6 +105,7 @@ class ITACLIPSegmentor(BaseSegmentor):
         cache = TextCache(default_folder()) if text_cache else None
         pipeline, encoder = build_parts(clip, self.settings, cache)
         encoder = encoder.to(device)
+        classes, self.background_choice = configured.with_background_words(encoder, classes)
         prompts = read_class_prompts(self.settings.class_prompts, classes)
         bank = build_text_bank(encoder, classes, auxiliary, self.settings.def_coefficient, background, prompts)
         self.classes = classes

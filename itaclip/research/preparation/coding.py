@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from itaclip.errors import ItaclipError
-from itaclip.research.preparation.masks import IGNORED, Color
+from itaclip.research.preparation.masks import DEEP_IGNORED, IGNORED, Color, ignored_label
 
 BUILT_IN = ("voc", "cityscapes", "ade20k", "binary")
 """Names that `--colors` takes besides files."""
@@ -19,8 +19,6 @@ IGNORED_NAMES = ("void", "ignore", "ignored", "__ignore__")
 """Classes of a file whose pixels are ignored, unless `--ignore` names others."""
 
 _BACKGROUND = "background"
-DEEP_IGNORED = 65535
-"""Id of ignored pixels in 16-bit masks."""
 
 _VOC_VOID = (224, 224, 192)
 
@@ -156,7 +154,7 @@ def _coding(entries: Sequence[Entry], path: Path, ignore: Sequence[str]) -> Codi
         raise ItaclipError(f"{path}: contains no class.")
     if len(classes) > DEEP_IGNORED:
         raise ItaclipError(f"{path}: {len(classes)} classes; at most {DEEP_IGNORED:,} are possible.")
-    ignored = DEEP_IGNORED if len(classes) > IGNORED else IGNORED
+    ignored = ignored_label(len(classes))
     ids = {color: number for number, (_, color) in enumerate(classes)}
     ids |= {color: ignored for name, color in entries if name.lower() in hidden}
     return Coding(tuple(name for name, _ in classes), ids, seen)

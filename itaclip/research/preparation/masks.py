@@ -21,8 +21,15 @@ Color: TypeAlias = tuple[int, int, int]
 """Red, green, blue; 0..255."""
 
 IGNORED = 255
-"""Label of pixels that metrics ignore."""
+"""Label of pixels that metrics ignore, in 8-bit masks."""
 
+DEEP_IGNORED = 65535
+"""The same in 16-bit masks, which data sets of more than 255 classes have."""
+
+
+def ignored_label(classes: int) -> int:
+    """Return the label of ignored pixels in the masks of a data set with so many classes."""
+    return DEEP_IGNORED if classes > IGNORED else IGNORED
 
 CONVERT_COLORS = (
     "If colours stand for classes, python tools/convert_masks.py MASKS --colors voc|cityscapes|ade20k|FILE --out DIR "

@@ -71,7 +71,7 @@ function fillSettings(fieldset, { methods, defaults }) {
 }
 
 function chooseBackground(background) {
-  const kind = ["general", "none"].includes(background) ? background : "own";
+  const kind = ["general", "auto", "none"].includes(background) ? background : "own";
   document.querySelector(`[name=background][value=${kind}]`).checked = true;
   $("own").hidden = kind !== "own";
   if (kind === "own") $("own-words").value = background;

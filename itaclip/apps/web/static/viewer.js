@@ -319,6 +319,10 @@ export class Viewer {
     }));
     const absent = this.panes[0].layer.answer.classes.filter(({ label }) => !found.some((entry) => entry.label === label));
     this.find(".absent").textContent = absent.length ? `Not found: ${absent.map(({ name }) => name).join(", ")}` : "";
+    const { background_words: words, background_choice: choice } = this.panes[0].layer.answer;
+    this.find(".words").hidden = !words.length;
+    this.find(".words summary").textContent = `Background: ${choice || "as saved"}`;
+    this.find(".words p").textContent = words.join(", ");
   }
 
   drawAgreement() {
