@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _NO_SETTINGS = frozenset(
     ("type", "name_path", "model_name", "pretrained", "quick_gelu", "auxiliary_text_path", "text_cache",
-     "background_words", "lexicon", "distractors", "data_preprocessor", "init_cfg", "dataset_name", "width_chunk_size", "train_cfg", "test_cfg")
+     "background_words", "lexicon", "distractors",
+     "data_preprocessor", "init_cfg", "dataset_name", "width_chunk_size", "train_cfg", "test_cfg")
 )  # fmt: skip
 """Keywords of `ITACLIPSegmentor` that are not fields of `Settings`."""
 

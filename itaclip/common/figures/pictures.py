@@ -52,19 +52,20 @@ def overlay(image: NDArray[np.uint8], labels: NDArray[np.integer], colors: Color
 
 
 def error_map(
-    image: NDArray[np.uint8], predicted: NDArray[np.integer], truth: NDArray[np.integer]
+    image: NDArray[np.uint8], predicted: NDArray[np.integer], truth: NDArray[np.integer], ignored: int = 255
 ) -> NDArray[np.uint8]:
     """Blend correct pixels in green, wrong ones in red and ignored ones in black over the image in grey.
 
     Args:
         image: H x W x 3 uint8 RGB.
         predicted: H x W class ids.
-        truth: H x W class ids; 255 is ignored, any other label that is not a class counts as an error.
+        truth: H x W class ids; any label that is not a class counts as an error.
+        ignored: label of ignored pixels.
     """
     painted = paint_labels((predicted != truth).astype(np.uint8), (_CORRECT, _WRONG))
     grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
     blended = _blend(grey, painted, 0.6)
-    blended[truth == 255] = _IGNORED
+    blended[truth == ignored] = _IGNORED
     return blended
 
 
@@ -163,7 +164,8 @@ def result_figure(
         image: H x W x 3 uint8 RGB.
         predicted: H x W class ids.
         names: one per class.
-        truth: H x W class ids; 255 is drawn black.
+        truth: H x W class ids; labels that are no class are drawn black. 255 is ignored, or 65535 if there are
+            more than 255 classes.
         colors: RGB per class; None uses the project's palette.
         compared: other predictions by title.
         errors: whether to add an error map.
@@ -173,7 +175,7 @@ def result_figure(
     shown = {title: labels for title, labels in maps.items() if labels is not None}
     pictures = {"image": image} | {title: overlay(image, labels, colors) for title, labels in shown.items()}
     if errors and truth is not None:
-        pictures["errors (red)"] = error_map(image, predicted, truth)
+        pictures["errors (red)"] = error_map(image, predicted, truth, 65535 if len(names) > 255 else 255)
     panels = [titled(Image.fromarray(picture), title) for title, picture in pictures.items()]
     every = np.concatenate([labels.ravel() for labels in shown.values()])
     panels.append(legend(every, names, colors, max(panels[0].height, 40)))

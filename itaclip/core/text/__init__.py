@@ -8,6 +8,6 @@ from itaclip.core.text.class_prompts import ClassPrompts, read_class_prompts
 from itaclip.core.text.configured import ConfiguredClasses
 from itaclip.core.text.encoder import TextEncoder
 
-__all__ = ["ClassNames", "ClassPrompts", "ConfiguredClasses", "TextBank", "TextCache", "TextEncoder", "build_text_bank", "default_folder",
-           "parse_class_names", "read_auxiliary_texts", "read_class_names", "read_class_prompts",
-           "read_texts"]  # fmt: skip
+__all__ = ["ClassNames", "ClassPrompts", "ConfiguredClasses", "TextBank", "TextCache", "TextEncoder",
+           "build_text_bank", "default_folder", "parse_class_names", "read_auxiliary_texts", "read_class_names",
+           "read_class_prompts", "read_texts"]  # fmt: skip

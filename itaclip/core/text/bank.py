@@ -65,9 +65,7 @@ def ensemble(
     missing = list({key: text for key, text in zip(keys, texts, strict=True) if key not in known}.items())
     for start in range(0, len(missing), _TEXTS_AT_ONCE):
         block = missing[start : start + _TEXTS_AT_ONCE]
-        filled = [
-            [*(template.replace("{}", text) for template in templates), *own.get(text, ())] for _, text in block
-        ]
+        filled = [[*(template.replace("{}", text) for template in templates), *own.get(text, ())] for _, text in block]
         features = encoder([prompt for some in filled for prompt in some]).split([len(some) for some in filled])
         means = torch.stack([some.mean(dim=0) for some in features])
         fresh = dict(zip((key for key, _ in block), F.normalize(means, dim=-1), strict=True))

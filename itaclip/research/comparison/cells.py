@@ -18,6 +18,7 @@ from itaclip.errors import ItaclipError
 from itaclip.files import write_json
 from itaclip.research.evaluation import command
 from itaclip.research.evaluation.identity import digest, identity
+from itaclip.research.evaluation.vocabulary import OFFICIAL
 
 
 @dataclass(frozen=True)
@@ -29,18 +30,21 @@ class Cell:
         method: a key of `itaclip.core.methods.METHODS`.
         preset: "published", "common", or "config" for the configuration's own settings.
         pamr: "on", "off", or "preset" to follow the preset and the configuration.
+        vocabulary: how classes are worded, see `itaclip.research.evaluation.vocabulary`.
     """
 
     config: str
     method: str
     preset: str
     pamr: str
+    vocabulary: str = OFFICIAL
 
     @property
     def name(self) -> str:
         """A file name that is unique within a comparison."""
         folder = hashlib.sha256(str(Path(self.config).resolve()).encode()).hexdigest()[:6]
-        return f"{Path(self.config).stem}-{folder}-{self.method}-{self.preset}-pamr_{self.pamr}"
+        words = "" if self.vocabulary == OFFICIAL else f"-{self.vocabulary.replace(':', '_')}"
+        return f"{Path(self.config).stem}-{folder}-{self.method}-{self.preset}-pamr_{self.pamr}{words}"
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,13 @@ class Options:
     overrides: tuple[str, ...] = ()
 
 
-def make_cells(configs: Sequence[str], methods: Sequence[str], presets: Sequence[str], pamr: str) -> list[Cell]:
+def make_cells(
+    configs: Sequence[str], methods: Sequence[str], presets: Sequence[str], pamr: str,
+    vocabularies: Sequence[str] = (OFFICIAL,),
+) -> list[Cell]:  # fmt: skip
     """Make all combinations, grouped by data set; `pamr` = "both" gives each with and without PAMR."""
     switches = ("off", "on") if pamr == "both" else (pamr,)
-    return [Cell(*values) for values in itertools.product(configs, methods, presets, switches)]
+    return [Cell(*values) for values in itertools.product(configs, methods, presets, switches, vocabularies)]
 
 
 def arguments(cell: Cell, options: Options, folder: Path) -> list[str]:
@@ -78,6 +85,8 @@ def arguments(cell: Cell, options: Options, folder: Path) -> list[str]:
         found += ["--preset", cell.preset]
     if cell.pamr != "preset":
         found += ["--pamr", cell.pamr]
+    if cell.vocabulary != OFFICIAL:
+        found += ["--vocabulary", cell.vocabulary]
     # weights of a CLIP are not for a model of its own, nor the other way round
     if options.weights and is_concept_model(options.weights) == (cell.method in CONCEPTS):
         found += ["--weights", options.weights]

@@ -14,24 +14,28 @@ from itaclip.files import atomic_path, write_json, write_text
 from itaclip.research.comparison.cells import Result
 from itaclip.research.comparison.published import published_score
 from itaclip.research.evaluation.presets import DATASETS
+from itaclip.research.evaluation.vocabulary import OFFICIAL
 
-_COLUMNS = ("dataset", "method", "preset", "pamr", "mIoU", "mAcc", "aAcc", "published", "published_source",
-            "images", "skipped", "seconds_per_image", "error")  # fmt: skip
+_COLUMNS = ("dataset", "method", "preset", "pamr", "vocabulary", "protocol", "mIoU", "mAcc", "aAcc", "published",
+            "published_source", "images", "skipped", "seconds_per_image", "error")  # fmt: skip
 
 
 def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     """Make one flat row per cell, with the measured and the published score.
 
-    `pamr` is whether PAMR ran (None if the cell failed before that was known). `published` is for
-    the same method, data set and use of PAMR; its other settings may differ.
+    `pamr` is whether PAMR ran (None if the cell failed before that was known). `protocol` is the
+    fingerprint of everything besides method and weights that moves scores. `published` is for the
+    same method, data set and use of PAMR, and official words; its other settings may differ.
     """
     found = []
     for result in results:
         metrics = result.metrics or {}
         name = DATASETS.get(result.dataset, result.dataset or Path(result.cell.config).stem)
-        score = published_score(result.cell.method, name, result.pamr) if result.pamr is not None else None
+        known = result.pamr is not None and result.cell.vocabulary == OFFICIAL
+        score = published_score(result.cell.method, name, result.pamr) if known else None
         found.append({
             "dataset": name, "method": result.cell.method, "preset": result.cell.preset, "pamr": result.pamr,
+            "vocabulary": result.cell.vocabulary, "protocol": metrics.get("protocol", {}).get("fingerprint"),
             **{key: metrics.get(key) for key in ("mIoU", "mAcc", "aAcc")},
             "published": score[0] if score else None, "published_source": score[1] if score else None,
             "images": metrics.get("images"), "skipped": len(metrics["skipped"]) if metrics else None,
@@ -56,7 +60,8 @@ def write_report(results: Sequence[Result], stem: Path) -> list[str]:
     )
     found = [result.metrics for result in results if result.metrics]
     run = {key: found[-1][key] for key in ("versions", "machine")} if found else {}
-    write_json(json_file, {"rows": table, **run})
+    protocols = {metrics["protocol"]["fingerprint"]: metrics["protocol"]["parts"] for metrics in found}
+    write_json(json_file, {"rows": table, "protocols": protocols, **run})
     write_text(markdown_file, markdown(table))
     with atomic_path(csv_file) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, _COLUMNS)
@@ -70,21 +75,26 @@ def write_report(results: Sequence[Result], stem: Path) -> list[str]:
 
 
 def markdown(table: Sequence[dict[str, Any]]) -> str:
-    """Write a table per preset and refinement: methods as rows, data sets as columns, published scores in
+    """Write a table per preset, refinement and vocabulary: methods as rows, data sets as columns, published scores in
     parentheses."""
     lines = ["# mIoU in percent", "", "Measured scores; in parentheses, published scores of the same method, data set",
              "and use of PAMR. Unless the preset is `published`, their settings and class words differ."]  # fmt: skip
     sources: dict[str, int] = {}
     datasets = list(dict.fromkeys(row["dataset"] for row in table))
-    blocks = dict.fromkeys((row["preset"], row["pamr"]) for row in table)
-    for preset, pamr in blocks:
+    blocks = dict.fromkeys((row["preset"], row["pamr"], row["vocabulary"]) for row in table)
+    for block in blocks:
+        preset, pamr, vocabulary = block
         refinement = {True: "with PAMR", False: "without PAMR", None: "settings unknown"}[pamr]
-        part = {(row["method"], row["dataset"]): row for row in table if (row["preset"], row["pamr"]) == (preset, pamr)}
+        rows_of = [row for row in table if (row["preset"], row["pamr"], row["vocabulary"]) == block]
+        part = {(row["method"], row["dataset"]): row for row in rows_of}
         methods = [name for name in METHODS if any(method == name for method, _ in part)]
         methods += sorted({method for method, _ in part} - set(methods))
-        lines += ["", f"## {preset}, {refinement}", "", "| method | " + " | ".join(datasets) + " |",
+        words = "" if vocabulary == OFFICIAL else f", {vocabulary} words"
+        lines += ["", f"## {preset}, {refinement}{words}", "", "| method | " + " | ".join(datasets) + " |",
                   "|---" * (len(datasets) + 1) + "|"]  # fmt: skip
         lines += [f"| {m} | " + " | ".join(_entry(part.get((m, d)), sources) for d in datasets) + " |" for m in methods]
+        used = dict.fromkeys((row["dataset"], row["protocol"]) for row in rows_of if row["protocol"])
+        lines += ["", f"Protocols: {', '.join(f'{dataset} {protocol}' for dataset, protocol in used)}."] * bool(used)
     if sources:
         lines += ["", "Sources of the published scores:", ""]
         lines += [f"{number}. {source}" for source, number in sources.items()]

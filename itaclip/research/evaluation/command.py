@@ -131,8 +131,8 @@ def _open_journal(folder: Path, config: Config, model: ITACLIPSegmentor, console
     return journal
 
 
-def _report(args: argparse.Namespace, config: Config, dataset: Any, model: ITACLIPSegmentor, outcome: Outcome, run: dict[str, Any],
-            folder: Path, console: Console) -> None:  # fmt: skip
+def _report(args: argparse.Namespace, config: Config, dataset: Any, model: ITACLIPSegmentor, outcome: Outcome,
+            run: dict[str, Any], folder: Path, console: Console) -> None:  # fmt: skip
     """Write `metrics.json` and print the table."""
     metrics = outcome.counts.metrics()
     names = tuple(dataset.metainfo["classes"])

@@ -19,6 +19,7 @@ from mmengine import dist
 from numpy.typing import NDArray
 
 from itaclip.common.figures import result_figure, save_mask
+from itaclip.common.figures.palette import palette
 from itaclip.errors import ItaclipError
 from itaclip.files import atomic_path, refuse_inputs
 from itaclip.research.evaluation.counts import IoUCounts, Sparse, to_sparse
@@ -81,10 +82,11 @@ class OutputFolders:
         names = [own_name(info["img_path"], dataset).with_suffix(".png") for info in found]
         refuse_inputs((folder / name for folder in folders for name in names), inputs, "choose another folder")
 
-    def write(self, sample: Any, predicted: NDArray[np.int64], dataset: Any) -> None:
-        """Write the outputs of an image."""
+    def write(self, sample: Any, predicted: NDArray[np.int64], dataset: Any, distractors: Sequence[str] = ()) -> None:
+        """Write the outputs of an image; distractors follow the classes of the data set."""
         name = own_name(sample.img_path, dataset).with_suffix(".png")
-        classes, colors = dataset.metainfo["classes"], dataset.metainfo["palette"]
+        classes, colors = (*dataset.metainfo["classes"], *distractors), list(dataset.metainfo["palette"])
+        colors += palette(len(classes))[len(colors) :]
         if self.masks:
             with atomic_path(self.masks / name) as partial:
                 save_mask(predicted, colors, partial)
@@ -129,6 +131,7 @@ def evaluate(
     outputs.check(dataset)
     plan = plan_batches(len(dataset), batch_size, limit)
     outcome = Outcome(IoUCounts(len(dataset.metainfo["classes"])))
+    extra = model.classes.names[len(dataset.metainfo["classes"]) :]
     names, done = [""] * len(plan), set[str]()
     if journal:
         names, done = _restore(journal, dataset, plan, outputs, outcome)
@@ -145,7 +148,7 @@ def evaluate(
         for sample in samples:
             predicted = sample.pred_sem_seg.data[0]
             matrix = outcome.counts.add(predicted, sample.gt_sem_seg.data[0])
-            outputs.write(sample, predicted.cpu().numpy(), dataset)
+            outputs.write(sample, predicted.cpu().numpy(), dataset, extra)
             counts.append(to_sparse(matrix))
             ignored += predicted.numel() - int(matrix.sum())
         outcome.skipped += skipped + refused

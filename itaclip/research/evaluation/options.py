@@ -38,9 +38,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--pamr", choices=("on", "off"),
                          help="refinement; overrides the preset and the configuration")  # fmt: skip
     options.add_argument("--vocabulary", default="official", metavar="WORDS",
-                         help="official (default): the class file; plain: first words only; synonyms: none of the official "
-                              "words; distractors[:N]: N further classes that no image shows; with +auto, such as plain+auto, "
-                              "the words of the background are chosen")  # fmt: skip
+                         help="official (default): the class file; plain: first words only; synonyms: none of the "
+                              "official words; distractors[:N]: N further classes that no image shows. With +auto, "
+                              "such as plain+auto, the words of the background are chosen")  # fmt: skip
     add_changes(options)
     options.add_argument("--work-dir", type=Path, help="folder for metrics.json (default: work_dirs/<config>)")
     options.add_argument("--show-dir", type=Path, help="write the image, truth, result and legend of every image here")

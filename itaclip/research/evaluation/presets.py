@@ -29,6 +29,8 @@ DATASETS = {
     "COCOStuffDataset": "coco_stuff",
     "CityscapesDataset": "cityscapes",
     "ADE20KDataset": "ade20k",
+    "ADE20K847Dataset": "ade847",
+    "PascalContext459Dataset": "context459",
 }
 """Short name of a data set by its type in configurations."""
 

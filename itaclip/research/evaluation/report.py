@@ -13,6 +13,7 @@ from rich.text import Text
 from itaclip.common.environment import machine, peak_memory_mib, versions
 from itaclip.core.settings import Settings
 from itaclip.research.preparation.diagnosis import absent_classes, ignored_share
+from itaclip.research.preparation.masks import ignored_label
 
 if TYPE_CHECKING:  # `itaclip env` reports versions where MMSegmentation may be missing
     from itaclip.research.evaluation.counts import Metrics
@@ -39,7 +40,7 @@ def mask_notes(metrics: Metrics, names: Sequence[str], outcome: Outcome, dataset
     absent = [name for name, pixels in zip(names, metrics.labelled, strict=True) if not pixels]
     note = absent_classes(absent, where) if outcome.images else None
     notes = [f"{note} Where such a class is predicted, its IoU is 0 and counts."] if note else []
-    note = ignored_share(outcome.ignored, metrics.pixels + outcome.ignored, where)
+    note = ignored_share(outcome.ignored, metrics.pixels + outcome.ignored, where, ignored_label(len(names)))
     if note and getattr(dataset, "reduce_zero_label", False):
         note += " Label 0 is among them (reduce_zero_label)."
     return notes + ([note] if note else [])

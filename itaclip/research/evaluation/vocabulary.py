@@ -107,8 +107,8 @@ def synonyms(classes: ClassNames, background: bool) -> tuple[str, ...]:
     path = next((folder / name for folder in folders if (folder / name).is_file()), None)
     if path is None:
         raise ItaclipError(
-            f"--vocabulary {SYNONYMS}: {folders[0] / name} does not exist. Write a line `name >=synonym` for every class, "
-            "in the order of the class file, without the background."
+            f"--vocabulary {SYNONYMS}: {folders[0] / name} does not exist. Write a line `name >=synonym` for every "
+            "class, in the order of the class file, without the background."
         )
     found = read_auxiliary_texts(path, classes, background)
     official = {plain_name(word) for word in classes.queries}
@@ -125,7 +125,9 @@ def distractors(classes: ClassNames, count: int) -> tuple[str, ...]:
         ItaclipError: there are fewer.
     """
     words = {plain_name(word) for word in classes.queries}
-    usable = [word for word in read_lexicon(configuration_folder() / "distractors.txt") if plain_name(word) not in words]
+    usable = [
+        word for word in read_lexicon(configuration_folder() / "distractors.txt") if plain_name(word) not in words
+    ]
     if count > len(usable):
         raise ItaclipError(f"--vocabulary {DISTRACTORS}:{count}: at most {len(usable)} are shipped for these classes.")
     return tuple(usable[:count])

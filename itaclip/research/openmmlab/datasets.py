@@ -15,10 +15,18 @@ from mmseg.registry import DATASETS
 
 from itaclip.common.demo.world import CLASSES, KINDS
 from itaclip.common.figures.palette import palette
+from itaclip.common.shipped import configuration_folder
+from itaclip.core.text.class_names import read_class_names
 
 
 def _metainfo(classes: tuple[str, ...], colors: list[list[int]]) -> dict[str, Any]:
     return {"classes": classes, "palette": colors}
+
+
+def _shipped_classes(name: str) -> dict[str, Any]:
+    """The names of a shipped class file, which are the data set's own."""
+    names = read_class_names(configuration_folder() / f"cls_{name}.txt").names
+    return _metainfo(names, palette(len(names)))
 
 
 @DATASETS.register_module()
@@ -62,6 +70,32 @@ class COCOObjectDataset(BaseSegDataset):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(img_suffix=".jpg", seg_map_suffix="_instanceTrainIds.png", reduce_zero_label=False, **options)
+
+
+@DATASETS.register_module()
+class ADE20K847Dataset(BaseSegDataset):
+    """ADE20K with 847 classes, in the common preparation for detectron2: 16-bit TIFF, 65535 is ignored.
+
+    Its pipeline needs `ITACLIPLoadAnnotations`.
+    """
+
+    METAINFO = _shipped_classes("ade847")
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(img_suffix=".jpg", seg_map_suffix=".tif", reduce_zero_label=False, **options)
+
+
+@DATASETS.register_module()
+class PascalContext459Dataset(BaseSegDataset):
+    """Pascal Context with 459 classes, in the common preparation for detectron2: 16-bit TIFF, 65535 is ignored.
+
+    Its pipeline needs `ITACLIPLoadAnnotations`.
+    """
+
+    METAINFO = _shipped_classes("context459")
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(img_suffix=".jpg", seg_map_suffix=".tif", reduce_zero_label=False, **options)
 
 
 @DATASETS.register_module()

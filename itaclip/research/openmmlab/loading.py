@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import mmcv
@@ -12,6 +13,8 @@ from mmseg.registry import TRANSFORMS
 from numpy.typing import NDArray
 
 from itaclip.common.images import LARGEST, ReadOptions, ValueRange, decode_image, read_image
+from itaclip.errors import ItaclipError
+from itaclip.research.preparation.masks import DEEP_IGNORED, read_label_map
 
 
 @TRANSFORMS.register_module()
@@ -41,6 +44,28 @@ class ITACLIPLoadImage(BaseTransform):
         image = decode_image(mmengine.fileio.get(path, backend_args=self.backend_args), str(path), self.options)
         shape = image.shape[:2]
         return results | {"img": np.ascontiguousarray(image[..., ::-1]), "img_shape": shape, "ori_shape": shape}
+
+
+@TRANSFORMS.register_module()
+class ITACLIPLoadAnnotations(BaseTransform):
+    """Takes the place of ``LoadAnnotations`` in data sets of more than 255 classes: it keeps all 16 bits of a mask.
+
+    Pixels of label 65535 are ignored; so is label 0 if the data set says so (`reduce_zero_label`).
+
+    Raises:
+        ItaclipError: in calls, a mask that `itaclip.research.preparation.masks.read_label_map` refuses, or a
+            data set that selects some of its classes.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Add ``gt_seg_map``, H x W int64 class ids."""
+        if results.get("label_map") is not None:
+            raise ItaclipError("metainfo.classes: a selection of classes is not supported with masks of 16 bits.")
+        labels = read_label_map(Path(results["seg_map_path"]), deep=True).astype(np.int64)
+        if results["reduce_zero_label"]:
+            labels = np.where((labels == 0) | (labels == DEEP_IGNORED), DEEP_IGNORED, labels - 1)
+        fields = [*results["seg_fields"], "gt_seg_map"]
+        return results | {"gt_seg_map": labels, "seg_fields": fields}
 
 
 def loading_of(dataset: Any) -> ReadOptions | str:

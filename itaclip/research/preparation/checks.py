@@ -25,7 +25,7 @@ from itaclip.research.preparation.inspection import (
     inspect_tree,
 )
 from itaclip.research.preparation.layout import BENCHMARKS, describe, missing_parts, registered, tree_of
-from itaclip.research.preparation.masks import IGNORED
+from itaclip.research.preparation.masks import ignored_label
 from itaclip.research.preparation.settings import check_settings, named
 
 _MASKS_LOADED = 5
@@ -90,7 +90,7 @@ def check_dataset(config: Config, full: bool = False, workers: int = 1) -> tuple
 
 
 def check_labels(dataset: Any) -> list[str]:
-    """Check before a run that masks exist and contain class ids of the data set and 255 ("ignore").
+    """Check before a run that masks exist and contain class ids of the data set and the ignored label.
 
     Without this check, wrong masks would show only as an mIoU near zero. Reads up to 50 masks, spread over
     the data set.
@@ -131,8 +131,9 @@ def _check_values(masks: Sequence[Path], tree: Tree, kind: str) -> list[str]:
     if wrong := [look for look in readable if look.problems]:
         value, allowed = tree.foreign(wrong[0].pixels)[0], tree.stored_labels()
         raise ItaclipError(
-            f"{wrong[0].mask}: contains label {value}, but {kind} has labels {allowed[0]}..{allowed[-1]} and 255 "
-            f"(ignored); so do {len(wrong)} of {len(readable)} masks. {diagnosis.foreign_values(pixels, tree)}"
+            f"{wrong[0].mask}: contains label {value}, but {kind} has labels {allowed[0]}..{allowed[-1]} and "
+            f"{tree.ignored} (ignored); so do {len(wrong)} of {len(readable)} masks. "
+            f"{diagnosis.foreign_values(pixels, tree)}"
         )
     for look_at in (diagnosis.only_zero_and_ignored, diagnosis.nothing_labelled):
         if seen := look_at(pixels, tree, masks):
@@ -152,7 +153,9 @@ def _check_values(masks: Sequence[Path], tree: Tree, kind: str) -> list[str]:
 
 
 def _loads_plainly(dataset: BaseSegDataset) -> bool:
-    return any(type(step).__name__ == "LoadAnnotations" for step in dataset.pipeline.transforms)
+    return any(
+        type(step).__name__ in ("LoadAnnotations", "ITACLIPLoadAnnotations") for step in dataset.pipeline.transforms
+    )
 
 
 def _check_loaded(dataset: Any) -> None:
@@ -164,9 +167,10 @@ def _check_loaded(dataset: Any) -> None:
         except Exception:  # reported when the image is due
             continue
         values = np.unique(sample.gt_sem_seg.data.numpy())
-        invalid = [int(v) for v in values if v >= classes and v != IGNORED]
+        ignored = ignored_label(classes)
+        invalid = [int(v) for v in values if v >= classes and v != ignored]
         if invalid:
             raise ItaclipError(
                 f"{sample.seg_map_path}: contains label {invalid[0]}, but {type(dataset).__name__} has labels "
-                f"0..{classes - 1} and 255 (ignored). Are these the converted masks? See docs/datasets.md."
+                f"0..{classes - 1} and {ignored} (ignored). Are these the converted masks? See docs/datasets.md."
             )

@@ -1,4 +1,4 @@
-"""Convert Pascal Context annotations to label maps of 59 classes and a background (0).
+"""Convert Pascal Context annotations to label maps of 59 classes and a background (0), or of all 459 classes.
 
 There are two possible sources. Both are matched by class *name*, so no table of ids is needed:
 
@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from itaclip.errors import ItaclipError
 from itaclip.files import write_text
 from itaclip.research.preparation.conversion import Conversion, RunOptions, convert
 from itaclip.research.preparation.listing import require_folder
-from itaclip.research.preparation.masks import LabelMap
+from itaclip.research.preparation.masks import DEEP_IGNORED, LabelMap
 from itaclip.research.preparation.rle import decode_mask
 
 CLASSES = (
@@ -42,6 +42,8 @@ _OTHER_NAMES = {"table": "diningtable", "bedclothes": "bedcloth", "cloth": "clot
 
 MASKS = "SegmentationClassContext"
 LISTS = "ImageSets/SegmentationContext"
+ALL_MASKS = "annotations_detectron2/pc459_val"
+ALL_LIST = "pascalcontext_val.txt"
 SPLITS = ("train", "val")
 
 # JSON keys to keep: parts, boundaries and keypoints would take several times the memory.
@@ -51,6 +53,7 @@ _KEPT = {
 }  # fmt: skip
 
 Table = NDArray[np.uint8]
+Labels = TypeVar("Labels", np.uint8, np.uint16)
 
 
 def label_table(names: Mapping[int, str], source: Path, allow_missing: bool) -> Table:
@@ -192,24 +195,10 @@ def convert_mats(
     Raises:
         ItaclipError: a missing or damaged file, or an id without a name.
     """
-    require_folder(folder, "expected the .mat files of Pascal Context's trainval.tar.gz in it.")
-    if names_file is None:
-        candidates = [parent / "labels.txt" for parent in (folder, folder.parent)]
-        names_file = next((path for path in candidates if path.is_file()), candidates[0])
+    names_file = _names_of(folder, names_file)
     table = label_table(read_label_names(names_file), names_file, allow_missing)
-    stems = {split: _read_split(root / f"ImageSets/Main/{split}.txt") for split in SPLITS}
-    if not stems["val"]:
-        raise ItaclipError(
-            f"{root / 'ImageSets/Main/val.txt'}: missing or empty. It lists the validation images; extract "
-            "VOCtrainval_03-May-2010.tar."
-        )
+    stems = _stems(root, folder, SPLITS)
     every = [stem for split in SPLITS for stem in stems[split]]
-    missing = [stem for stem in every if not (folder / f"{stem}.mat").is_file()]
-    if missing:
-        raise ItaclipError(
-            f"{folder / missing[0]}.mat: no such file; {len(missing)} of {len(every)} listed images have no .mat file. "
-            "Extract the archive again."
-        )
 
     def find() -> Iterator[Conversion[Path]]:
         return (Conversion(folder / f"{stem}.mat", root / MASKS / f"{stem}.png") for stem in every)
@@ -217,6 +206,74 @@ def convert_mats(
     written = convert(find, partial(_read_mat, table), options, "Pascal Context")
     write_lists(root, stems)
     return written
+
+
+def convert_all_classes(root: Path, folder: Path, options: RunOptions, names_file: Path | None = None) -> int:
+    """Convert ``.mat`` label maps of the validation images to all 459 classes, as `PascalContext459Dataset` reads them.
+
+    Writes ``annotations_detectron2/pc459_val/*.tif``, 16 bits, and ``pascalcontext_val.txt`` once all exist. Ids
+    become the lines of ``configs/cls_context459.txt``, counted from 0, by name; id 0 is ignored (65535).
+
+    Args:
+        root: the folder VOC2010.
+        folder: folder with one ``.mat`` per image, as for `convert_mats`.
+        options: console, number of processes, whether to redo.
+        names_file: as for `convert_mats`.
+
+    Returns:
+        The number of masks written.
+
+    Raises:
+        ItaclipError: a missing or damaged file, an id without a name, or a class that `names_file` lacks.
+    """
+    from itaclip.common.shipped import configuration_folder
+    from itaclip.core.text.class_names import read_class_names  # brings PyTorch, which worker processes do not need
+
+    names_file = _names_of(folder, names_file)
+    number_of = {name.replace(" ", "").lower(): number for number, name in read_label_names(names_file).items()}
+    classes = read_class_names(configuration_folder() / "cls_context459.txt").names
+    if missing := [name for name in classes if name not in number_of]:
+        raise ItaclipError(
+            f"{names_file}: has no class named {', '.join(missing[:5])}; expected the labels.txt of 459 classes."
+        )
+    table = np.full(max(number_of.values()) + 1, DEEP_IGNORED, np.uint16)
+    for label, name in enumerate(classes):
+        table[number_of[name]] = label
+    stems = _stems(root, folder, ("val",))["val"]
+
+    def find() -> Iterator[Conversion[Path]]:
+        return (Conversion(folder / f"{stem}.mat", root / ALL_MASKS / f"{stem}.tif") for stem in stems)
+
+    written = convert(find, partial(_read_mat, table), options, "Pascal Context, 459 classes")
+    write_text(root / ALL_LIST, "".join(f"{name}\n" for name in sorted(stems)))
+    return written
+
+
+def _names_of(folder: Path, names_file: Path | None) -> Path:
+    """The file of class names: the given one, or labels.txt in the folder of .mat files or its parent."""
+    require_folder(folder, "expected the .mat files of Pascal Context's trainval.tar.gz in it.")
+    if names_file is not None:
+        return names_file
+    candidates = [parent / "labels.txt" for parent in (folder, folder.parent)]
+    return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def _stems(root: Path, folder: Path, splits: Sequence[str]) -> dict[str, list[str]]:
+    """Image names by split, from the lists of VOC 2010; every one has a .mat file."""
+    stems = {split: _read_split(root / f"ImageSets/Main/{split}.txt") for split in splits}
+    if not stems["val"]:
+        raise ItaclipError(
+            f"{root / 'ImageSets/Main/val.txt'}: missing or empty. It lists the validation images; extract "
+            "VOCtrainval_03-May-2010.tar."
+        )
+    every = [stem for split in splits for stem in stems[split]]
+    missing = [stem for stem in every if not (folder / f"{stem}.mat").is_file()]
+    if missing:
+        raise ItaclipError(
+            f"{folder / missing[0]}.mat: no such file; {len(missing)} of {len(every)} listed images have no .mat file. "
+            "Extract the archive again."
+        )
+    return stems
 
 
 def read_label_names(path: Path) -> dict[int, str]:
@@ -244,7 +301,7 @@ def _read_split(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").split() if path.is_file() else []
 
 
-def _read_mat(table: Table, path: Path) -> LabelMap:
+def _read_mat(table: NDArray[Labels], path: Path) -> NDArray[Labels]:
     try:
         ids = loadmat(path)["LabelMap"]
     except Exception as error:  # SciPy's parser raises many types

@@ -17,7 +17,7 @@ from itaclip.common.console import make_progress
 from itaclip.errors import ItaclipError
 from itaclip.files import refuse_inputs
 from itaclip.research.preparation.jobs import run_jobs
-from itaclip.research.preparation.masks import LabelMap, read_label_map, write_label_map
+from itaclip.research.preparation.masks import DeepLabelMap, LabelMap, read_label_map, write_label_map
 
 Source = TypeVar("Source")
 
@@ -44,7 +44,7 @@ class RunOptions:
 
 def convert(
     find: Callable[[], Iterable[Conversion[Source]]],
-    labels_of: Callable[[Source], LabelMap],
+    labels_of: Callable[[Source], LabelMap | DeepLabelMap],
     options: RunOptions,
     what: str,
 ) -> int:
@@ -55,7 +55,7 @@ def convert(
 
     Args:
         find: lists the conversions; called twice (to count, then to convert), so that none are stored.
-        labels_of: picklable function that returns the H x W uint8 labels of a source.
+        labels_of: picklable function that returns the H x W uint8 or uint16 labels of a source.
         options: console, number of processes, whether to redo.
         what: name of the result in messages.
 
@@ -93,7 +93,9 @@ def convert(
 
 
 def _compare(
-    find: Callable[[], Iterable[Conversion[Source]]], labels_of: Callable[[Source], LabelMap], present: int
+    find: Callable[[], Iterable[Conversion[Source]]],
+    labels_of: Callable[[Source], LabelMap | DeepLabelMap],
+    present: int,
 ) -> int:
     """Compare up to `_COMPARED` existing masks, spread over all, with their sources; return how many.
 
@@ -122,10 +124,10 @@ def _compare(
     return compared
 
 
-def _difference(conversion: Conversion[Source], expected: LabelMap) -> str | None:
+def _difference(conversion: Conversion[Source], expected: LabelMap | DeepLabelMap) -> str | None:
     """Describe how an existing mask differs from what its source gives; None if it does not."""
     try:
-        found = read_label_map(conversion.target)
+        found = read_label_map(conversion.target, deep=expected.dtype == np.uint16)
     except ItaclipError:
         return "cannot be read as a label map"
     if np.array_equal(found, expected):
@@ -139,7 +141,7 @@ def _difference(conversion: Conversion[Source], expected: LabelMap) -> str | Non
     return f"{(found != expected).mean():.0%} of its pixels have other labels"
 
 
-def _convert_one(labels_of: Callable[[Source], LabelMap], conversion: Conversion[Source]) -> None:
+def _convert_one(labels_of: Callable[[Source], LabelMap | DeepLabelMap], conversion: Conversion[Source]) -> None:
     try:
         labels = labels_of(conversion.source)
     except MemoryError as error:

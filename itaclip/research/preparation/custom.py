@@ -15,8 +15,8 @@ from itaclip.research.preparation.listing import iterate_files, require_folder
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 _MASK_REMEDY = (
-    "Create label maps with one 8-bit channel, or list all classes (--background, --ignore-zero). For masks of colours "
-    "or grey values there is python tools/convert_masks.py MASKS --colors voc|cityscapes|ade20k|binary|FILE --out DIR."
+    "Create label maps with one channel (of 16 bits for more than 255 classes), or list all classes (--background, "
+    "--ignore-zero). For masks of colours or grey values there is python tools/convert_masks.py MASKS --colors voc|cityscapes|ade20k|binary|FILE --out DIR."
 )
 _FILES_EXAMINED = 1000  # to find the suffix
 
@@ -41,7 +41,7 @@ model = dict(
 test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(2048, 336), keep_ratio=True),
-    dict(type="LoadAnnotations"),
+    dict(type="{annotations}"),
     dict(type="PackSegInputs"),
 ]
 
@@ -155,6 +155,7 @@ def write_files(dataset: CustomDataset, tree: Tree, count: int, out: Path, base:
         logit_scale=50 if dataset.background else 40, prob_thd=0.1 if dataset.background else 0,
         data_root=root, img_path=images, seg_map_path=masks, image_suffix=tree.image_suffix,
         mask_suffix=tree.mask_suffix, ignore_zero=dataset.ignore_zero,
+        annotations="ITACLIPLoadAnnotations" if tree.deep else "LoadAnnotations",
         class_lines="\n".join(f"                {name!r}," for name in dataset.classes.names),
     )  # fmt: skip
     contents = {

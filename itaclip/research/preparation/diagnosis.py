@@ -71,7 +71,7 @@ def conclude(inspection: Inspection, tree: Tree, root: Path) -> None:
     notes = [
         files.other_images(tree),
         absent_classes(inspection.classes_without_pixels(tree), where) if pixels.any() else None,
-        ignored_share(int(pixels[IGNORED]), int(pixels.sum()), where),
+        ignored_share(int(pixels[tree.ignored]), int(pixels.sum()), where, tree.ignored),
     ]
     inspection.notes += [note for note in notes if note]
 
@@ -80,7 +80,7 @@ def foreign_values(pixels: NDArray[np.int64], tree: Tree) -> Observation | None:
     """Diagnose masks with values outside the allowed ones, as far as the values tell.
 
     Args:
-        pixels: 256 pixel counts by stored value.
+        pixels: pixel counts by stored value.
         tree: the data set.
     """
     if not tree.foreign(pixels):
@@ -90,7 +90,7 @@ def foreign_values(pixels: NDArray[np.int64], tree: Tree) -> Observation | None:
         return Observation(f"Masks that end in {tree.mask_suffix} are compressed with loss, which changes ids.",
                            "Export them as PNG.")  # fmt: skip
     for kind in tree.others:
-        if values - {IGNORED} <= kind.values:
+        if values - {tree.ignored} <= kind.values:
             return Observation(f"The values are those of {kind.name}.", tree.mask_remedy)
     if not tree.benchmark and len(values) <= _MOST_VALUES and len(values) <= len(allowed) + 1:
         pairs = " ".join(f"{value}=ID" for value in sorted(values))
@@ -106,11 +106,11 @@ def suspected_kind(pixels: NDArray[np.int64], masks: int, tree: Tree) -> Observa
     """Diagnose masks whose values are allowed, but are also those of another kind that lacks many labels.
 
     Args:
-        pixels: 256 pixel counts by stored value.
+        pixels: pixel counts by stored value.
         masks: number of masks counted.
         tree: the data set.
     """
-    values = set(np.flatnonzero(pixels).tolist()) - {IGNORED}
+    values = set(np.flatnonzero(pixels).tolist()) - {tree.ignored}
     allowed = set(tree.stored_labels())
     if not values <= allowed:
         return None
@@ -136,9 +136,9 @@ def only_zero_and_ignored(pixels: NDArray[np.int64], tree: Tree, masks: Iterable
         masks: all masks; read only if the sample contains nothing but 0 and 255.
     """
     binary = {0, IGNORED}
-    if set(np.flatnonzero(pixels).tolist()) != binary or len(tree.stored_labels()) < 2:
+    if tree.deep or set(np.flatnonzero(pixels).tolist()) != binary or len(tree.stored_labels()) < 2:
         return None
-    if any(stored_values(mask) - binary for mask in masks):
+    if any(stored_values(mask, tree.deep) - binary for mask in masks):
         return None
     return Observation(
         f"The masks in {tree.masks} contain only 0 and 255. That looks like binary masks, but 255 is ignored, so "
@@ -155,10 +155,11 @@ def nothing_labelled(pixels: NDArray[np.int64], tree: Tree, masks: Iterable[Path
         tree: the data set.
         masks: all masks; read only if the sample has no pixel of any class.
     """
-    ignored = {IGNORED, 0} if tree.zero_ignored else {IGNORED}
-    if not pixels.any() or tree.class_pixels(pixels).any() or any(stored_values(mask) - ignored for mask in masks):
+    ignored = {tree.ignored, 0} if tree.zero_ignored else {tree.ignored}
+    unlabelled = pixels.any() and not tree.class_pixels(pixels).any()
+    if not unlabelled or any(stored_values(mask, tree.deep) - ignored for mask in masks):
         return None
-    shown = "only 0 and 255, and both are" if tree.zero_ignored else "only 255, which is"
+    shown = f"only 0 and {tree.ignored}, and both are" if tree.zero_ignored else f"only {tree.ignored}, which is"
     return Observation(f"The masks in {tree.masks} contain {shown} ignored: no pixel of any class.", tree.mask_remedy)
 
 
@@ -175,17 +176,18 @@ def absent_classes(names: Sequence[str], where: str) -> str | None:
     return f"{len(names)} {what} without a pixel in {where}: {_some(list(names))}."
 
 
-def ignored_share(ignored: int, pixels: int, where: str) -> str | None:
+def ignored_share(ignored: int, pixels: int, where: str, label: int = IGNORED) -> str | None:
     """Note a large share of ignored pixels.
 
     Args:
         ignored: number of ignored pixels.
         pixels: number of all pixels.
         where: the masks that were read, such as "50 of 400 masks".
+        label: the label of ignored pixels.
     """
     if not pixels or ignored / pixels < LARGE_SHARE:
         return None
-    return f"{ignored / pixels:.0%} of the pixels in {where} are ignored (255)."
+    return f"{ignored / pixels:.0%} of the pixels in {where} are ignored ({label})."
 
 
 def _some(names: list[str]) -> str:

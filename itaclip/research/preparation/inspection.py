@@ -19,10 +19,13 @@ from itaclip.research.preparation.jobs import run_jobs
 from itaclip.research.preparation.listing import iterate_files
 from itaclip.research.preparation.masks import (
     CONVERT_COLORS,
+    DEEP_IGNORED,
     IGNORED,
     Color,
     ColorsError,
+    DeepLabelMap,
     LabelMap,
+    ignored_label,
     read_label_map,
     read_label_map_and_colors,
 )
@@ -87,17 +90,27 @@ class Tree:
     benchmark: bool = False
     turned: bool = True
 
+    @property
+    def ignored(self) -> int:
+        """The label of ignored pixels: 255, or 65535 if there are more than 255 classes."""
+        return ignored_label(len(self.classes))
+
+    @property
+    def deep(self) -> bool:
+        """Whether the masks have 16 bits."""
+        return self.ignored == DEEP_IGNORED
+
     def stored_labels(self) -> range:
-        """Return the labels that a mask may contain besides 255."""
+        """Return the labels that a mask may contain besides the ignored one."""
         return range(len(self.label_map or self.classes) + self.zero_ignored)
 
     def foreign(self, pixels: NDArray[np.int64]) -> list[int]:
-        """List the values, among 256 pixel counts by stored value, that masks of this data set do not have."""
+        """List the values, among pixel counts by stored value, that masks of this data set do not have."""
         allowed = self.stored_labels()
-        return [value for value in np.flatnonzero(pixels).tolist() if value not in allowed and value != IGNORED]
+        return [value for value in np.flatnonzero(pixels).tolist() if value not in allowed and value != self.ignored]
 
     def class_pixels(self, pixels: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Count the pixels of every class, from 256 pixel counts by stored label."""
+        """Count the pixels of every class, from pixel counts by stored label."""
         labels = pixels[self.zero_ignored :]
         if self.label_map is None:
             return labels[: len(self.classes)]
@@ -123,14 +136,14 @@ class Inspection:
     Attributes:
         pairs: number of pairs in the data set.
         decoded: number of decoded pairs.
-        pixels: 256 int64 pixel counts by stored label, over all decoded masks.
+        pixels: int64 pixel counts by stored label, over all decoded masks; 256, or 65536 for masks of 16 bits.
         findings: the problems.
         notes: what is unusual, but may be right.
     """
 
     pairs: int = 0
     decoded: int = 0
-    pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
+    pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(IGNORED + 1, np.int64))
     findings: Findings = field(default_factory=Findings)
     notes: list[str] = field(default_factory=list)
 
@@ -196,7 +209,7 @@ def inspect_tree(tree: Tree, full: bool = False, workers: int = 1) -> Inspection
     Raises:
         ItaclipError: the list file or a folder cannot be read.
     """
-    inspection, palettes = Inspection(), Palettes()
+    inspection, palettes = Inspection(pixels=np.zeros(tree.ignored + 1, np.int64)), Palettes()
     inspection.pairs = sum(1 for _ in find_pairs(tree, inspection.findings))
     step = 1 if full else max(1, -(-inspection.pairs // SAMPLE))
 
@@ -208,7 +221,7 @@ def inspect_tree(tree: Tree, full: bool = False, workers: int = 1) -> Inspection
 
     for look in run_jobs(partial(inspect_pair, tree), present(), workers):
         inspection.decoded += 1
-        inspection.pixels += look.pixels
+        inspection.pixels[: len(look.pixels)] += look.pixels
         if where := palettes.contradiction(look):
             inspection.findings.add("palettes that contradict each other", PALETTES, where)
         for problem in look.problems:
@@ -223,20 +236,20 @@ class Look:
     Attributes:
         mask: its path.
         problems: what, remedy and where of each.
-        pixels: 256 int64 pixel counts by stored label.
+        pixels: int64 pixel counts by stored label.
         colors: colour of each index that occurs, if it is paletted.
     """
 
     mask: Path
     problems: list[tuple[str, str, str]] = field(default_factory=list)
-    pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
+    pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     colors: dict[int, Color] = field(default_factory=dict)
 
 
-def stored_values(mask: Path) -> set[int]:
+def stored_values(mask: Path, deep: bool = False) -> set[int]:
     """Read the values of a mask; none if it cannot be read."""
     try:
-        return set(np.unique(read_label_map(mask)).tolist())
+        return set(np.unique(read_label_map(mask, deep)).tolist())
     except ItaclipError:
         return set()
 
@@ -273,10 +286,10 @@ def inspect_pair(tree: Tree, pair: Pair) -> Look:
     return look
 
 
-def inspect_mask(tree: Tree, look: Look) -> LabelMap | None:
+def inspect_mask(tree: Tree, look: Look) -> LabelMap | DeepLabelMap | None:
     """Decode a mask, fill `look`, and return its labels; None if it cannot be read."""
     try:
-        labels, look.colors = read_label_map_and_colors(look.mask)
+        labels, look.colors = read_label_map_and_colors(look.mask, tree.deep)
     except ColorsError as error:
         remedy = f"{tree.mask_remedy} {CONVERT_COLORS}" if tree.benchmark else CONVERT_COLORS
         look.problems.append(("mask with colours instead of ids", remedy, str(error)))
@@ -284,10 +297,10 @@ def inspect_mask(tree: Tree, look: Look) -> LabelMap | None:
     except ItaclipError as error:
         look.problems.append(("mask that cannot be read", tree.mask_remedy, str(error)))
         return None
-    look.pixels = np.bincount(labels.ravel(), minlength=256)
+    look.pixels = np.bincount(labels.ravel(), minlength=tree.ignored + 1)
     if invalid := tree.foreign(look.pixels):
         look.problems.append((
-            f"label outside 0..{tree.stored_labels()[-1]} and 255", tree.mask_remedy,
+            f"label outside 0..{tree.stored_labels()[-1]} and {tree.ignored}", tree.mask_remedy,
             f"{look.mask}: {', '.join(map(str, invalid[:5]))}{', ...' if len(invalid) > 5 else ''}",
         ))  # fmt: skip
     return labels

@@ -56,6 +56,12 @@ BENCHMARKS = {
     ),
     "CityscapesDataset": Benchmark((500,), "Run python datasets/cvt_cityscapes.py (docs/datasets.md).", (_IDS,)),
     "ADE20KDataset": Benchmark((2000,), "Extract ADEChallengeData2016.zip; the full ADE20K has different masks."),
+    "ADE20K847Dataset": Benchmark(
+        (2000,), "Prepare ADE20K_2021_17_01 for detectron2 (docs/datasets.md); masks of 150 classes differ."
+    ),
+    "PascalContext459Dataset": Benchmark(
+        (5104, 5105), "Run python datasets/cvt_context.py with --all-classes (docs/datasets.md)."
+    ),
     "DemoDataset": Benchmark((SCENES,), "Delete the folder; it will be drawn again."),
 }
 """Benchmarks by the data set's type in configurations."""

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from itaclip.errors import ItaclipError
 from itaclip.files import atomic_path
 
 LabelMap = NDArray[np.uint8]
+DeepLabelMap = NDArray[np.uint16]
 
 Color: TypeAlias = tuple[int, int, int]
 """Red, green, blue; 0..255."""
@@ -30,6 +31,7 @@ DEEP_IGNORED = 65535
 def ignored_label(classes: int) -> int:
     """Return the label of ignored pixels in the masks of a data set with so many classes."""
     return DEEP_IGNORED if classes > IGNORED else IGNORED
+
 
 CONVERT_COLORS = (
     "If colours stand for classes, python tools/convert_masks.py MASKS --colors voc|cityscapes|ade20k|FILE --out DIR "
@@ -49,42 +51,57 @@ DEEP_MODES = ("I;16", "I;16B", "I")
 """Pillow's modes of masks of more than 8 bits."""
 
 
-def read_label_map(path: Path) -> LabelMap:
+@overload
+def read_label_map(path: Path) -> LabelMap: ...
+
+
+@overload
+def read_label_map(path: Path, deep: bool) -> LabelMap | DeepLabelMap: ...
+
+
+def read_label_map(path: Path, deep: bool = False) -> LabelMap | DeepLabelMap:
     """Read the stored values of a label map: grey values or palette indices (not colours).
 
+    Args:
+        path: an image file, usually PNG or TIFF.
+        deep: whether values above 255 are allowed, as masks of more than 255 classes have them.
+
     Returns:
-        H x W uint8. Bilevel files hold 0 and 1.
+        H x W uint8, or uint16 if `deep`. Bilevel files hold 0 and 1.
 
     Raises:
         ColorsError: an image with colours.
-        ItaclipError: the file is missing, damaged, or has values above 255.
+        ItaclipError: the file is missing, damaged, or has values above 255 (if `deep`, above 65535).
     """
-    return read_label_map_and_colors(path)[0]
+    return read_label_map_and_colors(path, deep)[0]
 
 
-def read_label_map_and_colors(path: Path) -> tuple[LabelMap, dict[int, Color]]:
+def read_label_map_and_colors(path: Path, deep: bool = False) -> tuple[LabelMap | DeepLabelMap, dict[int, Color]]:
     """Read a label map, and the colours that a paletted file shows its values in.
 
     Returns:
-        H x W uint8 stored values, and the RGB colour of every value that occurs; {} without a palette.
+        H x W stored values as `read_label_map` returns them, and the RGB colour of every value that occurs;
+        {} without a palette.
 
     Raises:
         ItaclipError: see `read_label_map`.
     """
+    kind = np.uint16 if deep else np.uint8
     with opened_mask(path) as image:
         values = np.array(image)
         if image.mode in DEEP_MODES:
-            if values.size and not 0 <= values.min() <= values.max() <= np.iinfo(np.uint8).max:
+            if values.size and not 0 <= values.min() <= values.max() <= np.iinfo(kind).max:
+                ignored = np.iinfo(kind).max
                 raise ItaclipError(
-                    f"{path}: image of mode {image.mode} with values up to {int(values.max())}; a label map has one "
-                    "channel with class ids 0..254 and 255 for ignored pixels."
+                    f"{path}: image of mode {image.mode} with values {int(values.min())} to {int(values.max())}; a "
+                    f"label map has one channel with class ids 0..{ignored - 1} and {ignored} for ignored pixels."
                 )
         elif image.mode not in GREY_MODES:
             raise ColorsError(
                 f"{path}: image of mode {image.mode}; a label map has one 8-bit channel (L or P) with class ids, not "
                 "colours."
             )
-        labels = values.astype(np.uint8)
+        labels = values.astype(kind)
         if image.mode != PALETTE:
             return labels, {}
         shown = np.zeros((256, 3), np.uint8)
@@ -115,9 +132,12 @@ def opened_mask(path: Path) -> Iterator[Image.Image]:
 
 
 def write_label_map(path: Path, labels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
-    """Write H x W uint8 or uint16 ids as a greyscale PNG of 8 or 16 bits, atomically."""
+    """Write H x W uint8 or uint16 ids as a greyscale PNG, or TIFF if the path says so, of 8 or 16 bits, atomically."""
     buffer = io.BytesIO()
-    Image.fromarray(labels).save(buffer, "PNG")
+    if path.suffix.lower() in (".tif", ".tiff"):
+        Image.fromarray(labels).save(buffer, "TIFF", compression="tiff_deflate")
+    else:
+        Image.fromarray(labels).save(buffer, "PNG")
     with atomic_path(path) as partial:
         partial.write_bytes(buffer.getvalue())
 

@@ -22,6 +22,7 @@ from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.research.comparison.cells import Options, Result, make_cells, run_cell
 from itaclip.research.comparison.report import measured, rows, write_report
 from itaclip.research.evaluation.presets import PRESETS
+from itaclip.research.evaluation.vocabulary import OFFICIAL, parse_wording
 from itaclip.research.openmmlab.configuration import load_config
 
 PAPERS = ("clip", "maskclip", "sclip", "clearclip", "gem", "naclip", "itaclip")
@@ -43,6 +44,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--methods", nargs="+", help=f"default: {' '.join(PAPERS)}")
     options.add_argument("--presets", nargs="+", choices=(*PRESETS, "config"), help="default: common")
     options.add_argument("--pamr", choices=("on", "off", "both", "preset"), help="default: follow the preset")
+    options.add_argument("--vocabularies", nargs="+", metavar="WORDS",
+                         help="official (default), plain, synonyms, distractors[:N]; each also with +auto")  # fmt: skip
     options.add_argument(
         "--weights", help="CLIP model or weight file for all cells, except those of sam3; or sam3:FOLDER for these"
     )
@@ -65,7 +68,7 @@ def main(launcher: Path, given: Sequence[str] | None = None) -> int:
     """
     args = parser().parse_args(given)
     plan = read_plan(args)
-    cells = make_cells(plan["configs"], plan["methods"], plan["presets"], plan["pamr"])
+    cells = make_cells(plan["configs"], plan["methods"], plan["presets"], plan["pamr"], plan["vocabularies"])
     options = Options(
         weights=plan["weights"], data_roots=_pairs(plan["data_roots"]), limit=plan["limit"],
         processes=plan["processes"], launcher=launcher, overrides=tuple(plan["cfg_options"]),
@@ -74,7 +77,7 @@ def main(launcher: Path, given: Sequence[str] | None = None) -> int:
     results: list[Result] = []
     for number, cell in enumerate(cells, 1):
         console.rule(f"{number} of {len(cells)}: {Path(cell.config).stem}, {cell.method}, {cell.preset}, "
-                     f"PAMR {cell.pamr}")  # fmt: skip
+                     f"PAMR {cell.pamr}, {cell.vocabulary} words")  # fmt: skip
         results.append(run_cell(cell, options, args.out))
         if results[-1].error:
             console.print(f"failed: {results[-1].error}", markup=False)
@@ -94,7 +97,8 @@ def read_plan(args: argparse.Namespace) -> dict[str, Any]:
         ItaclipError: an unreadable plan, an unknown entry, or an invalid value.
     """
     plan: dict[str, Any] = {
-        "configs": [], "methods": list(PAPERS), "presets": ["common"], "pamr": "preset", "weights": None,
+        "configs": [], "methods": list(PAPERS), "presets": ["common"], "pamr": "preset", "vocabularies": [OFFICIAL],
+        "weights": None,
         "data_roots": {}, "limit": None, "processes": 1, "cfg_options": [],
     }  # fmt: skip
     if args.plan is not None:
@@ -114,9 +118,12 @@ def read_plan(args: argparse.Namespace) -> dict[str, Any]:
         (bool(plan["presets"]) and set(plan["presets"]) <= {*PRESETS, "config"}, "presets",
          f"some of {', '.join(PRESETS)}, config"),
         (plan["pamr"] in ("on", "off", "both", "preset"), "pamr", "on, off, both or preset"),
+        (bool(plan["vocabularies"]), "vocabularies", "at least one, such as plain"),
         (plan["limit"] is None or plan["limit"] > 0, "limit", "1 or more"),
         (plan["processes"] > 0, "processes", "1 or more"),
     ]  # fmt: skip
+    for wording in plan["vocabularies"]:
+        parse_wording(wording)
     for holds, name, expected in checks:
         if not holds:
             raise ItaclipError(f"{name} = {plan[name]!r}: expected {expected}.")
@@ -144,10 +151,11 @@ def _pairs(roots: dict[str, str] | Sequence[str]) -> tuple[tuple[str, str], ...]
 
 def _summary(table: list[dict[str, Any]]) -> Table:
     shown = Table(title="mIoU in percent")
-    for header in ("data set", "method", "preset", "PAMR", "mIoU", "published"):
+    for header in ("data set", "method", "preset", "PAMR", "vocabulary", "protocol", "mIoU", "published"):
         shown.add_column(header, justify="right" if header in ("mIoU", "published") else "left")
     for row in table:
         pamr = {True: "on", False: "off", None: ""}[row["pamr"]]
         printed = "" if row["published"] is None else f"{row['published']:g}"
-        shown.add_row(row["dataset"], row["method"], row["preset"], pamr, measured(row), printed)
+        shown.add_row(row["dataset"], row["method"], row["preset"], pamr, row["vocabulary"], row["protocol"],
+                      measured(row), printed)  # fmt: skip
     return shown

@@ -14,7 +14,7 @@ from itaclip.errors import ItaclipError
 from itaclip.research.preparation.custom import CustomDataset, write_files
 from itaclip.research.preparation.diagnosis import conclude
 from itaclip.research.preparation.inspection import inspect_tree
-from itaclip.research.preparation.masks import IGNORED
+from itaclip.research.preparation.masks import DEEP_IGNORED
 
 PROBLEMS = 1
 """Exit status when images, masks and classes do not match."""
@@ -50,10 +50,9 @@ def main(base: Path, arguments: Sequence[str] | None = None) -> int:
             f"{args.classes}: the first class is the background, but with --ignore-zero label 0 is no class, and the "
             "first one has label 1. Delete its line, or pass --background if label 0 is the background."
         )
-    if len(classes) > IGNORED - args.ignore_zero:
-        raise ItaclipError(
-            f"{args.classes}: {len(classes)} classes; 8-bit masks allow at most {IGNORED - args.ignore_zero}."
-        )
+    most = DEEP_IGNORED - args.ignore_zero
+    if len(classes) > most:
+        raise ItaclipError(f"{args.classes}: {len(classes):,} classes; masks of 16 bits allow at most {most:,}.")
     dataset = CustomDataset(args.name, args.images, args.masks, classes, args.background, args.ignore_zero)
     console = make_console()
     tree = dataset.tree()
