@@ -12,7 +12,7 @@ import itaclip.research.openmmlab  # noqa: F401 - first: it makes mmseg importab
 # isort: split
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,12 +43,13 @@ class Ablation:
 
     Args:
         config: a complete configuration.
+        cache: features of texts, shared with others; None for a cache of its own, in memory.
 
     Raises:
         ItaclipError: bad weights, class file, texts or settings.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, cache: TextCache | None = None) -> None:
         model = config.model
         weights, self.base = weights_and_settings(model)
         configured = ConfiguredClasses.of(model, self.base.background)
@@ -57,8 +58,8 @@ class Ablation:
         clip = load_clip(*weights)
         self._banks: dict[tuple[float, str | None], TextBank] = {}
         self._pipeline = Pipeline(clip, self.base).to(self._device)
-        self._encoder = TextEncoder(clip, TextCache(), self._pipeline.engine).to(self._device)
-        self.classes, _ = configured.with_background_words(self._encoder, classes)
+        self._encoder = TextEncoder(clip, cache or TextCache(), self._pipeline.engine).to(self._device)
+        self.classes, self.background_choice = configured.with_background_words(self._encoder, classes)
         self._preprocessor = ITACLIPPreprocessor().to(self._device)
 
     @property
@@ -80,6 +81,24 @@ class Ablation:
             )
         return self._banks[key]
 
+    def segment(
+        self, batch: dict[str, Any], pairs: Sequence[tuple[Settings, TextBank]]
+    ) -> Iterator[tuple[int, int, Segmentation]]:
+        """Segment a batch with pairs of settings and text bank, at the images' original sizes.
+
+        Args:
+            batch: items of an MMSegmentation data set in test mode, as `load_batches` yields them.
+            pairs: settings with the configuration's dtype.
+
+        Yields:
+            Image, pair and result, see `itaclip.core.pipeline.Pipeline.variants`.
+        """
+        data = self._preprocessor(batch)
+        samples = data["data_samples"]
+        sizes = [tuple(sample.metainfo["ori_shape"])[:2] for sample in samples]
+        regions = region_maps(self._pipeline, [settings for settings, _ in pairs], data["inputs"], samples)
+        yield from self._pipeline.variants(data["inputs"], sizes, pairs, regions)
+
     def results(self, data: dict[str, Any], variants: Sequence[Settings]) -> list[Segmentation]:
         """Segment one image with several variants, at its original size.
 
@@ -87,12 +106,9 @@ class Ablation:
             data: an item of an MMSegmentation data set in test mode.
             variants: settings with the configuration's dtype.
         """
-        batch = self._preprocessor({"inputs": [data["inputs"]], "data_samples": [data["data_samples"]]})
-        samples = batch["data_samples"]
-        size = tuple(samples[0].metainfo["ori_shape"])[:2]
-        regions = region_maps(self._pipeline, variants, batch["inputs"], samples)
+        batch = {"inputs": [data["inputs"]], "data_samples": [data["data_samples"]]}
         pairs = [(settings, self.bank(settings)) for settings in variants]
-        found = {v: result for _, v, result in self._pipeline.variants(batch["inputs"], [size], pairs, regions)}
+        found = {variant: result for _, variant, result in self.segment(batch, pairs)}
         return [found[i] for i in range(len(variants))]
 
     def clear_texts(self) -> None:
@@ -132,12 +148,8 @@ class Ablation:
         for batch, skipped in load_batches(dataset, plan_batches(len(dataset), batch_size, limit), num_workers):
             shared.skipped += skipped
             if batch["inputs"]:
-                data = self._preprocessor(batch)
-                samples = data["data_samples"]
-                sizes = [tuple(sample.metainfo["ori_shape"])[:2] for sample in samples]
-                regions = region_maps(self._pipeline, distinct, data["inputs"], samples)
-                results = self._pipeline.variants(data["inputs"], sizes, pairs, regions)
-                for image, variant, result in results:
+                samples = batch["data_samples"]
+                for image, variant, result in self.segment(batch, pairs):
                     counts[variant].add(result.labels, samples[image].gt_sem_seg.data[0])
                 shared.images += len(samples)
             advance(len(batch["inputs"]) + len(skipped))

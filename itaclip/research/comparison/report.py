@@ -31,8 +31,9 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     for result in results:
         metrics = result.metrics or {}
         name = DATASETS.get(result.dataset, result.dataset or Path(result.cell.config).stem)
-        known = result.pamr is not None and result.cell.vocabulary == OFFICIAL
-        score = published_score(result.cell.method, name, result.pamr) if known else None
+        score = None
+        if result.pamr is not None and result.cell.vocabulary == OFFICIAL:
+            score = published_score(result.cell.method, name, result.pamr)
         found.append({
             "dataset": name, "method": result.cell.method, "preset": result.cell.preset, "pamr": result.pamr,
             "vocabulary": result.cell.vocabulary, "protocol": metrics.get("protocol", {}).get("fingerprint"),

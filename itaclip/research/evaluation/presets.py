@@ -130,7 +130,7 @@ def common(dataset: str, background: bool, method: str = "") -> Preset:
     The demo model's patches are half as large, so its windows and PAMR dilations are halved too.
     SAM 3 is not CLIP: it sees whole images, with a short side of 1008, and scores below 0.4 become background.
     """
-    demo = dataset == "DemoDataset"
+    demo = dataset in ("DemoDataset", "DemoThingsDataset")
     settings = _PLAIN | dict(
         slide_crop=112 if demo else 224,
         slide_stride=56 if demo else 112,

@@ -15,23 +15,30 @@ with readable_import_errors("MMSegmentation"):
     ensure_mmcv_ops_import()
 
     from itaclip.research.openmmlab.datasets import (
+        ADE20K847Dataset,
         COCOObjectDataset,
         DemoDataset,
+        DemoThingsDataset,
         PascalContext59Dataset,
         PascalContext60Dataset,
+        PascalContext459Dataset,
         PascalVOC20Dataset,
     )
-    from itaclip.research.openmmlab.loading import ITACLIPLoadImage
+    from itaclip.research.openmmlab.loading import ITACLIPLoadAnnotations, ITACLIPLoadImage
     from itaclip.research.openmmlab.preprocessor import ITACLIPPreprocessor
     from itaclip.research.openmmlab.segmentor import ITACLIPSegmentor
 
 __all__ = [
+    "ADE20K847Dataset",
     "COCOObjectDataset",
     "DemoDataset",
+    "DemoThingsDataset",
+    "ITACLIPLoadAnnotations",
     "ITACLIPLoadImage",
     "ITACLIPPreprocessor",
     "ITACLIPSegmentor",
     "PascalContext59Dataset",
     "PascalContext60Dataset",
+    "PascalContext459Dataset",
     "PascalVOC20Dataset",
 ]

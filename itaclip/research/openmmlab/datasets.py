@@ -18,6 +18,8 @@ from itaclip.common.figures.palette import palette
 from itaclip.common.shipped import configuration_folder
 from itaclip.core.text.class_names import read_class_names
 
+_THINGS = ("car", "bus", "boat", "bird", "cat", "dog", "flower", "person", "parasol", "balloon")
+
 
 def _metainfo(classes: tuple[str, ...], colors: list[list[int]]) -> dict[str, Any]:
     return {"classes": classes, "palette": colors}
@@ -106,3 +108,19 @@ class DemoDataset(BaseSegDataset):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(img_suffix=".jpg", seg_map_suffix=".png", reduce_zero_label=False, **options)
+
+
+@DATASETS.register_module()
+class DemoThingsDataset(BaseSegDataset):
+    """The demo's scenes with ten things; everything else is the background (label 0), as in Pascal VOC."""
+
+    METAINFO = _metainfo(("background", *_THINGS), palette(len(_THINGS) + 1))
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(img_suffix=".jpg", seg_map_suffix=".png", reduce_zero_label=False, **options)
+
+    @classmethod
+    def get_label_map(cls, new_classes: Any = None) -> dict[int, int]:
+        """Return the new label of every label of the masks."""
+        names = [kind.names[0] for kind in KINDS]
+        return {label: _THINGS.index(name) + 1 if name in _THINGS else 0 for label, name in enumerate(names)}

@@ -16,7 +16,8 @@ from itaclip.research.preparation.listing import iterate_files, require_folder
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 _MASK_REMEDY = (
     "Create label maps with one channel (of 16 bits for more than 255 classes), or list all classes (--background, "
-    "--ignore-zero). For masks of colours or grey values there is python tools/convert_masks.py MASKS --colors voc|cityscapes|ade20k|binary|FILE --out DIR."
+    "--ignore-zero). For masks of colours or grey values there is python tools/convert_masks.py MASKS --colors "
+    "voc|cityscapes|ade20k|binary|FILE --out DIR."
 )
 _FILES_EXAMINED = 1000  # to find the suffix
 

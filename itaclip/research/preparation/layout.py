@@ -36,6 +36,7 @@ _CONTEXT = Benchmark(
     (5104, 5105), "Run python datasets/cvt_context.py (docs/datasets.md).",
     (OtherKind("the masks with 33 classes", frozenset(range(34))),),
 )  # fmt: skip
+_DEMO = Benchmark((SCENES,), "Delete the folder; it will be drawn again.")
 _RAW = OtherKind("raw maps of stuffthingmaps under other names", frozenset(coco.RAW_VALUES))
 _STUFF = OtherKind("labels of COCO-Stuff (*_labelTrainIds.png)", frozenset(range(171)))
 _OBJECT = OtherKind("labels of COCO-Object (*_instanceTrainIds.png)", frozenset(range(81)))
@@ -62,14 +63,15 @@ BENCHMARKS = {
     "PascalContext459Dataset": Benchmark(
         (5104, 5105), "Run python datasets/cvt_context.py with --all-classes (docs/datasets.md)."
     ),
-    "DemoDataset": Benchmark((SCENES,), "Delete the folder; it will be drawn again."),
+    "DemoDataset": _DEMO,
+    "DemoThingsDataset": _DEMO,
 }
 """Benchmarks by the data set's type in configurations."""
 
 
 def draw_demo(dataset: Mapping[str, Any]) -> None:
     """Draw the demo's data set if these settings are its own and it does not exist yet."""
-    if dataset.get("type") == "DemoDataset":
+    if dataset.get("type") in ("DemoDataset", "DemoThingsDataset"):
         ensure_demo_dataset(dataset.get("data_root") or "")
 
 

@@ -23,7 +23,7 @@ from itaclip.files import write_text
 from itaclip.research.texts.answers import Task, find_problem, tidy
 from itaclip.research.texts.chat import ChatModel
 
-WITH_BACKGROUND = frozenset({"coco_object", "context60", "demo", "voc21"})
+WITH_BACKGROUND = frozenset({"coco_object", "context60", "demo", "demo_things", "voc21"})
 """Shipped class files whose class 0 is the background."""
 
 _FAILED = "failed"  # prefix of the reason when the model gave no answer at all
