@@ -36,7 +36,9 @@ class WordEncoder:
     device = torch.device("cpu")
 
     def __init__(self, **features: list[float]) -> None:
-        self.features = {name.replace("_", " "): torch.tensor(vector) for name, vector in features.items()}
+        self.features = {
+            name.replace("_", " "): torch.tensor(vector, dtype=torch.float32) for name, vector in features.items()
+        }
 
     def __call__(self, prompts: list[str]) -> torch.Tensor:
         before, after = TEMPLATES[0].split("{}")

@@ -5,7 +5,8 @@ Two scores are comparable only if their protocols are the same; `differences` te
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def protocol_of(
         "auxiliary texts": {"content": texts, "weight": settings.def_coefficient if texts else 0.0},
         "class-biased prompts": {"content": _content(settings.class_prompts)},
         "resizing": {"steps": [step for step in steps if not str(step.get("type")).startswith(("Load", "Pack"))]},
-        **{part: {name: _plain(values[name]) for name in names} for part, names in _SETTINGS.items()},
+        **{part: {name: values[name] for name in names} for part, names in _SETTINGS.items()},
         "label conversion": {
             "classes": digest(dataset.metainfo["classes"]),
             "reduce_zero_label": bool(getattr(dataset, "reduce_zero_label", False)),
@@ -69,7 +70,8 @@ def protocol_of(
         },
         "images": {"count": images},
     }  # fmt: skip
-    return {"fingerprint": digest(parts)[:_LENGTH], "parts": parts}
+    stored = json.loads(json.dumps(parts, default=str))
+    return {"fingerprint": digest(stored)[:_LENGTH], "parts": stored}
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -93,7 +95,3 @@ def _flat(value: Any) -> Iterator[tuple[str, Any]]:
 def _content(path: Any) -> str | None:
     """A short hash of a file; None without one."""
     return sha256_of(Path(path).expanduser())[: 2 * _LENGTH] if path else None
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
