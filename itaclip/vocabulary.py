@@ -271,7 +271,7 @@ def _with_background(named: ClassNames, words: tuple[str, ...]) -> tuple[tuple[s
 
 
 def _general_words(classes: ClassNames) -> tuple[str, ...]:
-    """The contrast words that no class uses."""
+    """Return the contrast words that no class uses."""
     owner = _owners(classes)
     used = {_singular(part) for word in classes.queries for part in word.split()}
     return tuple(word for word in CONTRAST_WORDS if _singular(word) not in used and plain_name(word) not in owner)
@@ -282,7 +282,7 @@ def _is_auto(background: Any) -> bool:
 
 
 def _lexicon(lexicon: Any, auto: bool) -> tuple[str, ...]:
-    """The words from which "auto" chooses; none without it."""
+    """Read the words from which "auto" chooses; none without it."""
     if not auto:
         if lexicon is not None:
             raise ItaclipError(f"lexicon: words are chosen from it only with background = {AUTO!r}.")
@@ -295,7 +295,7 @@ def _lexicon(lexicon: Any, auto: bool) -> tuple[str, ...]:
 def _chosen_words(
     encoder: TextEncoder, named: ClassNames, others: ClassNames, general: tuple[str, ...], lexicon: Sequence[str]
 ) -> tuple[tuple[str, ...], str]:
-    """The words that "auto" decides for, and why."""
+    """Choose the words of the background for "auto"; tell why."""
     described = [words for words in named.synonyms if is_background(words[0]) and len(words) > 1]
     if described:
         raise ItaclipError(

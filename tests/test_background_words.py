@@ -103,6 +103,12 @@ def test_a_long_list_keeps_the_general_words_without_encoding_any() -> None:
     assert "41 classes" in choice.reason
 
 
+def test_a_model_without_text_features_chooses_nothing() -> None:
+    encoder: Any = WordEncoder(cat=[], wall=[])
+    with pytest.raises(ItaclipError, match="has no text features to choose words by"):
+        choose_background(encoder, parse_class_names(["cat"]), ("wall",))
+
+
 def test_the_shipped_lexicon_names_what_coco_stuff_and_ade20k_do() -> None:
     words = {plain_name(word) for word in read_lexicon()}
     assert len(words) == len(read_lexicon()) == 260

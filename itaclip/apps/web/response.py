@@ -109,7 +109,7 @@ def rendered(
 
 
 def described(result: Result, vocabulary: Vocabulary, warnings: list[str], seconds: float) -> Segmentation:
-    """Describe the result: size, classes with colour, share and mean score, mask as a PNG in base64, background words."""
+    """Describe the result: size, classes with colour, share and mean score, mask as a PNG, words of the background."""
     height, width = result.labels.shape
     scores = {entry["label"]: entry["score"] for entry in result.to_hf()}
     classes = [

@@ -58,14 +58,23 @@ def choose_background(encoder: TextEncoder, classes: ClassNames, lexicon: Sequen
         encoder: the text tower; its cache keeps the features of the lexicon.
         classes: the classes without the background.
         lexicon: words from `read_lexicon`.
+
+    Raises:
+        ItaclipError: the model has no text features, because it reads the words itself (SAM 3).
     """
     if len(classes) > MOST_CLASSES:
         return BackgroundChoice(
             None, f"{len(classes)} classes are more than {MOST_CLASSES}, so the list may cover the scene already"
         )
     named = {plain_name(word) for word in classes.queries}
+    queries = ensemble(encoder, classes.queries)
+    if not queries.shape[1]:
+        raise ItaclipError(
+            f"background = {AUTO!r}: this model has no text features to choose words by; list words for the "
+            "background, or keep the general ones."
+        )
     features = ensemble(encoder, lexicon)
-    nearest = (features @ ensemble(encoder, classes.queries).T).amax(dim=1)
+    nearest = (features @ queries.T).amax(dim=1)
     free = [
         i for i, word in enumerate(lexicon)
         if float(nearest[i]) < TOO_CLOSE and not _forms(word) & named and plain_name(word) != BACKGROUND_NAME
@@ -124,7 +133,7 @@ def read_lexicon(path: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
 
 
 def checked_lexicon(words: Sequence[str], source: str) -> tuple[str, ...]:
-    """The words of a lexicon, without repetitions and blank entries.
+    """Return the words of a lexicon, without repetitions and blank entries.
 
     Raises:
         ItaclipError: no words, or something that is no text; the message begins with `source`.
@@ -142,6 +151,6 @@ def checked_lexicon(words: Sequence[str], source: str) -> tuple[str, ...]:
 
 
 def _forms(word: str) -> set[str]:
-    """A word and its plain plural or singular: "cloud" and "clouds"."""
+    """Return a word with its plain plural and singular: "cloud" and "clouds"."""
     plain = plain_name(word)
     return {plain, plain.removesuffix("s"), f"{plain}s"}

@@ -93,5 +93,5 @@ def _flat(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _content(path: Any) -> str | None:
-    """A short hash of a file; None without one."""
+    """Return a short hash of a file; None without one."""
     return sha256_of(Path(path).expanduser())[: 2 * _LENGTH] if path else None

@@ -26,7 +26,7 @@ def _metainfo(classes: tuple[str, ...], colors: list[list[int]]) -> dict[str, An
 
 
 def _shipped_classes(name: str) -> dict[str, Any]:
-    """The names of a shipped class file, which are the data set's own."""
+    """Read the names of a shipped class file, which are the data set's own."""
     names = read_class_names(configuration_folder() / f"cls_{name}.txt").names
     return _metainfo(names, palette(len(names)))
 

@@ -250,7 +250,7 @@ def convert_all_classes(root: Path, folder: Path, options: RunOptions, names_fil
 
 
 def _names_of(folder: Path, names_file: Path | None) -> Path:
-    """The file of class names: the given one, or labels.txt in the folder of .mat files or its parent."""
+    """Find the file of class names: the given one, or labels.txt in the folder of .mat files or its parent."""
     require_folder(folder, "expected the .mat files of Pascal Context's trainval.tar.gz in it.")
     if names_file is not None:
         return names_file
@@ -259,7 +259,7 @@ def _names_of(folder: Path, names_file: Path | None) -> Path:
 
 
 def _stems(root: Path, folder: Path, splits: Sequence[str]) -> dict[str, list[str]]:
-    """Image names by split, from the lists of VOC 2010; every one has a .mat file."""
+    """Read the image names by split from the lists of VOC 2010; every one has a .mat file."""
     stems = {split: _read_split(root / f"ImageSets/Main/{split}.txt") for split in splits}
     if not stems["val"]:
         raise ItaclipError(
