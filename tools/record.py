@@ -120,6 +120,11 @@ FILES = {
         f"python tools/benchmark.py --config {ALL_SETTINGS} --weights vit-b-16.pt --dtype bf16 --out F",
     ),
     "towers": Recorded("image encoders of other families", "python tools/measure_towers.py --out F"),
+    "vocabulary_demo": Recorded(
+        "official, plain and chosen words, all methods, demo's things",
+        "python tools/measure_vocabulary.py --configs configs/cfg_demo_things.py "
+        "--vocabularies official plain plain+auto --out F",
+    ),
     "whole_image_vit_b_16": Recorded("OV-Stitcher on a whole image", f"{VOC} --methods ovstitcher --out F"),
     "zero_shot_demo": Recorded("Cascade-CLIP and CLIP-RC, demo", "tools/train.py and tools/test.py"),
     "zero_shot_speed": Recorded(

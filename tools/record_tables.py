@@ -438,6 +438,16 @@ def _files(record: Record) -> str:
     return _table(["file", "machine", "itaclip, torch", "command"], rows, 4)
 
 
+def _vocabulary(record: Record) -> str:
+    rows = record["vocabulary_demo"]["datasets"]["demo_things"]["rows"]
+    lines = []
+    for row in rows:
+        lost, regained = row["official"] - row["plain"], row["plain+auto"] - row["plain"]
+        scores = [f"{row[words]:.1f}" for words in ("official", "plain", "plain+auto")]
+        lines.append([row["method"], *scores, f"{lost:.1f}", _share(regained / lost, 0)])
+    return _table(("method", "official", "plain", "plain, chosen words", "lost", "regained"), lines)
+
+
 TABLES_BY_NAME: dict[str, Callable[[Record], str]] = {
     "agreement": _agreement,
     "agreement of other methods": _agreement_methods,
@@ -460,6 +470,7 @@ TABLES_BY_NAME: dict[str, Callable[[Record], str]] = {
     "methods, closing and area rule": lambda record: _methods_and_stages(record, _REST_COLUMNS),
     "one image by stage": _image_stages,
     "PAMR": _pamr,
+    "vocabulary": _vocabulary,
     "published, ViT-B/16": lambda record: _published("ViT-B/16"),
     "published, other backbones": lambda record: _published("other backbones"),
     "published, not CLIP": lambda record: _published("not CLIP"),
@@ -492,10 +503,17 @@ NUMBERS_BY_NAME: dict[str, Callable[[Record], str]] = {
     "VOC, seconds": lambda record: f"{_voc(record)['seconds']:.0f}",
     "VOC, GiB": lambda record: f"{_voc(record)['peak_mib'] / 1024:.1f}",
     "VOC, machine": lambda record: record.machine("throughput_vit_b_16_bf16"),
+    "plain words, scenes": lambda record: f"{record['vocabulary_demo']['datasets']['demo_things']['images']}",
+    "plain words, chosen": lambda record: _chosen(record),
     "scene, seconds": lambda record: f"{record['demo']['itaclip']['seconds_per_image']:.1f}",
     "scene, machine": lambda record: record.machine("demo"),
 }
 """Numbers inside sentences, by the name in their marker."""
+
+
+def _chosen(record: Record) -> str:
+    """Tell which way "auto" decided."""
+    return str(record["vocabulary_demo"]["datasets"]["demo_things"]["background"]["plain+auto"]["choice"])
 
 
 def _voc(record: Record) -> Any:
