@@ -6,9 +6,9 @@ or in another.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -20,11 +20,12 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from itaclip.common.images.values import as_8_bits, checked_range, fills_range
+from itaclip.common.logs import quiet
 from itaclip.core.clip.towers import MEAN
 from itaclip.core.strips import Span
 from itaclip.errors import ItaclipError
@@ -212,9 +213,9 @@ def _readable(name: str, what: str) -> Iterator[None]:
 @contextmanager
 def _opened(name: str) -> Iterator[Any]:
     """Open a raster with a small cache of blocks, so that memory does not depend on the machine's."""
-    logging.getLogger("rasterio").setLevel(logging.ERROR)
-    with rasterio.Env(GDAL_CACHEMAX=CACHE):
-        with _readable(name, "opening"):
+    with rasterio.Env(GDAL_CACHEMAX=CACHE), quiet("rasterio"):
+        with _readable(name, "opening"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `describe` notes it
             dataset = rasterio.open(name)
         with dataset:
             if dataset.subdatasets:

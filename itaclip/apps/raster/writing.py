@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,7 +131,10 @@ def _write(
         transform=Affine(*about.transform), tiled=True, blockxsize=TILE, blockysize=TILE, compress="deflate",
         BIGTIFF="IF_SAFER",
     )  # fmt: skip
-    with atomic_path(path) as partial, _written(path), rasterio.Env(GDAL_CACHEMAX=CACHE):
+    with (
+        atomic_path(path) as partial, _written(path), rasterio.Env(GDAL_CACHEMAX=CACHE), warnings.catch_warnings(),
+    ):  # fmt: skip
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         with rasterio.open(partial, "w", **profile) as dataset:
             dataset.update_tags(**{RUN_TAG: target.digest})
             describe(dataset)

@@ -10,11 +10,11 @@ from itaclip.common.demo.scenes import Scene, scene_of
 from itaclip.common.demo.stage import Stage
 
 _SEED = 20260618
-_STREETS = (0.2, 0.55, 0.88)  # heights, in those of the picture
+_STREETS = (0.3, 0.78)  # heights, in those of the picture
 _HALF_STREET = 26.0  # pixels
 
 
-def draw_town(height: int = 896, width: int = 1280) -> Scene:
+def draw_town(height: int = 576, width: int = 896) -> Scene:
     """Draw meadows with streets, houses and trees, and the sea to the east, by day.
 
     Things have the sizes that they have in scenes of the demo.
@@ -31,7 +31,7 @@ def draw_town(height: int = 896, width: int = 1280) -> Scene:
     shore = 0.74 * width
     for street in _STREETS:
         s.road(street * height - _HALF_STREET, street * height + _HALF_STREET)
-    s.pond(0.3 * width, 0.36 * height, 90, 44)
+    s.pond(0.3 * width, 0.5 * height, 90, 44)
     bends = ((0, -0.1), (0.04, 0.2), (-0.03, 0.45), (0.05, 0.7), (0, 1.1))
     wave = [(shore + dx * width, y * height) for dx, y in bends]
     for name, inland, paint in (
@@ -42,14 +42,15 @@ def draw_town(height: int = 896, width: int = 1280) -> Scene:
     blocks = [(0.0, _STREETS[0]), *zip(_STREETS, (*_STREETS[1:], 1.0), strict=True)]
     for top, bottom in blocks:
         low, high = top * height + 1.2 * _HALF_STREET, bottom * height - 1.2 * _HALF_STREET
-        for name in s.some({"house": 2.0, "tree": 1.6, "fir": 0.8}, round((shore - 120) / 80)):
-            x, size = rng.uniform(40, shore - 120), rng.uniform(76, 104)
-            s.later(name, x, min(rng.uniform(low + 0.6 * size, high + 0.3 * size), height - 4), size)
+        for name in s.some({"house": 2.0, "tree": 1.6, "fir": 0.8}, round(shore / 96)):
+            x, size = rng.uniform(0.05, 0.82) * shore, rng.uniform(76, 104)
+            y = low + 0.6 * size + rng.uniform(0, 1) * max(0, high - low - 0.3 * size)
+            s.later(name, x, min(y, height - 4), size)
     for street in _STREETS:
         for name in s.some({"car": 1.4, "bus": 0.8}, round(shore / 260)):
             size = rng.uniform(42, 50) if name == "car" else rng.uniform(54, 62)
-            s.later(name, rng.uniform(40, shore - 130), street * height + rng.uniform(2, 20), size)
+            s.later(name, rng.uniform(0.05, 0.8) * shore, street * height + rng.uniform(2, 20), size)
     for _ in range(round(height / 220)):
-        x, y = rng.uniform(shore + 100, width - 40), rng.uniform(0.1, 0.98) * height
+        x, y = rng.uniform(0.84, 0.97) * width, rng.uniform(0.1, 0.98) * height
         s.later("boat", x, y, rng.uniform(76, 96), shadow=False)
     return scene_of(s)
