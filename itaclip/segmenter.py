@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from itaclip.common.images import LARGEST, ImageSource, ReadOptions, ValueRange, is_image, read_image
+from itaclip.common.images import ImageSource, ReadOptions, ValueRange, is_image, read_image
 from itaclip.core.clip.fingerprint import fingerprint, structure
 from itaclip.core.clip.loading import load_clip, load_openai_clip
 from itaclip.core.clip.names import DEMO
@@ -69,7 +69,8 @@ class Segmenter:
             beside it or the name, see `itaclip.core.clip.load_clip`.
         short_side: pixels of the short side that images are resized to, 1 or more; None selects the
             model's default (336 for ViT-B/16). More show smaller things and take longer.
-        largest: pixels of an image, 1 or more, 100 million by default; larger ones are rejected.
+        largest: pixels of an image, 1 or more; larger ones are rejected. None takes ``$ITACLIP_LARGEST``, or
+            100 million.
         value_range: which values of images with more than 8 bits become 0 and 255: ``(low, high)``, or
             "stretch" for the 2nd and 98th percentile of each image. None accepts 16-bit images that
             fill their range. 8-bit images stay as they are.
@@ -91,12 +92,12 @@ class Segmenter:
         pretrained: str | None = None,
         quick_gelu: bool | None = None,
         short_side: int | None = None,
-        largest: int = LARGEST,
+        largest: int | None = None,
         value_range: ValueRange = None,
         text_cache: bool = True,
         **settings: Any,
     ) -> None:
-        read_options = ReadOptions(largest, value_range)
+        read_options = ReadOptions.of(largest, value_range)
         free_form(quality, 1, 1)  # report a wrong name before loading weights
         _without_class_arguments(settings)
         checked_names(settings)
@@ -130,7 +131,7 @@ class Segmenter:
 
     @classmethod
     def from_config(cls, config: str | Path, *, model: str | None = None, quick_gelu: bool | None = None,
-                    largest: int = LARGEST, value_range: ValueRange = None, text_cache: bool = True,
+                    largest: int | None = None, value_range: ValueRange = None, text_cache: bool = True,
                     **settings: Any) -> Segmenter:  # fmt: skip
         """Build the segmenter that an `eval.py` configuration describes, with its classes and texts.
 
@@ -143,7 +144,7 @@ class Segmenter:
                 belong to its own weights: name another tag as ``NAME:TAG``.
             quick_gelu: activation of weights that do not state it; None uses the configuration's, unless
                 `model` names other weights.
-            largest: maximum number of pixels of an image; larger ones are rejected.
+            largest: see the constructor.
             value_range: see the constructor; None uses that of the configuration's ``ITACLIPLoadImage``, if any.
             text_cache: whether to keep text features on disk.
             settings: fields of `itaclip.core.settings.Settings` that replace the configuration's.
@@ -152,7 +153,7 @@ class Segmenter:
             ItaclipError: see the constructor; also for a configuration that cannot be read.
         """
         description = read_model(config, model, settings)
-        read_options = ReadOptions(largest, value_range or description.value_range)
+        read_options = ReadOptions.of(largest, value_range or description.value_range)
         segmenter = cls.__new__(cls)
         name, pretrained, stated = description.weights
         weights = (name, pretrained, stated if quick_gelu is None else quick_gelu)

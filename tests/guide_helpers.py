@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from conftest import ROOT
+from PIL import Image
 
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "demo.ipynb", "llm_texts/README.md")),
@@ -96,6 +97,7 @@ def write_inputs(folder: Path, scenes: Path) -> None:
     ):
         (folder / place).parent.mkdir(exist_ok=True, parents=True)
         shutil.copy(images[2], folder / place)
+    Image.open(images[2]).crop((0, 0, 100, 80)).save(folder / "town.tif")
     for name in ("classes.txt", "my_classes.txt"):
         (folder / name).write_text("sky, cloud\ntree, bush\nhouse\n")
     for name in ("configs", "llm_texts"):

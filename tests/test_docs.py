@@ -71,7 +71,7 @@ def test_every_option_of_eval_is_documented() -> None:
     assert set(options) <= documented
 
 
-@pytest.mark.parametrize("command", ["segment", "label", "demo", "models", "env"])
+@pytest.mark.parametrize("command", ["segment", "label", "raster", "demo", "models", "env"])
 def test_every_option_of_a_command_is_documented(command: str) -> None:
     options = import_module(f"itaclip.apps.command.{command}").parser()._option_string_actions
     documented = set(re.findall(r"--[a-z-]+", (ROOT / "docs/cli.md").read_text()))

@@ -374,7 +374,9 @@ def test_arrays_and_tensors_are_the_same_image(bands: int | None, size: tuple[in
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP"])
 def test_the_limit_is_ours_alone(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     content = pillow(kind, np.full((60, 70, 3), 128, np.uint8))
-    with pytest.raises(ImageTooLargeError, match=r"70 x 60.*at most 4,000.*largest= in Python, --largest on"):
+    with pytest.raises(
+        ImageTooLargeError, match=r"70 x 60.*at most 4,000.*largest= in Python, --largest on .*, ITACLIP_LARGEST in"
+    ):
         decode_image(content, "x", ReadOptions(largest=4000))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow's, here below the image
     assert decode_image(content, "x", ReadOptions(largest=4200)).shape == (60, 70, 3)
@@ -384,6 +386,19 @@ def test_the_limit_is_ours_alone(kind: str, monkeypatch: pytest.MonkeyPatch) -> 
         deep, alpha = tiff(np.repeat(DEEP, 100, axis=0)[..., :3]), tiff(np.repeat(RGBA, 100, axis=0), extrasamples=[2])
         assert np.array_equal(decode_image(deep, "x"), np.repeat(RGB, 100, axis=0))
         assert np.array_equal(decode_image(alpha, "x"), np.repeat(RGB, 100, axis=0))
+
+
+def test_the_limit_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.zeros((60, 70, 3), np.uint8)
+    monkeypatch.setenv("ITACLIP_LARGEST", "4000")
+    with pytest.raises(ImageTooLargeError, match="at most 4,000"):
+        read_image(image)
+    with pytest.raises(ImageTooLargeError, match="at most 4,000"):
+        decode_image(pillow("PNG", image), "x")
+    assert read_image(image, ReadOptions(largest=4200)).shape == (60, 70, 3)
+    monkeypatch.setenv("ITACLIP_LARGEST", "many")
+    with pytest.raises(ItaclipError, match="ITACLIP_LARGEST = 'many': expected a positive number"):
+        read_image(image)
 
 
 @pytest.mark.parametrize("options", [{"lossless": True}, {"lossless": False}, {"exif": b"Exif", "lossless": False}])

@@ -552,8 +552,8 @@ def test_the_command(
 ) -> None:
     out = tmp_path / "labels.tif"
     settings = [f"{name}={value}" for name, value in SMALL.items()]
-    common = [str(town), "--classes", "; ".join(CLASSES), "--background", "yellow", "--out", str(out), "--model", str(tiny_weights), "--quality",
-              "balanced", "--set", *settings]  # fmt: skip
+    chosen = ["--classes", "; ".join(CLASSES), "--background", "yellow", "--model", str(tiny_weights)]
+    common = [str(town), "--out", str(out), *chosen, "--set", *settings]
     assert main([*common, "--bands", "3,2,1", "--range", "0,200", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["areas"]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
 from itaclip.common.images import tiff
-from itaclip.common.images.options import DEFAULT, ReadOptions
+from itaclip.common.images.options import ReadOptions
 from itaclip.common.images.values import as_8_bits
 from itaclip.errors import ItaclipError
 
@@ -21,7 +21,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats to open. PIL supports more, but starts other programs for some of them (EPS)."""
 
 
-def decode_image(content: bytes, name: str, options: ReadOptions = DEFAULT) -> NDArray[np.uint8]:
+def decode_image(content: bytes, name: str, options: ReadOptions | None = None) -> NDArray[np.uint8]:
     """Decode the bytes of an image file like `read_image`: H x W x 3 uint8 RGB.
 
     Args:
@@ -33,6 +33,7 @@ def decode_image(content: bytes, name: str, options: ReadOptions = DEFAULT) -> N
         ItaclipError: see `read_image`; `ImageTooLargeError` for a size above the limit. The message
             begins with the name.
     """
+    options = options or ReadOptions()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, about metadata
@@ -44,7 +45,7 @@ def decode_image(content: bytes, name: str, options: ReadOptions = DEFAULT) -> N
     return as_rgb(as_8_bits(values, bits, name, options.value_range))
 
 
-def check_for_opencv(content: bytes, name: str, options: ReadOptions = DEFAULT) -> None:
+def check_for_opencv(content: bytes, name: str, options: ReadOptions | None = None) -> None:
     """Refuse files that OpenCV, called without these rules as MMSegmentation does, would read wrongly.
 
     Files that are no image at all pass: the caller may have other means to read them.
@@ -52,6 +53,7 @@ def check_for_opencv(content: bytes, name: str, options: ReadOptions = DEFAULT) 
     Raises:
         ItaclipError: see `decode_image`; also for a TIFF whose colours OpenCV multiplies by its alpha.
     """
+    options = options or ReadOptions()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

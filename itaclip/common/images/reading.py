@@ -15,7 +15,7 @@ from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, SAMPLESPERPIXEL
 
 from itaclip.common.images.decoding import as_rgb, decode_image, is_deep, upright
-from itaclip.common.images.options import DEFAULT, ReadOptions
+from itaclip.common.images.options import ReadOptions
 from itaclip.common.images.values import as_8_bits
 from itaclip.errors import ItaclipError
 from itaclip.files import local_path
@@ -27,7 +27,7 @@ _BANDS = (1, 3, 4)  # of an array
 _ADDRESS_REMEDY = "Download it first; itaclip.pipeline(..., allow_urls=True) and `itaclip label` read addresses."
 
 
-def read_image(source: ImageSource, options: ReadOptions = DEFAULT) -> NDArray[np.uint8]:
+def read_image(source: ImageSource, options: ReadOptions | None = None) -> NDArray[np.uint8]:
     """Read an image in its intended orientation: H x W x 3 uint8 RGB.
 
     OpenCV decodes files, as in MMSegmentation, so that results agree pixel by pixel. The
@@ -43,6 +43,7 @@ def read_image(source: ImageSource, options: ReadOptions = DEFAULT) -> NDArray[n
         ItaclipError: no such file, not an image, damaged, too large, or of a kind that is not
             read. The message names the file, or the shape and dtype, and what to do.
     """
+    options = options or ReadOptions()
     if isinstance(source, (str, os.PathLike)):
         path = local_path(source, _ADDRESS_REMEDY)
         return decode_image(_content(path), str(path), options)

@@ -24,7 +24,7 @@ _UNSIGNED, _FLOAT, _UNTYPED = 1, 3, 4  # sample formats
 _UNASSOCIATED = 2  # extra sample
 _PART_OF_ANOTHER = 1 | 4  # subfile type: reduced copy, transparency mask
 _OTHERWISE = "convert it to a TIFF or PNG of 8 or 16 bits"
-_RASTERS = "Georeferenced rasters are not read here."
+_RASTERS = "`itaclip raster --bands 1,2,3` reads georeferenced rasters."
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def _check_image(path: str) -> None:
     except FileNotFoundError:
         return  # the data set may read other locations itself
     try:
-        check_for_opencv(content, path, ReadOptions(limit=f"largest= of {_LOADER}"))
+        check_for_opencv(content, path, ReadOptions(limit=f"largest= of {_LOADER}, ITACLIP_LARGEST in the environment"))
     except ImageTooLargeError:
         raise
     except ItaclipError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 from numpy.typing import NDArray
 
-from itaclip.common.images import LARGEST, ReadOptions, ValueRange, decode_image, read_image
+from itaclip.common.images import ReadOptions, ValueRange, decode_image, read_image
 from itaclip.errors import ItaclipError
 from itaclip.research.preparation.masks import DEEP_IGNORED, read_label_map
 
@@ -33,9 +34,10 @@ class ITACLIPLoadImage(BaseTransform):
     """
 
     def __init__(
-        self, largest: int = LARGEST, value_range: ValueRange = None, backend_args: dict[str, Any] | None = None
+        self, largest: int | None = None, value_range: ValueRange = None, backend_args: dict[str, Any] | None = None
     ) -> None:
-        self.options = ReadOptions(largest, value_range, "largest= of ITACLIPLoadImage")
+        limit = "largest= of ITACLIPLoadImage, ITACLIP_LARGEST in the environment"
+        self.options = replace(ReadOptions.of(largest, value_range), limit=limit)
         self.backend_args = backend_args
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
