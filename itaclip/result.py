@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from itaclip.common import figures
+from itaclip.core.scores import Scores
 from itaclip.core.text.class_names import BACKGROUND_NAME
 from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.files import atomic_path, refuse_inputs, write_json
@@ -38,8 +39,8 @@ class Result:
         image: H x W x 3 uint8 RGB, as read.
         labels: H x W int32 class ids, indices into `names`.
         names: K unique class names.
-        scores: K x h x w float32 class scores in [0, 1]; h x w is H x W, or smaller for
-            images larger than the working size.
+        scores: class scores: of the label of every pixel, and of the two best classes, or as many as were asked
+            for; h x w is H x W, or smaller for images larger than the working size.
         colors: K RGB colours in 0..255.
         source: the image file, or None for an image from memory.
         background: False if a class named "background" is a class like any other, not "none of these".
@@ -48,7 +49,7 @@ class Result:
     image: NDArray[np.uint8]
     labels: NDArray[np.int32]
     names: tuple[str, ...]
-    scores: NDArray[np.float32]
+    scores: Scores[NDArray[Any]]
     colors: Sequence[Sequence[int]]
     source: Path | None = None
     background: bool = True
@@ -79,12 +80,12 @@ class Result:
         return {name: self.mask(name) for name in self.areas}
 
     def score_map(self, name: str | int) -> NDArray[np.float32]:
-        """Score of a class at every pixel: H x W float32 in [0, 1].
+        """Score of a class at every pixel: H x W float32 in [0, 1], if the scores of all classes were asked for.
 
         Raises:
-            ItaclipError: no class has this name or number.
+            ItaclipError: no class has this name or number, or the segmenter was not called with ``scores="full"``.
         """
-        scores = self.scores[self._id(name)]
+        scores: NDArray[np.float32] = self.scores.of(self._id(name))
         height, width = self.labels.shape
         if scores.shape != self.labels.shape:
             scores = cv2.resize(scores, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -137,7 +138,7 @@ class Result:
         Raises:
             ItaclipError: supervision is not installed (the extra "supervision").
         """
-        return supervision.to_supervision(iterate_segments(self.labels, self.names, self.scores))
+        return supervision.to_supervision(iterate_segments(self.labels, self.names, self.scores.own))
 
     def to_fiftyone(self, start: int = 0) -> Segmentation:
         """Make a `fiftyone.Segmentation` with the label map as its mask: uint8, or uint16 for values above 255.
@@ -224,7 +225,7 @@ class Result:
         return height, width
 
     def _segments(self) -> list[Segment]:
-        return segments_of(self.labels, self.names, self.scores)
+        return segments_of(self.labels, self.names, self.scores.own)
 
     # --- files -------------------------------------------------------------------
 

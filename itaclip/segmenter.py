@@ -28,6 +28,7 @@ from itaclip.core.pipeline import Pipeline
 from itaclip.core.quality import free_form
 from itaclip.core.regions.maps import resize_map
 from itaclip.core.resizing import fit
+from itaclip.core.scores import KEPT, Kept, checked_kept, on_host
 from itaclip.core.settings import Settings, checked_names
 from itaclip.core.text import TextCache, default_folder
 from itaclip.devices import choose_device
@@ -309,22 +310,28 @@ class Segmenter:
     # --- images --------------------------------------------------------------
 
     @overload
-    def __call__(self, images: ImageSource, vocabulary: Vocabulary | None = None, **settings: Any) -> Result: ...
+    def __call__(
+        self, images: ImageSource, vocabulary: Vocabulary | None = None, *, scores: Kept = KEPT, **settings: Any
+    ) -> Result: ...
 
     @overload
     def __call__(
-        self, images: Sequence[ImageSource], vocabulary: Vocabulary | None = None, **settings: Any
-    ) -> list[Result]: ...
+        self, images: Sequence[ImageSource], vocabulary: Vocabulary | None = None, *, scores: Kept = KEPT,
+        **settings: Any,
+    ) -> list[Result]: ...  # fmt: skip
 
     def __call__(
-        self, images: ImageSource | Sequence[ImageSource], vocabulary: Vocabulary | None = None, **settings: Any
-    ) -> Result | list[Result]:
+        self, images: ImageSource | Sequence[ImageSource], vocabulary: Vocabulary | None = None, *,
+        scores: Kept = KEPT, **settings: Any,
+    ) -> Result | list[Result]:  # fmt: skip
         """Segment an image, or a list of images of any sizes as a batch.
 
         Args:
             images: a path, the bytes of a file, a PIL image, an H x W x 3 RGB array or tensor, or a
                 list of these. docs/images.md says how each is read.
             vocabulary: classes from `prepare`; None uses those of `set_classes`.
+            scores: which class scores the results keep: how many of the best classes of every pixel, 1 or
+                more, or "full" for all, whose memory grows with the classes.
             settings: fields of `itaclip.core.settings.Settings` for this call only, such as
                 ``pamr_steps=0``; dtype, compile and device cannot change.
 
@@ -332,20 +339,22 @@ class Segmenter:
             ItaclipError: no classes yet, a bad setting, or an image that cannot be read.
         """
         if _are_images(images):
-            return self._segment(images, vocabulary, settings)
+            return self._segment(images, vocabulary, scores, settings)
         if not is_image(images):
             raise ItaclipError(f"images of type {type(images).__name__}: expected an image or a list of images.")
-        return self._segment([images], vocabulary, settings)[0]
+        return self._segment([images], vocabulary, scores, settings)[0]
 
     def stream(
-        self, images: Iterable[ImageSource], batch: int = 4, vocabulary: Vocabulary | None = None, **settings: Any
-    ) -> Iterator[Result]:
+        self, images: Iterable[ImageSource], batch: int = 4, vocabulary: Vocabulary | None = None, *,
+        scores: Kept = KEPT, **settings: Any,
+    ) -> Iterator[Result]:  # fmt: skip
         """Segment any number of images, a batch at a time, in constant memory.
 
         Args:
             images: see `__call__`.
             batch: images per batch, 1 or more, 4 by default.
             vocabulary: see `__call__`.
+            scores: see `__call__`.
             settings: see `__call__`.
 
         Raises:
@@ -357,11 +366,12 @@ class Segmenter:
             raise ItaclipError(f"batch = {batch}: expected 1 or more.")
         waiting = iter(images)
         while chunk := list(itertools.islice(waiting, batch)):
-            yield from self._segment(chunk, vocabulary, settings)
+            yield from self._segment(chunk, vocabulary, scores, settings)
 
     def _segment(
-        self, sources: Sequence[ImageSource], vocabulary: Vocabulary | None, changes: Mapping[str, Any]
+        self, sources: Sequence[ImageSource], vocabulary: Vocabulary | None, scores: Kept, changes: Mapping[str, Any]
     ) -> list[Result]:
+        kept = checked_kept(scores)
         vocabulary = self._vocabulary if vocabulary is None else vocabulary
         if vocabulary is None:
             raise ItaclipError('no classes yet: call set_classes(["cat", "sofa, couch"]) first.')
@@ -375,13 +385,15 @@ class Segmenter:
             names = [str(path) if path else None for path in paths]
             regions = self._pipeline.region_maps([settings], images, names)
             found = [
-                (segmentation.labels.cpu().numpy(), segmentation.scores.cpu().numpy())
-                for _, _, segmentation in self._pipeline.variants(moved, sizes, [(settings, vocabulary.bank)], regions)
+                (segmentation.labels.cpu().numpy(), on_host(segmentation.scores))
+                for _, _, segmentation in self._pipeline.variants(
+                    moved, sizes, [(settings, vocabulary.bank)], regions, kept
+                )
             ]
         return [
-            Result(image, resize_map(labels, image.shape[:2]).astype(np.int32), vocabulary.names, scores,
+            Result(image, resize_map(labels, image.shape[:2]).astype(np.int32), vocabulary.names, of_image,
                    vocabulary.colors, path, vocabulary.background)
-            for path, image, (labels, scores) in zip(paths, images, found, strict=True)
+            for path, image, (labels, of_image) in zip(paths, images, found, strict=True)
         ]  # fmt: skip
 
     def for_vocabulary(self, vocabulary: Vocabulary, **changes: Any) -> Settings:

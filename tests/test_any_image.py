@@ -86,7 +86,7 @@ def test_any_shape_gets_labels_of_its_own_size(
 ) -> None:
     result = quick(noise(*shape), words, **changes)
     assert result.labels.shape == shape
-    assert np.isfinite(result.scores).all()
+    assert np.isfinite(result.scores.values).all()
     assert sum(result.areas.values()) == pytest.approx(1)
     assert sum(int(np.asarray(entry["mask"]).astype(bool).sum()) for entry in result.to_hf()) == shape[0] * shape[1]
     assert result.overlay(legend=False).size == shape[::-1]

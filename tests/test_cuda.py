@@ -44,7 +44,7 @@ def test_every_method_gives_the_cpu_s_scores(method: str, tiny_clip: CLIP, bank:
     expected = Pipeline(tiny_clip, settings)(images("cpu"), SIZES, bank)
     found = Pipeline(copy.deepcopy(tiny_clip), settings).cuda()(images("cuda"), SIZES, on_gpu(bank))
     for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one.scores.cpu(), other.scores, atol=1e-4, rtol=0)
+        torch.testing.assert_close(one.scores.values.cpu(), other.scores.values, atol=1e-4, rtol=0)
         assert (one.labels.cpu() == other.labels).float().mean() > 0.999
 
 

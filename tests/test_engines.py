@@ -76,7 +76,7 @@ def test_float32_gives_the_same_labels_for_every_method(method: str, tiny_clip: 
     expected = segmented(tiny_clip, settings)
     found = segmented(tiny_clip, settings.changed(engine="openvino"))
     for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a.scores, b.scores, atol=2e-5, rtol=0)
+        torch.testing.assert_close(a.scores.values, b.scores.values, atol=2e-5, rtol=0)
     assert agreement(found, expected) > 0.999
 
 

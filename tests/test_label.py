@@ -114,7 +114,7 @@ def expected(crops: Path, quick: Segmenter) -> dict[str, Any]:
     """The results of `Segmenter` for each image separately."""
     vocabulary = choose(quick)
     return {
-        str(path.relative_to(crops)): quick(path, vocabulary)
+        str(path.relative_to(crops)): quick(path, vocabulary, scores="full")
         for path in crops.rglob("*.*")
         if path.name not in ("broken.jpg", "words.png")
     }

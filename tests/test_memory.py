@@ -63,7 +63,7 @@ def test_a_pass_that_does_not_fit_is_halved_and_remembered(
     with caplog.at_level(logging.WARNING):
         found = small(images(), sizes, bank)
     for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one.scores, other.scores, atol=1e-5, rtol=0)
+        torch.testing.assert_close(one.scores.values, other.scores.values, atol=1e-5, rtol=0)
     assert isinstance(small.encoder, SmallDevice)
     tried = small.encoder.failures
     assert 1 <= tried <= 2  # 20, 10, then 5 windows

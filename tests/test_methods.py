@@ -82,15 +82,16 @@ def test_every_method_on_every_input(
     images = [picture(*size, seed=i) for i, size in enumerate(SHAPES[shape])]
     sizes = [(image.shape[1] + 5, image.shape[2] - 3) for image in images]
     regions = regions_of(images)
-    together = Pipeline(clips[dtype], settings)(images, sizes, bank, regions)
+    together = Pipeline(clips[dtype], settings)(images, sizes, bank, regions, "full")
     tolerance = 1e-4 if dtype == "fp32" else 0.06
     exact = Pipeline(clips["fp32"], settings.changed(dtype="fp32"))
     for place, (image, size, result) in enumerate(zip(images, sizes, together, strict=True)):
         assert result.labels.shape == size
-        assert result.scores.shape == (3, *size)
-        assert result.scores.isfinite().all()
-        alone = exact([image], [size], bank, {"felzenszwalb": [regions["felzenszwalb"][place]]})[0]
-        difference = (result.scores - alone.scores).abs()
+        assert result.scores.full is not None
+        assert result.scores.full.shape == (3, *size)
+        assert result.scores.full.isfinite().all()
+        alone = exact([image], [size], bank, {"felzenszwalb": [regions["felzenszwalb"][place]]}, "full")[0]
+        difference = (result.scores.full - alone.scores.full).abs()
         # in half precision a patch near a threshold may fall to the other side, of outliers or of first labels
         sharp = dtype == "bf16" and method.startswith(("scclip", "resclip"))
         assert (difference.flatten().quantile(0.9) if sharp else difference.max()) < tolerance
@@ -219,17 +220,18 @@ def test_centre_padding_equals_its_oracle(
     logits = F.interpolate(logits[None], size=target, mode="bilinear", align_corners=False)[0]
     scores, _ = oracle.decide(logits, list(CLASSES.query_to_class), oracle.Options())
     settings = Settings(slide_crop=crop, slide_stride=stride, img_engineering=False, padding="centre")
-    result = Pipeline(tiny_clip, settings)([image], [target], bank)[0]
-    assert torch.allclose(result.scores, scores, atol=1e-4)
-    behind = Pipeline(tiny_clip, settings.changed(padding="end"))([image], [target], bank)[0]
+    result = Pipeline(tiny_clip, settings)([image], [target], bank, scores="full")[0]
+    assert torch.allclose(result.scores.full, scores, atol=1e-4)
+    behind = Pipeline(tiny_clip, settings.changed(padding="end"))([image], [target], bank, scores="full")[0]
     multiple = not any(min(side, crop or side) % 16 for side in size)
-    assert torch.allclose(behind.scores, result.scores, atol=1e-4) == multiple
+    assert torch.allclose(behind.scores.full, result.scores.full, atol=1e-4) == multiple
 
 
 def test_without_closing_single_pixels_stay(tiny_clip: CLIP) -> None:
     settings = Settings(slide_crop=64, slide_stride=48, img_engineering=False, closing=False)
-    result = Pipeline(tiny_clip, settings)([picture(64, 64)], [(64, 64)], bank_of(64))[0]
-    assert torch.equal(result.labels, result.scores.argmax(0))
+    result = Pipeline(tiny_clip, settings)([picture(64, 64)], [(64, 64)], bank_of(64), scores="full")[0]
+    assert result.scores.full is not None
+    assert torch.equal(result.labels, result.scores.full.argmax(0))
 
 
 # --- backbones ---------------------------------------------------------------
@@ -296,7 +298,7 @@ def test_backbones_of_open_clip(
             pipeline = Pipeline(clip, settings.changed(method=method, second_encoder=second_weights))
             image = picture(7 * patch, 9 * patch)
             result = pipeline([image], [(50, 70)], bank_of(32), regions_of([image]))[0]
-            assert result.scores.isfinite().all()
+            assert result.scores.values.isfinite().all()
     middle = Settings().resolved_method(blocks).middle_layers  # type: ignore[attr-defined]
     assert middle == ((7, 8, 10) if blocks == 12 else (14, 16, 20))
     assert ("in proportion; no publication" in caplog.text) == (blocks != 12)

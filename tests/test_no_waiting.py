@@ -51,7 +51,7 @@ def test_an_image_is_segmented_without_waiting(
         assert set(copies.found) <= {"aten._to_copy.default"}
         copies.found.clear()
         for one, size in zip(found, sizes, strict=True):
-            assert one.labels.device.type == one.scores.device.type == "cuda"
+            assert one.labels.device.type == one.scores.own.device.type == "cuda"
             assert one.labels.shape == size
             matrix = confusion_matrix(one.labels, torch.empty(size, dtype=torch.uint8, device="cuda"), 3)
             assert matrix.device.type == "cpu"

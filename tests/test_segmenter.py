@@ -51,9 +51,11 @@ def test_one_call_from_file_to_labels(quick: Segmenter, photo: Path, demo_root: 
         assert result.labels.shape == (opened.height, opened.width)
     assert result.names == ("background", "cloud", "tree", "house", "balloon")
     assert result.labels.dtype == np.int32
-    assert result.scores.shape == (5, *result.labels.shape)
-    assert result.scores.min() >= 0
-    assert result.scores.max() <= 1
+    assert result.scores.values.shape == result.scores.classes.shape == (2, *result.labels.shape)
+    assert result.scores.values.min() >= 0
+    assert result.scores.values.max() <= 1
+    with pytest.raises(ItaclipError, match="scores='full'"):
+        result.score_map("house")
     # scene 2 shows a house and a balloon, which the miniature CLIP recognises
     with Image.open(demo_root / "SegmentationClass/scene_002.png") as truth:
         ids = np.asarray(truth)
@@ -103,7 +105,7 @@ def test_a_list_gives_what_single_images_give(quick: Segmenter, demo_root: Path)
     together = quick(paths)
     for path, result, streamed in zip(paths, together, quick.stream(iter(paths), batch=3), strict=True):
         alone = quick(path)
-        np.testing.assert_allclose(result.scores, alone.scores, atol=1e-5)
+        np.testing.assert_allclose(result.scores.values, alone.scores.values, atol=1e-5)
         assert (result.labels == alone.labels).mean() > 0.9999
         assert (streamed.labels == alone.labels).mean() > 0.9999
 
@@ -133,7 +135,7 @@ def test_a_call_can_have_its_own_classes_and_settings(quick: Segmenter, photo: P
     assert quick(photo, other).names == ("house", "fire")
     assert quick(photo).names[0] == "background"
     refined, plain = quick(photo, pamr_steps=3), quick(photo)
-    assert not np.array_equal(refined.scores, plain.scores)
+    assert not np.array_equal(refined.scores.values, plain.scores.values)
     with pytest.raises(ItaclipError, match="dtype = 'bf16': cannot change after loading"):
         quick(photo, dtype="bf16")
 
@@ -250,7 +252,7 @@ def test_odd_sizes(quick: Segmenter) -> None:
     quick.set_classes(CLASSES)
     rng = np.random.default_rng(0)
     for size in ((1, 1), (1, 40), (30, 3000), (2100, 60)):
-        result = quick(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+        result = quick(rng.integers(0, 256, (*size, 3), dtype=np.uint8), scores="full")
         assert result.labels.shape == size
         assert result.score_map(0).shape == size
         assert result.overlay(legend=False).size == size[::-1]

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from itaclip.core.decision import class_scores, close_labels, drop_small_areas, label_map
+from itaclip.core.decision import close_labels, decide
 from itaclip.core.pamr import affinity, pamr
+from itaclip.core.query_maps import ready_maps
 from itaclip.core.settings import Settings
 from itaclip.core.views import make_views
 from itaclip.core.windows import WindowPlan, cut_windows, plan_axis, stitch, stitching_matrix
@@ -122,32 +123,38 @@ def test_pamr_never_stores_the_neighbours_of_all_masks() -> None:
 
 def test_scores_take_the_best_synonym_not_the_sum() -> None:
     logits = torch.tensor([0.1, 0.1, 0.15]).view(3, 1, 1)
-    settings = Settings(logit_scale=10)
-    scores = class_scores(logits, (2, 1), settings)
+    labels, scores = decide(ready_maps(logits, (2, 1)), Settings(logit_scale=10), "full")
     p = torch.softmax(10 * torch.tensor([0.1, 0.1, 0.15]), 0)
-    assert torch.allclose(scores.flatten(), torch.stack([p[0], p[2]]))
-    assert int(label_map(scores, settings)) == 1  # the sum would have chosen 0
+    assert scores.full is not None
+    assert torch.allclose(scores.full.flatten(), torch.stack([p[0], p[2]]))
+    assert int(labels) == 1  # the sum would have chosen 0
 
 
 def test_small_areas_go_to_the_next_best_class() -> None:
-    scores = torch.zeros(3, 2, 10)
-    scores[0] = 0.2
-    scores[1, :, :9] = 0.9  # 18 foreground pixels
-    scores[2, :, 9] = 0.8  # 2 of 20 foreground pixels: exactly the threshold
-    scores[1, 0, 9] = 0.5
-    kept = drop_small_areas(scores, 0.1)
-    assert not kept[2].any()
-    assert kept.argmax(0)[:, 9].tolist() == [1, 0]
-    assert drop_small_areas(scores, 0.09)[2].any()
-    only_background = torch.zeros(2, 3, 3)
-    only_background[0] = 1
-    assert torch.equal(drop_small_areas(only_background, 0.5), only_background)
+    logits = torch.zeros(3, 2, 10)
+    logits[0] = 2
+    logits[1, :, :9] = 9  # 18 foreground pixels
+    logits[2, :, 9] = 8  # 2 of 20 foreground pixels: exactly the threshold
+    logits[1, 0, 9] = 5
+    plain = Settings(logit_scale=1, closing=False)
+    labels, scores = decide(ready_maps(logits, (1, 1, 1)), plain.changed(area_thd=0.1), "full")
+    assert scores.full is not None
+    assert not scores.full[2].any()
+    assert labels[:, 9].tolist() == [1, 0]
+    assert (scores.classes[:, 0, 0].tolist(), scores.values[1, 0, 9] > 0) == ([1, 0], True)
+    assert decide(ready_maps(logits, (1, 1, 1)), plain.changed(area_thd=0.09), 1)[0][:, 9].tolist() == [2, 2]
+    only_background = torch.stack([torch.ones(3, 3), torch.zeros(3, 3)])
+    labels, scores = decide(ready_maps(only_background, (1, 1)), plain.changed(area_thd=0.5), 2)
+    assert not labels.any()
+    assert (scores.classes[1] == -1).all()  # no other class is left
+    assert not scores.values[1].any()
 
 
 def test_probability_threshold_is_strict() -> None:
-    best = torch.tensor([0.1, 0.1, 0.1, 0.0999, 0.0999, 0.0999])
-    scores = torch.stack([torch.full((1, 6), 0.05), best[None]])
-    assert label_map(scores, Settings(prob_thd=0.1)).tolist() == [[1, 1, 1, 0, 0, 0]]
+    logits = torch.stack([torch.zeros(1, 6), torch.tensor([[1.0, 1.0, 1.0, 0.5, 0.5, 0.5]])])
+    score = float(decide(ready_maps(logits, (1, 1)), Settings(logit_scale=1), 1)[1].values[0, 0, 0])
+    found, _ = decide(ready_maps(logits, (1, 1)), Settings(logit_scale=1, prob_thd=score), 1)
+    assert found.tolist() == [[1, 1, 1, 0, 0, 0]]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 7), (37, 53)])

@@ -22,11 +22,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from itaclip.core.clip.open_clip_modules import as_open_clip
 from itaclip.core.clip.openai import CLIP
-from itaclip.core.decision import class_scores
+from itaclip.core.decision import decide
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.methods import METHODS, CorrCLIP, OVStitcher, Window, get_method
 from itaclip.core.methods.corrclip import attended_in_scope
 from itaclip.core.pipeline import Pipeline
+from itaclip.core.query_maps import ready_maps
 from itaclip.core.regions.maps import dense_ranks, resize_map
 from itaclip.core.second_encoders import load_second_encoder
 from itaclip.core.settings import Settings
@@ -213,9 +214,11 @@ def test_each_part_can_be_switched_off(tiny_clip: CLIP, second_weights: str) -> 
     regions = regions_of([image])
     for name, chosen in (("all", {}), *((key, {key: False}) for key in options), ("none", options)):
         pipeline = Pipeline(tiny_clip, plain.changed(method_options=chosen))
-        found[name] = pipeline([image], [(96, 96)], bank_of(64), regions)[0].scores
-    corrclip = Pipeline(tiny_clip, plain.changed(method="corrclip"))([image], [(96, 96)], bank_of(64), regions)[0]
-    torch.testing.assert_close(found["none"], corrclip.scores, atol=1e-4, rtol=0)
+        found[name] = pipeline([image], [(96, 96)], bank_of(64), regions, "full")[0].scores.full
+    corrclip = Pipeline(tiny_clip, plain.changed(method="corrclip"))([image], [(96, 96)], bank_of(64), regions, "full")[
+        0
+    ]
+    torch.testing.assert_close(found["none"], corrclip.scores.full, atol=1e-4, rtol=0)
     names = list(found)
     for i, one in enumerate(names):
         for other in names[i + 1 :]:
@@ -230,7 +233,7 @@ def test_views_are_mixed_as_those_of_windows(tiny_clip: CLIP, second_weights: st
     regions = np.kron(np.arange(36).reshape(6, 6) % 5, np.ones((16, 16), int))  # whole patches, so that flips fit
     bank = bank_of(64)
     pipeline = Pipeline(tiny_clip, chosen)
-    (result,) = pipeline([image], [size], bank, {"felzenszwalb": [regions]})
+    (result,) = pipeline([image], [size], bank, {"felzenszwalb": [regions]}, "full")
 
     second = load_second_encoder(second_weights)
     ids, count = dense_ranks(regions[None, ::8, ::8])
@@ -242,10 +245,8 @@ def test_views_are_mixed_as_those_of_windows(tiny_clip: CLIP, second_weights: st
             window = Window(pixels[None], features=F.normalize(features, dim=1), regions=turned_ids, region_count=count)
             tokens.append(pipeline.encoder(pixels[None], window)[0])
         logits = mix_views(view_features(torch.stack(tokens), 1), bank.features, chosen)
-    scores = class_scores(
-        stitch(logits, WindowPlan.of(size, 0, 1, 1), size), bank.class_names.queries_per_class, chosen
-    )
-    torch.testing.assert_close(result.scores, scores, atol=1e-4, rtol=0)
+    maps = ready_maps(stitch(logits, WindowPlan.of(size, 0, 1, 1), size), bank.class_names.queries_per_class)
+    torch.testing.assert_close(result.scores.full, decide(maps, chosen, "full")[1].full, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("views", [False, True])
@@ -259,7 +260,7 @@ def test_passes_and_company_do_not_matter(views: bool, tiny_clip: CLIP, second_w
     for n, (image, size) in enumerate(zip(images, sizes, strict=True)):
         (alone,) = few([image], [size], bank_of(64), {"felzenszwalb": [regions["felzenszwalb"][n]]})
         assert alone.labels.shape == size
-        torch.testing.assert_close(alone.scores, together[n].scores, atol=1e-5, rtol=0)
+        torch.testing.assert_close(alone.scores.values, together[n].scores.values, atol=1e-5, rtol=0)
         assert torch.equal(alone.labels, together[n].labels)
 
 
@@ -272,11 +273,11 @@ def test_variants_share_a_pass_and_equal_their_own(tiny_clip: CLIP, second_weigh
     pipeline = Pipeline(tiny_clip, base)
     pipeline.second_encoder(second_weights).register_forward_hook(lambda *_: calls.append(1))
     pairs = [(settings, bank_of(64)) for settings in variants]
-    found = {v: r.scores for _, v, r in pipeline.variants([image], [(64, 112)], pairs, regions)}
+    found = {v: r.scores.full for _, v, r in pipeline.variants([image], [(64, 112)], pairs, regions, "full")}
     assert len(calls) == 2  # once for whole images, once for windows
     for v, settings_ in enumerate(variants):
-        own = Pipeline(tiny_clip, settings_)([image], [(64, 112)], bank_of(64), regions)[0]
-        torch.testing.assert_close(found[v], own.scores, atol=1e-5, rtol=0)
+        own = Pipeline(tiny_clip, settings_)([image], [(64, 112)], bank_of(64), regions, "full")[0]
+        torch.testing.assert_close(found[v], own.scores.full, atol=1e-5, rtol=0)
 
 
 def test_a_pass_that_does_not_fit_is_repeated_in_parts(tiny_clip: CLIP, second_weights: str) -> None:
@@ -294,7 +295,7 @@ def test_a_pass_that_does_not_fit_is_repeated_in_parts(tiny_clip: CLIP, second_w
     (expected,) = small([image], [size], bank_of(64), regions)
     small.encoder = SmallDevice(tiny_clip.visual, small.encoder.method)
     (found,) = small([image], [size], bank_of(64), regions)
-    torch.testing.assert_close(found.scores, expected.scores, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.scores.values, expected.scores.values, atol=1e-5, rtol=0)
 
 
 def test_attention_over_the_image_is_never_stored_whole() -> None:
@@ -365,7 +366,7 @@ def test_any_regions_give_a_result(regions: str, tiny_clip: CLIP, second_weights
     chosen = Settings(method="ovstitcher", slide_crop=64, slide_stride=40, second_encoder=second_weights,
                       img_engineering=False)  # fmt: skip
     (result,) = Pipeline(tiny_clip, chosen)([picture(*size)], [size], bank_of(64), {"felzenszwalb": [ids]})
-    assert result.scores.isfinite().all()
+    assert result.scores.values.isfinite().all()
     assert result.labels.shape == size
 
 
@@ -380,4 +381,4 @@ def test_one_colour_gives_a_result(tiny_clip: CLIP, second_weights: str) -> None
     chosen = Settings(method="ovstitcher", slide_crop=64, slide_stride=64, second_encoder=second_weights)
     regions = {"felzenszwalb": [np.zeros((64, 64), int)]}
     result = Pipeline(tiny_clip, chosen)([torch.zeros(3, 64, 64)], [(64, 64)], bank_of(64), regions)[0]
-    assert result.scores.isfinite().all()
+    assert result.scores.values.isfinite().all()

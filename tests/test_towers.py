@@ -228,7 +228,7 @@ def test_whole_images_become_labels(family: str, loaded: Callable[[str], Any], s
         pipeline = Pipeline(model, settings.changed(method=name))
         found = pipeline([picture], [(40, 56)], bank, regions)[0]
         assert found.labels.shape == (40, 56)
-        assert found.scores.isfinite().all()
+        assert found.scores.values.isfinite().all()
 
 
 # --- towers without a class token --------------------------------------------
@@ -285,7 +285,7 @@ def test_the_reading_of_patches_is_a_setting(loaded: Callable[[str], Any]) -> No
     settings = Settings(method="clip", slide_crop=SIDE, slide_stride=SIDE, img_engineering=False)
     pipeline = Pipeline(model, settings)
     changed = [settings, *(settings.changed(patch_projection=r) for r in ("values", "values_linear", "tokens"))]
-    found = {v: r.scores for _, v, r in pipeline.variants([picture], [(32, 32)], [(s, bank) for s in changed])}
+    found = {v: r.scores.values for _, v, r in pipeline.variants([picture], [(32, 32)], [(s, bank) for s in changed])}
     assert torch.equal(found[0], found[1])
     assert len({tuple(found[v].flatten().tolist()) for v in (1, 2, 3)}) == 3
     tokens = Pipeline(model, changed[3]).patch_logits([picture], bank)[0]
@@ -310,15 +310,15 @@ def test_scores_of_a_sigmoid_model_follow_its_own_temperature(loaded: Callable[[
     images, sizes = [normalise(image())], [(SIDE, SIDE)]
     for learned in (50.0, 120.0):
         model.logit_scale.fill_(np.log(learned))
-        found = Pipeline(model, settings)(images, sizes, bank)[0].scores
+        found = Pipeline(model, settings)(images, sizes, bank)[0].scores.values
         model.logit_bias.add_(3.0)  # is common to all queries
-        assert torch.equal(Pipeline(model, settings)(images, sizes, bank)[0].scores, found)
+        assert torch.equal(Pipeline(model, settings)(images, sizes, bank)[0].scores.values, found)
         softmax_trained = copy.deepcopy(model)
         softmax_trained.logit_bias = None
         stated = settings.changed(logit_scale=4 * learned / 100)
-        expected = Pipeline(softmax_trained, stated)(images, sizes, bank)[0].scores
+        expected = Pipeline(softmax_trained, stated)(images, sizes, bank)[0].scores.values
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-        assert (found - Pipeline(softmax_trained, settings)(images, sizes, bank)[0].scores).abs().max() > 1e-3
+        assert (found - Pipeline(softmax_trained, settings)(images, sizes, bank)[0].scores.values).abs().max() > 1e-3
 
 
 # --- loading -----------------------------------------------------------------
@@ -392,7 +392,7 @@ def test_siglip_2_by_name_with_no_further_setting(
     segmenter.set_classes(["cat", "dog"])
     again = Segmenter(str(folders / "siglip"), pamr_steps=0, text_cache=False)
     again.set_classes(["cat", "dog"])
-    assert np.array_equal(segmenter(image(50, 70)).scores, again(image(50, 70)).scores)
+    assert np.array_equal(segmenter(image(50, 70)).scores.values, again(image(50, 70)).scores.values)
 
 
 def test_a_named_architecture_with_weights_of_ones_own(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:

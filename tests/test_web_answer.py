@@ -29,6 +29,7 @@ from itaclip.apps.web.segmentation import collected_warnings, own_classes, segme
 from itaclip.apps.web.time_limit import TimeLimit
 from itaclip.apps.web.view import runner_up, score_maps
 from itaclip.common.progress import listening
+from itaclip.core.scores import Scores
 from itaclip.errors import ItaclipError
 from itaclip.vocabulary import split_definitions
 
@@ -95,10 +96,10 @@ def test_definitions_change_the_scores(quick: Segmenter, scene: Path) -> None:
     text = "\nfence >=pointed pales\ncity bus >=a long vehicle\n"
     definitions = {"fence": "pointed pales", "city bus": "a long vehicle"}
     assert split_definitions(text.splitlines(), "definitions") == definitions
-    changed = segment(quick, scene.read_bytes(), fields(definitions=text), Limits()).scores
+    changed = segment(quick, scene.read_bytes(), fields(definitions=text), Limits()).scores.values
     expected = quick.prepare(LIST, True, definitions)
-    np.testing.assert_allclose(changed, quick(scene, expected).scores, atol=1e-5)
-    assert not np.array_equal(changed, segment(quick, scene.read_bytes(), fields(), Limits()).scores)
+    np.testing.assert_allclose(changed, quick(scene, expected).scores.values, atol=1e-5)
+    assert not np.array_equal(changed, segment(quick, scene.read_bytes(), fields(), Limits()).scores.values)
 
 
 @pytest.mark.parametrize(
@@ -176,19 +177,21 @@ def unpacked(array: dict) -> np.ndarray:
 
 
 def test_the_view_holds_labels_scores_and_runners_up(quick: Segmenter, scene: Path) -> None:
-    result = segment(quick, scene.read_bytes(), fields(), Limits())
+    result = segment(quick, scene.read_bytes(), fields(output="view"), Limits())
+    scores = result.scores.full
+    assert scores is not None
     view = json.loads(rendered(result, "view", scene.read_bytes(), [], 0.5)[0])
     np.testing.assert_array_equal(unpacked(view["labels"]), result.labels)
-    ordered = np.sort(result.scores, axis=0)
-    own = np.take_along_axis(result.scores, result.labels[None], axis=0)[0]
+    ordered = np.sort(scores, axis=0)
+    own = np.take_along_axis(scores, result.labels[None], axis=0)[0]
     wins = own == ordered[-1]  # elsewhere the threshold decided
     assert wins.mean() > 0.5
     rounding = 0.5 / 255 + 1e-6
     np.testing.assert_allclose(unpacked(view["score"]) / 255, own, atol=rounding)
     np.testing.assert_allclose(unpacked(view["runner_up_score"])[wins] / 255, ordered[-2][wins], atol=rounding)
-    np.testing.assert_array_equal(unpacked(view["runner_up"])[wins], result.scores.argsort(axis=0)[-2][wins])
+    np.testing.assert_array_equal(unpacked(view["runner_up"])[wins], scores.argsort(axis=0)[-2][wins])
     highest = next(iter(view["score_maps"]))
-    assert result.scores[int(highest)].max() == result.scores.max()
+    assert scores[int(highest)].max() == scores.max()
     assert len(view["score_maps"]) == len(result.names)
     assert view["summary"] == result.summary()
     assert view["coco"] == result.to_coco()
@@ -200,7 +203,9 @@ def test_the_runner_up_is_another_class_also_where_the_image_is_larger_than_its_
     small = scores.argmin(axis=0).astype(np.int32)  # the worst class: both others are better
     rows, columns = np.arange(77) * 30 // 77, np.arange(100) * 41 // 100
     labels = small[rows[:, None], columns]
-    result = Result(np.zeros((77, 100, 3), np.uint8), labels, ("a", "b", "c"), scores, [[0, 0, 0]] * 3)
+    order = np.argsort(-scores, axis=0)[:2]
+    kept = Scores(scores.min(axis=0), order, np.take_along_axis(scores, order, axis=0), scores)
+    result = Result(np.zeros((77, 100, 3), np.uint8), labels, ("a", "b", "c"), kept, [[0, 0, 0]] * 3)
     own, second, second_score = runner_up(result)
     np.testing.assert_array_equal(own, scores.min(axis=0))
     np.testing.assert_array_equal(second, scores.argmax(axis=0))
@@ -211,7 +216,7 @@ def test_the_runner_up_is_another_class_also_where_the_image_is_larger_than_its_
 def test_browsers_get_a_picture_of_what_they_cannot_decode(quick: Segmenter, scene: Path) -> None:
     buffer = io.BytesIO()
     Image.open(scene).save(buffer, "TIFF")
-    result = segment(quick, buffer.getvalue(), fields(name="mine.tif"), Limits())
+    result = segment(quick, buffer.getvalue(), fields(name="mine.tif", output="view"), Limits())
     view = json.loads(rendered(result, "view", buffer.getvalue(), [], 0.5)[0])
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(view["picture"]))))
     assert np.abs(picture.astype(int) - result.image).mean() < 5
@@ -220,7 +225,8 @@ def test_browsers_get_a_picture_of_what_they_cannot_decode(quick: Segmenter, sce
 def test_more_than_256_classes_keep_their_numbers() -> None:
     labels = np.arange(300, dtype=np.int32).reshape(15, 20)
     names = tuple(f"class {i}" for i in range(300))
-    scores = np.zeros((300, 15, 20), np.float32)
+    zeros = np.zeros((300, 15, 20), np.float32)
+    scores = Scores(zeros[0], np.tile([[[0]], [[1]]], (1, 15, 20)), zeros[:2], zeros)
     result = Result(np.zeros((15, 20, 3), np.uint8), labels, names, scores, [[0, 0, 0]] * 300)
     view = json.loads(rendered(result, "view", b"", [], 0)[0])
     np.testing.assert_array_equal(unpacked(view["labels"]), labels)

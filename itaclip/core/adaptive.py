@@ -9,7 +9,7 @@ As published, all five views of every window are encoded and averaged: the exact
    windows overlap.
 4. Inference ends when a round changes at most a set share of the labels (docs/record.md).
 
-Shapes: n windows of r x c patches, V views, Q queries.
+Shapes: n windows of r x c patches, V views, Q queries; instead of Q logits there may be E features.
 """
 
 from __future__ import annotations

@@ -1,46 +1,196 @@
-"""Convert query logits to a label map (ITACLIP, section 7). Shapes: Q queries, K classes, H x W pixels."""
+"""Convert query logits to a label map (ITACLIP, section 7). Shapes: Q queries, K classes, H x W pixels.
+
+The published order is: softmax over all queries, best query of every class, area rule, best class, threshold,
+closing. The softmax does not change which class is best, so the best classes are found by their logits while the sum
+of the softmax runs on, block by block of the queries. The result is the same for any blocks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from itaclip.core.query_maps import QueryMaps
+from itaclip.core.scores import Kept, Scores
 from itaclip.core.settings import Settings
 
+_LOWEST = float("-inf")
+_TOGETHER = 1 << 20  # values that a CPU's caches hold
 
-def class_scores(logits: Tensor, queries_per_class: Sequence[int], settings: Settings) -> Tensor:
-    """Apply the softmax over queries, keep the best query of every class, and drop small areas.
+
+@dataclass(frozen=True)
+class Ranking:
+    """The best classes of every pixel. Shapes: k classes, P pixels.
+
+    Attributes:
+        classes: k x P int64, best first; -1 where there are fewer.
+        logits: k x P, theirs, scaled; minus infinity for -1.
+        highest: P, the highest scaled logit of all queries.
+        total: P, the sum over all queries of ``exp(logit - highest)``.
+        full: K x P, the scaled logits of all classes, or None.
+    """
+
+    classes: Tensor
+    logits: Tensor
+    highest: Tensor
+    total: Tensor
+    full: Tensor | None
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """The softmax over all queries for some scaled logits, ... x P; overwrites them."""
+        return logits.sub_(self.highest).exp_().div_(self.total)
+
+
+def decide(
+    maps: QueryMaps, settings: Settings, kept: Kept, corrected: Callable[[Tensor], Tensor] | None = None
+) -> tuple[Tensor, Scores[Tensor]]:
+    """Compute labels and scores.
 
     Args:
-        logits: Q x H x W.
-        queries_per_class: K numbers that sum to Q. The queries of a class are contiguous.
-        settings: uses `logit_scale` and `area_thd`.
+        maps: logits of the queries, refined.
+        settings: uses `logit_scale`, `area_thd`, `prob_thd` and `closing`.
+        kept: which scores to keep.
+        corrected: changes the label map at the end, H x W int64.
 
     Returns:
-        K x H x W in [0, 1]. Scores need not sum to 1, because synonyms share the softmax.
+        H x W int64 class ids, and the scores.
     """
-    probabilities = (logits * settings.logit_scale).softmax(0)
-    if max(queries_per_class) == 1:
-        scores = probabilities
-    else:
-        parts = probabilities.split(list(queries_per_class))
-        scores = torch.stack([part.amax(0) if len(part) > 1 else part[0] for part in parts])
-    if settings.area_thd is not None:
-        scores = drop_small_areas(scores, settings.area_thd)
-    return scores
+    top = min(maps.classes, 2 if kept == "full" else kept)
+    ranking = rank_by_area(maps, settings, top, kept == "full")
+    labels = label_map(ranking, maps.size, settings)
+    if corrected is not None:
+        labels = corrected(labels)
+    own = _scores_of(labels.flatten(), ranking, maps, settings.logit_scale)
+    full = None if ranking.full is None else ranking.scores(ranking.full).unflatten(1, maps.size)
+    values = ranking.scores(ranking.logits.clone())
+    shape = (top, *maps.size)
+    return labels, Scores(own.view(maps.size), ranking.classes.int().view(shape), values.view(shape), full)
 
 
-def drop_small_areas(scores: Tensor, threshold: float) -> Tensor:
-    """Zero the scores of classes other than 0 that cover at most `threshold` of the foreground.
+def rank_by_area(maps: QueryMaps, settings: Settings, top: int, full: bool = False) -> Ranking:
+    """Find the best classes of every pixel among those that the area rule keeps.
 
-    Their pixels go to the next best class, not to the background.
+    Classes other than 0 that cover at most `area_thd` of the foreground are dropped. Their pixels go to the next
+    best class, not to the background. What is kept is few, so it is cheap to read again.
     """
-    foreground = count_values(scores.argmax(0), len(scores))[1:].to(scores.dtype)
-    kept = foreground > threshold * foreground.sum()
-    return scores * F.pad(kept.to(scores.dtype), (1, 0), value=1)[:, None, None]
+    ranking = rank(maps, settings.logit_scale, top, full)
+    if settings.area_thd is None:
+        return ranking
+    foreground = count_values(ranking.classes[0], maps.classes)[1:].to(ranking.logits.dtype)
+    large = foreground > settings.area_thd * foreground.sum()
+    again = rank(maps, settings.logit_scale, top, allowed=F.pad(large, (1, 0), value=True))
+    if ranking.full is not None:
+        ranking.full[1:].masked_fill_(~large[:, None], _LOWEST)
+    return Ranking(again.classes, again.logits, ranking.highest, ranking.total, ranking.full)
+
+
+def rank(maps: QueryMaps, scale: float, top: int, full: bool = False, allowed: Tensor | None = None) -> Ranking:
+    """Find the best classes of every pixel; of equal ones the smallest number is best.
+
+    Args:
+        maps: logits of the queries.
+        scale: factor of the logits.
+        top: number of classes, 1 to K.
+        full: whether to keep the logits of all classes.
+        allowed: K bool; others do not take part. The sum of the softmax is not computed then.
+    """
+    device, pixels = maps.device, maps.pixels
+    found = Ranking(
+        torch.full((top, pixels), -1, dtype=torch.int64, device=device),
+        torch.full((top, pixels), _LOWEST, device=device),
+        torch.full((pixels,), _LOWEST, device=device),
+        torch.zeros(pixels, device=device),
+        torch.empty(maps.classes, pixels, device=device) if full else None,
+    )
+    only = None if allowed is None or maps.held else allowed.nonzero().flatten().tolist()  # may wait for the GPU
+    for n, (classes, block) in enumerate(maps.blocks(only)):
+        numbers = torch.arange(maps.classes, device=device)[slice(None) if maps.held else classes]
+        counts = [maps.queries_per_class[number] for number in classes]
+        refused = None if allowed is None else ~allowed[numbers]
+        step = max(1, _TOGETHER // len(block)) if device.type == "cpu" else pixels
+        for first in range(0, pixels, step):
+            part = slice(first, min(first + step, pixels))
+            logits = block[:, part] * scale
+            if allowed is None:
+                _add_to_softmax(found, logits, part)
+            best = class_maxima(logits, counts)
+            if found.full is not None:
+                found.full[classes[0] : classes[-1] + 1, part] = best
+            if refused is not None:
+                best = best.masked_fill(refused[:, None], _LOWEST)
+            _add_to_best(found, best, numbers, part, n == 0)
+    return found
+
+
+def class_maxima(logits: Tensor, queries_per_class: Sequence[int]) -> Tensor:
+    """The highest logit of the queries of every class: Q x ... to K x ..."""
+    if len(queries_per_class) == len(logits):
+        return logits
+    parts = logits.split(list(queries_per_class))
+    return torch.stack([part.amax(0) if len(part) > 1 else part[0] for part in parts])
+
+
+def _add_to_softmax(found: Ranking, logits: Tensor, part: slice) -> None:
+    """Let the maximum and the sum of the softmax run on over further queries."""
+    before = found.highest[part]
+    highest = torch.maximum(before, logits.amax(0))
+    total = found.total[part] * (before - highest).exp()
+    found.total[part] = total + (logits - highest).exp_().sum(0)
+    found.highest[part] = highest
+
+
+def _add_to_best(found: Ranking, logits: Tensor, numbers: Tensor, part: slice, fresh: bool) -> None:
+    """Take further classes into the best ones; `logits` are c x p and may be overwritten."""
+    places: slice | Tensor = part
+    top = len(found.logits)
+    if fresh and len(logits) >= top:
+        for rank in range(top):
+            best, where = logits.max(0)
+            found.logits[rank, part] = best
+            found.classes[rank, part] = numbers[where].masked_fill_(best == _LOWEST, -1)
+            if rank < top - 1:
+                logits.scatter_(0, where[None], _LOWEST)
+        return
+    if logits.device.type == "cpu":  # most pixels have better classes already
+        better = (logits.amax(0) > found.logits[-1, part]).nonzero().flatten()
+        if not len(better):
+            return
+        logits, places = logits[:, better], better + part.start
+    earlier = found.classes[:, places].clone()
+    logits = torch.cat([found.logits[:, places], logits])
+    for rank in range(top):
+        best, where = logits.max(0)
+        found.logits[rank, places] = best
+        old, new = earlier.gather(0, where.clamp(max=top - 1)[None])[0], numbers[(where - top).clamp(min=0)]
+        found.classes[rank, places] = torch.where(where < top, old, new).masked_fill_(best == _LOWEST, -1)
+        if rank < top - 1:
+            logits.scatter_(0, where[None], _LOWEST)
+
+
+def _scores_of(labels: Tensor, ranking: Ranking, maps: QueryMaps, scale: float) -> Tensor:
+    """Scores of the class of every pixel, P int64; those that are not among the best are read again."""
+    own = torch.full_like(ranking.highest, _LOWEST)
+    for classes, logits in zip(ranking.classes, ranking.logits, strict=True):
+        own = torch.where(classes == labels, logits, own)
+    rest: Tensor | slice = slice(None)
+    if not labels.is_cuda:
+        rest = (own == _LOWEST).nonzero().flatten()
+        if not len(rest):
+            return ranking.scores(own)
+    wanted = labels[rest]
+    for classes, block in maps.blocks(None if maps.held else wanted.unique().tolist()):
+        counts = [maps.queries_per_class[number] for number in classes]
+        best = class_maxima(block[:, rest], counts)
+        rows = torch.full((maps.classes,), -1, device=labels.device)
+        rows[slice(None) if maps.held else classes] = torch.arange(len(classes), device=labels.device)
+        row = rows[wanted]
+        read = best.gather(0, row.clamp(min=0)[None])[0] * scale
+        own[rest] = torch.where(row >= 0, read, own[rest])
+    return ranking.scores(own)
 
 
 def count_values(values: Tensor, bins: int) -> Tensor:
@@ -51,18 +201,20 @@ def count_values(values: Tensor, bins: int) -> Tensor:
     return flat.new_zeros(bins).scatter_add_(0, flat, torch.ones_like(flat))
 
 
-def label_map(scores: Tensor, settings: Settings) -> Tensor:
+def label_map(ranking: Ranking, size: tuple[int, int], settings: Settings) -> Tensor:
     """Choose the best class of every pixel, apply the threshold, then close the map (ITACLIP only).
 
     Args:
-        scores: K x H x W.
+        ranking: the best classes.
+        size: height and width.
         settings: uses `prob_thd` and `closing`.
 
     Returns:
         H x W int64 class ids.
     """
-    best, labels = scores.max(0)
-    labels = labels.masked_fill(best < settings.prob_thd, 0)
+    best = ranking.scores(ranking.logits[0].clone())
+    # a score of 0 is no better than that of class 0
+    labels = ranking.classes[0].masked_fill((best < settings.prob_thd) | (best == 0), 0).view(size)
     return close_labels(labels) if settings.closing else labels
 
 

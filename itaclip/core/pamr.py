@@ -24,6 +24,48 @@ _VALUES = 1 << 25
 _MASKS_ON_A_CPU = 32
 
 
+class Refinement:
+    """Refine masks along the edges of an image, some at a time.
+
+    Args:
+        guide: 3 x H x W, the normalised RGB image at the size of the masks.
+        steps: number of rounds, 1 or more.
+        dilations: distances of the neighbours in pixels.
+    """
+
+    def __init__(self, guide: Tensor, steps: int, dilations: Sequence[int]) -> None:
+        self._steps, self._done = steps, 0
+        # MPS has the kernel since PyTorch 2.10
+        self._place = kernel_device("_embedding_bag_forward_only", guide.device)
+        guide = guide.to(self._place)
+        self._near = neighbours(guide.shape[1], guide.shape[2], tuple(dilations), self._place)
+        self._weights = affinity(guide, dilations).flatten(1).T.contiguous()
+
+    def __call__(self, masks: Tensor, total: int) -> Tensor:
+        """Refine masks.
+
+        Args:
+            masks: q x H x W, floating point.
+            total: number of all masks that are refined with this guide, for the report of progress.
+
+        Returns:
+            q x H x W; `masks` stays unchanged.
+        """
+        moved = masks.to(self._place)
+        weights = self._weights.to(masks.dtype)
+        together = masks_together(masks[0].numel(), self._place)
+        refined = torch.empty_like(moved)
+        for first in range(0, len(masks), together):
+            table = moved[first : first + together].flatten(1).T.contiguous()
+            for step in range(self._steps):
+                table = F.embedding_bag(self._near, table, mode="sum", per_sample_weights=weights)
+                done = self._done * self._steps + (step + 1) * table.shape[1]
+                report("edges", min(done, total * self._steps), total * self._steps)
+            self._done += table.shape[1]
+            refined[first : first + together] = table.T.unflatten(1, masks.shape[1:])
+        return refined.to(masks.device)
+
+
 def pamr(masks: Tensor, guide: Tensor, steps: int = 10, dilations: Sequence[int] = (8, 16)) -> Tensor:
     """Refine masks along the edges of an image.
 
@@ -36,23 +78,13 @@ def pamr(masks: Tensor, guide: Tensor, steps: int = 10, dilations: Sequence[int]
     Returns:
         Q x H x W, refined; `masks` stays unchanged.
     """
-    if steps < 1:
-        return masks
-    place = kernel_device("_embedding_bag_forward_only", masks.device)  # MPS has it since PyTorch 2.10
-    if place != masks.device:
-        return pamr(masks.to(place), guide.to(place), steps, dilations).to(masks.device)
-    near = neighbours(masks.shape[1], masks.shape[2], tuple(dilations), masks.device)
-    weights = affinity(guide, dilations).to(masks.dtype).flatten(1).T.contiguous()
-    refined = torch.empty_like(masks)
-    together = max(1, _VALUES // guide[0].numel())
-    together = together if masks.is_cuda else min(together, _MASKS_ON_A_CPU)
-    for first in range(0, len(masks), together):
-        table = masks[first : first + together].flatten(1).T.contiguous()
-        for step in range(steps):
-            table = F.embedding_bag(near, table, mode="sum", per_sample_weights=weights)
-            report("edges", first * steps + (step + 1) * table.shape[1], len(masks) * steps)
-        refined[first : first + together] = table.T.unflatten(1, masks.shape[1:])
-    return refined
+    return Refinement(guide, steps, dilations)(masks, len(masks)) if steps else masks
+
+
+def masks_together(pixels: int, device: torch.device) -> int:
+    """Number of masks of so many pixels that are refined together."""
+    together = max(1, _VALUES // pixels)
+    return together if device.type == "cuda" else min(together, _MASKS_ON_A_CPU)
 
 
 def affinity(guide: Tensor, dilations: Sequence[int]) -> Tensor:

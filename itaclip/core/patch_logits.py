@@ -23,6 +23,7 @@ from itaclip.core.adaptive import PartialLogits, rounds, view_weights
 from itaclip.core.clip.encoded import Needs
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.methods import Method, WholeImageMethod, Window
+from itaclip.core.query_maps import FEATURES_FROM, PatchLogits
 from itaclip.core.regions.maps import Ids, dense_ranks, resize_map, window_regions
 from itaclip.core.second_encoders import LAST_BLOCK, SecondEncoder
 from itaclip.core.settings import Settings
@@ -56,6 +57,24 @@ class Variant:
     method: Method
     text: Tensor
     multiple: int
+
+    @property
+    def as_features(self) -> bool:
+        """Whether patches are kept as features."""
+        return not self.method.returns_logits and len(self.text) >= FEATURES_FROM * self.text.shape[1]
+
+    @property
+    def channels(self) -> int:
+        """Numbers kept per patch: Q logits or E features."""
+        return self.text.shape[1] if self.as_features else len(self.text)
+
+    def text_on(self, device: torch.device) -> Tensor | None:
+        """Give the text bank that makes logits of features at once, or None: features are kept, or are logits."""
+        return None if self.as_features or self.method.returns_logits else self.text.to(device)
+
+    def patch_logits(self, values: Tensor) -> PatchLogits:
+        """Logits of patches from what is kept of them."""
+        return PatchLogits(values, self.text.to(values.device) if self.as_features else None)
 
     @property
     def second_encoder(self) -> str | None:
@@ -97,7 +116,7 @@ def shared_logits(
     variants: Sequence[Variant],
     second: Callable[[str], SecondEncoder],
     regions: Mapping[str, Sequence[Ids]],
-) -> list[list[Tensor]]:
+) -> list[list[PatchLogits]]:
     """Compute the logits of every patch of every window, for variants with equal encoder inputs.
 
     Windows of different images share a batch if their sizes agree. If a batch does not fit
@@ -112,15 +131,16 @@ def shared_logits(
         regions: per source, the region map of every image at its size, H x W.
 
     Returns:
-        Per variant and image, windows x r x c x Q float32 on the method's grid, or 1 x H x W x Q of
-        the whole image for a method that reads whole images; equal variants share the tensors.
+        Per variant and image, those of windows x r x c patches on the method's grid, or of 1 x H x W of
+        the whole image for a method that reads whole images; equal variants share them.
 
     Raises:
         ItaclipError: not even a single window fits into memory.
     """
     shared = _Shared(encoder, images, plans, variants, second, regions)
     whole = isinstance(variants[0].method, WholeImageMethod)
-    logits = shared.whole_images() if whole else shared.window_by_window()
+    kept = shared.whole_images() if whole else shared.window_by_window()
+    logits = {key: [shared.distinct[key].patch_logits(values) for values in found] for key, found in kept.items()}
     return [logits[variant.logits_key] for variant in variants]
 
 
@@ -171,9 +191,9 @@ class _Shared:
         }
 
     def window_by_window(self) -> dict[Hashable, list[Tensor]]:
-        """Compute the logits of every image, by variant key; each window is read on its own."""
+        """Compute the logits or features of every image, by variant key; each window is read on its own."""
         logits = {
-            key: [torch.empty(plan.count, *plan.grid_of(self._patch(variant)), len(variant.text), device=image.device)
+            key: [torch.empty(plan.count, *plan.grid_of(self._patch(variant)), variant.channels, device=image.device)
                   for plan, image in zip(self.plans, self.images, strict=True)]
             for key, variant in self.distinct.items()
         }  # fmt: skip
@@ -197,8 +217,7 @@ class _Shared:
                 for key, found in tokens
             }
             for key, variant in self.distinct.items():
-                text = None if variant.method.returns_logits else variant.text.to(pixels.device)
-                mixed = mix_views(features[variant.feature_key], text, variant.settings)
+                mixed = mix_views(features[variant.feature_key], variant.text_on(pixels.device), variant.settings)
                 for (i, first, end), part in zip(runs, mixed.split([b - a for _, a, b in runs]), strict=True):
                     logits[key][i][first:end] = part
 
@@ -208,8 +227,8 @@ class _Shared:
     def round_by_round(self) -> Iterator[PartialLogits]:
         """Yield the logits of one image and one variant after each round. They are updated in place."""
         (plan,), (image,), (variant,) = self.plans, self.images, self.distinct.values()
-        text, size = variant.text.to(image.device), plan.grid_of(self._patch(variant))
-        logits = torch.zeros(plan.count, VIEWS, *size, len(text), device=image.device)
+        text, size = variant.text_on(image.device), plan.grid_of(self._patch(variant))
+        logits = torch.zeros(plan.count, VIEWS, *size, variant.channels, device=image.device)
         seen = torch.zeros(plan.count, VIEWS, dtype=torch.bool)
 
         def read(pairs: Sequence[Unit]) -> None:
@@ -226,7 +245,8 @@ class _Shared:
                 of_image = self._image_features(variant, [(0, 0, 1)])
                 window = replace(window, image=of_image[:1].expand(len(order), -1))
             (tokens,) = self.encoder.tokens(pixels, [(variant.method, window)])
-            found = tokens.float() if variant.method.returns_logits else F.normalize(tokens.float(), dim=-1) @ text.T
+            found = tokens.float() if variant.method.returns_logits else F.normalize(tokens.float(), dim=-1)
+            found = found if text is None else found @ text.T
             for one, (w, v) in zip(found, order, strict=True):
                 logits[w, v] = turned(one, v, 0)
                 seen[w, v] = True
@@ -251,14 +271,14 @@ class _Shared:
         return torch.cat(of_windows * self.views)
 
     def whole_images(self) -> dict[Hashable, list[Tensor]]:
-        """Compute the logits of every image, by variant key, for methods that read whole images."""
+        """Compute the logits or features of every image, by variant key, for methods that read whole images."""
         logits: dict[Hashable, list[Tensor]] = {key: [] for key in self.distinct}
         for i, image in enumerate(self.images):
             tokens = self._whole_image(i)
             for key, variant in self.distinct.items():
                 flipped = turn_views(tokens[variant.feature_key][:, None])[:, 0]  # mix_views undoes the flips
                 features = view_features(flipped, 1)
-                logits[key].append(mix_views(features, variant.text.to(image.device), variant.settings))
+                logits[key].append(mix_views(features, variant.text_on(image.device), variant.settings))
         return logits
 
     def _whole_image(self, i: int) -> dict[Hashable, Tensor]:

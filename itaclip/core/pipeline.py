@@ -19,19 +19,21 @@ from torch import Tensor, nn
 
 from itaclip.core.adaptive import PartialLogits
 from itaclip.core.clip.towers import as_tower
-from itaclip.core.decision import class_scores, label_map
+from itaclip.core.decision import decide, label_map, rank_by_area
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.engines.select import on_engine
 from itaclip.core.methods import METHODS, WholeImageMethod
-from itaclip.core.pamr import pamr
+from itaclip.core.pamr import Refinement
 from itaclip.core.patch_logits import Variant, adaptive_logits, grouped, shared_logits
+from itaclip.core.query_maps import PatchLogits, QueryMaps
 from itaclip.core.regions import RegionMap, RegionSource, map_correction, region_source
 from itaclip.core.regions.maps import Ids, resize_map
+from itaclip.core.scores import KEPT, Kept, Scores
 from itaclip.core.second_encoders import SecondEncoder, load_second_encoder
 from itaclip.core.settings import Settings
 from itaclip.core.text import TextBank
 from itaclip.core.views import VIEWS
-from itaclip.core.windows import WindowPlan, stitch
+from itaclip.core.windows import WindowPlan
 from itaclip.errors import ItaclipError
 
 _LOG = logging.getLogger(__name__)
@@ -48,12 +50,12 @@ class Segmentation:
 
     Attributes:
         labels: H x W int64 class ids.
-        scores: K x H x W float32 in [0, 1], class scores after the area threshold.
+        scores: class scores; h x w is H x W.
         passes: number of encoded pairs of window and view.
     """
 
     labels: Tensor
-    scores: Tensor
+    scores: Scores[Tensor]
     passes: int
 
 
@@ -91,6 +93,7 @@ class Pipeline(nn.Module):
         sizes: Sequence[tuple[int, int]],
         bank: TextBank,
         regions: Mapping[str, Sequence[RegionMap]] | None = None,
+        scores: Kept = KEPT,
     ) -> list[Segmentation]:
         """Segment a batch of images of any sizes.
 
@@ -99,6 +102,7 @@ class Pipeline(nn.Module):
             sizes: original height and width of each image; the results have these sizes.
             bank: the classes.
             regions: from `region_maps`, for settings that read region maps.
+            scores: which class scores to keep.
 
         Raises:
             ItaclipError: an image is empty or does not have 3 channels, or region maps are
@@ -109,17 +113,17 @@ class Pipeline(nn.Module):
         given = _checked_regions([variant], regions)
         at_input = _at_input(given, images)
         if variant.settings.tolerance:
-            stitched = (
+            found = (
                 self._adaptive(variant, bank, image, plan, size, _of_image(at_input, n))
                 for n, (image, plan, size) in enumerate(zip(images, plans, sizes, strict=True))
             )
         else:
             (logits,) = shared_logits(self.encoder, images, plans, [variant], self.second_encoder, at_input)
-            stitched = (_stitched(variant, *found) for found in zip(logits, plans, sizes, strict=True))
+            found = ((of_image, _passes(plan, variant.settings)) for of_image, plan in zip(logits, plans, strict=True))
         results = []
-        for n, (image, (of_image, passes)) in enumerate(zip(images, stitched, strict=True)):
-            refined = _refine(of_image, image, variant.settings)
-            results.append(_decide(refined, passes, variant.settings, bank, _of_image(given, n)))
+        for n, (image, plan, size, (of_image, passes)) in enumerate(zip(images, plans, sizes, found, strict=True)):
+            maps = _maps(variant, of_image, plan, size, bank, _refinement(image, size, variant.settings))
+            results.append(_decide(maps, passes, variant.settings, scores, _of_image(given, n)))
         return results
 
     @torch.no_grad()
@@ -129,6 +133,7 @@ class Pipeline(nn.Module):
         sizes: Sequence[tuple[int, int]],
         variants: Sequence[tuple[Settings, TextBank]],
         regions: Mapping[str, Sequence[RegionMap]] | None = None,
+        scores: Kept = KEPT,
     ) -> Iterator[tuple[int, int, Segmentation]]:
         """Segment a batch under several settings like `forward`, doing common steps once.
 
@@ -137,6 +142,7 @@ class Pipeline(nn.Module):
             sizes: as for `forward`.
             variants: settings, all with the pipeline's dtype, and the classes of each.
             regions: as for `forward`, for the settings of all variants.
+            scores: as for `forward`.
 
         Yields:
             Index of the image, index of the variant, and the result; image by image, with
@@ -150,7 +156,7 @@ class Pipeline(nn.Module):
         plans = [[self.plan(image, variant.settings) for image in images] for variant in found]
         given = _checked_regions(found, regions)
         at_input = _at_input(given, images)
-        logits: dict[int, list[Tensor]] = {}
+        logits: dict[int, list[PatchLogits]] = {}
         complete = [i for i, variant in enumerate(found) if not variant.settings.tolerance]
         for group in grouped([found[i] for i in complete]):
             numbers = [complete[i] for i in group]
@@ -160,41 +166,43 @@ class Pipeline(nn.Module):
             )  # fmt: skip
             logits |= dict(zip(numbers, shared, strict=True))
         for n, (image, size) in enumerate(zip(images, sizes, strict=True)):
-            maps = _of_image(given, n)
+            of_regions = _of_image(given, n)
+            refinements: dict[Hashable, Refinement | None] = {}
             alike: dict[int, list[int]] = {}  # variants by the logits that they share
             for i, of_variant in logits.items():
                 alike.setdefault(id(of_variant[n]), []).append(i)
             for numbers in alike.values():
-                first = numbers[0]
-                stitched, _ = _stitched(found[first], logits[first][n], plans[first][n], size)
-                refined: dict[Hashable, Tensor] = {}
+                refined: dict[Hashable, QueryMaps] = {}
                 for i in numbers:
-                    settings = found[i].settings
+                    settings, plan = found[i].settings, plans[i][n]
                     key = settings.pamr_steps, settings.pamr_stride if settings.pamr_steps else None
+                    if key not in refinements:
+                        refinements[key] = _refinement(image, size, settings)
                     if key not in refined:
-                        refined[key] = _refine(stitched, image, settings)
-                    yield n, i, _decide(refined[key], _passes(plans[i][n], settings), settings, banks[i], maps)
+                        refined[key] = _maps(found[i], logits[i][n], plan, size, banks[i], refinements[key])
+                    yield n, i, _decide(refined[key], _passes(plan, settings), settings, scores, of_regions)
             for i, variant in enumerate(found):
                 if variant.settings.tolerance:
                     of_input = _of_image(at_input, n)
-                    stitched, passes = self._adaptive(variant, banks[i], image, plans[i][n], size, of_input)
-                    refined_logits = _refine(stitched, image, variant.settings)
-                    yield n, i, _decide(refined_logits, passes, variant.settings, banks[i], maps)
+                    of_image, passes = self._adaptive(variant, banks[i], image, plans[i][n], size, of_input)
+                    refinement = _refinement(image, size, variant.settings)
+                    maps = _maps(variant, of_image, plans[i][n], size, banks[i], refinement)
+                    yield n, i, _decide(maps, passes, variant.settings, scores, of_regions)
 
     def _adaptive(
         self, variant: Variant, bank: TextBank, image: Tensor, plan: WindowPlan, size: tuple[int, int],
         regions: Mapping[str, Ids],
-    ) -> tuple[Tensor, int]:  # fmt: skip
-        """Stitch the logits of the round after which the labels hardly change: Q x H x W, and the passes."""
+    ) -> tuple[PatchLogits, int]:  # fmt: skip
+        """The logits of the round after which the labels hardly change, and the passes."""
         rounds = adaptive_logits(self.encoder, image, plan, variant, self.second_encoder, regions)
-        mixed, passes = _until_settled(rounds, size, variant.settings, bank)
-        return stitch(mixed, plan, size), passes
+        return _until_settled(rounds, size, variant, bank)
 
     def patch_logits(self, images: Sequence[Tensor], bank: TextBank) -> list[Tensor]:
         """Compute the logits of every patch, for methods without regions: per image, windows x r x c x Q."""
         plans = [self.plan(image) for image in images]
         variant = self._variant(self.settings, bank)
-        return shared_logits(self.encoder, images, plans, [variant], self.second_encoder, {})[0]
+        (found,) = shared_logits(self.encoder, images, plans, [variant], self.second_encoder, {})
+        return [patches.logits() for patches in found]
 
     def region_maps(
         self, variants: Sequence[Settings], images: Sequence[NDArray[np.uint8]], names: Sequence[str | None]
@@ -298,12 +306,14 @@ def _of_image(regions: Mapping[str, Sequence[_Map]], number: int) -> dict[str, _
     return {source: maps[number] for source, maps in regions.items()}
 
 
-def _stitched(variant: Variant, logits: Tensor, plan: WindowPlan, size: tuple[int, int]) -> tuple[Tensor, int]:
-    """Stitch the logits of an image's windows, n x r x c x Q: Q x H x W; and the number of passes."""
-    passes = _passes(plan, variant.settings)
+def _maps(
+    variant: Variant, patches: PatchLogits, plan: WindowPlan, size: tuple[int, int], bank: TextBank,
+    refinement: Refinement | None = None,
+) -> QueryMaps:  # fmt: skip
+    """The maps of an image's queries, from the logits of its windows."""
     if isinstance(variant.method, WholeImageMethod):  # one map, stretched over the image
         plan = WindowPlan.of((plan.rows.size, plan.columns.size), 0, 1, patch=1)
-    return stitch(logits, plan, size), passes
+    return QueryMaps(patches, plan, size, bank.class_names.queries_per_class, refinement)
 
 
 def _passes(plan: WindowPlan, settings: Settings) -> int:
@@ -311,48 +321,48 @@ def _passes(plan: WindowPlan, settings: Settings) -> int:
 
 
 def _until_settled(
-    rounds: Iterator[PartialLogits], size: tuple[int, int], settings: Settings, bank: TextBank
-) -> tuple[Tensor, int]:
+    rounds: Iterator[PartialLogits], size: tuple[int, int], variant: Variant, bank: TextBank
+) -> tuple[PatchLogits, int]:
     """Take the first round that changes at most `settings.tolerance` of the labels, or the last one.
 
     Labels are compared before refinement and at a quarter of the size, so that a round costs
     little more than its passes.
 
     Returns:
-        The logits of every window, n x r x c x Q, and the number of passes.
+        The logits of every window, and the number of passes.
     """
     coarse = -(-size[0] // 4), -(-size[1] // 4)
-    open_maps = settings.changed(closing=False)
+    open_maps = variant.settings.changed(closing=False)
     before: Tensor | None = None
     for found in rounds:
-        mixed = found.mixed()
-        scores = class_scores(stitch(mixed, found.plan, coarse), bank.class_names.queries_per_class, settings)
-        labels = label_map(scores, open_maps)
+        mixed = variant.patch_logits(found.mixed())
+        ranking = rank_by_area(_maps(variant, mixed, found.plan, coarse, bank), open_maps, 1)
+        labels = label_map(ranking, coarse, open_maps)
         # waits for the GPU, once per round
         changed = 1.0 if before is None else float((labels != before).float().mean())
-        if changed <= settings.tolerance:
+        if changed <= open_maps.tolerance:
             break
         before = labels
     return mixed, found.passes
 
 
 def _decide(
-    logits: Tensor, passes: int, settings: Settings, bank: TextBank, regions: Mapping[str, RegionMap]
+    maps: QueryMaps, passes: int, settings: Settings, scores: Kept, regions: Mapping[str, RegionMap]
 ) -> Segmentation:
-    """Compute scores and labels from refined logits, Q x H x W."""
-    scores = class_scores(logits, bank.class_names.queries_per_class, settings)
-    labels = label_map(scores, settings)
-    if settings.map_correction:
+    """Compute scores and labels from the refined maps of the queries."""
+
+    def corrected(labels: Tensor) -> Tensor:
         ids = resize_map(regions[settings.regions], (labels.shape[0], labels.shape[1]))
         moved = torch.from_numpy(np.ascontiguousarray(ids)).to(labels.device, non_blocking=True)
-        labels = map_correction(labels, moved, len(scores), int(ids.max()))
-    return Segmentation(labels, scores, passes)
+        return map_correction(labels, moved, maps.classes, int(ids.max()))
+
+    labels, found = decide(maps, settings, scores, corrected if settings.map_correction else None)
+    return Segmentation(labels, found, passes)
 
 
-def _refine(logits: Tensor, image: Tensor, settings: Settings) -> Tensor:
-    """Refine logits (Q x H x W) by PAMR along the edges of the image, which is resized to match."""
+def _refinement(image: Tensor, size: tuple[int, int], settings: Settings) -> Refinement | None:
+    """PAMR along the edges of the image, which is resized to the maps; None if the settings have it off."""
     if not settings.pamr_steps:
-        return logits
-    size = (logits.shape[1], logits.shape[2])
+        return None
     guide = F.interpolate(image[None].float(), size=size, mode="bilinear", align_corners=False)[0]
-    return pamr(logits, guide, settings.pamr_steps, settings.pamr_stride)
+    return Refinement(guide, settings.pamr_steps, settings.pamr_stride)

@@ -94,19 +94,22 @@ def mix_views(features: Tensor, text: Tensor | None, settings: Settings) -> Tens
 
     Args:
         features: V x n x r x c x E from `view_features`.
-        text: Q x E text bank; None if the features are logits already, V x n x r x c x Q.
+        text: Q x E text bank; None leaves out the product: of features, which is linear, so that the result has
+            E channels, or of logits, V x n x r x c x Q.
         settings: uses `img_engineering` and `img_eng_coefficient`. Without image engineering
             only the first view counts.
 
     Returns:
         n x r x c x Q float32.
     """
+
+    def product(maps: Tensor) -> Tensor:
+        return maps if text is None else maps @ text.T
+
     if not settings.img_engineering:
-        return features[0] if text is None else features[0] @ text.T
-    kept = (features[0] + features[1] + features[2]) / 3
+        return product(features[0])
+    kept = product((features[0] + features[1] + features[2]) / 3)
     # flipping back, averaging and the text product are linear and commute
-    flipped = (features[3].flip(1) + features[4].flip(2)) / 2
-    if text is not None:
-        kept, flipped = kept @ text.T, flipped @ text.T
+    flipped = product((features[3].flip(1) + features[4].flip(2)) / 2)
     weight = settings.img_eng_coefficient
     return weight * kept + (1 - weight) * flipped

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from itaclip.core.regions.maps import resize_map
 from itaclip.core.text.class_names import BACKGROUND_NAME
 from itaclip.errors import ItaclipError, did_you_mean, install_extra
 
@@ -36,15 +36,13 @@ def iterate_segments(labels: NDArray[np.int32], names: Sequence[str], scores: ND
     Args:
         labels: H x W int32 class ids, indices into `names`.
         names: K class names.
-        scores: K x h x w float32 class scores in [0, 1]; h x w may be smaller than H x W.
+        scores: h x w float32 in [0, 1], of the class of every pixel; h x w may be smaller than H x W, of
+            which the labels were enlarged then.
     """
-    height, width = labels.shape
+    enlarged = resize_map(scores, labels.shape)
     for label in np.unique(labels).tolist():
         mask = labels == label
-        score = scores[label]
-        if score.shape != labels.shape:
-            score = cv2.resize(score, (width, height), interpolation=cv2.INTER_LINEAR)
-        yield Segment(label, names[label], mask, float(score[mask].mean()))
+        yield Segment(label, names[label], mask, float(enlarged[mask].mean()))
 
 
 def segments_of(labels: NDArray[np.int32], names: Sequence[str], scores: NDArray[np.float32]) -> list[Segment]:

@@ -207,7 +207,7 @@ def _write(item: Item, result: Result, out: Path, overlays: bool) -> dict[str, A
     """Write mask and overlay of an image; return its line."""
     mask = Path("masks") / f"{item.stem}.png"
     line = {key: value for key, value in result.summary().items() if key not in ("image", "classes")}
-    found = segments_of(result.labels, result.names, result.scores)
+    found = segments_of(result.labels, result.names, result.scores.own)
     line["scores"] = {segment.name: round(segment.score, 6) for segment in found}
     with atomic_path(out / mask) as partial:
         figures.save_mask(result.labels, result.colors, partial)

@@ -16,6 +16,7 @@ from itaclip.apps.web.time_limit import TimeLimit
 from itaclip.common.images import ReadOptions, decode_image
 from itaclip.core.clip.names import DEMO
 from itaclip.core.methods import COMPARED, METHODS
+from itaclip.core.scores import KEPT
 from itaclip.core.settings import Settings
 from itaclip.core.text.auxiliary import SEPARATOR
 from itaclip.core.text.class_names import plain_name
@@ -102,7 +103,7 @@ def segment(
                 vocabulary = replace(vocabulary, colors=own.colors)
         if vocabulary.background:
             changes["prob_thd"] = asked["threshold"]
-        result = segmenter(pixels, vocabulary, **changes)
+        result = segmenter(pixels, vocabulary, scores="full" if asked.get("output") == "view" else KEPT, **changes)
     return replace(result, source=Path(name)), vocabulary
 
 

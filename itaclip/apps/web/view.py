@@ -24,7 +24,7 @@ def view(result: Result, upload: bytes, with_coco: bool) -> dict[str, Any]:
     """Make arrays for the page, ready for JSON.
 
     Args:
-        result: what to show.
+        result: what to show, with the scores of all classes.
         upload: content of the image file that the visitor sent.
         with_coco: whether pycocotools is installed.
 
@@ -54,24 +54,22 @@ def runner_up(result: Result) -> tuple[NDArray[np.float32], NDArray[np.int32], N
 
     With a single class, the runner-up is that class with score 0.
     """
-    labels = _at_size_of_scores(result)
-    own = np.take_along_axis(result.scores, labels[None], axis=0)[0]
-    second = labels.copy()
-    best = np.full(labels.shape, -1, np.float32)
-    for i, scores in enumerate(result.scores):  # class by class: all at once would double the memory
-        better = (scores > best) & (labels != i)
-        second[better], best[better] = i, scores[better]
-    return own, second, best.clip(min=0)
+    labels, found = _at_size_of_scores(result), result.scores
+    second, best = labels.copy(), np.zeros(labels.shape, np.float32)
+    for classes, scores in zip(found.classes[::-1], found.values[::-1], strict=True):  # the best one last
+        other = (classes >= 0) & (classes != labels)
+        second[other], best[other] = classes[other], scores[other]
+    return found.own, second, best
 
 
 def score_maps(result: Result) -> dict[int, NDArray[np.float32]]:
     """Score maps of the classes with the highest peaks, reduced, by class id; the highest first."""
-    highest = result.scores.max(axis=(1, 2))
-    height, width = result.scores.shape[1:]
+    highest = np.array([result.scores.of(i).max() for i in range(len(result.names))])
+    height, width = result.scores.own.shape
     factor = min(1.0, _SCORE_SIDE / max(height, width))
     size = max(1, round(width * factor)), max(1, round(height * factor))
     order = np.argsort(-highest, kind="stable")[:_MOST_SCORE_MAPS]
-    return {int(i): cv2.resize(result.scores[i], size, interpolation=cv2.INTER_AREA) for i in order}
+    return {int(i): cv2.resize(result.scores.of(i), size, interpolation=cv2.INTER_AREA) for i in order}
 
 
 def _at_size_of_scores(result: Result) -> NDArray[np.int32]:
@@ -79,7 +77,7 @@ def _at_size_of_scores(result: Result) -> NDArray[np.int32]:
 
     This inverts `itaclip.core.regions.maps.resize_map`; resizing again would shift some labels by a pixel.
     """
-    sizes = zip(result.labels.shape, result.scores.shape[1:], strict=True)
+    sizes = zip(result.labels.shape, result.scores.own.shape, strict=True)
     rows, columns = (-(-np.arange(have) * side // have) for side, have in sizes)
     return result.labels[rows[:, None], columns]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +12,11 @@ from itaclip.core.windows import Axis, WindowPlan
 
 Ids = NDArray[np.integer]
 
+_Map = TypeVar("_Map", bound=NDArray[Any])
 
-def resize_map(ids: Ids, size: Sequence[int]) -> Ids:
-    """Resize H x W integers to another height and width, by nearest neighbour.
+
+def resize_map(ids: _Map, size: Sequence[int]) -> _Map:
+    """Resize an H x W array, such as ids, to another height and width, by nearest neighbour.
 
     In whole numbers: OpenCV's `INTER_NEAREST` rounds its scale, and takes another pixel for one size in twenty.
     """

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from open_clip import CLIP
 from torch import Tensor
 
-from itaclip.core.decision import class_scores, label_map
+from itaclip.core.decision import decide
 from itaclip.core.images import normalise
 from itaclip.core.methods import LastBlock, Method
 from itaclip.core.pamr import pamr
 from itaclip.core.patch_logits import windows_per_batch
 from itaclip.core.pipeline import Pipeline
+from itaclip.core.query_maps import ready_maps
 from itaclip.core.resizing import fit
+from itaclip.core.scores import KEPT
 from itaclip.core.settings import Settings
 from itaclip.core.text import TextBank, parse_class_names
 from itaclip.core.views import VIEWS, make_views, mix_views, view_features
@@ -106,8 +108,8 @@ def fast(pipeline: Pipeline, bank: TextBank, jpeg: bytes, short_side: int) -> St
             settings.pamr_steps,
             settings.pamr_stride,
         )
-    scores = found.clock("decision", class_scores, refined, names.queries_per_class, settings)
-    found.labels = found.clock("decision", label_map, scores, settings)
+    maps = ready_maps(refined, names.queries_per_class)
+    found.labels, _ = found.clock("decision", decide, maps, settings, KEPT)
     truth = torch.zeros_like(found.labels)
     found.clock("metric", confusion_matrix, found.labels, truth, bank.num_classes)
     found.seconds["sum of stages"] = sum(found.seconds.values())

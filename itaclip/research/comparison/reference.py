@@ -134,8 +134,9 @@ def _itaclip(arrays: dict[str, Any], clip: CLIP) -> Iterator[Stage]:
         guide = F.interpolate(image[None], size=size, mode="bilinear")[0]
         refined = pamr(logits, guide, settings.pamr_steps, settings.pamr_stride)
         yield _difference("pamr_logits_s4", refined[:, ::4, ::4], arrays)
-    result = pipeline([image], [size], bank)[0]
-    yield _difference("probs_s4", result.scores[:, ::4, ::4], arrays)
+    result = pipeline([image], [size], bank, scores="full")[0]
+    assert result.scores.full is not None
+    yield _difference("probs_s4", result.scores.full[:, ::4, ::4], arrays)
     equal = float((result.labels.numpy() == arrays["pred"]).mean())
     yield Stage("pred", equal, LABELS_EQUAL)
 

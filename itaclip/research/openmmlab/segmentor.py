@@ -141,9 +141,9 @@ class ITACLIPSegmentor(BaseSegmentor):
             for sample, image in zip(samples, images, strict=True)
         ]
         regions = region_maps(self.pipeline, [self.settings], images, samples)
-        for sample, result in zip(samples, self.pipeline(images, sizes, self.bank, regions), strict=True):
+        for sample, result in zip(samples, self.pipeline(images, sizes, self.bank, regions, "full"), strict=True):
             sample.set_data(
-                {"seg_logits": PixelData(data=result.scores), "pred_sem_seg": PixelData(data=result.labels[None])}
+                {"seg_logits": PixelData(data=result.scores.full), "pred_sem_seg": PixelData(data=result.labels[None])}
             )
         return samples
 
@@ -153,7 +153,7 @@ class ITACLIPSegmentor(BaseSegmentor):
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         samples = batch_data_samples or [SegDataSample() for _ in images]
         regions = region_maps(self.pipeline, [self.settings], images, samples)
-        return torch.stack([result.scores for result in self.pipeline(images, sizes, self.bank, regions)])
+        return torch.stack([result.scores.full for result in self.pipeline(images, sizes, self.bank, regions, "full")])
 
     def extract_feat(self, inputs: Tensor) -> Tensor:
         """Compute patch features of whole images, B x rows x columns x E, for methods that use only CLIP."""

@@ -1,0 +1,169 @@
+"""Logits of an image at pixel size, a block of queries at a time.
+
+Patch logits are small; what is large are maps at pixel size, Q x H x W. Where they fit into `HELD` bytes
+they are computed once and kept. Otherwise every block of queries is stitched and refined when it
+is read, so that memory does not grow with the classes.
+
+Stitching and refinement are linear and treat all maps alike, so they can also go before the product
+with the texts. With more queries than `itaclip.core.patch_logits.FEATURES_FROM` says, patches are kept as
+features; then the maps of the features are refined once, for any number of queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from itaclip.core.pamr import Refinement, masks_together
+from itaclip.core.windows import WindowPlan, stitch
+
+HELD = 256 << 20
+"""Bytes of the maps of all queries up to which they are kept: 218 queries at 480 x 640 pixels."""
+
+_FEATURES_HELD = 1 << 30
+"""Bytes of the maps of all features up to which they are kept, to save the refinement of every query."""
+
+
+FEATURES_FROM = 2
+"""Patches are kept as features, not logits, from so many times more queries than features on. Below that, logits
+round as they always did."""
+
+
+@dataclass(frozen=True, eq=False)
+class PatchLogits:
+    """Logits of the patches of an image.
+
+    Attributes:
+        values: n x r x c x Q logits float32, or n x r x c x E features, whose products with the texts they are.
+        text: Q x E text bank, or None if `values` are the logits.
+    """
+
+    values: Tensor
+    text: Tensor | None = None
+
+    @property
+    def queries(self) -> int:
+        """Number of queries, Q."""
+        return self.values.shape[-1] if self.text is None else len(self.text)
+
+    def logits(self, queries: slice | Tensor = slice(None)) -> Tensor:
+        """Logits of some queries: n x r x c x q."""
+        return self.values[..., queries] if self.text is None else self.values @ self.text[queries].T
+
+
+class QueryMaps:
+    """Maps of the queries of an image, Q x H x W.
+
+    Args:
+        patches: logits of the windows.
+        plan: the windows.
+        size: height and width of the maps.
+        queries_per_class: K numbers that sum to Q. The queries of a class are contiguous.
+        refinement: refines the maps; None leaves them as stitched.
+    """
+
+    def __init__(
+        self, patches: PatchLogits, plan: WindowPlan, size: tuple[int, int], queries_per_class: Sequence[int],
+        refinement: Refinement | None = None,
+    ) -> None:  # fmt: skip
+        self.size, self.queries_per_class = size, tuple(queries_per_class)
+        self._patches, self._plan, self._refinement = patches, plan, refinement
+        self._bytes = 4 * size[0] * size[1]
+        self.held = patches.queries * self._bytes <= HELD
+        """Whether the maps of all queries are kept."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, K."""
+        return len(self.queries_per_class)
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels, H * W."""
+        return self.size[0] * self.size[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the maps."""
+        return self._patches.values.device
+
+    def blocks(self, only: Sequence[int] | None = None) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """Yield classes and the maps of their queries, block by block, in the order of the classes.
+
+        Args:
+            only: classes, ascending; None for all. Where the maps are kept, all come nevertheless, as one block.
+
+        Yields:
+            The classes of a block, and q x (H * W) logits of all their queries; read-only where they are kept.
+        """
+        if self.held:
+            yield range(self.classes), self._all
+            return
+        numbers = range(self.classes) if only is None else only
+        firsts = [0, *torch.tensor(self.queries_per_class).cumsum(0).tolist()]
+        most, block, count = masks_together(self.pixels, self.device), list[int](), 0
+        for number in numbers:
+            if block and count + self.queries_per_class[number] > most:
+                yield block, self._maps(_queries(block, firsts))
+                block, count = [], 0
+            block.append(number)
+            count += self.queries_per_class[number]
+        if block:
+            yield block, self._maps(_queries(block, firsts))
+
+    @cached_property
+    def _all(self) -> Tensor:
+        """Maps of all queries, Q x (H * W)."""
+        count = self._patches.queries
+        most = masks_together(self.pixels, self.device)
+        if self._refinement is None or count <= most:
+            return self._maps(slice(None))
+        maps = torch.empty(count, self.pixels, device=self.device)
+        for first in range(0, count, most):
+            maps[first : first + most] = self._maps(slice(first, first + most))
+        return maps
+
+    @cached_property
+    def _features(self) -> Tensor | None:
+        """Maps of the features, E x (H * W), if the patches hold features and there is room."""
+        width = self._patches.values.shape[-1]
+        if self._patches.text is None or width * self._bytes > _FEATURES_HELD:
+            return None
+        maps = torch.empty(width, self.pixels, device=self.device)
+        most = masks_together(self.pixels, self.device)
+        for first in range(0, width, most):
+            maps[first : first + most] = self._refined(self._patches.values[..., first : first + most], width)
+        return maps
+
+    def _maps(self, queries: slice | Tensor) -> Tensor:
+        """Maps of some queries, q x (H * W)."""
+        if self._features is not None:
+            assert self._patches.text is not None
+            return self._patches.text[queries] @ self._features
+        return self._refined(self._patches.logits(queries), self._patches.queries)
+
+    def _refined(self, values: Tensor, total: int) -> Tensor:
+        stitched = stitch(values, self._plan, self.size)
+        if self._refinement is not None:
+            stitched = self._refinement(stitched, total)
+        return stitched.flatten(1)
+
+
+def ready_maps(maps: Tensor, queries_per_class: Sequence[int]) -> QueryMaps:
+    """Take Q x H x W logits, stitched and refined already."""
+    height, width = maps.shape[1:]
+    plan = WindowPlan.of((height, width), 0, 1, patch=1)
+    found = QueryMaps(PatchLogits(maps.movedim(0, 2)[None]), plan, (height, width), queries_per_class)
+    found.held, found._all = True, maps.flatten(1)
+    return found
+
+
+def _queries(classes: Sequence[int], firsts: Sequence[int]) -> slice | Tensor:
+    """The queries of some classes: a slice if they follow each other."""
+    if classes[-1] - classes[0] == len(classes) - 1:
+        return slice(firsts[classes[0]], firsts[classes[-1] + 1])
+    return torch.tensor([query for number in classes for query in range(firsts[number], firsts[number + 1])])
