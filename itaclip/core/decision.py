@@ -122,7 +122,7 @@ def rank(maps: QueryMaps, scale: float, top: int, full: bool = False, allowed: T
                 found.full[classes[0] : classes[-1] + 1, part] = best
             if refused is not None:
                 best = best.masked_fill(refused[:, None], _LOWEST)
-            _add_to_best(found, best, numbers, part, n == 0)
+            _add_to_best(found, best, numbers, part, n == 0 and allowed is None)
     return found
 
 
@@ -143,15 +143,18 @@ def _add_to_softmax(found: Ranking, logits: Tensor, part: slice) -> None:
     found.highest[part] = highest
 
 
-def _add_to_best(found: Ranking, logits: Tensor, numbers: Tensor, part: slice, fresh: bool) -> None:
-    """Take further classes into the best ones; `logits` are c x p and may be overwritten."""
+def _add_to_best(found: Ranking, logits: Tensor, numbers: Tensor, part: slice, first: bool) -> None:
+    """Take further classes into the best ones; `logits` are c x p and may be overwritten.
+
+    `first` says that these are the classes from 0 on, and that all take part.
+    """
     places: slice | Tensor = part
     top = len(found.logits)
-    if fresh and len(logits) >= top:
+    if first and len(logits) >= top:
         for rank in range(top):
             best, where = logits.max(0)
             found.logits[rank, part] = best
-            found.classes[rank, part] = numbers[where].masked_fill_(best == _LOWEST, -1)
+            found.classes[rank, part] = where
             if rank < top - 1:
                 logits.scatter_(0, where[None], _LOWEST)
         return

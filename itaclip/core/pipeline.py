@@ -28,9 +28,10 @@ from itaclip.core.patch_logits import Variant, adaptive_logits, grouped, shared_
 from itaclip.core.query_maps import PatchLogits, QueryMaps
 from itaclip.core.regions import RegionMap, RegionSource, map_correction, region_source
 from itaclip.core.regions.maps import Ids, resize_map
-from itaclip.core.scores import KEPT, Kept, Scores
+from itaclip.core.scores import KEPT, Kept, Scores, renumbered
 from itaclip.core.second_encoders import SecondEncoder, load_second_encoder
 from itaclip.core.settings import Settings
+from itaclip.core.shortlist import restricted, shortlist
 from itaclip.core.text import TextBank
 from itaclip.core.views import VIEWS
 from itaclip.core.windows import WindowPlan
@@ -122,8 +123,9 @@ class Pipeline(nn.Module):
             found = ((of_image, _passes(plan, variant.settings)) for of_image, plan in zip(logits, plans, strict=True))
         results = []
         for n, (image, plan, size, (of_image, passes)) in enumerate(zip(images, plans, sizes, found, strict=True)):
-            maps = _maps(variant, of_image, plan, size, bank, _refinement(image, size, variant.settings))
-            results.append(_decide(maps, passes, variant.settings, scores, _of_image(given, n)))
+            refinement = _refinement(image, size, variant.settings)
+            maps = _chosen_maps(variant, of_image, plan, size, bank, refinement)
+            results.append(_decide(maps, passes, variant.settings, bank, scores, _of_image(given, n)))
         return results
 
     @torch.no_grad()
@@ -178,16 +180,20 @@ class Pipeline(nn.Module):
                     key = settings.pamr_steps, settings.pamr_stride if settings.pamr_steps else None
                     if key not in refinements:
                         refinements[key] = _refinement(image, size, settings)
-                    if key not in refined:
-                        refined[key] = _maps(found[i], logits[i][n], plan, size, banks[i], refinements[key])
-                    yield n, i, _decide(refined[key], _passes(plan, settings), settings, scores, of_regions)
+                    of_maps = key, settings.shortlist, settings.logit_scale if settings.shortlist else None
+                    if of_maps not in refined:
+                        refined[of_maps] = _chosen_maps(
+                            found[i], logits[i][n], plan, size, banks[i], refinements[key]
+                        )  # fmt: skip
+                    passes = _passes(plan, settings)
+                    yield n, i, _decide(refined[of_maps], passes, settings, banks[i], scores, of_regions)
             for i, variant in enumerate(found):
                 if variant.settings.tolerance:
                     of_input = _of_image(at_input, n)
                     of_image, passes = self._adaptive(variant, banks[i], image, plans[i][n], size, of_input)
                     refinement = _refinement(image, size, variant.settings)
-                    maps = _maps(variant, of_image, plans[i][n], size, banks[i], refinement)
-                    yield n, i, _decide(maps, passes, variant.settings, scores, of_regions)
+                    maps = _chosen_maps(variant, of_image, plans[i][n], size, banks[i], refinement)
+                    yield n, i, _decide(maps, passes, variant.settings, banks[i], scores, of_regions)
 
     def _adaptive(
         self, variant: Variant, bank: TextBank, image: Tensor, plan: WindowPlan, size: tuple[int, int],
@@ -307,13 +313,26 @@ def _of_image(regions: Mapping[str, Sequence[_Map]], number: int) -> dict[str, _
 
 
 def _maps(
-    variant: Variant, patches: PatchLogits, plan: WindowPlan, size: tuple[int, int], bank: TextBank,
+    variant: Variant, patches: PatchLogits, plan: WindowPlan, size: tuple[int, int], counts: Sequence[int],
     refinement: Refinement | None = None,
 ) -> QueryMaps:  # fmt: skip
     """The maps of an image's queries, from the logits of its windows."""
     if isinstance(variant.method, WholeImageMethod):  # one map, stretched over the image
         plan = WindowPlan.of((plan.rows.size, plan.columns.size), 0, 1, patch=1)
-    return QueryMaps(patches, plan, size, bank.class_names.queries_per_class, refinement)
+    return QueryMaps(patches, plan, size, counts, refinement)
+
+
+def _chosen_maps(
+    variant: Variant, patches: PatchLogits, plan: WindowPlan, size: tuple[int, int], bank: TextBank,
+    refinement: Refinement | None,
+) -> tuple[QueryMaps, list[int] | None]:  # fmt: skip
+    """The maps of the queries that the settings choose, and the ids of their classes; None for all classes."""
+    counts, most = bank.class_names.queries_per_class, variant.settings.shortlist
+    if most is None or most >= len(counts):
+        return _maps(variant, patches, plan, size, counts, refinement), None
+    chosen = shortlist(patches, counts, variant.settings.logit_scale, most)
+    patches = restricted(patches, counts, chosen)
+    return _maps(variant, patches, plan, size, [counts[number] for number in chosen], refinement), chosen
 
 
 def _passes(plan: WindowPlan, settings: Settings) -> int:
@@ -336,7 +355,8 @@ def _until_settled(
     before: Tensor | None = None
     for found in rounds:
         mixed = variant.patch_logits(found.mixed())
-        ranking = rank_by_area(_maps(variant, mixed, found.plan, coarse, bank), open_maps, 1)
+        maps = _maps(variant, mixed, found.plan, coarse, bank.class_names.queries_per_class)
+        ranking = rank_by_area(maps, open_maps, 1)
         labels = label_map(ranking, coarse, open_maps)
         # waits for the GPU, once per round
         changed = 1.0 if before is None else float((labels != before).float().mean())
@@ -347,9 +367,11 @@ def _until_settled(
 
 
 def _decide(
-    maps: QueryMaps, passes: int, settings: Settings, scores: Kept, regions: Mapping[str, RegionMap]
-) -> Segmentation:
+    chosen: tuple[QueryMaps, list[int] | None], passes: int, settings: Settings, bank: TextBank, scores: Kept,
+    regions: Mapping[str, RegionMap],
+) -> Segmentation:  # fmt: skip
     """Compute scores and labels from the refined maps of the queries."""
+    maps, numbers = chosen
 
     def corrected(labels: Tensor) -> Tensor:
         ids = resize_map(regions[settings.regions], (labels.shape[0], labels.shape[1]))
@@ -357,6 +379,9 @@ def _decide(
         return map_correction(labels, moved, maps.classes, int(ids.max()))
 
     labels, found = decide(maps, settings, scores, corrected if settings.map_correction else None)
+    if numbers is not None:
+        ids = torch.tensor(numbers, device=labels.device)
+        labels, found = ids[labels], renumbered(found, ids, bank.num_classes)
     return Segmentation(labels, found, passes)
 
 

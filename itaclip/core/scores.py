@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -52,6 +53,21 @@ class Scores(Generic[Array]):
             )
         one: Array = self.full[number]  # type: ignore[index]
         return one
+
+
+def renumbered(scores: Scores[Tensor], ids: Tensor, classes: int) -> Scores[Tensor]:
+    """Give the classes of a shortlist their ids among all classes; the others score 0.
+
+    Args:
+        scores: of the shortlist.
+        ids: int64, ascending.
+        classes: number of all classes, K.
+    """
+    found = torch.where(scores.classes < 0, -1, ids[scores.classes.clamp(min=0).long()]).int()
+    full = scores.full
+    if full is not None:
+        full = full.new_zeros(classes, *full.shape[1:]).index_copy_(0, ids, full)
+    return Scores(scores.own, found, scores.values, full)
 
 
 def on_host(scores: Scores[Tensor]) -> Scores[NDArray[np.generic]]:

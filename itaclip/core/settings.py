@@ -128,6 +128,11 @@ class Settings:
     closing: bool = True
     """Yes or no; default True. Closes the label map with a 3 x 3 square at the end, as only ITACLIP does."""
 
+    shortlist: int | None = None
+    """Number of classes, positive; default None, all. Only the classes whose score is highest at any patch are refined
+    and decided, class 0 always; the softmax runs over their queries. With hundreds of classes this
+    is faster, and a few labels may change."""
+
     # --- running ---
     batch_crops: int | None = None
     """Views per batch, positive; default None: 10 on a CPU, which fit into its caches, and 60 on a GPU.

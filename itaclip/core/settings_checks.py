@@ -78,6 +78,8 @@ def _ranges(s: Settings) -> Iterator[tuple[str, str]]:
         yield "slide_stride", "a positive number of pixels"
     if s.pamr_steps < 0:
         yield "pamr_steps", "0 or more"
+    if s.shortlist is not None and s.shortlist < 1:
+        yield "shortlist", "None or a positive number of classes"
     if s.batch_crops is not None and s.batch_crops < 1:
         yield "batch_crops", "None or positive"
     for name, known in (("method", (*METHODS, *CONCEPTS)), ("dtype", PRECISIONS), ("engine", ENGINES)):
