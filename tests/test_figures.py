@@ -15,6 +15,7 @@ from processes import run_python
 from itaclip.common import figures
 from itaclip.common.figures import fonts
 from itaclip.common.figures.palette import palette
+from itaclip.errors import ItaclipError
 from itaclip.research.evaluation.confusion import class_iou, confusion_matrix
 from itaclip.research.evaluation.gallery import Gallery
 
@@ -70,6 +71,12 @@ def test_masks_keep_every_class_id(tmp_path: Path, classes: int, mode: str) -> N
     with Image.open(tmp_path / "m.png") as opened:
         assert opened.mode == mode
         np.testing.assert_array_equal(np.asarray(opened), labels)
+
+
+def test_an_id_that_no_png_holds_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ItaclipError, match=r"class id 65536: a mask in PNG holds ids up to 65535"):
+        figures.save_mask(np.array([[65536]]), [[0, 0, 0]] * 65537, tmp_path / "m.png")
+    assert not list(tmp_path.iterdir())
 
 
 def test_errors_are_red_and_ignored_pixels_black(image: np.ndarray) -> None:

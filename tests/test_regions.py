@@ -49,6 +49,12 @@ def test_map_correction_is_the_plain_loop(seed: int, height: int, width: int, cl
     assert torch.equal(map_correction(found, regions, classes, count), found)
 
 
+def test_map_correction_of_many_classes_counts_only_those_that_occur() -> None:
+    labels = torch.randint(0, 3, (30, 40), generator=torch.Generator().manual_seed(0)) * 40_000
+    regions = torch.arange(30 * 40).view(30, 40) // 90
+    assert torch.equal(map_correction(labels, regions, 100_000, 60_000), corrected_plainly(labels, regions))
+
+
 def test_map_correction_of_ties_one_region_and_none() -> None:
     labels = torch.tensor([[2, 1], [1, 2]])
     assert map_correction(labels, torch.ones(2, 2, dtype=torch.int32), 3, 1).eq(1).all()

@@ -13,7 +13,15 @@ import torch
 from itaclip.core.clip.open_clip_modules import as_open_clip
 from itaclip.core.clip.openai import CLIP
 from itaclip.core.clip.tokenizer import BytePairs
-from itaclip.core.text import TextEncoder, build_text_bank, parse_class_names, read_auxiliary_texts, read_class_names
+from itaclip.core.text import (
+    TextCache,
+    TextEncoder,
+    build_text_bank,
+    parse_class_names,
+    read_auxiliary_texts,
+    read_class_names,
+)
+from itaclip.core.text.bank import ensemble
 from itaclip.core.text.templates import TEMPLATES
 from itaclip.errors import ItaclipError
 
@@ -143,6 +151,18 @@ def test_mixing_follows_the_formula(tiny_text: TextEncoder) -> None:
     assert (mixed[1:].norm(dim=-1) < 0.9999).all()  # not normalised again
     with pytest.raises(ItaclipError, match="2 auxiliary texts for 3 classes"):
         build_text_bank(tiny_text, CLASSES, aux[:2], background=True)
+
+
+def test_texts_are_encoded_and_kept_block_by_block(tiny_clip: CLIP, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"thing {i}" for i in range(7)]
+    expected = ensemble(TextEncoder(tiny_clip), texts, ("{}", "a {}."))
+    kept: list[int] = []
+    encoder = TextEncoder(tiny_clip, TextCache())
+    assert encoder.cache is not None
+    monkeypatch.setattr("itaclip.core.text.bank._TEXTS_TOGETHER", 3)
+    monkeypatch.setattr(encoder.cache, "put", lambda features: kept.append(len(features)))
+    torch.testing.assert_close(ensemble(encoder, texts, ("{}", "a {}.")), expected, atol=1e-6, rtol=0)
+    assert kept == [3, 3, 1]
 
 
 def test_byte_pairs_are_open_clips() -> None:

@@ -114,7 +114,7 @@ def rank(maps: QueryMaps, scale: float, top: int, full: bool = False, allowed: T
         step = max(1, _TOGETHER // len(block)) if device.type == "cpu" else pixels
         for first in range(0, pixels, step):
             part = slice(first, min(first + step, pixels))
-            logits = block[:, part] * scale
+            logits = block[part] * scale
             if allowed is None:
                 _add_to_softmax(found, logits, part)
             best = class_maxima(logits, counts)
@@ -187,7 +187,7 @@ def _scores_of(labels: Tensor, ranking: Ranking, maps: QueryMaps, scale: float) 
     wanted = labels[rest]
     for classes, block in maps.blocks(None if maps.held else wanted.unique().tolist()):
         counts = [maps.queries_per_class[number] for number in classes]
-        best = class_maxima(block[:, rest], counts)
+        best = class_maxima(block[rest], counts)
         rows = torch.full((maps.classes,), -1, device=labels.device)
         rows[slice(None) if maps.held else classes] = torch.arange(len(classes), device=labels.device)
         row = rows[wanted]

@@ -24,6 +24,8 @@ from itaclip.core.windows import WindowPlan, stitch
 HELD = 256 << 20
 """Bytes of the maps of all queries up to which they are kept: 218 queries at 480 x 640 pixels."""
 
+_PRODUCTS = 256  # queries in a block of products, which are computed as they are read
+
 _FEATURES_HELD = 1 << 30
 """Bytes of the maps of all features up to which they are kept, to save the refinement of every query."""
 
@@ -53,6 +55,27 @@ class PatchLogits:
     def logits(self, queries: slice | Tensor = slice(None)) -> Tensor:
         """Logits of some queries: n x r x c x q."""
         return self.values[..., queries] if self.text is None else self.values @ self.text[queries].T
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Logits of some queries; ``block[pixels]`` reads them, q x pixels, at a slice or at indices.
+
+    Attributes:
+        maps: q x (H * W) logits, or E x (H * W) features.
+        text: q x E, if the maps are features.
+    """
+
+    maps: Tensor
+    text: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Number of queries, q."""
+        return len(self.maps if self.text is None else self.text)
+
+    def __getitem__(self, pixels: slice | Tensor) -> Tensor:
+        """Logits at some pixels; read-only."""
+        return self.maps[:, pixels] if self.text is None else self.text @ self.maps[:, pixels]
 
 
 class QueryMaps:
@@ -91,29 +114,30 @@ class QueryMaps:
         """Device of the maps."""
         return self._patches.values.device
 
-    def blocks(self, only: Sequence[int] | None = None) -> Iterator[tuple[Sequence[int], Tensor]]:
+    def blocks(self, only: Sequence[int] | None = None) -> Iterator[tuple[Sequence[int], Block]]:
         """Yield classes and the maps of their queries, block by block, in the order of the classes.
 
         Args:
             only: classes, ascending; None for all. Where the maps are kept, all come nevertheless, as one block.
 
         Yields:
-            The classes of a block, and q x (H * W) logits of all their queries; read-only where they are kept.
+            The classes of a block, and the maps of all their queries.
         """
         if self.held:
-            yield range(self.classes), self._all
+            yield range(self.classes), Block(self._all)
             return
         numbers = range(self.classes) if only is None else only
         firsts = [0, *torch.tensor(self.queries_per_class).cumsum(0).tolist()]
-        most, block, count = masks_together(self.pixels, self.device), list[int](), 0
+        most = masks_together(self.pixels, self.device) if self._features is None else _PRODUCTS
+        block, count = list[int](), 0
         for number in numbers:
             if block and count + self.queries_per_class[number] > most:
-                yield block, self._maps(_queries(block, firsts))
+                yield block, self._block(_queries(block, firsts))
                 block, count = [], 0
             block.append(number)
             count += self.queries_per_class[number]
         if block:
-            yield block, self._maps(_queries(block, firsts))
+            yield block, self._block(_queries(block, firsts))
 
     @cached_property
     def _all(self) -> Tensor:
@@ -121,10 +145,10 @@ class QueryMaps:
         count = self._patches.queries
         most = masks_together(self.pixels, self.device)
         if self._refinement is None or count <= most:
-            return self._maps(slice(None))
+            return self._block(slice(None))[:]
         maps = torch.empty(count, self.pixels, device=self.device)
         for first in range(0, count, most):
-            maps[first : first + most] = self._maps(slice(first, first + most))
+            maps[first : first + most] = self._block(slice(first, first + most))[:]
         return maps
 
     @cached_property
@@ -139,12 +163,12 @@ class QueryMaps:
             maps[first : first + most] = self._refined(self._patches.values[..., first : first + most], width)
         return maps
 
-    def _maps(self, queries: slice | Tensor) -> Tensor:
-        """Maps of some queries, q x (H * W)."""
+    def _block(self, queries: slice | Tensor) -> Block:
+        """Maps of some queries."""
         if self._features is not None:
             assert self._patches.text is not None
-            return self._patches.text[queries] @ self._features
-        return self._refined(self._patches.logits(queries), self._patches.queries)
+            return Block(self._features, self._patches.text[queries])
+        return Block(self._refined(self._patches.logits(queries), self._patches.queries))
 
     def _refined(self, values: Tensor, total: int) -> Tensor:
         stitched = stitch(values, self._plan, self.size)

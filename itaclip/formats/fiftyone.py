@@ -31,4 +31,4 @@ def to_fiftyone(labels: NDArray[np.int32], start: int) -> Segmentation:
     except ImportError:
         raise missing_package("to_fiftyone()", "fiftyone", "fiftyone") from None
     values = labels + start
-    return Segmentation(mask=values.astype(np.uint8 if values.max() < 256 else np.uint16))
+    return Segmentation(mask=values.astype(np.min_scalar_type(values.max())))

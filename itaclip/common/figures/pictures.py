@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from itaclip.common.figures.fonts import font, writable
 from itaclip.common.figures.palette import palette
+from itaclip.errors import ItaclipError
 
 Colors = Sequence[Sequence[int]]
 
@@ -88,7 +89,17 @@ def heat_map(image: NDArray[np.uint8], values: NDArray[np.floating], highest: fl
 
 
 def save_mask(labels: NDArray[np.integer], colors: Colors, path: Path | IO[bytes]) -> None:
-    """Write class ids as PNG to a path or open file: 8-bit with a palette, 16-bit greyscale above 256 classes."""
+    """Write class ids as PNG to a path or open file: 8-bit with a palette, 16-bit greyscale above 256 classes.
+
+    Raises:
+        ItaclipError: a class id above 65,535, which a PNG cannot hold.
+    """
+    highest = np.iinfo(np.uint16).max
+    if labels.max(initial=0) > highest:
+        raise ItaclipError(
+            f"class id {int(labels.max())}: a mask in PNG holds ids up to {highest}; use fewer classes, or the label "
+            "map of the Python API."
+        )
     if len(colors) > 256:
         Image.fromarray(labels.astype(np.uint16)).save(path, "PNG")
         return

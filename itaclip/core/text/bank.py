@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -106,8 +107,8 @@ def build_text_bank(
             )
         described = [i for i, text in enumerate(auxiliary, first) if text is not None]
         texts = ensemble(encoder, [text for text in auxiliary if text is not None]) if described else features[:0]
-        query_to_class = torch.tensor(classes.query_to_class, device=features.device)
+        firsts = [0, *itertools.accumulate(classes.queries_per_class)]
         for i, text in zip(described, texts, strict=True):
-            mixed = query_to_class == i
+            mixed = slice(firsts[i], firsts[i + 1])
             features[mixed] = (1 - coefficient) * features[mixed] + coefficient * text
     return TextBank(features, classes)
