@@ -174,7 +174,7 @@ class Pipeline(nn.Module):
             for i, of_variant in logits.items():
                 alike.setdefault(id(of_variant[n]), []).append(i)
             for numbers in alike.values():
-                refined: dict[Hashable, QueryMaps] = {}
+                refined: dict[Hashable, tuple[QueryMaps, list[int] | None]] = {}
                 for i in numbers:
                     settings, plan = found[i].settings, plans[i][n]
                     key = settings.pamr_steps, settings.pamr_stride if settings.pamr_steps else None

@@ -83,5 +83,5 @@ def checked_kept(kept: object) -> Kept:
         ItaclipError: neither "full" nor a positive number.
     """
     if kept == "full" or (isinstance(kept, int) and not isinstance(kept, bool) and kept >= 1):
-        return kept  # type: ignore[return-value]
+        return kept
     raise ItaclipError(f"scores = {kept!r}: expected 'full', or how many of the best classes of every pixel to keep.")

@@ -20,7 +20,7 @@ class Limits:
     upload_mb: float = 20.0
     """Per image file."""
     words: int = 100
-    """Class words, synonyms and background words together. Every word is a score map in
+    """Class words, synonyms and background words together. For the page every class is a score map in
     memory: 100 take 1.3 GB at 2048 x 1536, the largest working size of a photograph."""
     characters: int = 50_000
     """Text per request: enough for 100 words with definitions of more than 400 characters each."""
