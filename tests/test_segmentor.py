@@ -124,6 +124,10 @@ def test_test_step_accepts_a_batch_of_mixed_sizes(segmentor: ITACLIPSegmentor) -
         return [SegDataSample(metainfo=dict(ori_shape=originals[i])) for i in chosen]
 
     together = segmentor.test_step({"inputs": images, "data_samples": samples([0, 1, 2])})
+    data = segmentor.data_preprocessor({"inputs": images, "data_samples": samples([0, 1, 2])}, False)
+    for sample, other in zip(segmentor.predict(**data, all_scores=False), together, strict=True):
+        assert torch.equal(sample.pred_sem_seg.data, other.pred_sem_seg.data)
+        assert "seg_logits" not in sample
     for i, result in enumerate(together):
         single = segmentor.test_step({"inputs": [images[i]], "data_samples": samples([i])})[0]
         assert result.pred_sem_seg.data.shape[1:] == originals[i]

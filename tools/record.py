@@ -83,6 +83,9 @@ FILES = {
     "labelling_demo": Recorded(
         "labelling a collection", "python tools/measure_labelling.py --images 1000 --rounds 2 --out F"
     ),
+    "many_classes": Recorded(
+        "any number of classes", "python tools/measure_many_classes.py --against CHECKOUT --out F"
+    ),
     "memory_cityscapes": Recorded(
         "memory of an image of 1024 x 2048 pixels",
         "python tools/benchmark.py --config configs/cfg_cityscapes.py --weights vit-b-16.pt --size 1024 2048 "

@@ -305,6 +305,26 @@ def _memory(record: Record) -> str:
     return _table(["whole program, with weights and PAMR", "precision", "machine", "peak MiB"], lines, 3)
 
 
+def _many_classes(record: Record) -> str:
+    rows = []
+    for row in record["many_classes"]["tables"]["classes"]:
+        other = [f"{row['other MiB'] / 1024:.1f}", f"{row['times as fast']:.1f}", _share(row["equal labels"], 2)]
+        rows.append([f"{row['classes']:,}", row["size"], f"{row['MiB'] / 1024:.1f}",
+                     *(other if "other MiB" in row else ["", "", ""])])  # fmt: skip
+    header = ["classes", "image", "peak GiB", "all at once: peak GiB", "times as fast", "equal labels"]
+    return _with_machine(_table(header, rows, 2), record.machine("many_classes"))
+
+
+def _shortlists(record: Record) -> str:
+    tables = record["many_classes"]["tables"]
+    rows = [[what, f"{row['classes']:,}", str(row["shortlist"]),
+             f"{row['times as fast']:.1f}" if "times as fast" in row else "", _share(row['equal labels'])]
+            for what, name in (("random texts", "shortlist, random texts"), ("the demo's scenes", "shortlist, demo"))
+            for row in tables[name]]  # fmt: skip
+    header = ["image", "classes", "`shortlist`", "times as fast", "equal labels"]
+    return _with_machine(_table(header, rows, 1), record.machine("many_classes"))
+
+
 def _gpu_memory(record: Record) -> str:
     half = record["gpu_memory_vit_b_16_fp16"]["tables"]["GPU memory"]
     single = _by(record["gpu_memory_vit_b_16_fp32"]["tables"]["GPU memory"], "settings")
@@ -463,6 +483,7 @@ TABLES_BY_NAME: dict[str, Callable[[Record], str]] = {
     "HTTP": _http,
     "labelling": _labelling,
     "labelling by stage": _labelling_stages,
+    "many classes": _many_classes,
     "memory": _memory,
     "method costs": _method_costs,
     "whole image": _whole_image,
@@ -477,6 +498,7 @@ TABLES_BY_NAME: dict[str, Callable[[Record], str]] = {
     "qualities": lambda record: _qualities(record, "qualities_demo", ["fp32"]),
     "qualities, all precisions": lambda record: _qualities(record, "qualities_demo", ["fp32", "bf16"]),
     "qualities, OpenVINO": lambda record: _qualities(record, "qualities_demo_openvino", ["fp32", "int8"]),
+    "shortlists": _shortlists,
     "start": _start,
     "adaptive": _adaptive,
     "text bank": _text_bank,

@@ -182,7 +182,7 @@ def _segment(model: ITACLIPSegmentor, batch: dict[str, list[Any]]) -> tuple[list
     if not batch["inputs"]:
         return [], []
     try:
-        samples = model.test_step(batch)
+        samples = model.predict(**model.data_preprocessor(batch, False), all_scores=False)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return samples, []

@@ -21,6 +21,7 @@ from itaclip.core.images import denormalise
 from itaclip.core.models import build_parts, load_model
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.regions import RegionMap
+from itaclip.core.scores import Kept
 from itaclip.core.settings import Settings, checked_names, implied_background
 from itaclip.core.text import (
     ConfiguredClasses,
@@ -121,7 +122,10 @@ class ITACLIPSegmentor(BaseSegmentor):
         return TextBank(self.text_features, self.classes)
 
     def predict(
-        self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[SegDataSample] | None = None
+        self,
+        inputs: Tensor | Sequence[Tensor],
+        data_samples: Sequence[SegDataSample] | None = None,
+        all_scores: bool = True,
     ) -> list[SegDataSample]:
         """Segment a batch.
 
@@ -129,9 +133,10 @@ class ITACLIPSegmentor(BaseSegmentor):
             inputs: B x 3 x H x W, or a list of 3 x H x W of any sizes; normalised RGB.
             data_samples: their `ori_shape` sets the size of each result; without them, results
                 have the size of the inputs.
+            all_scores: whether to keep the scores of all classes, whose memory grows with the classes.
 
         Returns:
-            Per image a data sample with ``seg_logits`` (K x H x W class scores) and
+            Per image a data sample with ``seg_logits`` (K x H x W class scores), if they are kept, and
             ``pred_sem_seg`` (1 x H x W int64 class ids).
         """
         images = list(inputs)
@@ -141,10 +146,12 @@ class ITACLIPSegmentor(BaseSegmentor):
             for sample, image in zip(samples, images, strict=True)
         ]
         regions = region_maps(self.pipeline, [self.settings], images, samples)
-        for sample, result in zip(samples, self.pipeline(images, sizes, self.bank, regions, "full"), strict=True):
-            sample.set_data(
-                {"seg_logits": PixelData(data=result.scores.full), "pred_sem_seg": PixelData(data=result.labels[None])}
-            )
+        kept: Kept = "full" if all_scores else 1
+        for sample, result in zip(samples, self.pipeline(images, sizes, self.bank, regions, kept), strict=True):
+            found = {"pred_sem_seg": PixelData(data=result.labels[None])}
+            if all_scores:
+                found["seg_logits"] = PixelData(data=result.scores.full)
+            sample.set_data(found)
         return samples
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
