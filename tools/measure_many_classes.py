@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def on_the_demo(scenes: int, numbers: tuple[int, ...]) -> list[dict[str, Any]]:
-    """The share of equal labels on scenes of the demo, with its own classes."""
+    """Measure the share of equal labels on scenes of the demo, with its own classes."""
     names = read_class_names(configuration_folder() / "cls_demo.txt", background=True)
     segmenter = Segmenter("demo", "fast")
     background, *classes = (", ".join(words) for words in names.synonyms)

@@ -132,7 +132,7 @@ def kills(folder: Path, model: str, side: int = 1500, count: int = 10) -> dict[s
 
 
 def in_process(variant: str, source: Path, folder: Path, model: str) -> dict[str, Any]:
-    """What a process of its own measures."""
+    """Measure in a process of its own."""
     done = subprocess.run(
         _command(variant, source, folder / "labels.tif", model), stdout=subprocess.PIPE, text=True, check=True
     )
@@ -180,7 +180,7 @@ def _measured(variant: str, source: Path, out: Path, model: str) -> None:
 
 
 def _in_memory(source: Path, model: str) -> Any:
-    """The labels of the whole raster at once, with the pipeline of images."""
+    """Label the whole raster at once, with the pipeline of images."""
     segmenter = Segmenter(model, "fast")
     vocabulary = segmenter.prepare(NAMES, False)
     with rasterio.open(source) as dataset:
@@ -193,7 +193,7 @@ def _in_memory(source: Path, model: str) -> Any:
 
 
 def town(folder: Path, side: int) -> Path:
-    """A tiled GeoTIFF of the demo's town, repeated, side x side pixels; written tile row by tile row."""
+    """Write a tiled GeoTIFF of the demo's town, repeated, side x side pixels; written tile row by tile row."""
     path = folder / f"town_{side}.tif"
     if path.exists():
         return path
@@ -216,7 +216,7 @@ def _pixels(source: Path) -> int:
 
 
 def _labelled_town() -> tuple[Any, Any, Any]:
-    """The demo's town: image, true class numbers and those of `itaclip raster --demo --quality fast`."""
+    """Return the demo's town: image, true class numbers and those of `itaclip raster --demo --quality fast`."""
     scene = draw_town()
     with tempfile.TemporaryDirectory() as name:
         source, out = Path(name) / "town.tif", Path(name) / "labels.tif"

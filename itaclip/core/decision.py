@@ -41,7 +41,7 @@ class Ranking:
     full: Tensor | None
 
     def scores(self, logits: Tensor) -> Tensor:
-        """The softmax over all queries for some scaled logits, ... x P; overwrites them."""
+        """Compute the softmax over all queries for some scaled logits, ... x P; overwrites them."""
         return logits.sub_(self.highest).exp_().div_(self.total)
 
 
@@ -80,12 +80,42 @@ def rank_by_area(maps: QueryMaps, settings: Settings, top: int, full: bool = Fal
     ranking = rank(maps, settings.logit_scale, top, full)
     if settings.area_thd is None:
         return ranking
-    foreground = count_values(ranking.classes[0], maps.classes)[1:].to(ranking.logits.dtype)
-    large = foreground > settings.area_thd * foreground.sum()
-    again = rank(maps, settings.logit_scale, top, allowed=F.pad(large, (1, 0), value=True))
+    large = large_classes(count_values(ranking.classes[0], maps.classes), settings.area_thd)
+    again = rank(maps, settings.logit_scale, top, allowed=large)
     if ranking.full is not None:
-        ranking.full[1:].masked_fill_(~large[:, None], _LOWEST)
+        ranking.full.masked_fill_(~large[:, None], _LOWEST)
     return Ranking(again.classes, again.logits, ranking.highest, ranking.total, ranking.full)
+
+
+def large_classes(counts: Tensor, threshold: float) -> Tensor:
+    """Find the classes that cover more than `threshold` of the foreground, and class 0: K bool.
+
+    Args:
+        counts: K int64, pixels whose best class each is.
+        threshold: share in [0, 1].
+    """
+    foreground = counts[1:].float()
+    return F.pad(foreground > threshold * foreground.sum(), (1, 0), value=True)
+
+
+def decide_scores(
+    scores: Tensor, settings: Settings, kept: Kept, corrected: Callable[[Tensor], Tensor] | None = None
+) -> tuple[Tensor, Scores[Tensor]]:
+    """Compute what `decide` does from scores that are ready, K x H x W float32 in [0, 1]."""
+    if settings.area_thd is not None:
+        large = large_classes(count_values(scores.argmax(0), len(scores)), settings.area_thd)
+        scores = scores * large[:, None, None]
+    left, classes, values = scores.clone(), [], []
+    for _ in range(min(len(scores), 2 if kept == "full" else kept)):
+        best, where = left.max(0)
+        classes.append(where)
+        values.append(best)
+        left.scatter_(0, where[None], -1.0)
+    labels = classes[0].masked_fill(values[0] < settings.prob_thd, 0)
+    labels = close_labels(labels) if settings.closing else labels
+    labels = labels if corrected is None else corrected(labels)
+    own, numbers = scores.gather(0, labels[None])[0], torch.stack(classes).int()
+    return labels, Scores(own, numbers, torch.stack(values), scores if kept == "full" else None)
 
 
 def rank(maps: QueryMaps, scale: float, top: int, full: bool = False, allowed: Tensor | None = None) -> Ranking:
@@ -127,7 +157,7 @@ def rank(maps: QueryMaps, scale: float, top: int, full: bool = False, allowed: T
 
 
 def class_maxima(logits: Tensor, queries_per_class: Sequence[int]) -> Tensor:
-    """The highest logit of the queries of every class: Q x ... to K x ..."""
+    """Find the highest logit of the queries of every class: Q x ... to K x ..."""
     if len(queries_per_class) == len(logits):
         return logits
     parts = logits.split(list(queries_per_class))

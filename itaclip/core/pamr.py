@@ -82,7 +82,7 @@ def pamr(masks: Tensor, guide: Tensor, steps: int = 10, dilations: Sequence[int]
 
 
 def masks_together(pixels: int, device: torch.device) -> int:
-    """Number of masks of so many pixels that are refined together."""
+    """Return how many masks of so many pixels are refined together."""
     together = max(1, _VALUES // pixels)
     return together if device.type == "cuda" else min(together, _MASKS_ON_A_CPU)
 

@@ -199,7 +199,7 @@ class Pipeline(nn.Module):
         self, variant: Variant, bank: TextBank, image: Tensor, plan: WindowPlan, size: tuple[int, int],
         regions: Mapping[str, Ids],
     ) -> tuple[PatchLogits, int]:  # fmt: skip
-        """The logits of the round after which the labels hardly change, and the passes."""
+        """Compute the logits of the round after which the labels hardly change, and the passes."""
         rounds = adaptive_logits(self.encoder, image, plan, variant, self.second_encoder, regions)
         return _until_settled(rounds, size, variant, bank)
 
@@ -316,7 +316,7 @@ def _maps(
     variant: Variant, patches: PatchLogits, plan: WindowPlan, size: tuple[int, int], counts: Sequence[int],
     refinement: Refinement | None = None,
 ) -> QueryMaps:  # fmt: skip
-    """The maps of an image's queries, from the logits of its windows."""
+    """Make the maps of an image's queries from the logits of its windows."""
     if isinstance(variant.method, WholeImageMethod):  # one map, stretched over the image
         plan = WindowPlan.of((plan.rows.size, plan.columns.size), 0, 1, patch=1)
     return QueryMaps(patches, plan, size, counts, refinement)
@@ -326,7 +326,7 @@ def _chosen_maps(
     variant: Variant, patches: PatchLogits, plan: WindowPlan, size: tuple[int, int], bank: TextBank,
     refinement: Refinement | None,
 ) -> tuple[QueryMaps, list[int] | None]:  # fmt: skip
-    """The maps of the queries that the settings choose, and the ids of their classes; None for all classes."""
+    """Make the maps of the queries that the settings choose, and the ids of their classes; None for all classes."""
     counts, most = bank.class_names.queries_per_class, variant.settings.shortlist
     if most is None or most >= len(counts):
         return _maps(variant, patches, plan, size, counts, refinement), None

@@ -70,7 +70,7 @@ class Block:
     text: Tensor | None = None
 
     def __len__(self) -> int:
-        """Number of queries, q."""
+        """Return the number of queries, q."""
         return len(self.maps if self.text is None else self.text)
 
     def __getitem__(self, pixels: slice | Tensor) -> Tensor:
@@ -164,7 +164,7 @@ class QueryMaps:
         return maps
 
     def _block(self, queries: slice | Tensor) -> Block:
-        """Maps of some queries."""
+        """Make the maps of some queries."""
         if self._features is not None:
             assert self._patches.text is not None
             return Block(self._features, self._patches.text[queries])
@@ -187,7 +187,7 @@ def ready_maps(maps: Tensor, queries_per_class: Sequence[int]) -> QueryMaps:
 
 
 def _queries(classes: Sequence[int], firsts: Sequence[int]) -> slice | Tensor:
-    """The queries of some classes: a slice if they follow each other."""
+    """List the queries of some classes: a slice if they follow each other."""
     if classes[-1] - classes[0] == len(classes) - 1:
         return slice(firsts[classes[0]], firsts[classes[-1] + 1])
     return torch.tensor([query for number in classes for query in range(firsts[number], firsts[number + 1])])

@@ -39,7 +39,7 @@ def shortlist(patches: PatchLogits, queries_per_class: Sequence[int], scale: flo
 
 
 def restricted(patches: PatchLogits, queries_per_class: Sequence[int], classes: Sequence[int]) -> PatchLogits:
-    """The logits of some classes' queries."""
+    """Take the logits of some classes' queries."""
     firsts = [0, *torch.tensor(queries_per_class).cumsum(0).tolist()]
     numbers = [query for number in classes for query in range(firsts[number], firsts[number + 1])]
     queries = torch.tensor(numbers, device=patches.values.device)

@@ -13,10 +13,11 @@ from torch import Tensor
 from itaclip.apps.raster.plan import CLOSING, CORRECTED, CORRECTION_HALO, STRIP, TILE, Plan, pieces
 from itaclip.apps.raster.source import Source, blank
 from itaclip.apps.raster.store import SETTLED, Block, Store
-from itaclip.core.decision import class_scores, close_labels, count_values
+from itaclip.core.decision import close_labels, count_values, label_map, rank
 from itaclip.core.images import normalise
 from itaclip.core.patch_logits import windows_per_batch
 from itaclip.core.pipeline import Pipeline
+from itaclip.core.query_maps import ready_maps
 from itaclip.core.regions import map_correction
 from itaclip.core.settings import Settings
 from itaclip.core.strips import MovingPamr, Span, stitched_part, windows_of
@@ -110,18 +111,21 @@ class Decider:
             nothing = np.full(valid.shape, classes, np.uint16)
             return Block(nothing, scores, counts[0].numpy(), counts[1].numpy() > 0)
         labels = np.empty((rows[1] - rows[0], columns[1] - columns[0]), np.uint16)
-        settings = self._settings.changed(area_thd=None)
-        kept = torch.ones(classes, device=self._device)
-        kept[list(dropped)] = 0
+        settings = self._settings.changed(closing=False)  # later, with the rows around
+        allowed = torch.ones(classes, dtype=torch.bool, device=self._device)
+        allowed[list(dropped)] = False
         for at, logits in self._refined(number):
             first, last = max(rows[0], at), min(rows[1], at + logits.shape[1])
             if first >= last:
                 continue
             part = logits[:, first - at : last - at, columns[0] - halo[1][0] : columns[1] - halo[1][0]]
-            found = class_scores(part, queries, settings)
-            best, chosen = (found * kept[:, None, None] if dropped else found).max(0)
-            shown = chosen.masked_fill(best < settings.prob_thd, 0)
-            labels[first - rows[0] : last - rows[0]] = shown.cpu().numpy()
+            maps = ready_maps(part, queries)
+            ranking = rank(maps, settings.logit_scale, 1)
+            if dropped:
+                again = rank(maps, settings.logit_scale, 1, allowed=allowed)
+                ranking = replace(ranking, classes=again.classes, logits=again.logits)
+            labels[first - rows[0] : last - rows[0]] = label_map(ranking, maps.size, settings).cpu().numpy()
+            best, chosen = ranking.scores(ranking.logits[0].clone()).view(maps.size), ranking.classes[0].view(maps.size)
             counts[1] += count_values(chosen, classes).cpu()
             first, last = max(core[0][0], at), min(core[0][1], at + logits.shape[1])
             if first >= last:

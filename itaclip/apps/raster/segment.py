@@ -29,6 +29,7 @@ from itaclip.apps.raster.store import CORRECTED, LABELS, SETTLED, Store
 from itaclip.apps.raster.workers import Setup, Stage, Workers, here, on_ray
 from itaclip.apps.raster.writing import Target, digest_of, write_labels, write_scores
 from itaclip.apps.run_key import run_key
+from itaclip.core.decision import large_classes
 from itaclip.core.methods import METHODS, WholeImageMethod
 from itaclip.core.patch_logits import windows_per_batch
 from itaclip.core.pipeline import Pipeline
@@ -263,7 +264,8 @@ class _Run:
         self._stage("deciding", blocks, lambda block: store.has_block(LABELS, block))
         if self._settings.area_thd is not None:
             found = [store.read_block(block, LABELS) for block in blocks]
-            dropped = _small(np.sum([block.counts for block in found], axis=0), self._settings.area_thd)
+            counts = torch.from_numpy(np.sum([block.counts for block in found], axis=0))
+            dropped = (~large_classes(counts, self._settings.area_thd)).nonzero().flatten().tolist()
             again = [number for number in blocks if found[number].present[dropped].any()]
             del found
             self._stage("area rule", again, lambda block: store.has_block(SETTLED, block), dropped)
@@ -293,13 +295,6 @@ def _say(report: RasterReport, stage: str, watch: Callable[[RasterReport], None]
     watch(report)
 
 
-def _small(counts: Any, threshold: float) -> list[int]:
-    """Find the classes that `itaclip.core.decision.drop_small_areas` would drop, from counts of pixels."""
-    foreground = torch.from_numpy(counts)[1:].float()
-    kept = foreground > threshold * foreground.sum()
-    return [number for number, keeps in enumerate(kept.tolist(), start=1) if not keeps]
-
-
 def _areas(counts: Any, names: Sequence[str]) -> dict[str, float]:
     total = int(counts.sum())
     order = np.argsort(-counts, kind="stable")
@@ -318,10 +313,13 @@ def _windows(pipeline: Pipeline, size: tuple[int, int]) -> WindowPlan:
 
 def _check_settings(settings: Settings, pixels: int) -> None:
     """Refuse settings that need the whole raster at once."""
-    method = METHODS[settings.method]
+    method = METHODS.get(settings.method)
+    by_windows = method is not None and not (
+        isinstance(method, WholeImageMethod) or method.reads_regions or method.reads_image
+    )
     checks = [
-        (not isinstance(method, WholeImageMethod) and not method.reads_regions, "method",
-         "a method that reads windows one by one, such as itaclip or proxyclip"),
+        (by_windows, "method", "a method that reads windows one by one, such as itaclip or proxyclip"),
+        (settings.shortlist is None, "shortlist", "None for rasters: it would be chosen from the whole raster"),
         (not settings.tolerance, "tolerance", "0 for rasters (quality exact, balanced or fast): when to stop depends "
          "on the whole raster"),
         (settings.slide_crop > 0, "slide_crop", "more than 0: the whole raster in one window has no limit"),

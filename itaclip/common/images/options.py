@@ -16,7 +16,7 @@ VARIABLE = "ITACLIP_LARGEST"
 
 
 def usual_largest() -> int:
-    """The maximum where no argument says another: ``$ITACLIP_LARGEST`` or `LARGEST`.
+    """Return the maximum where no argument says another: ``$ITACLIP_LARGEST`` or `LARGEST`.
 
     Raises:
         ItaclipError: the variable is no positive number.
@@ -58,7 +58,7 @@ class ReadOptions:
 
     @classmethod
     def of(cls, largest: int | None, value_range: ValueRange) -> ReadOptions:
-        """The options with the usual maximum if `largest` is None."""
+        """Make options, with the usual maximum if `largest` is None."""
         return cls(usual_largest() if largest is None else largest, value_range)
 
     def check_size(self, size: tuple[int, int], name: str) -> None:

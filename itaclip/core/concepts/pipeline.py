@@ -17,12 +17,13 @@ from itaclip.common.progress import report
 from itaclip.core.concepts.fusion import class_maps, kept_prompts
 from itaclip.core.concepts.options import SAM3, Sam3Options, concept_options
 from itaclip.core.concepts.sam3 import EncodedImage, Prompts, Sam3
-from itaclip.core.decision import drop_small_areas, label_map
+from itaclip.core.decision import decide_scores
 from itaclip.core.encoder import DTYPES
 from itaclip.core.pamr import pamr
 from itaclip.core.pipeline import Pipeline, Segmentation
 from itaclip.core.regions import RegionMap, RegionSource, map_correction
 from itaclip.core.regions.maps import resize_map
+from itaclip.core.scores import KEPT, Kept
 from itaclip.core.settings import Settings
 from itaclip.core.text import TextBank, TextCache
 from itaclip.core.windows import WindowPlan
@@ -61,18 +62,19 @@ class ConceptPipeline(Pipeline):
     @torch.no_grad()
     def forward(
         self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]], bank: TextBank,
-        regions: Mapping[str, Sequence[RegionMap]] | None = None,
+        regions: Mapping[str, Sequence[RegionMap]] | None = None, scores: Kept = KEPT,
     ) -> list[Segmentation]:  # fmt: skip
         """Segment images one after the other; see `Pipeline.forward`.
 
         Of the bank, only the words are read: its classes with their synonyms are the prompts.
         """
-        return [found for _, _, found in self.variants(images, sizes, [(self.settings, bank)], regions)]
+        return [found for _, _, found in self.variants(images, sizes, [(self.settings, bank)], regions, scores)]
 
     @torch.no_grad()
     def variants(
         self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]],
         variants: Sequence[tuple[Settings, TextBank]], regions: Mapping[str, Sequence[RegionMap]] | None = None,
+        scores: Kept = KEPT,
     ) -> Iterator[tuple[int, int, Segmentation]]:  # fmt: skip
         """Segment images under several settings; see `Pipeline.variants`. Each image is encoded once."""
         given = regions or {}
@@ -83,9 +85,9 @@ class ConceptPipeline(Pipeline):
                 encoded = encoded or self.encoder.encode_image(image)  # type: ignore[operator]
                 maps, chosen = self._maps(image, encoded, self._prompts(tuple(names.queries)), options)
                 of_classes = class_maps(maps, chosen, names.queries_per_class)
-                scores = F.interpolate(of_classes[None], size=size, mode="bilinear", align_corners=False)[0]
+                of_pixels = F.interpolate(of_classes[None], size=size, mode="bilinear", align_corners=False)[0]
                 of_image = {source: maps_of[n] for source, maps_of in given.items()}
-                yield n, i, _segmentation(scores, image, len(chosen), settings, of_image)
+                yield n, i, _segmentation(of_pixels, image, len(chosen), settings, scores, of_image)
 
     def plan(self, image: Tensor, settings: Settings | None = None) -> WindowPlan:
         """Refuse: there are no windows.
@@ -131,21 +133,21 @@ class ConceptPipeline(Pipeline):
 
 
 def _segmentation(
-    scores: Tensor, image: Tensor, passes: int, settings: Settings, regions: Mapping[str, RegionMap]
+    scores: Tensor, image: Tensor, passes: int, settings: Settings, kept: Kept, regions: Mapping[str, RegionMap]
 ) -> Segmentation:
     """Refine and decide the scores of classes, K x H x W, as `Pipeline` does after the softmax."""
     size = (scores.shape[1], scores.shape[2])
     if settings.pamr_steps:
         guide = F.interpolate(image[None].float(), size=size, mode="bilinear", align_corners=False)[0]
         scores = pamr(scores, guide, settings.pamr_steps, settings.pamr_stride)
-    if settings.area_thd is not None:
-        scores = drop_small_areas(scores, settings.area_thd)
-    labels = label_map(scores, settings)
-    if settings.map_correction:
+
+    def corrected(labels: Tensor) -> Tensor:
         ids = resize_map(regions[settings.regions], size)
         moved = torch.from_numpy(np.ascontiguousarray(ids)).to(labels.device)
-        labels = map_correction(labels, moved, len(scores), int(ids.max()))
-    return Segmentation(labels, scores, passes)
+        return map_correction(labels, moved, len(scores), int(ids.max()))
+
+    labels, found = decide_scores(scores, settings, kept, corrected if settings.map_correction else None)
+    return Segmentation(labels, found, passes)
 
 
 class PromptWords(nn.Module):

@@ -73,7 +73,7 @@ class Case:
     repeats: int = 3
 
     def changed(self, **settings: Any) -> Case:
-        """The same case with further settings."""
+        """Add further settings to the case."""
         pairs = tuple((dict(self.settings) | settings).items())
         return Case(self.classes, self.size, self.model, pairs, self.short_side, self.repeats)
 
@@ -124,7 +124,7 @@ def compared(cases: Sequence[Case], other: Path | None, most: int) -> list[dict[
 
 
 def shortlists(case: Case, numbers: Sequence[int]) -> list[dict[str, Any]]:
-    """The effect of shortlists of several lengths: seconds, and the share of equal labels."""
+    """Measure the effect of shortlists of several lengths: seconds, and the share of equal labels."""
     whole, expected = run_case(case)
     rows = []
     for number in numbers:
