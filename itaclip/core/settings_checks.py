@@ -44,7 +44,8 @@ def check_types(settings: Settings) -> None:
     Raises:
         ItaclipError: one has another; the message shows it.
     """
-    for name, hint in _hints(type(settings)).items():
+    kind: Any = type(settings)  # `Any`: mypy takes a dataclass with a hash for unhashable
+    for name, hint in _hints(kind).items():
         if name != "method_options" and not _fits(getattr(settings, name), hint):
             raise ItaclipError(f"{name} = {getattr(settings, name)!r}: expected {_described(hint)}.")
 
