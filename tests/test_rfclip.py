@@ -129,7 +129,7 @@ def test_views_and_rounds_agree(tiny_clip: CLIP) -> None:
     pipeline = Pipeline(tiny_clip, settings)
     whole = pipeline([image], [(80, 112)], bank)[0]
     other = Pipeline(tiny_clip, settings.changed(tolerance=1e-9))([image], [(80, 112)], bank)[0]
-    torch.testing.assert_close(whole.scores, other.scores, atol=1e-4, rtol=0)
+    torch.testing.assert_close(whole.scores.values, other.scores.values, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -181,8 +181,12 @@ def test_names_in_and_label_map_out(segmenter: Segmenter, sam3: Sam3, tmp_path: 
 
 def test_a_preview_leaves_out_prompts_and_no_preview_none(segmenter: Segmenter) -> None:
     segmenter.set_classes(WORDS, background=False)
-    every = segmenter(IMAGE, method_options={"preview": False})
-    few = segmenter(IMAGE, method_options={"preview_side": SMALL, "preview_most": 2, "preview_share": 0.4, "bucket": 3})
+    every = segmenter(IMAGE, scores="full", method_options={"preview": False})
+    few = segmenter(
+        IMAGE,
+        scores="full",
+        method_options={"preview_side": SMALL, "preview_most": 2, "preview_share": 0.4, "bucket": 3},
+    )
     present = {name for name in few.names if few.score_map(name).any()}
     assert len(present) == 2
     for name in present:
@@ -196,7 +200,7 @@ def test_reduced_precision_keeps_positions(segmenter: Segmenter, folder: Path) -
     results = []
     for one in (exact, rounded):
         one.set_classes(["cat", "sky"], background=False)
-        results.append(one(IMAGE).score_map("cat"))
+        results.append(one(IMAGE, scores="full").score_map("cat"))
     assert np.abs(results[0] - results[1]).max() < 0.05
     buffers = dict(rounded.pipeline.encoder.named_buffers())
     assert any(name.endswith("position_ids") for name in buffers)
