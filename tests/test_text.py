@@ -159,7 +159,7 @@ def test_texts_are_encoded_and_kept_block_by_block(tiny_clip: CLIP, monkeypatch:
     kept: list[int] = []
     encoder = TextEncoder(tiny_clip, TextCache())
     assert encoder.cache is not None
-    monkeypatch.setattr("itaclip.core.text.bank._TEXTS_TOGETHER", 3)
+    monkeypatch.setattr("itaclip.core.text.bank._TEXTS_AT_ONCE", 3)
     monkeypatch.setattr(encoder.cache, "put", lambda features: kept.append(len(features)))
     torch.testing.assert_close(ensemble(encoder, texts, ("{}", "a {}.")), expected, atol=1e-6, rtol=0)
     assert kept == [3, 3, 1]

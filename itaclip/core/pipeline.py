@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -372,17 +372,26 @@ def _decide(
 ) -> Segmentation:  # fmt: skip
     """Compute scores and labels from the refined maps of the queries."""
     maps, numbers = chosen
-
-    def corrected(labels: Tensor) -> Tensor:
-        ids = resize_map(regions[settings.regions], (labels.shape[0], labels.shape[1]))
-        moved = torch.from_numpy(np.ascontiguousarray(ids)).to(labels.device, non_blocking=True)
-        return map_correction(labels, moved, maps.classes, int(ids.max()))
-
-    labels, found = decide(maps, settings, scores, corrected if settings.map_correction else None)
+    labels, found = decide(maps, settings, scores, correction(regions, settings, maps.classes))
     if numbers is not None:
         ids = torch.tensor(numbers, device=labels.device)
         labels, found = ids[labels], renumbered(found, ids, bank.num_classes)
     return Segmentation(labels, found, passes)
+
+
+def correction(
+    regions: Mapping[str, RegionMap], settings: Settings, classes: int
+) -> Callable[[Tensor], Tensor] | None:  # fmt: skip
+    """Make what corrects a label map by the regions of an image; None if the settings have it off."""
+    if not settings.map_correction:
+        return None
+
+    def corrected(labels: Tensor) -> Tensor:
+        ids = resize_map(regions[settings.regions], (labels.shape[0], labels.shape[1]))
+        moved = torch.from_numpy(np.ascontiguousarray(ids)).to(labels.device, non_blocking=True)
+        return map_correction(labels, moved, classes, int(ids.max()))
+
+    return corrected
 
 
 def _refinement(image: Tensor, size: tuple[int, int], settings: Settings) -> Refinement | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,9 +19,8 @@ from itaclip.core.concepts.sam3 import EncodedImage, Prompts, Sam3
 from itaclip.core.decision import decide_scores
 from itaclip.core.encoder import DTYPES
 from itaclip.core.pamr import pamr
-from itaclip.core.pipeline import Pipeline, Segmentation
-from itaclip.core.regions import RegionMap, RegionSource, map_correction
-from itaclip.core.regions.maps import resize_map
+from itaclip.core.pipeline import Pipeline, Segmentation, correction
+from itaclip.core.regions import RegionMap, RegionSource
 from itaclip.core.scores import KEPT, Kept
 from itaclip.core.settings import Settings
 from itaclip.core.text import TextBank, TextCache
@@ -140,13 +138,7 @@ def _segmentation(
     if settings.pamr_steps:
         guide = F.interpolate(image[None].float(), size=size, mode="bilinear", align_corners=False)[0]
         scores = pamr(scores, guide, settings.pamr_steps, settings.pamr_stride)
-
-    def corrected(labels: Tensor) -> Tensor:
-        ids = resize_map(regions[settings.regions], size)
-        moved = torch.from_numpy(np.ascontiguousarray(ids)).to(labels.device)
-        return map_correction(labels, moved, len(scores), int(ids.max()))
-
-    labels, found = decide_scores(scores, settings, kept, corrected if settings.map_correction else None)
+    labels, found = decide_scores(scores, settings, kept, correction(regions, settings, len(scores)))
     return Segmentation(labels, found, passes)
 
 
