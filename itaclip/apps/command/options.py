@@ -27,7 +27,7 @@ def add_model_options(options: argparse.ArgumentParser, text_cache: bool = True)
     """
     group = options.add_argument_group("model")
     group.add_argument("--model", help="CLIP by name (ViT-B/16, demo, ...), a weight file, or a folder made "
-                       "by Segmenter.save_pretrained (default: ViT-B/16)")  # fmt: skip
+                       "by Segmenter.save_pretrained; or sam3, sam3:FOLDER (default: ViT-B/16)")  # fmt: skip
     config = group.add_argument("--config", type=Path, help="take model, settings and classes from a configuration: a "
                                 "file, or the name of a shipped one, such as voc")  # fmt: skip
     config.completer = complete_configuration  # type: ignore[attr-defined]
