@@ -19,6 +19,7 @@ from itaclip.core.regions import region_source
 from itaclip.core.regions.gram import SEEDINGS, GramRegions, farthest_points, grid_of, joined_regions, region_shares
 from itaclip.core.resizing import resize
 from itaclip.core.second_encoders import load_second_encoder
+from itaclip.research.benchmark.segmenters import region_seconds
 from itaclip.research.evaluation.identity import _prefixed
 
 
@@ -169,3 +170,11 @@ def test_an_unknown_encoder() -> None:
         region_source("gram:nothing")
     with pytest.raises(ItaclipError, match="Did you mean 'gram'"):
         region_source("gramm")
+
+
+def test_sources_are_timed_side_by_side() -> None:
+    rows = region_seconds({name: region_source(name) for name in ("slic", "felzenszwalb")}, IMAGE, repeats=1)
+    assert [(row["regions"], row["ratio"] > 0, row["found"] > 0) for row in rows] == [
+        ("slic", True, True), ("felzenszwalb", True, True),
+    ]  # fmt: skip
+    assert rows[0]["ratio"] == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from transformers import CLIPTextConfig, Sam3Config, Sam3Model, Sam3ViTConfig
 from itaclip import ItaclipError, Segmenter
 from itaclip.core.concepts.fusion import class_maps, kept_prompts, prompt_map
 from itaclip.core.concepts.loading import load_sam3
+from itaclip.core.concepts.options import Sam3Options
 from itaclip.core.concepts.pipeline import ConceptPipeline
 from itaclip.core.concepts.sam3 import Sam3
 from itaclip.core.images import normalise
 from itaclip.core.resizing import fit
 from itaclip.core.settings import Settings
+from itaclip.research.benchmark.segmenters import sam3_seconds
 from itaclip.research.comparison.cells import Cell, Options, arguments, run_cell
 from itaclip.research.comparison.published import published_score
 from itaclip.research.evaluation.protocol import apply_protocol
@@ -280,3 +283,17 @@ def test_presets(tmp_path: Path) -> None:
     assert (config.model.model_name, config.model.prob_thd, config.model.auxiliary_text_path) == ("sam3", 0.4, None)
     assert config.test_dataloader.dataset.pipeline[1].scale == (2048, 1008)
     assert published_score("sam3", "voc21", pamr=False) == (79.8, "ActiveSAM's repository at 41cad43, table 1")
+
+
+def test_the_tools_run_a_miniature(
+    sam3: Sam3, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = sam3_seconds(sam3, normalise(IMAGE), prompts=10, bucket=2, options=Sam3Options(preview_side=SMALL))
+    assert found["kept"] == 2
+    assert float(found["largest difference"]) < 1e-4
+    assert {"with preview, times as fast", "prompt by prompt, s"} <= found.keys()
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    tool = importlib.import_module("check_weights")
+    monkeypatch.setattr("sys.argv", ["check_weights.py", "--weights", f"sam3:{folder}"])
+    assert tool.main() == 0
+    assert "complete; maps differ" in capsys.readouterr().out

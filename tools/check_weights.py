@@ -4,6 +4,7 @@
     python tools/check_weights.py --weights ViT-B-16-SigLIP2   # any supported model
     python tools/check_weights.py --weights ViT-B-16.pt --recorded
     python tools/check_weights.py --weights ViT-B-16:mine.pt   # a file that does not state its activation
+    python tools/check_weights.py --weights sam3:FOLDER        # SAM 3, which is not CLIP
 
 It lists what the tensors do not show, and where it was taken from: activation, attention heads, normalisation,
 tokenizer. The weights are not "ok" if any of it was only assumed.
@@ -14,6 +15,9 @@ with the same weights: every cosine must exceed 0.99999.
 `tools/real_text_embeddings` contains float16 features of OpenAI's ViT-B/16 for the prompt
 "a photo of a {}", as published with Cascade-CLIP (ICML 2024), for the 20 classes of Pascal
 VOC and the 171 of COCO-Stuff. Every cosine must exceed 0.9999.
+
+SAM 3's maps must match those of transformers' own forward pass within 0.001. Then evaluate it with
+``eval.py --config voc --method sam3 --preset published``; ActiveSAM's authors print 79.8 mIoU for SegEarth-OV3.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
+from rich.console import Console
 from torch import Tensor
 
 from itaclip.common.console import make_console, run
@@ -36,17 +41,21 @@ from itaclip.core.clip.facts import measured_sizes
 from itaclip.core.clip.names import is_path
 from itaclip.core.clip.open_clip_modules import as_open_clip
 from itaclip.core.clip.openai import CLIP
+from itaclip.core.concepts.options import is_concept_model
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.images import normalise
 from itaclip.core.methods import get_method
+from itaclip.core.models import load_model
 from itaclip.core.text import TextEncoder
 from itaclip.errors import ItaclipError
+from itaclip.research.benchmark.segmenters import whole_model
 from itaclip.research.openmmlab import PascalVOC20Dataset
 
 RECORDED = Path(__file__).parent / "real_text_embeddings"
 RECORDED_MODELS = ("ViT-B/16", "ViT-B-16", "ViT-B/16:openai", "ViT-B-16:openai", "ViT-B-16-quickgelu:openai")
 SMALLEST_COSINE = 0.9999
 SMALLEST_TO_OPEN_CLIP = 0.99999
+LARGEST_OF_SAM3 = 1e-3
 PROMPTS = ("a photo of a cat.", "dog", "a bad photo of the traffic light.", "a cropped photo of many small boats")
 
 
@@ -100,6 +109,8 @@ def main() -> int:
                         help="compare with the recorded embeddings; always done for ViT-B/16 by name")  # fmt: skip
     args = parser.parse_args()
     console = make_console()
+    if is_concept_model(args.weights):
+        return check_sam3(args.weights, console)
     clip = load_clip(args.weights, quick_gelu=args.activation and args.activation == "quick_gelu")
     for fact in clip.facts:
         console.print(f"{fact.name}: {fact.value} ({'ASSUMED ' if fact.assumed else 'from '}{fact.source})")
@@ -130,6 +141,21 @@ def main() -> int:
     else:
         console.print("ok")
     return 0 if good and not assumed else 1
+
+
+def check_sam3(name: str, console: Console) -> int:
+    """Compare SAM 3's maps of a random picture with transformers' own; returns the exit status."""
+    model = load_model(name)
+    picture = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    image, prompts = model.encode_image(normalise(picture)), model.encode_prompts(["cat", "traffic light"])
+    together = model.maps(image, prompts, 0.5)
+    apart = max(
+        float((found - whole_model(model, image, prompts[i : i + 1], 0.5)).abs().max())
+        for i, found in enumerate(together)
+    )
+    console.print(f"{model.name}: complete; maps differ from transformers' own by at most {apart:.1e}")
+    console.print("ok" if apart < LARGEST_OF_SAM3 else "DIFFERENT: an unsupported version of transformers")
+    return 0 if apart < LARGEST_OF_SAM3 else 1
 
 
 def _example(clip: Any) -> str:

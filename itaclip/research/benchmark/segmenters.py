@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
 from itaclip.core.concepts.options import Sam3Options
-from itaclip.core.concepts.sam3 import Sam3
+from itaclip.core.concepts.sam3 import EncodedImage, Prompts, Sam3
 from itaclip.core.regions.source import RegionSource
 from itaclip.research.benchmark.machine import timed
 
@@ -62,10 +64,9 @@ def sam3_seconds(
 
     image_s, encoded = timed(lambda: model.encode_image(image))
     preview_s, small = timed(lambda: model.encode_preview(image, chosen.preview_side))
-    seen = model.model.vision_encoder(model._pixels(image, model.side))
 
     def one_by_one() -> Tensor:
-        return _whole_model(model, seen, encoded_words.features[:1], encoded_words.mask[:1], chosen.confidence)
+        return whole_model(model, encoded, encoded_words[:1], chosen.confidence)
 
     parts: dict[str, tuple[Callable[[], Any], int]] = {
         "a prompt in the preview": (lambda: model.presence(small, encoded_words), bucket),
@@ -93,9 +94,25 @@ def sam3_seconds(
     }  # fmt: skip
 
 
-def _whole_model(model: Sam3, seen: Any, features: Tensor, mask: Tensor, confidence: float) -> Tensor:
-    """Run transformers' forward pass for one prompt, and fuse all its instances: h x w."""
-    output = model.model(vision_embeds=seen, text_embeds=_Text(features), attention_mask=mask.long(), return_dict=True)
+@torch.no_grad()
+def whole_model(model: Sam3, image: EncodedImage, prompt: Prompts, confidence: float) -> Tensor:
+    """Run transformers' own forward pass for one prompt, and fuse all its instances in a loop: h x w.
+
+    Args:
+        model: SAM 3.
+        image: from `Sam3.encode_image`.
+        prompt: a single one.
+        confidence: least score of an instance.
+    """
+    unused = torch.empty(0)  # transformers drops the coarsest level
+    positions = (unused,) * (len(image.levels) - 1) + (image.positions, unused)
+    output = model.model(
+        vision_embeds=Sam3VisionEncoderOutput(
+            fpn_hidden_states=(*image.levels, unused), fpn_position_encoding=positions
+        ),
+        text_embeds=BaseModelOutputWithPooling(pooler_output=prompt.features),
+        attention_mask=prompt.mask.long(),
+    )
     presence = output.presence_logits[0, 0].sigmoid()
     scores = output.pred_logits[0].sigmoid() * presence
     masks = output.pred_masks[0].sigmoid()
@@ -104,10 +121,3 @@ def _whole_model(model: Sam3, seen: Any, features: Tensor, mask: Tensor, confide
         if score >= confidence:
             found = torch.maximum(found, one * score)
     return found * presence
-
-
-class _Text:
-    """Text features in the form in which transformers takes them."""
-
-    def __init__(self, features: Tensor) -> None:
-        self.pooler_output = features
