@@ -464,7 +464,7 @@ def _vocabulary(record: Record) -> str:
     for row in rows:
         lost, regained = row["official"] - row["plain"], row["plain+auto"] - row["plain"]
         scores = [f"{row[words]:.1f}" for words in ("official", "plain", "plain+auto")]
-        lines.append([row["method"], *scores, f"{lost:.1f}", _share(regained / lost, 0)])
+        lines.append([row["method"], *scores, f"{lost:.1f}", f"{100 * regained / lost:.0f} %"])
     return _table(("method", "official", "plain", "plain, chosen words", "lost", "regained"), lines)
 
 
