@@ -88,7 +88,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut rasters of any size into blocks of 48 pixels and units of two batches."""
-    monkeypatch.setattr(division, "_even", lambda size, most: 48)
+    monkeypatch.setattr(division, "_side", lambda size, most: 48)
     monkeypatch.setattr(division, "_WINDOWS", 12)
 
 
@@ -157,7 +157,7 @@ def test_the_cut_changes_nothing_and_no_window_is_encoded_twice(
     windows = load().pipeline.plan(torch.empty(3, *SIZE)).count
     results = []
     for number, side in enumerate((1024, 64, 48, 31)):
-        monkeypatch.setattr(division, "_even", lambda size, most, side=side: side)
+        monkeypatch.setattr(division, "_side", lambda size, most, side=side: side)
         run(load, town, tmp_path / f"{number}.tif", scores=tmp_path / f"{number}_scores.tif")
         assert sum(encoded) == windows
         encoded.clear()

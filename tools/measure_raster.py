@@ -244,7 +244,8 @@ def draw_picture(path: Path) -> None:
     shown = overlay(image, labels, usual_colors(len(NAMES), False), 0.6)
     gap = np.full((image.shape[0], 12, 3), 255, np.uint8)
     picture = Image.fromarray(np.concatenate([image, gap, shown], axis=1))
-    picture.resize((picture.width * 2 // 3, picture.height * 2 // 3)).quantize(128).save(path, optimize=True)
+    picture = picture.resize((picture.width * 2 // 3, picture.height * 2 // 3))
+    picture.quantize(160, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 if __name__ == "__main__":

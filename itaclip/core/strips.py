@@ -156,42 +156,56 @@ class MovingPamr:
 
 
 class _Rows:
-    """Consecutive rows of an image, the first of which are dropped as later ones come."""
+    """Consecutive rows of an image, the first of which are dropped as later ones come.
+
+    They move inside one buffer that grows to what is needed: new tensors for every strip would scatter the memory.
+    """
 
     def __init__(self) -> None:
         self.first = 0
-        self._rows: Tensor | None = None
+        self._buffer: Tensor | None = None
+        self._begin = self._end = 0  # rows of the buffer in use
 
     def append(self, rows: Tensor) -> None:
-        self._rows = rows if self._rows is None or not len(self._rows) else torch.cat([self._rows, rows])
+        held = self._end - self._begin
+        if self._buffer is None or held + len(rows) > len(self._buffer):
+            larger = rows.new_empty(held + len(rows), *rows.shape[1:])
+            if self._buffer is not None:
+                larger[:held] = self._buffer[self._begin : self._end]
+            self._buffer, self._begin, self._end = larger, 0, held
+        elif self._end + len(rows) > len(self._buffer):
+            self._buffer[:held] = self._buffer[self._begin : self._end].clone()
+            self._begin, self._end = 0, held
+        self._buffer[self._end : self._end + len(rows)] = rows
+        self._end += len(rows)
 
     def drop(self, before: int) -> None:
         """Forget the rows before `before`."""
-        if self._rows is not None and before > self.first:
-            count = min(before - self.first, len(self._rows))
-            self._rows, self.first = self._rows[count:], self.first + count
+        count = max(0, min(before - self.first, self._end - self._begin))
+        self.first, self._begin = self.first + count, self._begin + count
 
     def part(self, first: int, last: int) -> Tensor:
-        assert self._rows is not None
-        return self._rows[first - self.first : last - self.first]
+        assert self._buffer is not None
+        at = self._begin - self.first
+        return self._buffer[first + at : last + at]
 
     @property
     def flat(self) -> Tensor:
-        assert self._rows is not None
-        return self._rows.flatten(0, 1)
+        assert self._buffer is not None
+        return self._buffer[self._begin : self._end].flatten(0, 1)
 
     @property
     def width(self) -> int:
-        assert self._rows is not None
-        return self._rows.shape[1]
+        assert self._buffer is not None
+        return self._buffer.shape[1]
 
     @property
     def device(self) -> torch.device:
-        assert self._rows is not None
-        return self._rows.device
+        assert self._buffer is not None
+        return self._buffer.device
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _near(
     rows: int, width: int, lead: int, above: int, below: int, dilations: tuple[int, ...], device: torch.device
 ) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from itaclip.apps.raster.plan import CLOSING, CORRECTED, CORRECTION_HALO, STRIP, TILE, Plan, pieces
 from itaclip.apps.raster.source import Source, blank
-from itaclip.apps.raster.store import SETTLED, Block, Store
+from itaclip.apps.raster.store import SETTLED, Block, Store, label_type
 from itaclip.core.decision import close_labels, count_values, label_map, rank
 from itaclip.core.images import normalise
 from itaclip.core.patch_logits import windows_per_batch
@@ -108,9 +109,9 @@ class Decider:
         scores = np.zeros(valid.shape, np.uint8) if self._scores else None
         counts = torch.zeros(2, classes, dtype=torch.int64)  # of pixels with data, and of all
         if not valid.any():
-            nothing = np.full(valid.shape, classes, np.uint16)
+            nothing = np.full(valid.shape, classes, label_type(classes))
             return Block(nothing, scores, counts[0].numpy(), counts[1].numpy() > 0)
-        labels = np.empty((rows[1] - rows[0], columns[1] - columns[0]), np.uint16)
+        labels = np.empty((rows[1] - rows[0], columns[1] - columns[0]), label_type(classes))
         settings = self._settings.changed(closing=False)  # later, with the rows around
         allowed = torch.ones(classes, dtype=torch.bool, device=self._device)
         allowed[list(dropped)] = False
@@ -137,13 +138,15 @@ class Decider:
             if scores is not None:
                 percent = (best[inside, across] * 100).round().byte().cpu().numpy()
                 scores[first - core[0][0] : last - core[0][0]] = percent
-        if self._settings.closing:
-            labels = _closed(labels)
-        (top, _), (left, _) = core
-        height, width = valid.shape
-        labels = labels[top - rows[0] :, left - columns[0] :][:height, :width].copy()
-        labels[~valid] = classes
-        return Block(labels, scores, counts[0].numpy(), counts[1].numpy() > 0)
+        found = np.empty(valid.shape, labels.dtype)
+        across = slice(core[1][0] - columns[0], core[1][1] - columns[0])
+        for first, last in pieces(core[0], TILE):
+            above, below = max(rows[0], first - CLOSING), min(rows[1], last + CLOSING)
+            part = labels[above - rows[0] : below - rows[0]]
+            part = _closed(part) if self._settings.closing else part
+            found[first - core[0][0] : last - core[0][0]] = part[first - above : last - above, across]
+        found[~valid] = classes
+        return Block(found, scores, counts[0].numpy(), counts[1].numpy() > 0)
 
     @torch.no_grad()
     def correct(self, number: int) -> Block:
@@ -161,7 +164,7 @@ class Decider:
                 (regions,) = self._pipeline.region_maps([self._settings], [pixels], [None])[self._settings.regions]
                 ids = regions.astype(np.int64)
                 ids[~valid] = 0  # belongs to no region
-                before = torch.from_numpy(self._store.read_labels(rows, columns).astype(np.int64))
+                before = torch.from_numpy(self._store.read_labels(rows, columns))
                 after = map_correction(before, torch.from_numpy(ids), classes + 1, int(ids.max()))
                 height, width = min(CORRECTED, bottom - row), min(CORRECTED, right - column)
                 labels[row - top : row - top + height, column - left : column - left + width] = after[
@@ -216,11 +219,7 @@ class _WindowRows:
         self._kept = {row: logits for row, logits in self._kept.items() if row >= before}
 
 
-def _closed(labels: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """Close a label map, some rows at a time."""
-    closed = np.empty_like(labels)
-    for first, last in pieces((0, len(labels)), TILE):
-        above, below = max(0, first - CLOSING), min(len(labels), last + CLOSING)
-        part = close_labels(torch.from_numpy(labels[above:below].astype(np.int64)))
-        closed[first:last] = part[first - above : last - above].numpy()
+def _closed(labels: NDArray[Any]) -> NDArray[Any]:
+    """Close a label map."""
+    closed: NDArray[Any] = close_labels(torch.from_numpy(labels.astype(np.int64))).numpy()
     return closed

@@ -21,8 +21,8 @@ STRIP = 32
 """Pixel rows that move through the refinement at once."""
 
 _WINDOWS = 320  # per unit, about: seconds of work on a CPU, and what a crash can cost a worker
-_ROWS = 6144  # of a block at most
-_COLUMNS = 8192
+_ROWS = 4096  # of a block at most
+_COLUMNS = 4096
 _STATE = 256 << 20  # bytes of logits that the refinement of a block holds at once
 CLOSING = 2
 """Pixels that a closing with a 3 x 3 square looks at in each direction."""
@@ -65,7 +65,7 @@ class Plan:
         halo = reach + (CLOSING if settings.closing else 0)
         rows_held = settings.pamr_steps * (2 * max(settings.pamr_stride) + STRIP) if reach else STRIP
         columns = min(_COLUMNS, max(CORRECTED, _STATE // (4 * rows_held * queries) - 2 * halo))
-        block = _even(size[0], _ROWS), _even(size[1], columns)
+        block = _side(size[0], _ROWS), _side(size[1], columns // CORRECTED * CORRECTED)
         return cls(*size, queries, per_batch * max(1, _WINDOWS // per_batch), block, halo)
 
     def units(self, windows: WindowPlan) -> int:
@@ -118,7 +118,6 @@ def _around(first: int, length: int, size: int, halo: int) -> Span:
     return max(0, first - halo), min(size, first + length + halo)
 
 
-def _even(size: int, most: int) -> int:
-    """Choose the side of equal blocks of whole tiles, of at most about `most` pixels."""
-    count = -(-size // most)
-    return -(-size // (count * CORRECTED)) * CORRECTED
+def _side(size: int, most: int) -> int:
+    """Choose the side of blocks of whole tiles, of at most about `most` pixels: all large rasters need the same memory."""
+    return -(-min(size, most) // CORRECTED) * CORRECTED

@@ -39,16 +39,21 @@ class Block:
     """Decided pixels of a block.
 
     Attributes:
-        labels: H x W uint16 class ids; pixels without data are K.
+        labels: H x W class ids of `label_type`; pixels without data are K.
         scores: H x W uint8, the score of the best class in percent; None if not asked for.
         counts: K int64, pixels with data whose best class each is, before any threshold.
         present: K bool, whether any pixel that the labels depend on chose a class.
     """
 
-    labels: NDArray[np.uint16]
+    labels: NDArray[Any]
     scores: NDArray[np.uint8] | None
     counts: NDArray[np.int64]
     present: NDArray[np.bool_]
+
+
+def label_type(classes: int) -> type[np.uint8] | type[np.uint16]:
+    """The smallest type that holds all class ids and one value for pixels without data."""
+    return np.uint8 if classes <= 255 else np.uint16
 
 
 class Store:
@@ -172,9 +177,9 @@ class Store:
         except Exception as error:  # zipfile, zlib and numpy raise all kinds
             raise ItaclipError(f"{path}: damaged ({error}); remove it and run the same command again.") from error
 
-    def read_labels(self, rows: Span, columns: Span) -> NDArray[np.uint16]:
+    def read_labels(self, rows: Span, columns: Span) -> NDArray[Any]:
         """Read the labels of a rectangle before map correction: H x W."""
-        found = np.empty((rows[1] - rows[0], columns[1] - columns[0]), np.uint16)
+        found = np.empty((rows[1] - rows[0], columns[1] - columns[0]), np.int64)
         for number in self._plan.overlapping(rows, columns):
             down, across = self._plan.span(number)
             top, bottom = max(rows[0], down[0]), min(rows[1], down[1])

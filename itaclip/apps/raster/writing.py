@@ -20,7 +20,7 @@ from rasterio.windows import Window
 
 from itaclip.apps.raster.plan import TILE, Plan
 from itaclip.apps.raster.source import CACHE, Description
-from itaclip.apps.raster.store import Block, Store
+from itaclip.apps.raster.store import Block, Store, label_type
 from itaclip.errors import ItaclipError
 from itaclip.files import atomic_path, write_text
 from itaclip.vocabulary import Vocabulary
@@ -50,11 +50,6 @@ class Target:
     digest: str
     cog: bool
 
-    @property
-    def label_type(self) -> str:
-        """The smallest type that holds all classes and one value for pixels without data."""
-        return "uint8" if len(self.vocabulary.names) <= 255 else "uint16"
-
 
 def digest_of(path: Path) -> str | None:
     """Read the digest in a file of labels; None if there is none, or no such file."""
@@ -74,7 +69,8 @@ def write_labels(path: Path, target: Target, store: Store) -> NDArray[np.int64]:
     Raises:
         ItaclipError: the file cannot be written.
     """
-    names, kind = target.vocabulary.names, target.label_type
+    names = target.vocabulary.names
+    kind = label_type(len(names)).__name__
     counts = np.zeros(len(names), np.int64)
 
     def labels(block: Block) -> NDArray[Any]:
@@ -90,8 +86,8 @@ def write_labels(path: Path, target: Target, store: Store) -> NDArray[np.int64]:
         dataset.colorinterp = [ColorInterp.palette]
 
     for number in range(target.plan.blocks):
-        found = store.read_block(number).labels
-        counts += np.bincount(found.ravel(), minlength=len(names) + 1)[: len(names)]
+        for row in store.read_block(number).labels:
+            counts += np.bincount(row, minlength=len(names) + 1)[: len(names)]
     _write(path, target, store, kind, _NO_LABEL[kind], labels, describe)
     rows = "".join(f"      <Category>{escape(name)}</Category>\n" for name in names)
     write_text(
