@@ -119,5 +119,5 @@ def _around(first: int, length: int, size: int, halo: int) -> Span:
 
 
 def _side(size: int, most: int) -> int:
-    """Choose the side of blocks of whole tiles, of at most about `most` pixels: all large rasters need the same memory."""
+    """Choose the side of blocks of whole tiles, of at most `most` pixels: all large rasters need the same memory."""
     return -(-min(size, most) // CORRECTED) * CORRECTED

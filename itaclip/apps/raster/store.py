@@ -52,7 +52,7 @@ class Block:
 
 
 def label_type(classes: int) -> type[np.uint8] | type[np.uint16]:
-    """The smallest type that holds all class ids and one value for pixels without data."""
+    """Choose the smallest type that holds all class ids and one value for pixels without data."""
     return np.uint8 if classes <= 255 else np.uint16
 
 

@@ -65,6 +65,10 @@ BENCHMARKS = {
     ),
     "DemoDataset": _DEMO,
     "DemoThingsDataset": _DEMO,
+    "LoveDADataset": Benchmark((1669,), "Run tools/dataset_converters/loveda.py of MMSegmentation."),
+    "iSAIDDataset": Benchmark((11644,), "Run tools/dataset_converters/isaid.py of MMSegmentation."),
+    "PotsdamDataset": Benchmark((2016,), "Run tools/dataset_converters/potsdam.py of MMSegmentation."),
+    "ISPRSDataset": Benchmark((398,), "Run tools/dataset_converters/vaihingen.py of MMSegmentation."),
 }
 """Benchmarks by the data set's type in configurations."""
 
