@@ -9,9 +9,10 @@ from preparation_helpers import ROOT, fails_clearly, lines, run_script
 
 from itaclip.core.text.auxiliary import SEPARATOR
 from itaclip.core.text.class_names import read_class_names
+from itaclip.core.text.class_prompts import read_class_prompts
 from itaclip.errors import ItaclipError
 from itaclip.research.texts.answers import DEFINITION, SYNONYM, TASKS, Task
-from itaclip.research.texts.commands.check_texts import check_texts, main, shipped
+from itaclip.research.texts.commands.check_texts import check_prompts, check_texts, main, shipped
 from itaclip.research.texts.generation import WITH_BACKGROUND
 
 BENCHMARKS = {"ade20k": 150, "cityscapes": 19, "coco_object": 81, "coco_stuff": 171, "context59": 59, "context60": 60,
@@ -30,9 +31,24 @@ def test_benchmark(name: str, task: Task) -> None:
     assert [line.partition(f" {SEPARATOR}")[0] for line in lines(texts)] == list(first)
 
 
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_word_has_sentences_of_its_own(name: str) -> None:
+    background = name in WITH_BACKGROUND
+    names, prompts = ROOT / f"configs/cls_{name}.txt", ROOT / f"llm_texts/{name}_prompts.json"
+    found = read_class_prompts(prompts, read_class_names(names, background)) or {}
+    sentences = [sentence for word in found.values() for sentence in word]
+    assert len(set(sentences)) == len(sentences) == 5 * len(found)
+    assert "".join(sentences).isascii()
+    remarks = check_prompts(names, prompts, background)
+    nameless = "background" in read_class_names(names, background).queries
+    assert list(remarks.kinds) == ["word without sentences"] * nameless
+    assert len(found) == len(set(read_class_names(names, background).queries)) - nameless
+
+
 def test_everything_shipped_is_covered() -> None:
     files = {texts.name for _, texts, _ in shipped(ROOT)}
     assert {f"{name}_{task.name}s.txt" for name in BENCHMARKS for task in TASKS} <= files
+    assert {f"{name}_prompts.json" for name in BENCHMARKS} <= files
     assert main(ROOT, []) == 0
 
 
