@@ -199,6 +199,21 @@ def test_the_command_line_follows_the_rule(
     assert ", ".join(expected.names) in " ".join(capsys.readouterr().out.split())
 
 
+def test_the_command_line_chooses_words(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "lexicon.txt").write_text("grass, sea\nsnow, sky\n")
+    common = ["segment", str(photo), "--model", "demo", "--quality", "fast", "--set", "pamr_steps=0", "--classes", "cat",
+              "--lexicon", str(tmp_path / "lexicon.txt"), "--out", str(tmp_path / "out")]  # fmt: skip
+    assert program([*common, "--background", "auto"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert (
+        "background: 4 words chosen; the classes stand for 0 of the 4 words of the lexicon (0%) (background, " in told
+    )
+    key = json.loads((tmp_path / "out/run.json").read_text())
+    assert set(key["classes"][0]) == {"background", "grass", "sea", "snow", "sky"}
+    with pytest.raises(ItaclipError, match=r"--lexicon: .*only with --background auto"):
+        program(common)
+
+
 def test_messages_name_the_class_file_and_its_line(tmp_path: Path) -> None:
     path = tmp_path / "words.txt"
     path.write_text("cat\nwall\nCAT\n")

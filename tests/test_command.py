@@ -119,6 +119,9 @@ def test_segment_reports_and_sets_its_status(demo_root: Path, tmp_path: Path) ->
     assert found.returncode == 1, found.stderr
     summary = json.loads(found.stdout)
     assert summary["classes"] == ["background", "car", "house", "cloud"]
+    assert summary["background_words"] == ["cardboard box", "blank billboard"]
+    assert summary["background_choice"] == "own words"
+    assert "background: own words (cardboard box, blank billboard)" in " ".join(found.stderr.split())
     assert summary["done"] == 1
     assert [Path(name).name for name in summary["failed"]] == ["bad.jpg"]
     assert "failed: " in found.stderr

@@ -25,13 +25,15 @@ from itaclip.apps.web.limits import Limits
 from itaclip.apps.web.progress import Progress
 from itaclip.apps.web.request import SegmentFields
 from itaclip.apps.web.response import rendered
-from itaclip.apps.web.segmentation import collected_warnings, own_classes, segment
+from itaclip.apps.web.segmentation import collected_warnings, own_classes
+from itaclip.apps.web.segmentation import segment as segment_with_classes
 from itaclip.apps.web.time_limit import TimeLimit
 from itaclip.apps.web.view import runner_up, score_maps
 from itaclip.common.progress import listening
 from itaclip.core.scores import Scores
+from itaclip.core.text import TextBank, parse_class_names
 from itaclip.errors import ItaclipError
-from itaclip.vocabulary import split_definitions
+from itaclip.vocabulary import Vocabulary, split_definitions
 
 CLASSES = "bus, city bus; fence\nhouse"
 LIST = ["bus, city bus", "fence", "house"]
@@ -41,6 +43,11 @@ PLAIN = {"refine": False, "views": False}
 def fields(**values: Any) -> SegmentFields:
     """The fields of a request for the scene, unrefined unless `values` say otherwise."""
     return SegmentFields(**({"name": "mine.jpg", "classes": CLASSES} | PLAIN | values))
+
+
+def segment(*arguments: Any) -> Result:
+    """Segment, and leave out the classes."""
+    return segment_with_classes(*arguments)[0]
 
 
 @pytest.fixture
@@ -82,6 +89,17 @@ def test_the_form_of_a_configuration_gives_its_labels(scene: Path) -> None:
     np.testing.assert_array_equal(unnamed.labels, segmenter(scene).labels)
     assert unnamed.names == segmenter.names
     assert len(result.areas) > 3
+
+
+def test_words_of_the_background_are_told(quick: Segmenter, scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("itaclip.vocabulary.read_lexicon", lambda path: ("grass", "sea", "sky", "snow"))
+    expected = quick.prepare(LIST, "auto")
+    result, vocabulary = segment_with_classes(quick, scene.read_bytes(), fields(background="auto"), Limits(words=4))
+    answer = json.loads(rendered(result, vocabulary, "json", b"", [], 0)[0])
+    assert answer["background_words"] == list(expected.background_words)
+    assert answer["background_choice"] == expected.background_choice
+    assert "words chosen" in answer["background_choice"]
+    np.testing.assert_array_equal(result.labels, quick(scene, expected).labels)
 
 
 def test_a_configuration_with_too_many_words_is_told_at_once() -> None:
@@ -180,7 +198,7 @@ def test_the_view_holds_labels_scores_and_runners_up(quick: Segmenter, scene: Pa
     result = segment(quick, scene.read_bytes(), fields(output="view"), Limits())
     scores = result.scores.full
     assert scores is not None
-    view = json.loads(rendered(result, "view", scene.read_bytes(), [], 0.5)[0])
+    view = json.loads(rendered(result, quick.prepare(LIST), "view", scene.read_bytes(), [], 0.5)[0])
     np.testing.assert_array_equal(unpacked(view["labels"]), result.labels)
     ordered = np.sort(scores, axis=0)
     own = np.take_along_axis(scores, result.labels[None], axis=0)[0]
@@ -217,7 +235,7 @@ def test_browsers_get_a_picture_of_what_they_cannot_decode(quick: Segmenter, sce
     buffer = io.BytesIO()
     Image.open(scene).save(buffer, "TIFF")
     result = segment(quick, buffer.getvalue(), fields(name="mine.tif", output="view"), Limits())
-    view = json.loads(rendered(result, "view", buffer.getvalue(), [], 0.5)[0])
+    view = json.loads(rendered(result, quick.prepare(LIST), "view", buffer.getvalue(), [], 0.5)[0])
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(view["picture"]))))
     assert np.abs(picture.astype(int) - result.image).mean() < 5
 
@@ -228,7 +246,8 @@ def test_more_than_256_classes_keep_their_numbers() -> None:
     zeros = np.zeros((300, 15, 20), np.float32)
     scores = Scores(zeros[0], np.tile([[[0]], [[1]]], (1, 15, 20)), zeros[:2], zeros)
     result = Result(np.zeros((15, 20, 3), np.uint8), labels, names, scores, [[0, 0, 0]] * 300)
-    view = json.loads(rendered(result, "view", b"", [], 0)[0])
+    bank = TextBank(torch.zeros(300, 4), parse_class_names(names))
+    view = json.loads(rendered(result, Vocabulary.of(bank, False, None), "view", b"", [], 0)[0])
     np.testing.assert_array_equal(unpacked(view["labels"]), labels)
 
 
