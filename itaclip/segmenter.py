@@ -409,7 +409,7 @@ class Segmenter:
                 "Several images go into one list."
             )
         _without_class_arguments(changes)
-        for name in ("dtype", "engine", "calibration", "compile", "device", "class_prompts"):
+        for name in ("dtype", "engine", "calibration", "compile", "device", "class_prompts", "templates"):
             if changes.get(name, getattr(self.settings, name)) != getattr(self.settings, name):
                 raise ItaclipError(f"{name} = {changes[name]!r}: cannot change after loading; create a new Segmenter.")
         chosen: dict[str, Any] = {"background": vocabulary.background}

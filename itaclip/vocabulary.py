@@ -136,7 +136,7 @@ def make_vocabulary(
             it is a class like any other. "auto" adds it with words chosen from `lexicon`, unless
             the classes cover the scene already, see `itaclip.core.text.background.choose_background`.
         definitions: texts that describe classes; the key is any word of the class.
-        settings: only `def_coefficient`, the weight of the definitions, and `class_prompts` matter here.
+        settings: only `def_coefficient`, the weight of the definitions, `templates` and `class_prompts` matter here.
         colors: colours by class name; the other classes get the palette's.
         source: what messages call the class list.
         lexicon: words from which "auto" chooses; None takes the shipped ones.
@@ -165,7 +165,9 @@ def make_vocabulary(
     texts = _texts(definitions, others)
     chosen = settings or Settings()
     prompts = read_class_prompts(chosen.class_prompts, known, needed=False)
-    bank = build_text_bank(encoder, known, texts, chosen.def_coefficient, background is not False, prompts)
+    bank = build_text_bank(
+        encoder, known, texts, chosen.def_coefficient, background is not False, prompts, chosen.templates
+    )
     vocabulary = Vocabulary.of(bank, background is not False, texts, choice)
     return vocabulary.colored({} if colors is None else colors)
 

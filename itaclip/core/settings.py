@@ -48,9 +48,9 @@ class Settings:
     feed_forward: bool | None = None
     """Yes or no; default None, the method's own (ITACLIP drops it). Keeps the last feed-forward network."""
     pos_interpolation: Positions | None = None
-    """"scale" by the factor (n + 0.1) / table, "size" or "antialias"; default None, the method's own in
-    OpenAI's layout and the library's in timm's ("antialias"). How positional embeddings are
-    resampled to another token grid."""
+    """"scale" by the factor (n + 0.1) / table, "size", "antialias", "bilinear" or "cut"; default None, the
+    method's own in OpenAI's layout and the library's in others: "antialias" in timm's, "bilinear" in
+    TIPSv2, "cut" in RADIO. How positional embeddings are resampled to another token grid."""
     patch_projection: PatchProjection | None = None
     """"values", "values_linear" or "tokens"; default None, "values" if there is a pooling head. How patches
     enter the joint space if the tower pools by attention (SigLIP, PE-Core, CoCa): "values" is what
@@ -89,9 +89,12 @@ class Settings:
     # --- texts ---
     def_coefficient: float = 0.2
     """Share, in [0, 1]; default 0.2. Weight of the auxiliary text relative to the class name."""
+    templates: str = "imagenet"
+    """"imagenet" or "tcl"; default "imagenet". Sentences that a class name is put into: OpenAI's 80 for ImageNet,
+    or the 9 of TCL, with which TIPSv2 was published."""
     class_prompts: str | None = None
     """A JSON file, ``{word: [sentence, ...]}``; default None. Class-biased prompts: a word's sentences are
-    encoded together with the 80 templates (OV-Stitcher). Words without an entry have the templates alone."""
+    encoded together with the templates (OV-Stitcher). Words without an entry have the templates alone."""
 
     # --- sliding window ---
     slide_crop: int = 224

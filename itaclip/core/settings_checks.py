@@ -12,6 +12,7 @@ from itaclip.core.concepts.options import CONCEPTS
 from itaclip.core.encoder import DTYPES
 from itaclip.core.engines import ENGINES, OPENVINO_DTYPES
 from itaclip.core.methods import METHODS, WholeImageMethod
+from itaclip.core.text.templates import TEMPLATE_SETS
 from itaclip.errors import ItaclipError
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ def _ranges(s: Settings) -> Iterator[tuple[str, str]]:
         yield "shortlist", "None or a positive number of classes"
     if s.batch_crops is not None and s.batch_crops < 1:
         yield "batch_crops", "None or positive"
-    for name, known in (("method", (*METHODS, *CONCEPTS)), ("dtype", PRECISIONS), ("engine", ENGINES)):
+    names = {"method": (*METHODS, *CONCEPTS), "dtype": PRECISIONS, "engine": ENGINES, "templates": tuple(TEMPLATE_SETS)}
+    for name, known in names.items():
         if getattr(s, name) not in known:
             yield name, f"one of {', '.join(known)}"
 

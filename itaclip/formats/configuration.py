@@ -54,7 +54,8 @@ class ModelDescription:
         classes, texts = self.classes.read()
         classes, choice = self.classes.with_background_words(encoder, classes)
         prompts = read_class_prompts(self.settings.class_prompts, classes)
-        bank = build_text_bank(encoder, classes, texts, self.settings.def_coefficient, background, prompts)
+        weight, templates = self.settings.def_coefficient, self.settings.templates
+        bank = build_text_bank(encoder, classes, texts, weight, background, prompts, templates)
         return Vocabulary.of(bank, background, texts, choice)
 
 

@@ -40,6 +40,8 @@ def structure(module: nn.Module) -> str:
             unusual.add(f"{part.num_heads} heads of {part.head_dim}")
         elif isinstance(part, nn.LayerNorm) and part.eps != LAYOUT_EPS:
             unusual.add(f"eps {part.eps}")
+        elif isinstance(count := getattr(part, "num_attention_heads", None), int):  # Transformers' modules
+            unusual.add(f"{count} heads of {getattr(part, 'head_dim', '?')}")
         mean: Any = getattr(part, "image_mean", None)
         if mean is not None:
             unusual.add(f"pixels {list(mean)} {list(getattr(part, 'image_std', ()))}")

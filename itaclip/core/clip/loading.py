@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from itaclip.core.clip import architectures, facts
+from itaclip.core.clip import architectures, facts, families
 from itaclip.core.clip.download import OPEN_CLIP_CONFIG, fetch
 from itaclip.core.clip.facts import Fact, measured_sizes, require_division, warn_of_assumptions
 from itaclip.core.clip.names import DEMO, OPENAI_NAMES, OPENAI_WEIGHTS, is_path
@@ -31,6 +31,7 @@ def load_clip(
             path: OpenAI's TorchScript archive, a state dict, a safetensors file, a Hugging Face
             CLIP folder, a folder with ``open_clip_config.json``. A file is read with the
             configuration beside it (``open_clip_config.json``, or Transformers' ``config.json``).
+            Models that are not CLIP's relatives have names of their own (`itaclip.core.clip.families`).
         pretrained: open_clip's tag for a named model, or a path to its weights. None uses the
             tag in the name, else "openai" if it exists, else the only tag. Ignored if
             `model_name` is itself a path or ``"demo"``.
@@ -39,7 +40,8 @@ def load_clip(
             states; if nothing does, OpenAI's values are taken, with a warning.
 
     Returns:
-        `itaclip.core.clip.openai.CLIP` in OpenAI's layout, else open_clip's ``CustomTextCLIP``; both have a
+        `itaclip.core.clip.openai.CLIP` in OpenAI's layout, `itaclip.core.clip.image_text.ImageTextModel` for
+        `itaclip.core.clip.families`, else open_clip's ``CustomTextCLIP``; all have a
         `tokenizer_source`, and `facts`: what the tensors do not show, and where it was taken from.
         The image tower states the normalisation of pixels as in open_clip (`image_mean`, `image_std`).
 
@@ -55,11 +57,15 @@ def load_clip(
             return _from_file(read_weights(bundled), quick_gelu)
     if "://" in model_name:
         raise ItaclipError(f"{model_name}: an address; download the weights first, and name the file.")
+    if families.named(model_name):
+        return families.load_named(model_name, pretrained, quick_gelu)
     path = Path(model_name).expanduser() if is_path(model_name) else None
     if path and (path / OPEN_CLIP_CONFIG).is_file():
         from itaclip.core.clip import open_clip_models  # here, because it imports open_clip, with timm and transformers
 
         return open_clip_models.load_folder(path, quick_gelu)
+    if path and families.kind_of(path):
+        return families.load(path, quick_gelu)
     if path:
         weights = read_weights(path)
         if weights.stated.source or not (weights.path.parent / OPEN_CLIP_CONFIG).is_file():

@@ -94,6 +94,15 @@ def read_weights(path: str | Path) -> WeightFile:
     return weights
 
 
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read tensors by the names in a file, or in the parts that an index lists; safetensors or a plain state dict.
+
+    Raises:
+        ItaclipError: truncated or foreign content, or a pickle that contains more than tensors.
+    """
+    return _read_parts(path) if path.name.endswith(_INDEX) else _read_file(path)[0]
+
+
 def _read_file(path: Path) -> tuple[dict[str, Tensor], Stated]:
     with path.open("rb") as file:
         start = file.read(9)

@@ -14,7 +14,7 @@ from itaclip.core.text.cache import TextCache, text_key
 from itaclip.core.text.class_names import ClassNames
 from itaclip.core.text.class_prompts import ClassPrompts
 from itaclip.core.text.encoder import TextEncoder
-from itaclip.core.text.templates import TEMPLATES
+from itaclip.core.text.templates import TEMPLATE_SETS, TEMPLATES
 from itaclip.errors import ItaclipError
 
 _TEXTS_AT_ONCE = 64
@@ -82,6 +82,7 @@ def build_text_bank(
     coefficient: float = 0.0,
     background: bool = False,
     prompts: ClassPrompts | None = None,
+    templates: str = "imagenet",
 ) -> TextBank:
     """Encode all queries and mix in the auxiliary texts (ITACLIP, section 2).
 
@@ -94,11 +95,13 @@ def build_text_bank(
         coefficient: weight of the auxiliary texts, in [0, 1].
         background: whether class 0 is the background, whose queries stay unmixed.
         prompts: class-biased prompts by query word (OV-Stitcher), for some or all queries.
+        templates: a key of `TEMPLATE_SETS`.
 
     Raises:
         ItaclipError: the number of auxiliary texts does not match the classes.
     """
-    features = ensemble(encoder, classes.queries, prompts=prompts)
+    sentences = TEMPLATE_SETS[templates]
+    features = ensemble(encoder, classes.queries, sentences, prompts)
     if auxiliary is not None:
         first = 1 if background else 0
         if len(auxiliary) != len(classes) - first:
@@ -106,7 +109,8 @@ def build_text_bank(
                 f"{len(auxiliary)} auxiliary texts for {len(classes) - first} classes of {classes.source}."
             )
         described = [i for i, text in enumerate(auxiliary, first) if text is not None]
-        texts = ensemble(encoder, [text for text in auxiliary if text is not None]) if described else features[:0]
+        given = [text for text in auxiliary if text is not None]
+        texts = ensemble(encoder, given, sentences) if described else features[:0]
         firsts = [0, *itertools.accumulate(classes.queries_per_class)]
         for i, text in zip(described, texts, strict=True):
             mixed = slice(firsts[i], firsts[i + 1])

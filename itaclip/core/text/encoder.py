@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from itaclip.common.progress import report
 from itaclip.core.clip.blocks import run_block
 from itaclip.core.clip.fingerprint import fingerprint, structure
+from itaclip.core.clip.image_text import ImageTextModel, MaskedText
 from itaclip.core.clip.openai import CLIP
 from itaclip.core.engines import OpenVINOText
 from itaclip.core.text.cache import TextCache
@@ -28,9 +29,9 @@ _TOKENS_PER_PASS = 2048
 class TextEncoder(nn.Module):
     """Encode prompts as unit features in CLIP's joint space.
 
-    A causal tower that reads only the end-of-text position runs only up to the longest prompt of
-    a pass, since it does not see what follows (ITACLIP, section 2). Any other tower runs as in
-    open_clip, on prompts of full length.
+    A tower that does not see what follows the end of a text, because it is causal and reads only
+    that position or because padding is masked, runs only up to the longest prompt of a pass
+    (ITACLIP, section 2). Any other tower runs as in open_clip, on prompts of full length.
 
     Args:
         clip: from `itaclip.core.clip.load_clip`; only the text tower is kept.
@@ -72,7 +73,7 @@ class TextEncoder(nn.Module):
         """
         unique = list(dict.fromkeys(prompts))
         tokens = self.tokenizer(unique)
-        if isinstance(self.tower, CausalTower):
+        if isinstance(self.tower, (CausalTower, MaskedText)):
             ends = self.tower.ends(tokens)
         else:
             ends = torch.full((len(tokens),), tokens.shape[1] - 1)
@@ -95,7 +96,7 @@ class TextEncoder(nn.Module):
         """Compute features before normalisation, T x E, as open_clip's ``encode_text`` does.
 
         Args:
-            tokens: T x M token ids; M is the full length unless the tower is causal.
+            tokens: T x M token ids; M is the full length unless the tower ignores what follows the end.
             ends: T, positions of the end-of-text tokens; used by causal towers.
         """
         if self._engine is not None:
@@ -150,6 +151,8 @@ def _causal_tower(clip: Any) -> CausalTower | None:
     """Get the text tower if it ignores all tokens after the end of a text and `run_block` supports its blocks."""
     if isinstance(clip, CLIP):
         return CausalTower(clip)
+    if isinstance(clip, ImageTextModel):
+        return None
     from open_clip.transformer import ResidualAttentionBlock, TextTransformer  # here, because it is slow to import
 
     tower = clip.text

@@ -1,4 +1,4 @@
-"""The prompt templates of OpenAI's ImageNet evaluation (Radford et al., 2021), with ``{}`` for the class."""
+"""Prompt templates, with ``{}`` for the class."""
 
 from __future__ import annotations
 
@@ -84,3 +84,21 @@ TEMPLATES = (
     "a photo of a small {}.",
     "a tattoo of the {}.",
 )
+"""The 80 templates of OpenAI's ImageNet evaluation (Radford et al., 2021)."""
+
+TCL = (
+    "itap of a {}.",
+    "a bad photo of a {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+    "a photo of many {}.",
+    "a photo of {}s.",
+)
+"""Nine templates of TCL (Cha et al., CVPR 2023), which TIPSv2 is evaluated with: seven that were selected by their
+accuracy on ImageNet, and two plurals. Known from descriptions; they were not compared with a published file."""
+
+TEMPLATE_SETS = {"imagenet": TEMPLATES, "tcl": TCL}
+"""Templates by the value of the setting `templates`."""

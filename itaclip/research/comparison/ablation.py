@@ -56,7 +56,7 @@ class Ablation:
         classes, self.auxiliary = configured.read()
         self._device = choose_device(self.base.device, self.base.dtype, self.base.engine)
         clip = load_clip(*weights)
-        self._banks: dict[tuple[float, str | None], TextBank] = {}
+        self._banks: dict[tuple[float, str | None, str], TextBank] = {}
         self._pipeline = Pipeline(clip, self.base).to(self._device)
         self._encoder = TextEncoder(clip, cache or TextCache(), self._pipeline.engine).to(self._device)
         self.classes, self.background_choice = configured.with_background_words(self._encoder, classes)
@@ -73,11 +73,17 @@ class Ablation:
         Raises:
             ItaclipError: bad class-biased prompts.
         """
-        key = settings.def_coefficient, settings.class_prompts
+        key = settings.def_coefficient, settings.class_prompts, settings.templates
         if key not in self._banks:
             prompts = read_class_prompts(settings.class_prompts, self.classes)
             self._banks[key] = build_text_bank(
-                self._encoder, self.classes, self.auxiliary, settings.def_coefficient, self.base.background, prompts
+                self._encoder,
+                self.classes,
+                self.auxiliary,
+                settings.def_coefficient,
+                self.base.background,
+                prompts,
+                settings.templates,
             )
         return self._banks[key]
 

@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     method.completer = lambda **_: EVERY  # type: ignore[attr-defined]
     options.add_argument("--preset", choices=PRESETS,
                          help="published: the settings that the method was published with on this data set; "
-                              "common: one protocol for all methods")  # fmt: skip
+                              "common: one protocol for all methods; tipsv2: the settings of that encoder")  # fmt: skip
     options.add_argument("--pamr", choices=("on", "off"),
                          help="refinement; overrides the preset and the configuration")  # fmt: skip
     options.add_argument("--vocabulary", default="official", metavar="WORDS",

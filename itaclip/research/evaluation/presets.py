@@ -14,7 +14,7 @@ from typing import Any
 from itaclip.core.concepts.options import SAM3
 from itaclip.errors import ItaclipError
 
-PRESETS = ("published", "common")
+PRESETS = ("published", "common", "tipsv2")
 """Names of the protocols, for `--preset`."""
 
 PAMR_STEPS = 10
@@ -73,7 +73,8 @@ REPOSITORY_OF = {
 _SAM3_SIDE = 1008  # pixels; SAM 3 stretches an image to a square of this side
 
 _PLAIN: dict[str, Any] = dict(img_engineering=False, closing=False, area_thd=None, pamr_steps=0, pamr_stride=(8, 16),
-              map_correction=False, method_options={}, class_prompts=None)  # fmt: skip
+              map_correction=False, method_options={}, class_prompts=None,
+              templates="imagenet")  # fmt: skip
 """Settings that all other methods share and ITACLIP changes."""
 
 
@@ -88,6 +89,7 @@ class Preset:
         texts: whether to use the configuration's auxiliary texts.
         words: replacement lines of the class file, by class id.
         source: source of the settings.
+        method: the method where none is named; None keeps the configuration's.
     """
 
     short_side: int | None
@@ -95,6 +97,7 @@ class Preset:
     texts: bool
     words: Mapping[int, str]
     source: str
+    method: str | None = None
 
 
 def published(method: str, dataset: str) -> Preset:
@@ -142,6 +145,17 @@ def common(dataset: str, background: bool, method: str = "") -> Preset:
     if method == SAM3:
         return Preset(_SAM3_SIDE, settings | dict(prob_thd=0.4 if background else 0.0), False, {}, "this project")
     return Preset(None, settings, False, {}, "this project")
+
+
+def tipsv2() -> Preset:
+    """The settings that TIPSv2 was published with (arXiv 2604.12012), for its models, with any method.
+
+    Its own is the last block's values without attention, "maskclip". Published code averages the softmax of
+    the windows, at temperature 1; here their cosines are averaged, which at that temperature differs in the
+    second order.
+    """
+    settings = _windows(448, 336, 1) | dict(templates="tcl")
+    return Preset(448, settings, False, {}, "the notebook of TIPS's repository at 4db271d", method="maskclip")
 
 
 # --- published configurations ------------------------------------------------

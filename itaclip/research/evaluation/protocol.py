@@ -13,7 +13,7 @@ from itaclip.core.text import read_class_names
 from itaclip.core.text.class_names import read_lines
 from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.files import write_text
-from itaclip.research.evaluation.presets import PAMR_STEPS, PRESETS, Preset, common, published
+from itaclip.research.evaluation.presets import PAMR_STEPS, PRESETS, Preset, common, published, tipsv2
 
 _LONG_SIDE = 2048
 
@@ -29,7 +29,7 @@ def apply_protocol(config: Config, folder: Path, method: str | None = None, pres
         folder: receives the class file if the preset uses other class words.
         method: a key of `itaclip.core.methods.METHODS`; without a preset it changes nothing else. Or "sam3",
             a model of its own: it takes CLIP's place, and needs a preset.
-        preset: "published" or "common", see `itaclip.research.evaluation.presets`.
+        preset: one of `PRESETS`, see `itaclip.research.evaluation.presets`.
         pamr: switches refinement "on" or "off", overriding the preset; "on" keeps the number of
             iterations, or uses the published 10 if it is 0.
 
@@ -57,9 +57,15 @@ def apply_protocol(config: Config, folder: Path, method: str | None = None, pres
     if preset is not None:
         dataset = config.test_dataloader.dataset
         name = model.get("method", "itaclip")
-        chosen = published(name, dataset.type) if preset == "published" else common(
-            dataset.type, model.get("background", False), name
-        )  # fmt: skip
+        if preset == "tipsv2" and name in CONCEPTS:
+            raise ItaclipError(f"--preset tipsv2: for the models of TIPSv2, not for {name}.")
+        if preset == "tipsv2":
+            chosen = tipsv2()
+            model.method = method or chosen.method
+        elif preset == "published":
+            chosen = published(name, dataset.type)
+        else:
+            chosen = common(dataset.type, model.get("background", False), name)
         _apply_preset(config, chosen, folder)
         source = chosen.source
     if pamr is not None:

@@ -108,7 +108,8 @@ class ITACLIPSegmentor(BaseSegmentor):
         encoder = encoder.to(device)
         classes, self.background_choice = configured.with_background_words(encoder, classes)
         prompts = read_class_prompts(self.settings.class_prompts, classes)
-        bank = build_text_bank(encoder, classes, auxiliary, self.settings.def_coefficient, background, prompts)
+        weight, templates = self.settings.def_coefficient, self.settings.templates
+        bank = build_text_bank(encoder, classes, auxiliary, weight, background, prompts, templates)
         self.classes = classes
         self.register_buffer("text_features", bank.features, persistent=False)
         self.pipeline = pipeline

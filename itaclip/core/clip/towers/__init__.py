@@ -19,6 +19,10 @@ def as_tower(visual: Any) -> Tower:
     """
     if isinstance(visual, ImageTower):
         return OpenAITower(visual)
+    if type(visual).__module__.startswith("transformers."):
+        from itaclip.core.clip.towers.transformers_vit import TipsTower
+
+        return TipsTower(visual)
     from itaclip.core.clip.towers.libraries import wrap  # here, because it imports open_clip and timm
 
     return wrap(visual)

@@ -19,7 +19,7 @@ from itaclip.devices import kernel_device
 from itaclip.errors import ItaclipError
 
 Grid: TypeAlias = tuple[int, int]
-Positions: TypeAlias = Literal["scale", "size", "antialias"]
+Positions: TypeAlias = Literal["scale", "size", "antialias", "bilinear", "cut"]
 PatchProjection: TypeAlias = Literal["values", "values_linear", "tokens"]
 
 # CLIP's channel statistics of 0..255 RGB values, as every published configuration rounds them.
@@ -197,7 +197,7 @@ def patch_rows(pixels: Tensor, grid: Grid, weight: Tensor, bias: Tensor | None =
 
 
 def resample(table: Tensor, side: int, grid: Grid, rule: Positions) -> Tensor:
-    """Resample a square table of positions to another token grid, bicubically.
+    """Resample a square table of positions to another token grid, bicubically unless the rule says otherwise.
 
     Args:
         table: (P + side^2) x D; the entries before the patches stay unchanged.
@@ -205,7 +205,8 @@ def resample(table: Tensor, side: int, grid: Grid, rule: Positions) -> Tensor:
         grid: target rows and columns.
         rule: "scale" by the factor (n + 0.1) / side, as published dense codes do; "size" to the
             exact size; "antialias" also to the exact size, smoothed when shrinking, as open_clip
-            and timm do.
+            and timm do; "bilinear" like "antialias", but bilinearly (TIPSv2); "cut" bilinearly to a
+            square of the longer side, of which the first rows and columns are taken (RADIO).
 
     Returns:
         (P + rows * columns) x D.
@@ -217,9 +218,13 @@ def resample(table: Tensor, side: int, grid: Grid, rule: Positions) -> Tensor:
     if rule == "scale":
         factors = [(n + 0.1) / side for n in grid]
         found = F.interpolate(square, scale_factor=factors, mode="bicubic", recompute_scale_factor=False)
-    elif rule == "antialias":
-        place = kernel_device("_upsample_bicubic2d_aa", square.device)  # MPS has it since PyTorch 2.8
-        found = F.interpolate(square.to(place), size=grid, mode="bicubic", antialias=True).to(square.device)
+    elif rule == "cut":
+        longer = max(grid)
+        found = F.interpolate(square, size=(longer, longer), mode="bilinear")[..., : grid[0], : grid[1]]
+    elif rule in ("antialias", "bilinear"):
+        mode = "bilinear" if rule == "bilinear" else "bicubic"
+        place = kernel_device(f"_upsample_{mode}2d_aa", square.device)  # MPS has bicubic since PyTorch 2.8
+        found = F.interpolate(square.to(place), size=grid, mode=mode, antialias=True).to(square.device)
     else:
         found = F.interpolate(square, size=grid, mode="bicubic")
     return torch.cat([first, found.flatten(2)[0].T])

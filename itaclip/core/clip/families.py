@@ -1,0 +1,105 @@
+"""Models that are not relatives of CLIP: names, where they are found, and what loads each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import ENDPOINT
+
+from itaclip.common.logs import quiet
+from itaclip.core.clip.download import local_folder, require_network, weight_folders
+from itaclip.core.clip.transformers_config import CONFIG, read_object
+from itaclip.errors import ItaclipError
+
+TIPSV2 = "tipsv2"
+
+NAMES: Mapping[str, str] = {
+    "tipsv2-b14": "google/tipsv2-b14",
+    "tipsv2-l14": "google/tipsv2-l14",
+    "tipsv2-so400m14": "google/tipsv2-so400m14",
+    "tipsv2-g14": "google/tipsv2-g14",
+}
+"""Repositories of the Hugging Face hub by name."""
+
+_KINDS = (TIPSV2,)
+_PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt")  # no code
+
+
+def named(model_name: str) -> bool:
+    """Whether a name, or the part before a path (``NAME:PATH``), is one of `NAMES`."""
+    return model_name.partition(":")[0] in NAMES
+
+
+def kind_of(path: Path) -> str:
+    """The family of a folder, or of a file by the configuration beside it; empty if it is none of these."""
+    config = (path if path.is_dir() else path.parent) / CONFIG
+    try:
+        kind = read_object(config).get("model_type") if config.is_file() else None
+    except ItaclipError:  # whoever needs the file reports it
+        return ""
+    return kind if kind in _KINDS else ""
+
+
+def load_named(model_name: str, pretrained: str | None, quick_gelu: bool | None) -> Any:
+    """Load a model of `NAMES`; ``NAME:PATH``, or `pretrained`, names a folder in the place of the hub's.
+
+    Raises:
+        ItaclipError: no such folder, the weights are nowhere, another family, or as for `load`.
+    """
+    name, _, given = model_name.partition(":")
+    if given and pretrained:
+        raise ItaclipError(f"{model_name}: names a folder, and pretrained = {pretrained!r} another; drop one.")
+    path = Path(given or pretrained or "").expanduser() if given or pretrained else repository(NAMES[name])
+    expected = name.partition("-")[0]
+    if not path.exists():
+        raise ItaclipError(f"{path}: no such folder; {name} is read from a folder with {CONFIG} and weights.")
+    if kind_of(path) != expected:
+        raise ItaclipError(f"{path}: not a folder of {name}: expected {CONFIG} with the model type {expected!r}.")
+    return load(path, quick_gelu)
+
+
+def load(path: Path, quick_gelu: bool | None = None) -> Any:
+    """Load a folder, or the folder of a file, of one of the families.
+
+    Raises:
+        ItaclipError: missing or damaged files, weights that do not fit, or an activation, which none has to choose.
+    """
+    folder = path if path.is_dir() else path.parent
+    if quick_gelu is not None:
+        raise ItaclipError(f"quick_gelu = {quick_gelu}: {folder / CONFIG} states the activation; leave it out.")
+    from itaclip.core.clip.tipsv2 import load_tipsv2  # here, because it imports transformers
+
+    return load_tipsv2(folder)
+
+
+def repository(hub: str) -> Path:
+    """Find a repository of the hub in `weight_folders` or the hub's cache, or download it.
+
+    Raises:
+        ItaclipError: it is not on this machine and cannot be downloaded.
+    """
+    held = local_folder(hub)
+    if held is not None:
+        return held
+    cached = try_to_load_from_cache(hub, CONFIG)
+    if isinstance(cached, str):
+        return Path(cached).parent
+    try:
+        require_network(ENDPOINT)
+        from huggingface_hub import snapshot_download
+
+        with quiet("huggingface_hub", "httpx"):
+            return Path(snapshot_download(hub, allow_patterns=list(_PATTERNS)))
+    except Exception as error:  # the hub and network libraries raise many types
+        name = hub.rsplit("/", 1)[-1]
+        raise ItaclipError(
+            f"{hub}: not on this machine, and could not be downloaded "
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}).\n"
+            f"  expected folder: {name}, with {CONFIG}, the weights and the tokenizer\n"
+            f"  put it in:       {' or '.join(str(folder) for folder in weight_folders())}"
+            " (or name it: --weights FOLDER; ITACLIP_WEIGHTS_DIR adds a folder)\n"
+            f"  download from:   https://huggingface.co/{hub}"
+        ) from error
