@@ -123,6 +123,24 @@ def test_presets_are_the_published_settings(row: tuple[str, ...], tmp_path: Path
     assert config.test_dataloader.dataset.pipeline[1].scale == (2048, int(side))
 
 
+def test_the_settings_of_other_encoders(tmp_path: Path) -> None:
+    """RADSeg's long sides, windows and peaks; TIPSv2's own windows, temperature and templates, for any method."""
+    for name, side, stride in (("voc20", 576, 112), ("context59", 688, 224), ("ade20k", 576, 224)):
+        config = load_config(ROOT / f"configs/cfg_{name}.py")
+        apply_protocol(config, tmp_path, "radseg", "published")
+        assert config.test_dataloader.dataset.pipeline[1].scale == (side, side)
+        settings = Settings(**{k: v for k, v in config.model.items() if k in Settings.__dataclass_fields__})
+        assert (settings.slide_crop, settings.slide_stride, settings.logit_scale) == (336, stride, 100)
+        assert (settings.peak_thd, settings.prob_thd) == (0.5, 0)
+    for method in (None, "naclip"):
+        config = load_config(ROOT / "configs/cfg_ade20k.py")
+        assert "TIPS" in str(apply_protocol(config, tmp_path, method, "tipsv2"))
+        settings = Settings(**{k: v for k, v in config.model.items() if k in Settings.__dataclass_fields__})
+        assert (settings.slide_crop, settings.slide_stride, settings.logit_scale) == (448, 336, 1)
+        assert (settings.templates, settings.method) == ("tcl", method or "maskclip")
+        assert config.test_dataloader.dataset.pipeline[1].scale == (2048, 448)
+
+
 def test_resclip_has_its_numbers_for_every_data_set(tmp_path: Path) -> None:
     config = load_config(ROOT / "configs/cfg_voc.py")
     apply_protocol(config, tmp_path, "resclip", "published")

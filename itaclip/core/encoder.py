@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from itaclip.core.clip.encoded import EncodedWindows, Needs, Step, steps
 from itaclip.core.clip.towers import Grid, Positions, as_tower
 from itaclip.core.engines import OpenVINOBlocks
-from itaclip.core.methods.method import Method, WholeImageMethod, Window
+from itaclip.core.methods.method import Method, StitchedMethod, WholeImageMethod, Window
 from itaclip.core.whole_image import read_windows
 from itaclip.errors import ItaclipError
 
@@ -139,17 +139,32 @@ class DenseEncoder(nn.Module):
                 return [self.engine.tokens(x, grid, first)]
         needs, encoded = Needs(), None
         for method, _ in methods:
-            if not isinstance(method, WholeImageMethod):
+            if isinstance(method, StitchedMethod) or not isinstance(method, WholeImageMethod):
                 needs |= method.needs(self.depth)
         found = []
         for method, window in methods:
-            if isinstance(method, WholeImageMethod):
+            if isinstance(method, StitchedMethod):
+                encoded = encoded or self.encode(pixels, needs, first.positions)
+                found.append(self.joint(method.whole(method.tokens(encoded, window)), method))
+            elif isinstance(method, WholeImageMethod):
                 steps = self.steps(pixels, method.needs(self.depth), method.positions)
                 found.append(read_windows(self.tower, steps, method, replace(window, pixels=pixels)))
             else:
                 encoded = encoded or self.encode(pixels, needs, first.positions)
                 found.append(method.tokens(encoded.projected_as(method.patch_projection or "values"), window))
         return found
+
+    def window_features(self, pixels: Tensor, methods: Sequence[tuple[StitchedMethod, Window]]) -> list[Tensor]:
+        """Compute what is stitched for several methods in one batch: B x r x c x D for each; see `forward`."""
+        needs = Needs()
+        for method, _ in methods:
+            needs |= method.needs(self.depth)
+        encoded = self.encode(pixels, needs, methods[0][0].positions)
+        return [method.tokens(encoded, window) for method, window in methods]
+
+    def joint(self, features: Tensor, method: Method) -> Tensor:
+        """Map normalised patches into the joint space as the method chooses: ... x D to ... x E."""
+        return self.tower.joint(features, method.patch_projection or "values")
 
     def encode(self, pixels: Tensor, needs: Needs, positions: Positions = "scale") -> EncodedWindows:
         """Run the ordinary blocks on pixels as in `forward`, keeping only the outputs and projections needed."""

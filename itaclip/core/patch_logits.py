@@ -22,7 +22,7 @@ from itaclip.common.progress import report
 from itaclip.core.adaptive import PartialLogits, rounds, view_weights
 from itaclip.core.clip.encoded import Needs
 from itaclip.core.encoder import DenseEncoder
-from itaclip.core.methods import Method, WholeImageMethod, Window
+from itaclip.core.methods import Method, StitchedMethod, WholeImageMethod, Window
 from itaclip.core.query_maps import FEATURES_FROM, PatchLogits
 from itaclip.core.regions.maps import Ids, dense_ranks, resize_map, window_regions
 from itaclip.core.second_encoders import LAST_BLOCK, SecondEncoder
@@ -86,7 +86,7 @@ class Variant:
         """Variants with equal keys can share batches of the image tower."""
         s = self.settings
         return (s.slide_crop, s.slide_stride, s.padding, s.dtype, self.method.positions, self.multiple,
-                isinstance(self.method, WholeImageMethod))  # fmt: skip
+                isinstance(self.method, WholeImageMethod), isinstance(self.method, StitchedMethod))  # fmt: skip
 
     @property
     def feature_key(self) -> Hashable:
@@ -283,6 +283,8 @@ class _Shared:
 
     def _whole_image(self, i: int) -> dict[Hashable, Tensor]:
         """Read an image: its tokens by feature key, V x H x W x E, no view flipped."""
+        if isinstance(next(iter(self.by_features.values())).method, StitchedMethod):
+            return self._stitched_windows(i)
         image, plan, tower = self.images[i], self.plans[i], self.encoder.tower
         features = self._stitched_features(i)
         wholes = {}
@@ -312,6 +314,24 @@ class _Shared:
 
         self._in_batches(_batches({i: plan}, self._per_batch), read)
         return {key: whole.tokens() for key, whole in wholes.items()}
+
+    def _stitched_windows(self, i: int) -> dict[Hashable, Tensor]:
+        """Stitch the features of windows, change those of the image, and map them into the joint space."""
+        plan, methods = self.plans[i], {}
+        for key, variant in self.by_features.items():
+            assert isinstance(variant.method, StitchedMethod)
+            methods[key] = variant.method
+        canvases = {key: Canvas(plan, self.encoder.patch_size) for key in methods}
+
+        def read(units: Sequence[Unit]) -> None:
+            ((_, first, _),) = runs = _runs(units)
+            pixels = self._pixels(runs)
+            windows = [(m, self._window(self.by_features[key], pixels, {})) for key, m in methods.items()]
+            for key, maps in zip(methods, self.encoder.window_features(pixels, windows), strict=True):
+                canvases[key].add(turn_views(maps.float().unflatten(0, (self.views, -1))), first)
+
+        self._in_batches(_batches({i: plan}, self._per_batch), read)
+        return {key: self.encoder.joint(method.whole(canvases[key].mean()), method) for key, method in methods.items()}
 
     def _stitched_features(self, i: int) -> dict[Hashable, Tensor]:
         """Compute the second encoders' unit features of an image, by feature key: V x C x H x W."""

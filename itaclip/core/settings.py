@@ -128,6 +128,9 @@ class Settings:
     area_thd: float | None = None
     """Share of the foreground, in [0, 1]; default None, off. Foreground classes that cover at most this share
     are dropped."""
+    peak_thd: float = 0.0
+    """Score, in [0, 1]; default 0.0, off. Classes whose best pixel in the image scores less are dropped (RADSeg:
+    0.5); their pixels go to the next best class, and to class 0 where none is left."""
     closing: bool = True
     """Yes or no; default True. Closes the label map with a 3 x 3 square at the end, as only ITACLIP does."""
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PRECISIONS = (*DTYPES, "int8")
 
-_SHARES = ("img_eng_coefficient", "def_coefficient", "prob_thd", "tolerance")
+_SHARES = ("img_eng_coefficient", "def_coefficient", "prob_thd", "peak_thd", "tolerance")
 
 
 def as_pairs(options: object) -> tuple[tuple[str, Any], ...]:

@@ -19,17 +19,18 @@ from itaclip.errors import ItaclipError
 _FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
-def read_library_config(kind: Any, path: Path) -> Any:
+def read_library_config(kind: Any, path: Path, part: Mapping[str, Any] | None = None) -> Any:
     """Read ``config.json`` as one of Transformers' configurations.
 
     Args:
         kind: the configuration's class.
         path: the file.
+        part: the part of its content that describes the model; None for all of it.
 
     Raises:
         ItaclipError: it cannot be read, or has values that the class refuses.
     """
-    content = read_object(path)
+    content = read_object(path) if part is None else dict(part)
     try:
         return kind.from_dict(content)
     except Exception as error:  # the library's validators raise several types
@@ -39,8 +40,12 @@ def read_library_config(kind: Any, path: Path) -> Any:
         ) from error
 
 
-def read_tensors(folder: Path) -> tuple[dict[str, Tensor], Path]:
+def read_tensors(folder: Path, prefix: str = "") -> tuple[dict[str, Tensor], Path]:
     """Read the weights of a folder, whole or in parts: the tensors under the names in the file, and the file.
+
+    Args:
+        folder: the folder.
+        prefix: only tensors whose names begin with this are kept.
 
     Raises:
         ItaclipError: there are none, or they are damaged.
@@ -48,7 +53,7 @@ def read_tensors(folder: Path) -> tuple[dict[str, Tensor], Path]:
     file = next((folder / name for name in _FILES if (folder / name).is_file()), None)
     if file is None:
         raise ItaclipError(f"{folder}: holds none of {', '.join(_FILES)}; download the weights too.")
-    return read_state(file), file
+    return read_state(file, prefix), file
 
 
 @contextmanager

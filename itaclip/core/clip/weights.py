@@ -94,13 +94,18 @@ def read_weights(path: str | Path) -> WeightFile:
     return weights
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path, prefix: str = "") -> dict[str, Tensor]:
     """Read tensors by the names in a file, or in the parts that an index lists; safetensors or a plain state dict.
+
+    Args:
+        path: the file or the index.
+        prefix: only tensors whose names begin with this are kept.
 
     Raises:
         ItaclipError: truncated or foreign content, or a pickle that contains more than tensors.
     """
-    return _read_parts(path) if path.name.endswith(_INDEX) else _read_file(path)[0]
+    state = _read_parts(path) if path.name.endswith(_INDEX) else _read_file(path)[0]
+    return {key: value for key, value in state.items() if key.startswith(prefix)}
 
 
 def _read_file(path: Path) -> tuple[dict[str, Tensor], Stated]:

@@ -15,8 +15,9 @@ from itaclip.core.methods.attention import Attention
 from itaclip.core.methods.corrclip import CorrCLIP
 from itaclip.core.methods.gem import GEM
 from itaclip.core.methods.last_block import LastBlock
-from itaclip.core.methods.method import Method, WholeImageMethod, Window, scaled_layers
+from itaclip.core.methods.method import Method, StitchedMethod, WholeImageMethod, Window, scaled_layers
 from itaclip.core.methods.proxyclip import ProxyCLIP
+from itaclip.core.methods.radseg import RADSeg
 from itaclip.core.methods.resclip import ResCLIP
 from itaclip.core.methods.rfclip import RFCLIP
 from itaclip.core.methods.scclip import SCCLIP
@@ -36,7 +37,9 @@ __all__ = [
     "OVStitcher",
     "Positions",
     "ProxyCLIP",
+    "RADSeg",
     "ResCLIP",
+    "StitchedMethod",
     "WholeImageMethod",
     "Window",
     "get_method",
@@ -67,6 +70,7 @@ METHODS: dict[str, Method] = {
     "proxyclip": ProxyCLIP(),
     "corrclip": CorrCLIP(),
     "ovstitcher": OVStitcher(),
+    "radseg": RADSeg(),
     "rfclip": RFCLIP(),
 }
 

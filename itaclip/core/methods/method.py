@@ -125,6 +125,21 @@ class WholeImageMethod(Method):
         """
 
 
+@dataclass(frozen=True)
+class StitchedMethod(WholeImageMethod):
+    """A method that reads windows one by one, and then once their stitched features.
+
+    `tokens` gives the features of a window, B x r x c x D, before they enter the joint space; `whole` changes those
+    of the image, and then every patch enters the joint space.
+    """
+
+    reads_regions: ClassVar[bool] = False
+
+    def whole(self, features: Tensor) -> Tensor:
+        """Change the features of whole images: L x r x c x D to the same shape."""
+        raise TypeError(f"{type(self).__name__} does not say how whole images are read.")
+
+
 def scaled_layers(layers: tuple[int, ...], blocks: int) -> tuple[int, ...]:
     """Scale layers of a 12-block model to the same relative depth of another: ``round(l * blocks / 12)``.
 

@@ -44,6 +44,7 @@ SOURCES = {
     "proxyclip": "ProxyCLIP's repository at e7b767f",
     "corrclip": "CorrCLIP's repository at 103bc18, its first version",
     "ovstitcher": "OV-Stitcher's repository at 91a9489",
+    "radseg": "RADSeg's repository at 05ec86f, its middle resolution",
     "rfclip": "RF-CLIP's repository at c2b333e",
     "sam3": "SegEarth-OV3's repository at 87e5cc1; the preview is ActiveSAM's, at 41cad43",
 }
@@ -65,6 +66,7 @@ REPOSITORY_OF = {
     "proxyclip": "proxyclip",
     "corrclip": "corrclip",
     "ovstitcher": "ovstitcher",
+    "radseg": "radseg",
     "rfclip": "rfclip",
     "sam3": "sam3",
 }
@@ -72,9 +74,12 @@ REPOSITORY_OF = {
 
 _SAM3_SIDE = 1008  # pixels; SAM 3 stretches an image to a square of this side
 
+LONG_SIDE = 2048
+"""Pixels; the longest side of a resized image in published configurations."""
+
 _PLAIN: dict[str, Any] = dict(img_engineering=False, closing=False, area_thd=None, pamr_steps=0, pamr_stride=(8, 16),
               map_correction=False, method_options={}, class_prompts=None,
-              templates="imagenet")  # fmt: skip
+              templates="imagenet", peak_thd=0.0)  # fmt: skip
 """Settings that all other methods share and ITACLIP changes."""
 
 
@@ -83,13 +88,13 @@ class Preset:
     """One protocol on one data set.
 
     Attributes:
-        short_side: short side of the resized image in pixels; the long side is at most 2048.
-            None keeps the configuration's.
+        short_side: short side of the resized image in pixels at most; None keeps the configuration's size.
         settings: fields of `itaclip.core.settings.Settings`.
         texts: whether to use the configuration's auxiliary texts.
         words: replacement lines of the class file, by class id.
         source: source of the settings.
         method: the method where none is named; None keeps the configuration's.
+        long_side: long side in pixels at most, where a short side is given.
     """
 
     short_side: int | None
@@ -98,6 +103,7 @@ class Preset:
     words: Mapping[int, str]
     source: str
     method: str | None = None
+    long_side: int = LONG_SIDE
 
 
 def published(method: str, dataset: str) -> Preset:
@@ -119,9 +125,10 @@ def published(method: str, dataset: str) -> Preset:
             f"method {method!r} has no published settings for {name}; {known}. "
             "--preset common runs every method on every data set."
         )
-    short_side, settings = rows[name]
+    side, settings = rows[name]
     words = _WORDS.get(repository, {}).get(name, {})
-    return Preset(short_side, settings, repository == "itaclip", words, SOURCES[repository])
+    long_side = side if repository == "radseg" else LONG_SIDE
+    return Preset(side, settings, repository == "itaclip", words, SOURCES[repository], long_side=long_side)
 
 
 def common(dataset: str, background: bool, method: str = "") -> Preset:
@@ -148,7 +155,7 @@ def common(dataset: str, background: bool, method: str = "") -> Preset:
 
 
 def tipsv2() -> Preset:
-    """The settings that TIPSv2 was published with (arXiv 2604.12012), for its models, with any method.
+    """Take the settings that TIPSv2 was published with (arXiv 2604.12012), for its models, with any method.
 
     Its own is the last block's values without attention, "maskclip". Published code averages the softmax of
     the windows, at temperature 1; here their cosines are averaged, which at that temperature differs in the
@@ -213,6 +220,11 @@ def _ovstitcher(threshold: float = 0.0, stride: int = 112, short_side: int = 448
     settings = _windows(crop, stride, 40, threshold, **own)
     del settings["class_prompts"]  # the configuration's, if it names any
     return short_side, settings
+
+
+def _radseg(long_side: int, stride: int = 224) -> tuple[int, dict[str, Any]]:
+    # every class needs a pixel of 0.5, instead of a threshold per pixel; none of its data sets has a background
+    return long_side, _windows(336, stride, 100, peak_thd=0.5)
 
 
 def _rfclip(step: float, share: float, distance: float, threshold: float = 0.0, crop: int = 224, short_side: int = 336,
@@ -308,6 +320,13 @@ _PUBLISHED: dict[str, _Rows] = {
         "coco_stuff": _ovstitcher(stride=224),
         "cityscapes": _ovstitcher(short_side=560, crop=224),
         "ade20k": _ovstitcher(),
+    },
+    "radseg": {
+        "voc20": _radseg(576, stride=112),
+        "context59": _radseg(688),
+        "coco_stuff": _radseg(336),
+        "cityscapes": _radseg(448),
+        "ade20k": _radseg(576),
     },
     # the short side is recorded for VOC and Cityscapes; 336 elsewhere is this project's reading
     "rfclip": {

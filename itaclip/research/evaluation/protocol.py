@@ -15,8 +15,6 @@ from itaclip.errors import ItaclipError, did_you_mean
 from itaclip.files import write_text
 from itaclip.research.evaluation.presets import PAMR_STEPS, PRESETS, Preset, common, published, tipsv2
 
-_LONG_SIDE = 2048
-
 Switch: TypeAlias = Literal["on", "off"]
 
 
@@ -84,7 +82,7 @@ def _apply_preset(config: Config, preset: Preset, folder: Path) -> None:
         model.auxiliary_text_path = None
     model.update(dict(preset.settings))
     if preset.short_side is not None:
-        _resize(config.test_dataloader.dataset)["scale"] = (_LONG_SIDE, preset.short_side)
+        _resize(config.test_dataloader.dataset)["scale"] = (preset.long_side, preset.short_side)
     if preset.words:
         lines = read_lines(model.name_path)
         first = read_class_names(model.name_path, model.get("background", False)).first_line

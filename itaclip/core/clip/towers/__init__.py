@@ -19,10 +19,11 @@ def as_tower(visual: Any) -> Tower:
     """
     if isinstance(visual, ImageTower):
         return OpenAITower(visual)
-    if type(visual).__module__.startswith("transformers."):
-        from itaclip.core.clip.towers.transformers_vit import TipsTower
+    module = type(visual).__module__
+    if module.startswith("transformers.") or module == "itaclip.core.clip.radio":
+        from itaclip.core.clip.towers.transformers_vit import RadioTower, TipsTower  # here, as what they wrap
 
-        return TipsTower(visual)
+        return TipsTower(visual) if hasattr(visual, "embeddings") else RadioTower(visual)
     from itaclip.core.clip.towers.libraries import wrap  # here, because it imports open_clip and timm
 
     return wrap(visual)

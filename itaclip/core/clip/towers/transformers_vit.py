@@ -11,6 +11,8 @@ from torch import Tensor
 from itaclip.core.clip.blocks import Projections
 from itaclip.core.clip.towers.tower import Grid, PatchProjection, Positions, Tower, TowerBlock, patch_rows, resample
 
+_MOST_GRIDS = 64  # tables of positions kept at a time; images that are not cut into windows come in many sizes
+
 
 class TransformersBlock(TowerBlock):
     """A DINOv2-like block: separate matrices for queries, keys and values, and LayerScale."""
@@ -90,3 +92,58 @@ class TipsTower(Tower):
         for block in self._blocks:
             block.lower(dtype)
         self.visual.embeddings.patch_embeddings.projection.to(dtype)
+
+
+class RadioTower(Tower):
+    """Transformers' ``RadioModel`` with an adaptor (`itaclip.core.clip.radio.RadioImage`).
+
+    It was trained on images of many sizes, with a table of positions for 2048 pixels; windows are RADSeg's by default.
+    """
+
+    resampling = "cut"
+    image_size = 336
+
+    def __init__(self, visual: Any) -> None:
+        super().__init__(visual)
+        embeddings = visual.model.embeddings
+        self._blocks: Sequence[TowerBlock] = [TransformersBlock(module) for module in visual.model.encoder.layer]
+        self.depth = len(self._blocks)
+        self.prefix = int(embeddings.cls_register_token.shape[0])
+        self.patch_size = int(embeddings.patch_size)
+        self.table_side = int(embeddings.max_rows)
+        self.channels = int(visual.adaptor.channels)
+        self._tables: dict[tuple[Grid, Positions, torch.device], Tensor] = {}
+
+    def embed(self, pixels: Tensor, grid: Grid, rule: Positions) -> Tensor:
+        embeddings, weight = self.visual.model.embeddings, self.visual.model.embeddings.patch_projection.weight
+        first = embeddings.cls_register_token
+        x = patch_rows(pixels, grid, weight.unflatten(1, (3, self.patch_size, self.patch_size))).to(first.dtype)
+        return torch.cat([first.expand(len(x), -1, -1), x + self._table(grid, rule)], dim=1)
+
+    def _table(self, grid: Grid, rule: Positions) -> Tensor:
+        """Resample the large table once for each grid."""
+        table = self.visual.model.embeddings.position_embedding[0]
+        key = grid, rule, table.device
+        if key not in self._tables:
+            if len(self._tables) >= _MOST_GRIDS:
+                self._tables.clear()
+            self._tables[key] = resample(table, self.table_side, grid, rule)
+        return self._tables[key]
+
+    def blocks(self, grid: Grid) -> Sequence[TowerBlock]:
+        return self._blocks
+
+    def norm(self, x: Tensor) -> Tensor:
+        return x  # it has none
+
+    def joint(self, normed: Tensor, projection: PatchProjection = "values") -> Tensor:
+        found: Tensor = self.visual.adaptor(normed)
+        return found
+
+    def pooled(self, x: Tensor) -> Tensor:
+        return self.joint(x[:, self.visual.summary])
+
+    def lower(self, dtype: torch.dtype) -> None:
+        for block in self._blocks:
+            block.lower(dtype)
+        self.visual.model.embeddings.patch_projection.to(dtype)
