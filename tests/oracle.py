@@ -32,6 +32,7 @@ class Options:
     dilations: tuple[int, ...] = (8, 16)
     scale: float = 40.0
     prob_thd: float = 0.0
+    peak_thd: float = 0.0
     area_thd: float | None = None
 
 
@@ -212,6 +213,9 @@ def decide(logits: Tensor, query_to_class: list[int], options: Options) -> tuple
         for k in range(1, classes):
             if int((hard == k).sum()) <= options.area_thd * foreground:
                 scores[k] = 0
+    for k in range(classes):
+        if scores[k].max() < options.peak_thd:
+            scores[k] = 0
     labels = scores.argmax(0)
     labels[scores.max(0).values < options.prob_thd] = 0
     kernel = np.ones((3, 3), np.uint8)

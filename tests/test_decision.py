@@ -37,18 +37,24 @@ def units(*shape: int) -> Tensor:
 @pytest.mark.parametrize("as_features", [False, True], ids=["logits", "features"])
 @pytest.mark.parametrize("held", [1 << 28, 0], ids=["held", "in blocks"])
 @pytest.mark.parametrize(("classes", "most"), [(1, 1), (7, 1), (90, 2), (9, 40)])
-@pytest.mark.parametrize("area", [None, 0.0, 0.05])
+@pytest.mark.parametrize(("area", "peak"), [(None, 0.0), (0.0, 0.0), (0.05, 0.0), (None, 0.3), (0.05, 0.3)])
 def test_any_blocks_give_the_plain_decision(
-    classes: int, most: int, area: float | None, held: int, as_features: bool, monkeypatch: pytest.MonkeyPatch
+    classes: int,
+    most: int,
+    area: float | None,
+    peak: float,
+    held: int,
+    as_features: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(0)
     monkeypatch.setattr(query_maps, "HELD", held)
     counts = [1 + i * 7 % most for i in range(classes)]
     text, features, guide = units(sum(counts), 16), units(PLAN.count, *PLAN.grid, 16), torch.randn(3, *SIZE)
-    settings = Settings(logit_scale=10.0, area_thd=area, prob_thd=0.15)
+    settings = Settings(logit_scale=10.0, area_thd=area, peak_thd=peak, prob_thd=0.15)
     logits = pamr(stitch(features @ text.T, PLAN, SIZE), guide, 2, (2, 4))
     query_to_class = [k for k, count in enumerate(counts) for _ in range(count)]
-    options = oracle.Options(scale=10.0, area_thd=area, prob_thd=0.15)
+    options = oracle.Options(scale=10.0, area_thd=area, peak_thd=peak, prob_thd=0.15)
     expected, labels = oracle.decide(logits, query_to_class, options)
 
     patches = PatchLogits(features, text) if as_features else PatchLogits(features @ text.T)

@@ -27,7 +27,6 @@ from itaclip.core.images import normalise
 from itaclip.core.methods import METHODS, get_method
 from itaclip.core.methods import radseg as module
 from itaclip.core.methods.radseg import aggregated
-from itaclip.core.peaks import drop_faint_classes
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import Settings
 from itaclip.core.text import TextBank, TextEncoder, parse_class_names
@@ -227,8 +226,8 @@ def test_batches_and_views(model: Any) -> None:
     together = Pipeline(model, settings)(images, sizes, bank())
     for one, size, expected in zip(images, sizes, together, strict=True):
         alone = Pipeline(model, settings.changed(batch_crops=1))([one], [size], bank())[0]
-        torch.testing.assert_close(alone.scores, expected.scores, atol=1e-4, rtol=1e-4)
-        assert expected.scores.isfinite().all()
+        torch.testing.assert_close(alone.scores.values, expected.scores.values, atol=1e-4, rtol=1e-4)
+        assert expected.scores.values.isfinite().all()
     flipped = Pipeline(model, Settings(**PLAIN))
     plain = flipped.patch_logits([images[0]], bank())[0]
     # one view alone differs from five
@@ -248,16 +247,11 @@ def test_every_method_reads_it_alike_in_batches_and_singly(model: Any) -> None:
 
 
 def test_faint_classes_are_dropped(model: Any) -> None:
-    scores = torch.tensor([[[0.2, 0.4]], [[0.5, 0.1]], [[0.3, 0.5]]])
-    assert torch.equal(drop_faint_classes(scores, 0.0), scores)
-    found = drop_faint_classes(scores, 0.5)
-    assert torch.equal(found.argmax(0), torch.tensor([[1, 2]]))
-    assert not found[0].any()
     picture_of = [normalise(picture(64, 64))]
     kept, dropped = (Pipeline(model, Settings(**PLAIN, peak_thd=t))(picture_of, [(64, 64)], bank())[0]
                      for t in (0.0, 1.0))  # fmt: skip
-    assert kept.scores.any()
-    assert not dropped.scores.any()
+    assert kept.scores.own.all()
+    assert not dropped.scores.own.any()
     assert not dropped.labels.any()
     with pytest.raises(ItaclipError, match=r"peak_thd = 2\.0: expected in \[0, 1\]"):
         Settings(peak_thd=2.0)

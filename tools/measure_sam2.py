@@ -28,7 +28,7 @@ _MORE = (SAMPLINGS["sam2-64"].points // SAMPLINGS["sam2"].points) ** 2
 
 
 def hiera_large() -> Sam2Config:
-    """The shapes of facebook/sam2-hiera-large (Ravi et al., 2024)."""
+    """Give the shapes of facebook/sam2-hiera-large (Ravi et al., 2024)."""
     widths = [144, 288, 576, 1152]
     backbone = Sam2HieraDetConfig(
         hidden_size=widths[0], embed_dim_per_stage=widths, num_attention_heads=2,

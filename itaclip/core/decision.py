@@ -8,7 +8,7 @@ of the softmax runs on, block by block of the queries. The result is the same fo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,7 @@ class Ranking:
         highest: P, the highest scaled logit of all queries.
         total: P, the sum over all queries of ``exp(logit - highest)``.
         full: K x P, the scaled logits of all classes, or None.
+        allowed: K bool, the classes that no rule has dropped; None if there is no rule.
     """
 
     classes: Tensor
@@ -39,6 +40,7 @@ class Ranking:
     highest: Tensor
     total: Tensor
     full: Tensor | None
+    allowed: Tensor | None = None
 
     def scores(self, logits: Tensor) -> Tensor:
         """Compute the softmax over all queries for some scaled logits, ... x P; overwrites them."""
@@ -52,7 +54,7 @@ def decide(
 
     Args:
         maps: logits of the queries, refined.
-        settings: uses `logit_scale`, `area_thd`, `prob_thd` and `closing`.
+        settings: uses `logit_scale`, `area_thd`, `peak_thd`, `prob_thd` and `closing`.
         kept: which scores to keep.
         corrected: changes the label map at the end, H x W int64.
 
@@ -60,31 +62,53 @@ def decide(
         H x W int64 class ids, and the scores.
     """
     top = min(maps.classes, 2 if kept == "full" else kept)
-    ranking = rank_by_area(maps, settings, top, kept == "full")
+    ranking = rank_kept(maps, settings, top, kept == "full")
     labels = label_map(ranking, maps.size, settings)
     if corrected is not None:
         labels = corrected(labels)
     own = _scores_of(labels.flatten(), ranking, maps, settings.logit_scale)
+    if ranking.allowed is not None:
+        own = own * ranking.allowed[labels.flatten()]
     full = None if ranking.full is None else ranking.scores(ranking.full).unflatten(1, maps.size)
     values = ranking.scores(ranking.logits.clone())
     shape = (top, *maps.size)
     return labels, Scores(own.view(maps.size), ranking.classes.int().view(shape), values.view(shape), full)
 
 
-def rank_by_area(maps: QueryMaps, settings: Settings, top: int, full: bool = False) -> Ranking:
-    """Find the best classes of every pixel among those that the area rule keeps.
+def rank_kept(maps: QueryMaps, settings: Settings, top: int, full: bool = False) -> Ranking:
+    """Find the best classes of every pixel among those that neither rule drops.
 
-    Classes other than 0 that cover at most `area_thd` of the foreground are dropped. Their pixels go to the next
-    best class, not to the background. What is kept is few, so it is cheap to read again.
+    The area rule drops classes other than 0 that cover at most `area_thd` of the foreground, and `peak_thd` classes
+    whose best pixel scores less (RADSeg, arXiv 2511.19704, "prompt denoising"). Pixels of a dropped class go to the
+    next best class, not to the background. What is kept is few, so it is cheap to read again.
     """
-    ranking = rank(maps, settings.logit_scale, top, full)
-    if settings.area_thd is None:
+    ranking, allowed = rank(maps, settings.logit_scale, top, full), None
+    if settings.area_thd is not None:
+        allowed = large_classes(count_values(ranking.classes[0], maps.classes), settings.area_thd)
+    if settings.peak_thd:
+        certain = class_peaks(maps, ranking, settings.logit_scale) >= settings.peak_thd
+        allowed = certain if allowed is None else allowed & certain
+    if allowed is None:
         return ranking
-    large = large_classes(count_values(ranking.classes[0], maps.classes), settings.area_thd)
-    again = rank(maps, settings.logit_scale, top, allowed=large)
+    again = rank(maps, settings.logit_scale, top, allowed=allowed)
     if ranking.full is not None:
-        ranking.full.masked_fill_(~large[:, None], _LOWEST)
-    return Ranking(again.classes, again.logits, ranking.highest, ranking.total, ranking.full)
+        ranking.full.masked_fill_(~allowed[:, None], _LOWEST)
+    return replace(ranking, classes=again.classes, logits=again.logits, allowed=allowed)
+
+
+def class_peaks(maps: QueryMaps, ranking: Ranking, scale: float) -> Tensor:
+    """Find the score of the best pixel of every class: K."""
+    peaks = torch.zeros(maps.classes, device=maps.device)
+    for classes, block in maps.blocks():
+        counts = [maps.queries_per_class[number] for number in classes]
+        step = max(1, _TOGETHER // len(block)) if maps.device.type == "cpu" else maps.pixels
+        for first in range(0, maps.pixels, step):
+            part = slice(first, min(first + step, maps.pixels))
+            best = class_maxima(block[part] * scale, counts) - ranking.highest[part]
+            found = (best.exp() / ranking.total[part]).amax(1)
+            of_block = slice(classes[0], classes[-1] + 1)
+            peaks[of_block] = torch.maximum(peaks[of_block], found)
+    return peaks
 
 
 def large_classes(counts: Tensor, threshold: float) -> Tensor:
@@ -105,6 +129,8 @@ def decide_scores(
     if settings.area_thd is not None:
         large = large_classes(count_values(scores.argmax(0), len(scores)), settings.area_thd)
         scores = scores * large[:, None, None]
+    if settings.peak_thd:
+        scores = scores * (scores.flatten(1).amax(1) >= settings.peak_thd)[:, None, None]
     left, classes, values = scores.clone(), [], []
     for _ in range(min(len(scores), 2 if kept == "full" else kept)):
         best, where = left.max(0)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from itaclip.core.adaptive import PartialLogits
 from itaclip.core.clip.towers import as_tower
-from itaclip.core.decision import decide, label_map, rank_by_area
+from itaclip.core.decision import decide, label_map, rank_kept
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.engines.select import on_engine
 from itaclip.core.methods import METHODS, WholeImageMethod
@@ -356,7 +356,7 @@ def _until_settled(
     for found in rounds:
         mixed = variant.patch_logits(found.mixed())
         maps = _maps(variant, mixed, found.plan, coarse, bank.class_names.queries_per_class)
-        ranking = rank_by_area(maps, open_maps, 1)
+        ranking = rank_kept(maps, open_maps, 1)
         labels = label_map(ranking, coarse, open_maps)
         # waits for the GPU, once per round
         changed = 1.0 if before is None else float((labels != before).float().mean())

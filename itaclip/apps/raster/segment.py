@@ -320,6 +320,7 @@ def _check_settings(settings: Settings, pixels: int) -> None:
     checks = [
         (by_windows, "method", "a method that reads windows one by one, such as itaclip or proxyclip"),
         (settings.shortlist is None, "shortlist", "None for rasters: it would be chosen from the whole raster"),
+        (not settings.peak_thd, "peak_thd", "0 for rasters: it compares with the best pixel of the whole raster"),
         (not settings.tolerance, "tolerance", "0 for rasters (quality exact, balanced or fast): when to stop depends "
          "on the whole raster"),
         (settings.slide_crop > 0, "slide_crop", "more than 0: the whole raster in one window has no limit"),
