@@ -11,8 +11,9 @@ import pytest
 
 from itaclip import ItaclipError
 from itaclip.apps.command.main import main
+from itaclip.core.clip import families
 from itaclip.core.clip.loading import load_clip
-from itaclip.core.clip.model_list import IMAGENET, TRUE_SIZE, models
+from itaclip.core.clip.model_list import IMAGENET, TRUE_SIZE, models, other_models
 from itaclip.core.clip.open_clip_modules import build
 from itaclip.core.clip.towers import as_tower
 from itaclip.core.clip.towers.libraries import refusal
@@ -27,6 +28,14 @@ def test_the_list_names_every_set_of_weights_that_open_clip_has() -> None:
     assert (found["PE-Core-L-14-336", "meta"].imagenet, found["EVA02-L-14", "merged2b_s4b_b131k"].tested) == (
         83.5, "family")  # fmt: skip
     assert found["convnext_base", "laion400m_s13b_b51k"].family.startswith("refused")
+
+
+def test_models_that_are_not_relatives_of_clip(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {m.name: m for m in other_models()}
+    assert set(found) == set(families.NAMES)
+    assert (found["tipsv2-l14"].image, found["tipsv2-l14"].patch, found["tipsv2-l14"].channels) == (448, 14, 1024)
+    assert main(["models", "tipsv2", "b14"]) == 0
+    assert "tipsv2-b14  TIPSv2" in capsys.readouterr().out
 
 
 def test_published_figures_and_tests_are_of_models_that_exist() -> None:

@@ -9,8 +9,9 @@
 It lists what the tensors do not show, and where it was taken from: activation, attention heads, normalisation,
 tokenizer. The weights are not "ok" if any of it was only assumed.
 
-For every family, pooled features of images and texts must match those of open_clip's forward pass
-with the same weights: every cosine must exceed 0.99999.
+For every family, pooled features of images and texts must match those of the library's forward pass
+with the same weights (open_clip's, or Transformers' for TIPSv2 and C-RADIO): every cosine must exceed 0.99999.
+For models that were published with scores of segmentation, the evaluation that repeats one is named.
 
 `tools/real_text_embeddings` contains float16 features of OpenAI's ViT-B/16 for the prompt
 "a photo of a {}", as published with Cascade-CLIP (ICML 2024), for the 20 classes of Pascal
@@ -56,6 +57,15 @@ RECORDED_MODELS = ("ViT-B/16", "ViT-B-16", "ViT-B/16:openai", "ViT-B-16:openai",
 SMALLEST_COSINE = 0.9999
 SMALLEST_TO_OPEN_CLIP = 0.99999
 LARGEST_OF_SAM3 = 1e-3
+PUBLISHED = {
+    "tipsv2-b14": ("ade20k", "--preset tipsv2", "17.4 mIoU, README of TIPS's repository"),
+    "tipsv2-l14": ("ade20k", "--preset tipsv2", "24.7 mIoU, README of TIPS's repository"),
+    "tipsv2-so400m14": ("ade20k", "--preset tipsv2", "23.3 mIoU, README of TIPS's repository"),
+    "tipsv2-g14": ("ade20k", "--preset tipsv2", "17.8 mIoU, README of TIPS's repository"),
+    "c-radiov3-b": ("ade20k", "--method radseg --preset published",
+                    "RADSeg: a mean of about 48 mIoU over five data sets without background, read off its figure"),
+}  # fmt: skip
+"""Configuration, options and published score by the name of a model."""
 PROMPTS = ("a photo of a cat.", "dog", "a bad photo of the traffic light.", "a cropped photo of many small boats")
 
 
@@ -119,7 +129,7 @@ def main() -> int:
     good = True
     for what, values in to_open_clip(clip, encoder):
         good &= bool(values.min() > SMALLEST_TO_OPEN_CLIP)
-        console.print(f"{what}: smallest cosine with open_clip's own {values.min():.7f}")
+        console.print(f"{what}: smallest cosine with the library's own {values.min():.7f}")
     if args.recorded or args.weights in RECORDED_MODELS:
         from mmseg.datasets import COCOStuffDataset  # importable only after itaclip.research.openmmlab
 
@@ -131,6 +141,11 @@ def main() -> int:
             worst = int(values.argmin())
             good &= bool(values[worst] > SMALLEST_COSINE)
             console.print(f"{file}: {len(names)} classes, smallest cosine {values[worst]:.6f} ({names[worst]})")
+    name = args.weights.partition(":")[0].lower()
+    if name in PUBLISHED:
+        config, options, score = PUBLISHED[name]
+        console.print(f"To compare with {score}:\n  itaclip eval --config {config} --weights {args.weights} {options}",
+                      markup=False, soft_wrap=True)  # fmt: skip
     if not good:
         console.print("DIFFERENT: other weights, another tokenizer, or an unsupported tower")
     elif assumed:

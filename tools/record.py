@@ -122,6 +122,7 @@ FILES = {
         "images per second with every data set's settings",
         f"python tools/benchmark.py --config {ALL_SETTINGS} --weights vit-b-16.pt --dtype bf16 --out F",
     ),
+    "encoders": Recorded("dense features beside a plain pass", "python tools/measure_encoders.py --out F"),
     "towers": Recorded("image encoders of other families", "python tools/measure_towers.py --out F"),
     "vocabulary_demo": Recorded(
         "official, plain and chosen words, all methods, demo's things",

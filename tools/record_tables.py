@@ -343,6 +343,14 @@ def _towers(record: Record) -> str:
     return _with_machine(_table(header, rows), record.machine("towers"))
 
 
+def _encoders(record: Record) -> str:
+    rows = [[row["encoder"], f"{row['plain']:.2f}", f"{row['dense']:.2f}", f"{row['ratio']:.2f}"]
+            for row in record["encoders"]["rows"]]  # fmt: skip
+    return _with_machine(
+        _table(["encoder and method", "plain pass", "dense", "ratio"], rows), record.machine("encoders")
+    )
+
+
 # --- collections and the HTTP API --------------------------------------------
 
 
@@ -503,6 +511,7 @@ TABLES_BY_NAME: dict[str, Callable[[Record], str]] = {
     "adaptive": _adaptive,
     "text bank": _text_bank,
     "throughput": _throughput,
+    "encoders": _encoders,
     "towers": _towers,
     "zero-shot": _zero_shot,
     "zero-shot speed": _zero_shot_speed,

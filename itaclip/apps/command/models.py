@@ -22,10 +22,11 @@ def main(arguments: Sequence[str]) -> int:
         ItaclipError: no model matches all words.
     """
     args = parser().parse_args(arguments)
-    from itaclip.core.clip.model_list import SOURCE, models
+    from itaclip.core.clip.model_list import SOURCE, models, other_models
 
     words = [word.lower() for word in args.words]
-    found = [m for m in models() if all(word in f"{m.name}:{m.tag} {m.family}".lower() for word in words)]
+    listed = [*models(), *other_models()]
+    found = [m for m in listed if all(word in f"{m.name}:{m.tag} {m.family}".lower() for word in words)]
     found = [m for m in found if m.weights or not args.here]
     if not found and words:
         raise ItaclipError(f"no model has {' and '.join(map(repr, args.words))} in its name, tag or family.")
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     table = [("name:tag", "family", "image/patch", "channels", "tested", "ImageNet", "weights")]
     table += [
-        (f"{m.name}:{m.tag}", m.family, f"{m.image}/{m.patch or '?'}", str(m.channels), m.tested or "-",
+        (f"{m.name}:{m.tag}".rstrip(":"), m.family, f"{m.image}/{m.patch or '?'}", str(m.channels), m.tested or "-",
          "-" if m.imagenet is None else f"{m.imagenet:.1f}", str(m.weights or "-"))
         for m in found
     ]  # fmt: skip

@@ -11,8 +11,10 @@ from typing import Any
 import open_clip
 from open_clip.pretrained import get_pretrained_cfg
 
-from itaclip.core.clip.download import locate
+from itaclip.core.clip import families
+from itaclip.core.clip.download import local_folder, locate
 from itaclip.core.clip.towers.libraries import refusal
+from itaclip.core.clip.transformers_config import CONFIG
 
 TRUE_SIZE = ("ViT-B-16", "ViT-B-16-SigLIP2", "EVA02-B-16", "PE-Core-B-16", "ViT-H-14-CLIPA", "coca_ViT-B-32")
 """Architectures whose image towers the full tests compare with open_clip's at their true size.
@@ -48,7 +50,7 @@ class Model:
 
     Attributes:
         name: name of the architecture, as in open_clip.
-        tag: tag of the weights.
+        tag: tag of the weights; empty if the name is enough.
         family: the family of the image tower's layout, or why the tower is not supported.
         image: side in pixels of the training images.
         patch: side of a patch in pixels; None if the configuration does not state it.
@@ -83,6 +85,21 @@ def models() -> Iterator[Model]:
                 config["embed_dim"], "" if reason else "true size" if name in TRUE_SIZE else "family",
                 IMAGENET.get((name, tag)), locate(name, tag, get_pretrained_cfg(name, tag)),
             )  # fmt: skip
+
+
+def other_models() -> Iterator[Model]:
+    """List the models of `itaclip.core.clip.families`; their image sides are those of the windows."""
+    for name, hub in families.NAMES.items():
+        radio = name.startswith("c-radio")
+        folder = local_folder(hub)
+        yield Model(
+            name, "", "C-RADIO with SigLIP 2's adaptor" if radio else "TIPSv2", 336 if radio else 448,
+            16 if radio else 14, _CHANNELS.get(name, 1536), "true size" if name == "tipsv2-b14" else "family", None,
+            folder if folder is not None and (folder / CONFIG).is_file() else None,
+        )  # fmt: skip
+
+
+_CHANNELS = {"tipsv2-b14": 768, "tipsv2-l14": 1024, "tipsv2-so400m14": 1152}
 
 
 def _family(vision: Mapping[str, Any]) -> str:

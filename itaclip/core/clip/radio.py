@@ -59,7 +59,8 @@ class Adaptor(nn.Module):
     @property
     def channels(self) -> int:
         """Channels of the teacher's space."""
-        return int(self.final[2].out_features)
+        last: Any = self.final[2]
+        return int(last.out_features)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map ... x width to ... x channels."""
@@ -152,11 +153,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], list[str], Path]:
         return state, [], file
     with torch.serialization.safe_globals([Namespace]):  # holds the arguments of the training; plain data
         content = load_tensors(path)
-    state = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    tensors = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise ItaclipError(f"{path}: holds no state_dict, as NVIDIA's checkpoints of RADIO do.")
     teachers = getattr(content.get("args"), "teachers", None) or []
-    return state, [str(one.get("name")) for one in teachers if isinstance(one, dict)], path
+    return tensors, [str(one.get("name")) for one in teachers if isinstance(one, dict)], path
 
 
 def _backbone(state: Mapping[str, Tensor], config: Mapping[str, Any], file: Path) -> tuple[Any, Fact]:
