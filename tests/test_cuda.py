@@ -9,7 +9,7 @@ import torch
 
 from itaclip import Segmenter
 from itaclip.core.clip.openai import CLIP
-from itaclip.core.methods import METHODS
+from itaclip.core.methods import ON_ANY_TOWER
 from itaclip.core.pamr import pamr
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import Settings
@@ -38,7 +38,7 @@ def images(device: str) -> list[torch.Tensor]:
 SIZES = [(200, 300), (224, 224), (45, 150)]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ON_ANY_TOWER)
 def test_every_method_gives_the_cpu_s_scores(method: str, tiny_clip: CLIP, bank: TextBank) -> None:
     settings = Settings(method=method, pamr_steps=2, prob_thd=0.1, area_thd=0.05)
     expected = Pipeline(tiny_clip, settings)(images("cpu"), SIZES, bank)

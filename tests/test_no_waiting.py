@@ -16,7 +16,7 @@ from gpu_helpers import Copies, needs_pretending
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
 from itaclip.core.clip.openai import CLIP
-from itaclip.core.methods import METHODS, rfclip
+from itaclip.core.methods import ON_ANY_TOWER, rfclip
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.second_encoders import load_second_encoder
 from itaclip.core.settings import Settings
@@ -30,7 +30,7 @@ CLASSES = parse_class_names(["background, wall", "cat, kitten", "cup"])
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ON_ANY_TOWER)
 def test_an_image_is_segmented_without_waiting(
     method: str, dtype: str, tiny_clip: CLIP, second_weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

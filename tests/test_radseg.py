@@ -24,7 +24,7 @@ from itaclip.core.clip import load_clip
 from itaclip.core.clip.encoded import Needs
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.images import normalise
-from itaclip.core.methods import METHODS, get_method
+from itaclip.core.methods import ON_ANY_TOWER, get_method
 from itaclip.core.methods import radseg as module
 from itaclip.core.methods.radseg import aggregated
 from itaclip.core.pipeline import Pipeline
@@ -237,7 +237,7 @@ def test_batches_and_views(model: Any) -> None:
 def test_every_method_reads_it_alike_in_batches_and_singly(model: Any) -> None:
     encoder = DenseEncoder(model.visual, get_method("clip", blocks=DEPTH))
     windows = random_windows(2, 64, CHANNELS, 4)
-    for name in METHODS:
+    for name in ON_ANY_TOWER:
         options = {"depth": 2} if name.startswith("gem") else {}
         method = get_method(name, blocks=DEPTH, **options)
         together = encoder.tokens(joined(windows).pixels, [(method, joined(windows))])[0]

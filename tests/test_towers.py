@@ -42,7 +42,7 @@ from itaclip.core.encoder import DenseEncoder
 from itaclip.core.engines.calibration import calibration_windows
 from itaclip.core.engines.select import on_engine
 from itaclip.core.images import normalise
-from itaclip.core.methods import METHODS, get_method
+from itaclip.core.methods import ON_ANY_TOWER, get_method
 from itaclip.core.methods.corrclip import region_tokens
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.settings import Settings
@@ -207,7 +207,7 @@ def test_bfloat16_stays_close(family: str, loaded: Callable[[str], Any]) -> None
 def test_every_method_reads_every_family_alike_in_batches_and_singly(family: str, loaded: Callable[[str], Any]) -> None:
     encoder = DenseEncoder(loaded(family).visual, method_of("clip"))
     windows = random_windows(3, SIDE, encoder.channels, 4)
-    for name in METHODS:
+    for name in ON_ANY_TOWER:
         method = method_of(name)
         together = encoder.tokens(joined(windows).pixels, [(method, joined(windows))])[0]
         singly = torch.cat([encoder.tokens(w.pixels, [(method, w)])[0] for w in windows])

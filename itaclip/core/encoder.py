@@ -46,6 +46,7 @@ class DenseEncoder(nn.Module):
         self.register_buffer("_shift", torch.tensor(shift).view(3, 1, 1), persistent=False)
         method.needs(self.depth)  # raises if the tower lacks a block
         self.tower.check_projection(method.patch_projection)
+        self.tower.check_head(method.reads_head)
 
     def lower(self, precision: str) -> DenseEncoder:
         """Convert the weight matrices, which take most of the time, to another precision.

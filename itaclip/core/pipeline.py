@@ -266,6 +266,7 @@ class Pipeline(nn.Module):
         tower = self.encoder.tower
         method = settings.resolved_method(tower.depth, tower.resampling)
         tower.check_projection(method.patch_projection)
+        tower.check_head(method.reads_head)
         return Variant(settings, method, bank.features, self._multiple(settings))
 
     def _multiple(self, settings: Settings) -> int:

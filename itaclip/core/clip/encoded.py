@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -138,6 +139,11 @@ class EncodedWindows:
     def last(self) -> TowerBlock:
         """Block L."""
         return self.blocks[-1]
+
+    @property
+    def vision_head(self) -> Any:
+        """Blocks and norm after the backbone (dino.txt); None in other towers."""
+        return self._tower.vision_head
 
     def output(self, number: int) -> Tensor:
         """Get the ordinary output ``y_l`` of a block listed in the method's needs: B x (P + N) x D."""

@@ -14,7 +14,7 @@ from itaclip.core.clip.download import local_folder, require_network, weight_fol
 from itaclip.core.clip.transformers_config import CONFIG, read_object
 from itaclip.errors import ItaclipError
 
-TIPSV2, RADIO = "tipsv2", "radio"
+TIPSV2, RADIO, DINOTXT = "tipsv2", "radio", "dinotxt-l16"
 
 NAMES: Mapping[str, str] = {
     "tipsv2-b14": "google/tipsv2-b14",
@@ -37,7 +37,7 @@ _PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt")  # no code
 
 def named(model_name: str) -> bool:
     """Whether a name, or the part before a path (``NAME:PATH``), is one of `NAMES`."""
-    return model_name.partition(":")[0].lower() in NAMES
+    return model_name.partition(":")[0].lower() in (*NAMES, DINOTXT)
 
 
 def kind_of(path: Path) -> str:
@@ -61,6 +61,9 @@ def load_named(model_name: str, pretrained: str | None, quick_gelu: bool | None)
     name = name.lower()
     if given and pretrained:
         raise ItaclipError(f"{model_name}: names a folder, and pretrained = {pretrained!r} another; drop one.")
+    if name == DINOTXT:
+        held = local_folder(DINOTXT) or weight_folders()[-1] / DINOTXT
+        return _dinotxt(Path(given or pretrained or held).expanduser(), quick_gelu)
     path = Path(given or pretrained or "").expanduser() if given or pretrained else repository(NAMES[name])
     expected = TIPSV2 if name.startswith(TIPSV2) else RADIO
     if not path.exists():
@@ -88,6 +91,14 @@ def load(path: Path, quick_gelu: bool | None = None, kind: str = "") -> Any:
     from itaclip.core.clip.tipsv2 import load_tipsv2  # here, because it imports transformers
 
     return load_tipsv2(folder)
+
+
+def _dinotxt(folder: Path, quick_gelu: bool | None) -> Any:
+    if quick_gelu is not None:
+        raise ItaclipError(f"quick_gelu = {quick_gelu}: {DINOTXT} has GELU; leave it out.")
+    from itaclip.core.clip.dinotxt import load_dinotxt  # here, because it imports timm
+
+    return load_dinotxt(folder)
 
 
 def repository(hub: str) -> Path:

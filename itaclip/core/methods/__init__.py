@@ -22,14 +22,17 @@ from itaclip.core.methods.resclip import ResCLIP
 from itaclip.core.methods.rfclip import RFCLIP
 from itaclip.core.methods.scclip import SCCLIP
 from itaclip.core.methods.stitcher import OVStitcher
+from itaclip.core.methods.vip import VIP
 from itaclip.errors import ItaclipError, did_you_mean
 
 __all__ = [
     "COMPARED",
     "GEM",
     "METHODS",
+    "ON_ANY_TOWER",
     "RFCLIP",
     "SCCLIP",
+    "VIP",
     "Attention",
     "CorrCLIP",
     "LastBlock",
@@ -72,8 +75,11 @@ METHODS: dict[str, Method] = {
     "ovstitcher": OVStitcher(),
     "radseg": RADSeg(),
     "rfclip": RFCLIP(),
+    "vip": VIP(),
 }
 
+ON_ANY_TOWER = tuple(name for name, method in METHODS.items() if not method.reads_head)
+"""The methods that need nothing of an image tower but its blocks."""
 
 COMPARED = ("clip", "maskclip", "sclip", "clearclip", "naclip", "gem", "itaclip", "scclip", "resclip", "proxyclip",
             "corrclip", "ovstitcher")  # fmt: skip

@@ -67,6 +67,8 @@ class Method(ABC):
 
     reads_blocks_alone: ClassVar[bool] = False
     """Whether `tokens` ignores the window, so that an engine can run the whole method."""
+    reads_head: ClassVar[bool] = False
+    """Whether the method reads `itaclip.core.clip.towers.Tower.vision_head`, which only dino.txt has."""
     reads_text: ClassVar[bool] = False
     reads_regions: ClassVar[bool] = False
     returns_logits: ClassVar[bool] = False

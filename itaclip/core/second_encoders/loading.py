@@ -166,6 +166,16 @@ def _named(timm_name: str, weights: Weights, name: str, dtype: str, device: torc
 
 
 def _from_file(weights: Weights, name: str, dtype: str, device: torch.device | str) -> SecondEncoder:
+    trunk = trunk_of(weights)
+    return SecondEncoder(trunk, name, mean=weights.mean, std=weights.std, dtype=dtype, device=device)
+
+
+def trunk_of(weights: Weights) -> nn.Module:
+    """Build timm's model of the layout that weights state or show, and load them.
+
+    Raises:
+        ItaclipError: arguments that no model has, or tensors that do not fill it.
+    """
     from timm.models.eva import Eva
     from timm.models.vision_transformer import VisionTransformer
 
@@ -176,7 +186,7 @@ def _from_file(weights: Weights, name: str, dtype: str, device: torch.device | s
         model = kind(**arguments, norm_layer=partial(nn.LayerNorm, eps=eps))
     except Exception as error:  # the arguments come from a file and may be arbitrarily wrong
         raise ItaclipError(f"{weights.path}: cannot build a {kind.__name__} from {arguments} ({error}).") from error
-    return SecondEncoder(_fill(model, weights), name, mean=weights.mean, std=weights.std, dtype=dtype, device=device)
+    return _fill(model, weights)
 
 
 def _fill(model: nn.Module, weights: Weights) -> nn.Module:

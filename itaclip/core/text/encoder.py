@@ -152,7 +152,7 @@ def _causal_tower(clip: Any) -> CausalTower | None:
     if isinstance(clip, CLIP):
         return CausalTower(clip)
     if isinstance(clip, ImageTextModel):
-        return None
+        return CausalTower(clip.text) if hasattr(clip.text, "text_projection") else None
     from open_clip.transformer import ResidualAttentionBlock, TextTransformer  # here, because it is slow to import
 
     tower = clip.text

@@ -15,7 +15,7 @@ from itaclip.research.evaluation.presets import PRESETS
 METHODS = (
     "clip", "maskclip", "sclip", "clearclip", "naclip", "gem", "maskclip_bare", "sclip_bare", "gem_bare", "kk",
     "itaclip", "scclip", "resclip", "resclip_clearclip", "resclip_sclip", "proxyclip", "corrclip",
-    "ovstitcher", "radseg", "rfclip",
+    "ovstitcher", "radseg", "rfclip", "vip",
 )  # fmt: skip
 """The shipped keys of `itaclip.core.methods.METHODS`, which loads PyTorch. A configuration may add others."""
 

@@ -20,6 +20,10 @@ def as_tower(visual: Any) -> Tower:
     if isinstance(visual, ImageTower):
         return OpenAITower(visual)
     module = type(visual).__module__
+    if module == "itaclip.core.clip.dinotxt":
+        from itaclip.core.clip.towers.dinotxt import DinoTxtTower
+
+        return DinoTxtTower(visual)
     if module.startswith("transformers.") or module == "itaclip.core.clip.radio":
         from itaclip.core.clip.towers.transformers_vit import RadioTower, TipsTower  # here, as what they wrap
 

@@ -105,6 +105,7 @@ class Tower(ABC):
         patch_projections: ways in which a pooling head can map patches (`joint`); empty if tokens are
             simply projected into the joint space.
         rotates: whether queries and keys are rotated by the positions of their patches.
+        vision_head: blocks and a norm that follow the tower itself (dino.txt); None if there are none.
         conversion: factors and offsets per channel from pixels normalised with `MEAN` and `STD` to
             those that the tower was trained on; None if they are the same.
     """
@@ -117,6 +118,7 @@ class Tower(ABC):
     resampling: ClassVar[Positions | None] = None
     patch_projections: tuple[PatchProjection, ...] = ()
     rotates: bool = False
+    vision_head: Any = None
 
     def __init__(self, visual: Any) -> None:
         self.visual = visual
@@ -169,6 +171,15 @@ class Tower(ABC):
     @abstractmethod
     def lower(self, dtype: torch.dtype) -> None:
         """Convert the matrices of the embedding and the blocks to another precision."""
+
+    def check_head(self, reads_head: bool) -> None:
+        """Refuse a method that reads a vision head where there is none.
+
+        Raises:
+            ItaclipError: this tower has none.
+        """
+        if reads_head and self.vision_head is None:
+            raise ItaclipError("the method reads a vision head, which only dino.txt has (dinotxt-l16); choose another.")
 
     def check_projection(self, projection: PatchProjection | None) -> None:
         """Refuse a projection that this tower does not support.
