@@ -25,7 +25,7 @@ from itaclip.core.engines import cache, clear_engines, openvino
 from itaclip.core.engines import select as choosing
 from itaclip.core.engines.calibration import calibration_windows
 from itaclip.core.engines.select import on_engine
-from itaclip.core.methods import METHODS, LastBlock, Window
+from itaclip.core.methods import METHODS, ON_ANY_TOWER, LastBlock, Window
 from itaclip.core.methods.attention import neighbour
 from itaclip.core.pipeline import Pipeline, Segmentation
 from itaclip.core.settings import Settings
@@ -69,7 +69,7 @@ ALWAYS = ("itaclip", "naclip", "proxyclip")
 
 
 @pytest.mark.parametrize(
-    "method", [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.vit_b_16) for name in METHODS]
+    "method", [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.vit_b_16) for name in ON_ANY_TOWER]
 )
 def test_float32_gives_the_same_labels_for_every_method(method: str, tiny_clip: CLIP, second_weights: str) -> None:
     settings = Settings(method=method, second_encoder=second_weights, slide_crop=96, slide_stride=64)
