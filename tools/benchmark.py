@@ -32,7 +32,7 @@ from itaclip.core.clip.loading import load_openai_clip
 from itaclip.core.clip.open_clip_modules import as_open_clip
 from itaclip.core.engines import ENGINES
 from itaclip.core.images import normalise
-from itaclip.core.methods import METHODS, WholeImageMethod
+from itaclip.core.methods import METHODS, StitchedBlocks
 from itaclip.core.pamr import pamr
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.resizing import fitted_size
@@ -153,7 +153,7 @@ def main() -> int:
         rows = method_seconds(encoder, args.methods, args.batch if args.batch > 1 else 10, count, visual)
         console.print(table_of(f"seconds per window, {count} queries, {description.settings.dtype}", rows))
         figures["rows"] = rows
-        if any(isinstance(METHODS[name], WholeImageMethod) for name in args.methods):
+        if any(isinstance(METHODS[name], StitchedBlocks) for name in args.methods):
             row = whole_image_row(encoder, visual)
             console.print(table_of(f"a whole image, {description.settings.dtype}", [row]))
             figures["whole image"] = row

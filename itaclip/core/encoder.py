@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from itaclip.core.clip.encoded import EncodedWindows, Needs, Step, steps
 from itaclip.core.clip.towers import Grid, Positions, as_tower
 from itaclip.core.engines import OpenVINOBlocks
-from itaclip.core.methods.method import Method, StitchedMethod, WholeImageMethod, Window
+from itaclip.core.methods.method import Method, StitchedBlocks, StitchedFeatures, Window
 from itaclip.core.whole_image import read_windows
 from itaclip.errors import ItaclipError
 
@@ -140,14 +140,14 @@ class DenseEncoder(nn.Module):
                 return [self.engine.tokens(x, grid, first)]
         needs, encoded = Needs(), None
         for method, _ in methods:
-            if isinstance(method, StitchedMethod) or not isinstance(method, WholeImageMethod):
+            if not isinstance(method, StitchedBlocks):
                 needs |= method.needs(self.depth)
         found = []
         for method, window in methods:
-            if isinstance(method, StitchedMethod):
+            if isinstance(method, StitchedFeatures):
                 encoded = encoded or self.encode(pixels, needs, first.positions)
                 found.append(self.joint(method.whole(method.tokens(encoded, window)), method))
-            elif isinstance(method, WholeImageMethod):
+            elif isinstance(method, StitchedBlocks):
                 steps = self.steps(pixels, method.needs(self.depth), method.positions)
                 found.append(read_windows(self.tower, steps, method, replace(window, pixels=pixels)))
             else:
@@ -155,7 +155,7 @@ class DenseEncoder(nn.Module):
                 found.append(method.tokens(encoded.projected_as(method.patch_projection or "values"), window))
         return found
 
-    def window_features(self, pixels: Tensor, methods: Sequence[tuple[StitchedMethod, Window]]) -> list[Tensor]:
+    def window_features(self, pixels: Tensor, methods: Sequence[tuple[StitchedFeatures, Window]]) -> list[Tensor]:
         """Compute what is stitched for several methods in one batch: B x r x c x D for each; see `forward`."""
         needs = Needs()
         for method, _ in methods:

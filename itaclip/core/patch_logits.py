@@ -22,7 +22,7 @@ from itaclip.common.progress import report
 from itaclip.core.adaptive import PartialLogits, rounds, view_weights
 from itaclip.core.clip.encoded import Needs
 from itaclip.core.encoder import DenseEncoder
-from itaclip.core.methods import Method, StitchedMethod, WholeImageMethod, Window
+from itaclip.core.methods import Method, StitchedBlocks, StitchedFeatures, WholeImageMethod, Window
 from itaclip.core.query_maps import FEATURES_FROM, PatchLogits
 from itaclip.core.regions.maps import Ids, dense_ranks, resize_map, window_regions
 from itaclip.core.second_encoders import LAST_BLOCK, SecondEncoder
@@ -86,7 +86,7 @@ class Variant:
         """Variants with equal keys can share batches of the image tower."""
         s = self.settings
         return (s.slide_crop, s.slide_stride, s.padding, s.dtype, self.method.positions, self.multiple,
-                isinstance(self.method, WholeImageMethod), isinstance(self.method, StitchedMethod))  # fmt: skip
+                isinstance(self.method, WholeImageMethod), isinstance(self.method, StitchedFeatures))  # fmt: skip
 
     @property
     def feature_key(self) -> Hashable:
@@ -283,13 +283,13 @@ class _Shared:
 
     def _whole_image(self, i: int) -> dict[Hashable, Tensor]:
         """Read an image: its tokens by feature key, V x H x W x E, no view flipped."""
-        if isinstance(next(iter(self.by_features.values())).method, StitchedMethod):
+        if isinstance(next(iter(self.by_features.values())).method, StitchedFeatures):
             return self._stitched_windows(i)
         image, plan, tower = self.images[i], self.plans[i], self.encoder.tower
         features = self._stitched_features(i)
         wholes = {}
         for key, variant in self.by_features.items():
-            assert isinstance(variant.method, WholeImageMethod)
+            assert isinstance(variant.method, StitchedBlocks)
             patch = self._patch(variant)
             ids, count = dense_ranks(
                 resize_map(self.regions[variant.settings.regions][i], image_grid(plan, patch))[None]
@@ -319,7 +319,7 @@ class _Shared:
         """Stitch the features of windows, change those of the image, and map them into the joint space."""
         plan, methods = self.plans[i], {}
         for key, variant in self.by_features.items():
-            assert isinstance(variant.method, StitchedMethod)
+            assert isinstance(variant.method, StitchedFeatures)
             methods[key] = variant.method
         canvases = {key: Canvas(plan, self.encoder.patch_size) for key in methods}
 

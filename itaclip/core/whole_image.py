@@ -1,6 +1,6 @@
 """Read whole images: windows -> stitched tensors -> one computation for the whole image.
 
-A method asks for it by being a `WholeImageMethod`. Ordinary blocks run on windows; what the method reads
+A method asks for it by being a `StitchedBlocks`. Ordinary blocks run on windows; what the method reads
 of them is stitched as it comes (`itaclip.core.stitching`), so memory is bounded by the image.
 
 Shapes: L views of an image, cut alike into windows; P tokens before N patches; D width; h heads of d.
@@ -21,7 +21,7 @@ from itaclip.core.clip.blocks import Projections
 from itaclip.core.clip.encoded import EncodedWindows, Needs, Step
 from itaclip.core.clip.towers import Tower
 from itaclip.core.methods.corrclip import RegionTokens, on_places
-from itaclip.core.methods.method import WholeImageMethod, Window
+from itaclip.core.methods.method import StitchedBlocks, Window
 from itaclip.core.methods.proxyclip import required
 from itaclip.core.regions.maps import Ids, dense_ranks
 from itaclip.core.stitching import Canvas, image_grid, shown_places
@@ -49,7 +49,7 @@ class WholeImage:
     """
 
     def __init__(
-        self, tower: Tower, method: WholeImageMethod, plan: WindowPlan, window: Window, fine: int, shown: int,
+        self, tower: Tower, method: StitchedBlocks, plan: WindowPlan, window: Window, fine: int, shown: int,
         views: bool,
     ) -> None:  # fmt: skip
         self.tower, self.method, self.plan, self.fine, self.shown, self.views = tower, method, plan, fine, shown, views
@@ -173,7 +173,7 @@ def regions_shown(ids: Ids, plan: WindowPlan, patch: int) -> int:
     return dense_ranks(found)[1]
 
 
-def read_windows(tower: Tower, steps: Iterable[Step], method: WholeImageMethod, window: Window) -> Tensor:
+def read_windows(tower: Tower, steps: Iterable[Step], method: StitchedBlocks, window: Window) -> Tensor:
     """Read a batch of windows, each as an image of its own: B x H x W x E.
 
     Args:

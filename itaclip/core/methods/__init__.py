@@ -15,7 +15,14 @@ from itaclip.core.methods.attention import Attention
 from itaclip.core.methods.corrclip import CorrCLIP
 from itaclip.core.methods.gem import GEM
 from itaclip.core.methods.last_block import LastBlock
-from itaclip.core.methods.method import Method, StitchedMethod, WholeImageMethod, Window, scaled_layers
+from itaclip.core.methods.method import (
+    Method,
+    StitchedBlocks,
+    StitchedFeatures,
+    WholeImageMethod,
+    Window,
+    scaled_layers,
+)
 from itaclip.core.methods.proxyclip import ProxyCLIP
 from itaclip.core.methods.radseg import RADSeg
 from itaclip.core.methods.resclip import ResCLIP
@@ -42,7 +49,8 @@ __all__ = [
     "ProxyCLIP",
     "RADSeg",
     "ResCLIP",
-    "StitchedMethod",
+    "StitchedBlocks",
+    "StitchedFeatures",
     "WholeImageMethod",
     "Window",
     "get_method",

@@ -103,7 +103,12 @@ class Method(ABC):
 
 @dataclass(frozen=True)
 class WholeImageMethod(Method):
-    """A method that reads a whole image, put together from its windows (`itaclip.core.whole_image`).
+    """A method whose result is one map of the whole image, put together from its windows."""
+
+
+@dataclass(frozen=True)
+class StitchedBlocks(WholeImageMethod):
+    """A method that reads blocks which were stitched from windows (`itaclip.core.whole_image`).
 
     Three steps replace one. The second encoder's features of all windows are stitched, and
     `merged` decides with them which regions are one. Then CLIP reads the windows: `needs` are
@@ -128,18 +133,16 @@ class WholeImageMethod(Method):
 
 
 @dataclass(frozen=True)
-class StitchedMethod(WholeImageMethod):
+class StitchedFeatures(WholeImageMethod):
     """A method that reads windows one by one, and then once their stitched features.
 
     `tokens` gives the features of a window, B x r x c x D, before they enter the joint space; `whole` changes those
     of the image, and then every patch enters the joint space.
     """
 
-    reads_regions: ClassVar[bool] = False
-
+    @abstractmethod
     def whole(self, features: Tensor) -> Tensor:
         """Change the features of whole images: L x r x c x D to the same shape."""
-        raise TypeError(f"{type(self).__name__} does not say how whole images are read.")
 
 
 def scaled_layers(layers: tuple[int, ...], blocks: int) -> tuple[int, ...]:

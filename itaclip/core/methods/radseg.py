@@ -14,14 +14,14 @@ from torch import Tensor
 
 from itaclip.core.clip.blocks import attend
 from itaclip.core.clip.encoded import EncodedWindows, Needs
-from itaclip.core.methods.method import StitchedMethod, Window
+from itaclip.core.methods.method import StitchedFeatures, Window
 
 # Entries of the similarities of a whole image that are stored at a time: 16 MiB in float32.
 _MOST_CELLS = 2**22
 
 
 @dataclass(frozen=True)
-class RADSeg(StitchedMethod):
+class RADSeg(StitchedFeatures):
     """Recursive attention in the last block of every window, then an average over alike patches of the image.
 
     The last attention's own result decides which tokens attend to each other (SCRA); the tower's

@@ -14,12 +14,12 @@ from torch import Tensor
 from itaclip.core.clip.blocks import attend
 from itaclip.core.clip.encoded import EncodedWindows, Needs
 from itaclip.core.methods.corrclip import CorrCLIP
-from itaclip.core.methods.method import FeatureKind, WholeImageMethod, Window
+from itaclip.core.methods.method import FeatureKind, StitchedBlocks, Window
 from itaclip.core.methods.proxyclip import required
 
 
 @dataclass(frozen=True)
-class OVStitcher(CorrCLIP, WholeImageMethod):
+class OVStitcher(CorrCLIP, StitchedBlocks):
     """CorrCLIP's branches on windows that were stitched before they attend to each other.
 
     In towers without a class token, a region's token starts as the mean of its patches in the
