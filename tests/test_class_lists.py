@@ -202,7 +202,8 @@ def test_the_command_line_follows_the_rule(
 def test_the_command_line_chooses_words(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "lexicon.txt").write_text("grass, sea\nsnow, sky\n")
     common = ["segment", str(photo), "--model", "demo", "--quality", "fast", "--set", "pamr_steps=0",
-              "--classes", "cat", "--lexicon", str(tmp_path / "lexicon.txt"), "--out", str(tmp_path / "out")]  # fmt: skip
+              "--classes", "cat", "--out", str(tmp_path / "out"), "--lexicon",
+              str(tmp_path / "lexicon.txt")]  # fmt: skip
     assert program([*common, "--background", "auto"]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "4 words chosen; the classes stand for 0 of the 4 words of the lexicon (0%) (background, " in told
