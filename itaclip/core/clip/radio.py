@@ -19,8 +19,8 @@ from transformers import RadioConfig, RadioModel, SiglipTextConfig, SiglipTextMo
 
 from itaclip.core.clip import facts
 from itaclip.core.clip.facts import Fact
-from itaclip.core.clip.families import repository
 from itaclip.core.clip.image_text import ImageTextModel
+from itaclip.core.clip.repositories import repository
 from itaclip.core.clip.tokenizer_source import TokenizerSource
 from itaclip.core.clip.transformers_config import CONFIG, read_object
 from itaclip.core.clip.transformers_models import build, read_library_config, read_tensors
