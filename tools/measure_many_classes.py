@@ -33,7 +33,8 @@ def main() -> int:
     parser.add_argument("--weights", help="also measure Cityscapes' settings with weights of ViT-B/16's size")
     parser.add_argument("--against", type=Path, help="a checkout of another version, measured side by side")
     parser.add_argument("--repeats", type=int, default=3, help="runs, of which the fastest counts")
-    parser.add_argument("--scenes", type=int, default=6, help="scenes of the demo for the shortlist; 0 for none")
+    parser.add_argument("--scenes", type=int, default=6, help="scenes of the demo for the shortlist")
+    parser.add_argument("--shortlists", type=int, nargs="+", default=[50, 100, 300], help="lengths, of 1,000 classes")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     args = parser.parse_args()
     cases = [Case(classes, repeats=args.repeats) for classes in args.classes]
@@ -42,10 +43,9 @@ def main() -> int:
         cases += [Case(classes, (1024, 2048), args.weights, settings, 560, 1) for classes in (26, 847)]
     tables: dict[str, list[dict[str, Any]]] = {
         "classes": compared(cases, args.against and args.against.resolve(), _MOST_ALL_AT_ONCE),
-        "shortlist, random texts": shortlists(Case(1000, repeats=args.repeats), (50, 100, 300)),
+        "shortlist, random texts": shortlists(Case(1000, repeats=args.repeats), args.shortlists),
+        "shortlist, demo": on_the_demo(args.scenes, (5, 10, 15)),
     }
-    if args.scenes:
-        tables["shortlist, demo"] = on_the_demo(args.scenes, (5, 10, 15))
     console = make_console()
     for title, rows in tables.items():
         console.print(table_of(title, rows))
