@@ -14,7 +14,7 @@ from itaclip.errors import ItaclipError
 from itaclip.research.preparation.custom import CustomDataset, write_files
 from itaclip.research.preparation.diagnosis import conclude
 from itaclip.research.preparation.inspection import inspect_tree
-from itaclip.research.preparation.masks import DEEP_IGNORED
+from itaclip.research.preparation.masks import DEEP_IGNORED, IGNORED
 
 PROBLEMS = 1
 """Exit status when images, masks and classes do not match."""
@@ -49,6 +49,11 @@ def main(base: Path, arguments: Sequence[str] | None = None) -> int:
         raise ItaclipError(
             f"{args.classes}: the first class is the background, but with --ignore-zero label 0 is no class, and the "
             "first one has label 1. Delete its line, or pass --background if label 0 is the background."
+        )
+    if args.ignore_zero and len(classes) == IGNORED:
+        raise ItaclipError(
+            f"{args.classes}: {IGNORED} classes with --ignore-zero give label {IGNORED} two meanings, because it is "
+            f"also the ignored one; at most {IGNORED - 1} fit 8 bits. Number the classes from 0, or name one more."
         )
     most = DEEP_IGNORED - args.ignore_zero
     if len(classes) > most:
