@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,13 @@ from itaclip.research.comparison.commands import compare_protocols
 from itaclip.research.comparison.commands.eval_all import main as eval_all
 from itaclip.research.evaluation.confusion import class_iou, confusion_matrix
 from itaclip.research.evaluation.counts import IoUCounts
-from itaclip.research.evaluation.fingerprint import differences, protocol_of
+from itaclip.research.evaluation.fingerprint import (
+    METHOD_AND_RUNNING,
+    SETTINGS,
+    TEXT_SETTINGS,
+    differences,
+    protocol_of,
+)
 from itaclip.research.evaluation.vocabulary import Wording, apply_wording, parse_wording
 from itaclip.research.openmmlab.configuration import load_config
 
@@ -183,6 +190,12 @@ def test_a_protocol_tells_what_changed(changes: dict[str, Any], expected: list[s
     found = differences(one["parts"], other["parts"])
     assert len(found) == len(expected)
     assert all(line.startswith(start) for line, start in zip(found, expected, strict=True))
+
+
+def test_every_setting_is_in_the_protocol_or_named_as_no_part_of_it() -> None:
+    placed = [name for names in (*SETTINGS.values(), TEXT_SETTINGS, METHOD_AND_RUNNING) for name in names]
+    assert sorted(placed) == sorted(field.name for field in fields(Settings))
+    assert differences(described()["parts"], described(templates="tcl")["parts"]) != []
 
 
 def test_method_weights_and_speed_are_no_part_of_a_protocol() -> None:

@@ -127,7 +127,7 @@ FILES = {
     "vocabulary_demo": Recorded(
         "official, plain and chosen words, all methods, demo's things",
         "python tools/measure_vocabulary.py --configs configs/cfg_demo_things.py "
-        "--vocabularies official plain plain+auto --out F",
+        "--vocabularies official plain plain+auto --limit 24 --out F",
     ),
     "whole_image_vit_b_16": Recorded("OV-Stitcher on a whole image", f"{VOC} --methods ovstitcher --out F"),
     "zero_shot_demo": Recorded("Cascade-CLIP and CLIP-RC, demo", "tools/train.py and tools/test.py"),

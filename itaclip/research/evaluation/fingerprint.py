@@ -15,20 +15,30 @@ from mmengine.config import Config
 
 from itaclip.core.settings import Settings
 from itaclip.core.text.class_names import ClassNames
-from itaclip.core.text.templates import TEMPLATES
+from itaclip.core.text.templates import TEMPLATE_SETS
 from itaclip.files import sha256_of
 from itaclip.research.evaluation.counts import Metrics
 from itaclip.research.evaluation.identity import digest
 from itaclip.research.preparation.masks import ignored_label
 
 _LENGTH = 8
-_SETTINGS = {
+SETTINGS = {
     "windows": ("slide_crop", "slide_stride", "padding", "tolerance"),
     "views": ("img_engineering", "img_eng_coefficient", "blur_kernel", "blur_sigma"),
     "refinement": ("pamr_steps", "pamr_stride", "map_correction"),
-    "thresholds": ("logit_scale", "prob_thd", "area_thd", "closing"),
+    "thresholds": ("logit_scale", "prob_thd", "area_thd", "peak_thd", "closing", "shortlist"),
 }
 """Settings by part of the protocol."""
+
+TEXT_SETTINGS = ("background", "def_coefficient", "templates", "class_prompts")
+"""Settings that other parts of the protocol stand for."""
+
+METHOD_AND_RUNNING = (
+    "method", "attn_self", "attention", "residual", "middle_layers", "feed_forward", "pos_interpolation",
+    "patch_projection", "method_options", "second_encoder", "regions", "batch_crops", "dtype", "engine", "calibration",
+    "compile", "device",
+)  # fmt: skip
+"""Settings that are no part of the protocol: the method with its sources, and how it runs."""
 
 
 def protocol_of(
@@ -57,11 +67,12 @@ def protocol_of(
             "classes": len(classes), "queries": len(classes.queries), "words": digest(classes.synonyms),
             "distractors": len(model.get("distractors", ())), "background": settings.background,
         },
-        "templates": {"sentences": len(TEMPLATES), "content": digest(TEMPLATES)},
+        "templates": {"sentences": len(TEMPLATE_SETS[settings.templates]),
+                      "content": digest(TEMPLATE_SETS[settings.templates])},
         "auxiliary texts": {"content": texts, "weight": settings.def_coefficient if texts else 0.0},
         "class-biased prompts": {"content": _content(settings.class_prompts)},
         "resizing": {"steps": [step for step in steps if not str(step.get("type")).startswith(("Load", "Pack"))]},
-        **{part: {name: values[name] for name in names} for part, names in _SETTINGS.items()},
+        **{part: {name: values[name] for name in names} for part, names in SETTINGS.items()},
         "label conversion": {
             "classes": digest(dataset.metainfo["classes"]),
             "reduce_zero_label": bool(getattr(dataset, "reduce_zero_label", False)),
