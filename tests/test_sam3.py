@@ -22,7 +22,7 @@ from itaclip.core.concepts.fusion import class_maps, kept_prompts, prompt_map
 from itaclip.core.concepts.loading import load_sam3
 from itaclip.core.concepts.options import Sam3Options
 from itaclip.core.concepts.pipeline import ConceptPipeline
-from itaclip.core.concepts.sam3 import Sam3
+from itaclip.core.concepts.sam3 import Sam3, convolved_after_doubling
 from itaclip.core.images import normalise
 from itaclip.core.resizing import fit
 from itaclip.core.settings import Settings
@@ -134,6 +134,13 @@ def test_the_preview_is_the_model_at_another_size(sam3: Sam3) -> None:
     assert all(weight.data_ptr() in shared for weight in sam3._previews[SMALL].parameters())
     with pytest.raises(ItaclipError, match="preview_side = 42: expected a multiple of 28"):
         sam3.encode_preview(normalise(IMAGE), 42)
+
+
+@pytest.mark.parametrize("size", [(6, 10), (7, 10), (3, 5)])
+def test_a_convolution_after_doubling(size: tuple[int, int]) -> None:
+    x, weight = torch.randn(1, 4, 3, 5), torch.randn(6, 4, 3, 3)
+    plain = F.conv2d(F.interpolate(x, size=size, mode="nearest"), weight, padding=1)
+    torch.testing.assert_close(convolved_after_doubling(x, weight, size), plain, atol=1e-5, rtol=1e-5)
 
 
 def test_fusion_on_numbers() -> None:

@@ -53,10 +53,16 @@ class EncodedImage:
         levels: 1 x C x h' x w' each, from fine to coarse; the last has a place per patch. A preview
             has only that one.
         positions: 1 x C x h x w, for the last level.
+        attended: 1 x (h w) x C, the last level after the first self-attention of the encoder that reads
+            the prompts: until then all prompts are alike.
+        finer: what the finer levels add to the maps of every prompt, from coarse to fine, without
+            those of the patches: 1 x C x h' x w' each.
     """
 
     levels: tuple[Tensor, ...]
     positions: Tensor
+    attended: Tensor
+    finer: tuple[Tensor, ...] = ()
 
 
 class Sam3(nn.Module):
@@ -127,7 +133,10 @@ class Sam3(nn.Module):
     def encode_image(self, image: Tensor) -> EncodedImage:
         """Encode an image: 3 x H x W float32 RGB, normalised for CLIP, of any size."""
         found = self.model.vision_encoder(self._pixels(image, self.side))
-        return EncodedImage(tuple(found.fpn_hidden_states[:-1]), found.fpn_position_encoding[-2])
+        levels, positions = tuple(found.fpn_hidden_states[:-1]), found.fpn_position_encoding[-2]
+        convolutions = self.model.mask_decoder.pixel_decoder.conv_layers
+        finer = [convolution(level) for level, convolution in zip(levels[-2::-1], convolutions, strict=False)]
+        return EncodedImage(levels, positions, self._attended(levels[-1], positions), tuple(finer))
 
     @torch.no_grad()
     def encode_preview(self, image: Tensor, side: int) -> EncodedImage:
@@ -140,7 +149,17 @@ class Sam3(nn.Module):
         hidden = backbone(self._pixels(image, side)).last_hidden_state
         square = hidden.mT.unflatten(2, (side // self.patch_size,) * 2)
         level = neck.fpn_layers[-2](square)
-        return EncodedImage((level,), neck.position_encoding(level.shape, level.device, level.dtype))
+        positions = neck.position_encoding(level.shape, level.device, level.dtype)
+        return EncodedImage((level,), positions, self._attended(level, positions))
+
+    def _attended(self, level: Tensor, positions: Tensor) -> Tensor:
+        """Run the first self-attention of the encoder that reads the prompts: 1 x (h w) x C."""
+        first = self.model.detr_encoder.layers[0]
+        x, places = level.flatten(2).mT, positions.flatten(2).mT
+        normed = first.layer_norm1(x)
+        attended, _ = first.self_attn(query=normed + places, key=normed + places, value=normed)
+        found: Tensor = x + attended
+        return found
 
     def _pixels(self, image: Tensor, side: int) -> Tensor:
         """Stretch an image to a square as SAM 3's processor does, in its range of -1 to 1: 1 x 3 x side x side."""
@@ -200,7 +219,7 @@ class Sam3(nn.Module):
         asked = self._asked(encoded, prompts)
         head, found = self.model.mask_decoder, []
         for one, own, scores_of, there in zip(asked, queries, scores, presence, strict=True):
-            pixels = self._pixel_embedding(image.levels, one)
+            pixels = self._pixel_embedding(image, one)
             kept = scores_of >= confidence
             masks = torch.einsum("qc,chw->qhw", head.mask_embedder(own[kept]), head.instance_projection(pixels)[0])
             semantic = head.semantic_projection(pixels)[0, 0]
@@ -209,37 +228,78 @@ class Sam3(nn.Module):
 
     def _decode(self, image: EncodedImage, prompts: Prompts) -> tuple[Tensor, Any]:
         """Run the encoder that reads the prompts, T x (h w) x C, and the decoder of instances."""
-        level, many = image.levels[-1], (len(prompts), -1, -1, -1)
-        encoded = self.model.detr_encoder(
-            vision_features=[level.expand(many)], text_features=prompts.features,
-            vision_pos_embeds=[image.positions.expand(many)], text_mask=prompts.mask,
+        first, *others = self.model.detr_encoder.layers
+        places, many = image.positions.flatten(2).mT, (len(prompts), -1, -1)
+        x = image.attended.expand(many)
+        seen = _additive(prompts.mask, x)
+        attended, _ = first.cross_attn(
+            query=first.layer_norm2(image.attended).expand(many), key=prompts.features, value=prompts.features,
+            attention_mask=seen,
         )  # fmt: skip
+        x = x + attended
+        x = x + first.mlp(first.layer_norm3(x))
+        for layer in others:
+            x = layer(x, prompts.features, places, prompt_cross_attn_mask=seen)
         decoded = self.model.detr_decoder(
-            vision_features=encoded.last_hidden_state, text_features=encoded.text_features,
-            vision_pos_encoding=encoded.pos_embeds_flattened, text_mask=prompts.mask,
-            spatial_shapes=encoded.spatial_shapes,
+            vision_features=x, text_features=prompts.features, vision_pos_encoding=places.expand(many),
+            text_mask=prompts.mask,
+            spatial_shapes=torch.tensor([image.positions.shape[-2:]], device=x.device),
         )  # fmt: skip
-        return encoded.last_hidden_state, decoded
+        return x, decoded
 
     def _asked(self, encoded: Tensor, prompts: Prompts) -> Tensor:
         """Let the patches of each prompt attend to its tokens once more, before masks are made: T x (h w) x C."""
         head = self.model.mask_decoder
-        seen = prompts.mask[:, None, None]
         attended, _ = head.prompt_cross_attn(
             query=head.prompt_cross_attn_norm(encoded), key=prompts.features, value=prompts.features,
-            attention_mask=torch.zeros_like(seen, dtype=encoded.dtype).masked_fill(~seen, -torch.inf)
-            .expand(-1, -1, encoded.shape[1], -1),
+            attention_mask=_additive(prompts.mask, encoded),
         )  # fmt: skip
         return encoded + attended
 
-    def _pixel_embedding(self, levels: Sequence[Tensor], patches: Tensor) -> Tensor:
+    def _pixel_embedding(self, image: EncodedImage, patches: Tensor) -> Tensor:
         """Join a prompt's patches, (h w) x C, with the finer levels of the image: 1 x C x h' x w'.
 
-        The levels are the same for all prompts and are not copied.
+        A convolution of a sum is a sum of convolutions: that of the finer level is the same for all prompts.
         """
         decoder = self.model.mask_decoder.pixel_decoder
-        x = patches.mT.unflatten(1, levels[-1].shape[-2:])[None]
-        for finer, convolution, norm in zip(levels[-2::-1], decoder.conv_layers, decoder.norms, strict=False):
-            x = F.interpolate(x, size=finer.shape[-2:], mode="nearest") + finer
-            x = norm(convolution(x)).relu_()
+        x = patches.mT.unflatten(1, image.levels[-1].shape[-2:])[None]
+        for finer, convolution, norm in zip(image.finer, decoder.conv_layers, decoder.norms, strict=False):
+            x = norm(convolved_after_doubling(x, convolution.weight, finer.shape[-2:]) + finer).relu_()
         return x
+
+
+def convolved_after_doubling(x: Tensor, weight: Tensor, size: Sequence[int]) -> Tensor:
+    """Enlarge to a size by nearest neighbour, and convolve with 3 x 3 weights, zeros beyond the border.
+
+    Of twice the size, two of three rows and columns that a weight meets are one: 2 x 2 weights for each
+    of four places do the same on the small map with 4 / 9 of the operations.
+
+    Args:
+        x: 1 x C x h x w.
+        weight: D x C x 3 x 3.
+        size: height and width of the result.
+
+    Returns:
+        1 x D x size, without a bias.
+    """
+    height, width = x.shape[-2:]
+    if tuple(size) != (2 * height, 2 * width):
+        return F.conv2d(F.interpolate(x, size=tuple(size), mode="nearest"), weight, padding=1)
+    found = x.new_empty(len(x), len(weight), *size)
+    for row, rows in enumerate(_halves(weight, 2)):
+        for column, part in enumerate(_halves(rows, 3)):
+            small = F.conv2d(x, part, padding=1)
+            found[..., row::2, column::2] = small[..., row : row + height, column : column + width]
+    return found
+
+
+def _halves(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Merge three weights along a dimension into the two that the even, and those that the odd places meet."""
+    before, here, after = weight.split(1, dim)
+    return torch.cat([before, here + after], dim), torch.cat([before + here, after], dim)
+
+
+def _additive(mask: Tensor, like: Tensor) -> Tensor:
+    """Make an additive mask of attention: T x 1 x N x M, for T x M bool and T x N x C."""
+    found = torch.zeros_like(mask, dtype=like.dtype).masked_fill(~mask, -torch.inf)
+    return found[:, None, None].expand(-1, -1, like.shape[1], -1)
