@@ -184,7 +184,7 @@ def test_settings_outside_their_range_show_the_value(name: str, value: object) -
 
 def test_a_value_of_another_kind_is_told_what_it_may_be() -> None:
     for name, expected in (
-        ("padding", "end or centre"), ("pos_interpolation", "None, scale, size or antialias"),
+        ("padding", "end or centre"), ("pos_interpolation", "None, scale, size, antialias, bilinear or cut"),
         ("area_thd", "None or float"), ("middle_layers", "None or tuple of int"), ("background", "bool"),
     ):  # fmt: skip
         with pytest.raises(ItaclipError, match=rf"{name} = 'x': expected {expected}\."):

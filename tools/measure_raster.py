@@ -163,10 +163,11 @@ def _measured(variant: str, source: Path, out: Path, model: str) -> None:
         labels = _in_memory(source, model)
         digest = hashlib.sha256(labels.tobytes()).hexdigest()
     else:
-        threads = {"workers": int(variant[0]), "threads": 1, "address": None} if "worker" in variant else {}
-        if variant == "1 worker":
-            threads["address"] = "local"
-        report = segment_raster(source, NAMES, out, background=False, options=RasterOptions(**threads), model=model,
+        options = RasterOptions()
+        if "worker" in variant:
+            address = "local" if variant == "1 worker" else None
+            options = RasterOptions(workers=int(variant[0]), threads=1, address=address)
+        report = segment_raster(source, NAMES, out, background=False, options=options, model=model,
                                 quality="fast")  # fmt: skip
         working, digest = report.seconds, hashlib.sha256(out.read_bytes()).hexdigest()
     used = resource.getrusage(resource.RUSAGE_SELF)

@@ -142,9 +142,9 @@ class Decider:
         across = slice(core[1][0] - columns[0], core[1][1] - columns[0])
         for first, last in pieces(core[0], TILE):
             above, below = max(rows[0], first - CLOSING), min(rows[1], last + CLOSING)
-            part = labels[above - rows[0] : below - rows[0]]
-            part = _closed(part) if self._settings.closing else part
-            found[first - core[0][0] : last - core[0][0]] = part[first - above : last - above, across]
+            shown = labels[above - rows[0] : below - rows[0]]
+            shown = _closed(shown) if self._settings.closing else shown
+            found[first - core[0][0] : last - core[0][0]] = shown[first - above : last - above, across]
         found[~valid] = classes
         return Block(found, scores, counts[0].numpy(), counts[1].numpy() > 0)
 

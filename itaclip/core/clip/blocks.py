@@ -76,7 +76,7 @@ _WAYS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 @lru_cache(maxsize=256)
 def _attention_on_cpu(heads: int, tokens: int, channels: int) -> str:
     """Find the faster way in bfloat16 on this machine, a key of `_WAYS`, measured on one image."""
