@@ -84,7 +84,7 @@ BAD = {"dark.png": "nearly black", "float.tif": "need a range", "words.jpg": "no
 def test_any_shape_gets_labels_of_its_own_size(
     quick: Segmenter, words: Vocabulary, shape: tuple[int, int], changes: dict[str, Any]
 ) -> None:
-    result = quick(noise(*shape), words, **changes)
+    result = quick(noise(*shape), words, scores="full", **changes)
     assert result.labels.shape == shape
     assert np.isfinite(result.scores.values).all()
     assert sum(result.areas.values()) == pytest.approx(1)

@@ -41,7 +41,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 def test_a_wrong_word_is_told_in_a_line() -> None:
     found = itaclip("segmnt")
     assert found.returncode == 2
-    commands = "segment, label, export, eval, demo, serve, models, env"
+    commands = "segment, label, raster, export, eval, demo, serve, models, env"
     assert found.stderr == f"error: no command 'segmnt'. Did you mean 'segment'? Commands: {commands}.\n"
 
 

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 from itaclip import devices
 from itaclip.core import pamr, windows
 from itaclip.core.clip.openai import CLIP
-from itaclip.core.methods import ON_ANY_TOWER, scclip
+from itaclip.core.methods import ON_ANY_TOWER, rfclip, scclip
 from itaclip.core.pipeline import Pipeline
 from itaclip.core.second_encoders import load_second_encoder
 from itaclip.core.settings import Settings
@@ -83,7 +83,7 @@ def test_steps_without_a_kernel_go_to_the_cpu_and_are_named_once(caplog: pytest.
 def test_refinement_that_moves_to_the_cpu_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     masks, guide = torch.rand(3, 20, 30), torch.rand(3, 20, 30)
     expected = pamr.pamr(masks, guide)
-    moved = iter([torch.device("cpu", 0), torch.device("cpu")])  # another device at first, then the same
+    moved = iter([torch.device("cpu", 0)])  # asked once, when the guide is weighed
     monkeypatch.setattr(pamr, "kernel_device", lambda _, device: next(moved))
     assert torch.equal(pamr.pamr(masks, guide), expected)
     assert next(moved, None) is None
@@ -116,6 +116,7 @@ def test_every_operation_has_a_kernel_on_mps(
     known = {name for line in recorded if not line.startswith("#") for name in line.split()}
     for module in (windows, scclip):
         monkeypatch.setattr(module, "float64_device", lambda _: torch.device("cpu"))
+    monkeypatch.setattr(rfclip, "clusters", lambda text, _: torch.zeros(len(text), dtype=torch.int64, device="cuda"))
     settings = Settings(method=method, dtype="fp16", pamr_steps=2, prob_thd=0.1, area_thd=0.05, map_correction=True,
                         second_encoder=second_weights)  # fmt: skip
     pipeline = Pipeline(copy.deepcopy(tiny_clip), settings)

@@ -23,7 +23,7 @@ from processes import start_python
 
 from itaclip.core.text import read_auxiliary_texts, read_class_names, read_class_prompts
 from itaclip.errors import ItaclipError
-from itaclip.research.texts.answers import DEFINITION, PROMPT, SYNONYM, Task, fault, tidy
+from itaclip.research.texts.answers import DEFINITION, PROMPT, SYNONYM, Task, find_problem, tidy
 from itaclip.research.texts.chat import Sampling, ServerChat
 from itaclip.research.texts.commands import generate as program
 
@@ -51,7 +51,7 @@ CONFIGS = ROOT / "configs"
 )
 def test_good_answers(answer: str, task: Task, text: str) -> None:
     assert tidy(answer, task) == text
-    assert fault(text, "cat", task) is None
+    assert find_problem(text, "cat", task) is None
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_good_answers(answer: str, task: Task, text: str) -> None:
     ],
 )
 def test_bad_answers(answer: str, task: Task, reason: str) -> None:
-    assert reason in (fault(tidy(answer, task), "cat", task) or "accepted")
+    assert reason in (find_problem(tidy(answer, task), "cat", task) or "accepted")
 
 
 PLACES = "room garden street barn shop park field yard kitchen car box basket tree bed ship"
@@ -96,7 +96,7 @@ def test_sentences_in_every_form(form: str) -> None:
     answer = "\n".join([*([head] if head else []), *(line.format(s, n=n) for n, s in enumerate([first, *others], 1))])
     answer = answer if "<think>" not in form else "<think>Hm.</think>" + "\n\n".join(FIFTEEN)
     assert tidy(answer, PROMPT).splitlines() == FIFTEEN
-    assert fault(tidy(answer, PROMPT), "cat", PROMPT) is None
+    assert find_problem(tidy(answer, PROMPT), "cat", PROMPT) is None
 
 
 @pytest.mark.parametrize(
@@ -112,17 +112,17 @@ def test_sentences_in_every_form(form: str) -> None:
     ],
 )
 def test_bad_sentences(sentences: list[str], reason: str) -> None:
-    assert reason in (fault(tidy("\n".join(sentences), PROMPT), "cat", PROMPT) or "accepted")
+    assert reason in (find_problem(tidy("\n".join(sentences), PROMPT), "cat", PROMPT) or "accepted")
 
 
 def test_word_limit() -> None:
-    assert fault(" ".join(["word"] * 50), "cat", DEFINITION) is None
+    assert find_problem(" ".join(["word"] * 50), "cat", DEFINITION) is None
 
 
 @given(st.text(), st.sampled_from([DEFINITION, SYNONYM]))
 def test_accepted_answers_can_be_read_back(answer: str, task: Task) -> None:
     text = tidy(answer, task)
-    if fault(text, "cat", task) is None:
+    if find_problem(text, "cat", task) is None:
         assert f"cat >={text}\n".splitlines() == [f"cat >={text}"]
         assert text.strip()
         assert ">=" not in text

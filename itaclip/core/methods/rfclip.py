@@ -248,6 +248,6 @@ def clusters(text: Tensor, distance: float) -> Tensor:
 
     if len(text) == 1:
         return torch.zeros(1, dtype=torch.int64, device=text.device)
-    rows = text.double().cpu().numpy()
+    rows = text.cpu().double().numpy()  # MPS has no 64 bits
     found = fcluster(linkage(rows, "complete", "cosine"), distance, "distance")
     return torch.from_numpy(found - 1).to(text.device, torch.int64)
