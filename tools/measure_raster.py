@@ -164,11 +164,9 @@ def _measured(variant: str, source: Path, out: Path, model: str) -> None:
         digest = hashlib.sha256(labels.tobytes()).hexdigest()
     else:
         options = RasterOptions()
-        if "worker" in variant:
-            address = "local" if variant == "1 worker" else None
-            options = RasterOptions(workers=int(variant[0]), threads=1, address=address)
-        report = segment_raster(source, NAMES, out, background=False, options=options, model=model,
-                                quality="fast")  # fmt: skip
+        if "worker" in variant:  # one worker runs on Ray too
+            options = RasterOptions(workers=int(variant[0]), threads=1, address="local")
+        report = segment_raster(source, NAMES, out, background=False, options=options, model=model, quality="fast")
         working, digest = report.seconds, hashlib.sha256(out.read_bytes()).hexdigest()
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = time.perf_counter() - began
