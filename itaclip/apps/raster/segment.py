@@ -347,7 +347,7 @@ def _check_outputs(outputs: Sequence[Path], source: str | os.PathLike[str]) -> N
 
 def _check_room(store: Store) -> None:
     """Refuse to start what the disk cannot hold."""
-    there = sum(path.stat().st_size for path in store.folder.rglob("*") if path.is_file())
+    there = sum(path.stat().st_size for path in (store.folder / "logits").glob("*"))
     needed = int(store.bytes_of_logits() * _ROOM) - there
     free = shutil.disk_usage(store.folder).free
     if needed > free:
