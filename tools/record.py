@@ -115,7 +115,6 @@ FILES = {
         "quality presets in OpenVINO, demo",
         f"python tools/measure_qualities.py {DEMO} --limit 12 --dtypes fp32 int8 --engine openvino --out F",
     ),
-    "raster": Recorded("rasters", "python tools/measure_raster.py --out F"),
     "start": Recorded("start of a program", "python tools/measure_start.py --out F"),
     "adaptive_demo": Recorded("sliding-window inference that ends early, demo",
                             f"python tools/measure_adaptive.py {DEMO} --limit 12 --out F"),

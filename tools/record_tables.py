@@ -376,22 +376,6 @@ def _labelling_stages(record: Record) -> str:
     return _with_machine(_table(["stage", "CPU ms per image"], rows), record.machine("labelling_demo"))
 
 
-def _raster(record: Record) -> str:
-    found = record["raster"]
-    pixels = found["time"]["rows"][0]["side"]
-    rows = [[f"peak memory, {row['side']:,} x {row['side']:,} pixels", f"{row['peak_mib']:,.0f} MiB"]
-            for row in found["memory"]["rows"]]  # fmt: skip
-    rows += [
-        ["memory of the larger one, relative to the smaller one", f"{found['memory']['ratio']:.2f}"],
-        [f"CPU seconds relative to the raster in memory, {pixels:,} x {pixels:,} pixels",
-         f"{found['time']['ratio_cpu_seconds']:.2f}"],
-        ["two workers relative to one", f"{found['workers']['speedup']:.2f}"],
-        ["killed and continued, then the same file",
-         f"{found['kills']['kills']} times" if found["kills"]["same_file"] else "no"],
-    ]  # fmt: skip
-    return _with_machine(_table(["`itaclip raster`, quality `fast`", "measured"], rows), record.machine("raster"))
-
-
 def _http(record: Record) -> str:
     runs = [record[f"http_load_demo_queue_{size}"] for size in (20, 40)]
     lines: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [
@@ -506,7 +490,6 @@ TABLES_BY_NAME: dict[str, Callable[[Record], str]] = {
     "growth": _growth,
     "HTTP": _http,
     "labelling": _labelling,
-    "raster": _raster,
     "labelling by stage": _labelling_stages,
     "many classes": _many_classes,
     "memory": _memory,
