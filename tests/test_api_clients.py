@@ -174,6 +174,7 @@ def test_clients_send_a_token_only_if_there_is_one(
 
 
 @pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="needs locust")
+@pytest.mark.cluster
 def test_load_test_loses_nothing(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "tools/load_test.py"), "--clients", "3", "--seconds", "3", "--scenes", "2",
                "--queue-size", "1", "--out", str(tmp_path / "load.json")]  # fmt: skip
