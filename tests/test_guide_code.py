@@ -261,7 +261,7 @@ def test_commands_in_docstrings_have_their_options(script: str, parse_only: None
     text = ast.get_docstring(ast.parse((ROOT / script).read_text(encoding="utf-8"))) or ""
     lines = re.findall(r"^ *python (\S+\.py) ?(.*)$", text.replace("\\\n", " "), re.MULTILINE)
     for name, rest in lines:
-        used = set(re.findall(r"(?<!\S)\[?(--[a-z-]+)", rest.split("  #")[0]))
+        used = set(re.findall(r"(?<!\S)\[?(--[a-z0-9-]+)", rest.split("  #")[0]))
         assert not used or used <= option_names([name])
 
 
