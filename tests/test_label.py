@@ -47,6 +47,8 @@ from itaclip.apps.command.label import progress_line
 from itaclip.apps.command.main import main as program
 from itaclip.files import atomic_path
 
+pytestmark = pytest.mark.xdist_group("ray")  # what its fixtures start is started once
+
 SECRET = "hunter2secret"
 NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 
@@ -770,7 +772,6 @@ MEMORY = """
 import os, resource, sys
 from itaclip import LabelOptions, label
 
-pytestmark = pytest.mark.xdist_group("ray")  # what its fixtures start is started once
 peaks = []
 for n, name in enumerate(sys.argv[2:]):
     options = LabelOptions(part_size=2000, threads=1, workers=1)
