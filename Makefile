@@ -26,7 +26,7 @@ docs: .venv/docs/.installed
 	.venv/docs/bin/mkdocs build --strict
 
 test: .venv/.dev .venv/datumaro/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
 # The recorded outputs at ViT-B/16's real size, and more collections on Ray: minutes, and about 3 GiB.
 test-full: .venv/.dev
@@ -40,7 +40,7 @@ test-newest test-oldest: test-%: .venv/datumaro/.installed
 	  $(addprefix --extra ,$(EXTRAS)) --resolution $(if $(filter oldest,$*),lowest-direct,highest) -o .venv/$*.txt
 	$(UV) pip install --quiet --python .venv/$* -r .venv/$*.txt
 	$(UV) pip install --quiet --python .venv/$* --no-deps --editable .
-	OMP_NUM_THREADS=1 DATUMARO_PYTHON=.venv/datumaro/bin/python .venv/$*/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
+	OMP_NUM_THREADS=1 DATUMARO_PYTHON=.venv/datumaro/bin/python .venv/$*/bin/python -m pytest -n $(WORKERS) $(TESTS)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -37,8 +37,6 @@ from itaclip.apps.web.job_queue import JobQueue, QueueClosedError, QueueFullErro
 from itaclip.apps.web.limits import Limits
 from itaclip.core.settings import Settings
 
-pytestmark = pytest.mark.xdist_group("api")  # what its fixtures start is started once
-
 CLASSES = ["bus, city bus", "fence", "house"]
 TEXT = "bus, city bus; fence; house"
 TOKEN = "a-token-of-the-tests"

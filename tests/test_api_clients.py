@@ -32,8 +32,6 @@ from itaclip import Segmenter
 from itaclip.apps.web.request import FIELDS
 from itaclip.apps.web.response import Segmentation
 
-pytestmark = pytest.mark.xdist_group("clients")  # what its fixtures start is started once
-
 TOKEN = "a-token-of-the-tests"
 TEXT = "bus, city bus; fence; house"
 

@@ -22,8 +22,6 @@ from itaclip.research.evaluation.confusion import confusion_matrix
 from itaclip.research.evaluation.counts import IoUCounts, to_sparse
 from itaclip.research.evaluation.loading import plan_batches
 
-pytestmark = pytest.mark.xdist_group("processes")  # what its fixtures start is started once
-
 __all__ = ["demo"]
 
 

@@ -47,8 +47,6 @@ from itaclip.apps.command.label import progress_line
 from itaclip.apps.command.main import main as program
 from itaclip.files import atomic_path
 
-pytestmark = pytest.mark.xdist_group("ray")  # what its fixtures start is started once
-
 SECRET = "hunter2secret"
 NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 

@@ -34,8 +34,6 @@ from itaclip.research.evaluation.command import SOME_SKIPPED, main
 from itaclip.research.evaluation.journal import Entry, Journal
 from itaclip.research.evaluation.loop import own_name
 
-pytestmark = pytest.mark.xdist_group("processes")  # what its fixtures start is started once
-
 __all__ = ["demo"]
 
 

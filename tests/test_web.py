@@ -26,8 +26,6 @@ pytest.importorskip("prometheus_client", reason="the server needs the extra 'web
 import httpx
 from web_helpers import CHROMIUM, Server, running_server
 
-pytestmark = pytest.mark.xdist_group("web")  # what its fixtures start is started once
-
 TOKEN = "a-token-of-the-tests"
 CLASSES = ["bus, city bus", "fence", "house"]
 SIZES = {"desktop": (1440, 900), "phone": (390, 844)}

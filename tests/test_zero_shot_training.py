@@ -31,8 +31,6 @@ from itaclip.research.zero_shot.commands import train as training
 from itaclip.research.zero_shot.openmmlab import ReplayableDataset, StreamSampler, ZeroShotIoU, streams
 from itaclip.research.zero_shot.openmmlab.scenes import ensure_training_scenes
 
-pytestmark = pytest.mark.xdist_group("training")  # what its fixtures start is started once
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
