@@ -20,6 +20,7 @@ from itaclip.core.settings import Settings
 
 _LOWEST = float("-inf")
 _TOGETHER = 1 << 20  # values that a CPU's caches hold
+_TOGETHER_ON_A_GPU = 1 << 24  # 64 MiB, beside the maps themselves
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def class_peaks(maps: QueryMaps, ranking: Ranking, scale: float) -> Tensor:
     peaks = torch.zeros(maps.classes, device=maps.device)
     for classes, block in maps.blocks():
         counts = [maps.queries_per_class[number] for number in classes]
-        step = max(1, _TOGETHER // len(block)) if maps.device.type == "cpu" else maps.pixels
+        step = _pixels_together(len(block), maps.device)
         for first in range(0, maps.pixels, step):
             part = slice(first, min(first + step, maps.pixels))
             best = class_maxima(block[part] * scale, counts) - ranking.highest[part]
@@ -167,7 +168,7 @@ def rank(maps: QueryMaps, scale: float, top: int, full: bool = False, allowed: T
         numbers = torch.arange(maps.classes, device=device)[slice(None) if maps.held else classes]
         counts = [maps.queries_per_class[number] for number in classes]
         refused = None if allowed is None else ~allowed[numbers]
-        step = max(1, _TOGETHER // len(block)) if device.type == "cpu" else pixels
+        step = _pixels_together(len(block), device)
         for first in range(0, pixels, step):
             part = slice(first, min(first + step, pixels))
             logits = block[part] * scale
@@ -180,6 +181,10 @@ def rank(maps: QueryMaps, scale: float, top: int, full: bool = False, allowed: T
                 best = best.masked_fill(refused[:, None], _LOWEST)
             _add_to_best(found, best, numbers, part, n == 0 and allowed is None)
     return found
+
+
+def _pixels_together(queries: int, device: torch.device) -> int:
+    return max(1, (_TOGETHER if device.type == "cpu" else _TOGETHER_ON_A_GPU) // queries)
 
 
 def class_maxima(logits: Tensor, queries_per_class: Sequence[int]) -> Tensor:
