@@ -9,29 +9,17 @@ Class words are the data set's names.
 Measured here: not yet; OpenAI's weights and the data set were not available.
 """
 
-_base_ = "./base.py"
+_base_ = "./base_aerial.py"
 
 model = dict(
     name_path="{{ fileDirname }}/cls_isaid.txt",
     background=True,
-    slide_stride=112,
-    pamr_steps=0,
-    logit_scale=50,
     prob_thd=0.4,
 )
-
-test_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="Resize", scale=(448, 448), keep_ratio=True),
-    dict(type="LoadAnnotations"),
-    dict(type="PackSegInputs"),
-]
 
 test_dataloader = dict(
     dataset=dict(
         type="iSAIDDataset",
         data_root="data/iSAID",
-        data_prefix=dict(img_path="img_dir/val", seg_map_path="ann_dir/val"),
-        pipeline=test_pipeline,
     )
 )
