@@ -21,7 +21,7 @@ from itaclip.devices import kernel_device
 # Masks refined together: as many as fit into 128 MiB. On CPUs at most 32, the fastest of 4 to 80:
 # enough to fill the vector registers, few enough for the caches.
 _VALUES = 1 << 25
-_MASKS_ON_A_CPU = 32
+MASKS_ON_A_CPU = 32
 
 
 class Refinement:
@@ -84,7 +84,7 @@ def pamr(masks: Tensor, guide: Tensor, steps: int = 10, dilations: Sequence[int]
 def masks_together(pixels: int, device: torch.device) -> int:
     """Return how many masks of so many pixels are refined together."""
     together = max(1, _VALUES // pixels)
-    return together if device.type == "cuda" else min(together, _MASKS_ON_A_CPU)
+    return together if device.type == "cuda" else min(together, MASKS_ON_A_CPU)
 
 
 def affinity(guide: Tensor, dilations: Sequence[int]) -> Tensor:
@@ -106,11 +106,27 @@ def affinity(guide: Tensor, dilations: Sequence[int]) -> Tensor:
 
 
 @lru_cache(maxsize=4)
-def neighbours(height: int, width: int, dilations: tuple[int, ...], device: torch.device) -> Tensor:
-    """List the flat indices of each pixel's neighbours: (H * W) x (8 * len(dilations)) int32; borders repeat."""
-    y = torch.arange(height, device=device, dtype=torch.int32)[:, None]
+def neighbours(
+    rows: int, width: int, dilations: tuple[int, ...], device: torch.device, lead: int = 0, above: int = 0,
+    below: int = 0,
+) -> Tensor:  # fmt: skip
+    """List the flat indices of each pixel's neighbours: (rows * W) x (8 * len(dilations)) int32; borders repeat.
+
+    Args:
+        rows: number of rows: of the image, or of a part of it.
+        width: pixels of a row.
+        dilations: distances of the neighbours in pixels.
+        device: of the result.
+        lead: rows before them where the indices point to.
+        above: rows of the image before them, as far as a neighbour can lie.
+        below: rows of the image after them, likewise.
+    """
+    y = torch.arange(rows, device=device, dtype=torch.int32)[:, None]
     x = torch.arange(width, device=device, dtype=torch.int32)
-    near = [(y + dy).clamp(0, height - 1) * width + (x + dx).clamp(0, width - 1) for dy, dx in _offsets(dilations)]
+    near = [
+        (lead + (y + dy).clamp(-above, rows - 1 + below)) * width + (x + dx).clamp(0, width - 1)
+        for dy, dx in _offsets(dilations)
+    ]
     return torch.stack(near, dim=-1).flatten(0, 1)
 
 

@@ -17,14 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itaclip.core.pamr import affinity
-from itaclip.core.windows import Axis, WindowPlan
+from itaclip.core.pamr import MASKS_ON_A_CPU, affinity, neighbours
+from itaclip.core.windows import Axis, WindowPlan, resampling_matrix, window_starts
 from itaclip.devices import float64_device, kernel_device
 
 Span = tuple[int, int]
 """First and last (exclusive) row or column."""
-
-_MASKS_ON_A_CPU = 32  # refined together, as in `pamr`
 
 
 def windows_of(axis: Axis, span: Span) -> Span:
@@ -65,11 +63,9 @@ def _part_of_matrix(axis: Axis, span: Span, device: torch.device, dtype: torch.d
     place = float64_device(device)
     first, last = windows_of(axis, span)
     pixels = torch.arange(*span, device=place)
-    starts = torch.tensor(axis.starts[first:last], device=place)
-    inside = pixels[:, None] - starts
+    inside = pixels[:, None] - window_starts(axis, torch.arange(first, last, device=place))
     seen = (inside >= 0) & (inside < axis.window)
-    identity = torch.eye(axis.patches, dtype=torch.float64, device=place)
-    upsample = F.interpolate(identity[None], size=axis.padded, mode="linear", align_corners=False)[0].T
+    upsample = resampling_matrix(axis.patches, axis.padded, place)
     weights = upsample[inside.clamp(0, axis.window - 1) + axis.before] * seen[..., None]
     return (weights / weights.sum((1, 2), keepdim=True)).flatten(1).to(dtype).to(device)
 
@@ -101,7 +97,7 @@ class MovingPamr:
         """
         place = kernel_device("_embedding_bag_forward_only", logits.device)
         logits, guide = logits.to(place), guide.to(place)
-        together = len(logits) if logits.is_cuda else _MASKS_ON_A_CPU
+        together = len(logits) if logits.is_cuda else MASKS_ON_A_CPU
         groups = [part.permute(1, 2, 0).contiguous() for part in logits.split(together)]
         self._tables = self._tables or [[_Rows() for _ in groups] for _ in range(self._steps)]
         for table, rows in zip(self._tables[0], groups, strict=True):
@@ -126,9 +122,9 @@ class MovingPamr:
             if first == last:
                 continue
             sources = self._tables[step - 1]
-            near = _near(
-                last - first, sources[0].width, first - sources[0].first, min(first, self._reach),
-                min(self._height - last, self._reach), self._dilations, sources[0].device,
+            near = neighbours(
+                last - first, sources[0].width, self._dilations, sources[0].device, first - sources[0].first,
+                min(first, self._reach), min(self._height - last, self._reach),
             )  # fmt: skip
             weights = self._weights.part(first, last).flatten(0, 1)
             done = []
@@ -203,27 +199,3 @@ class _Rows:
     def device(self) -> torch.device:
         assert self._buffer is not None
         return self._buffer.device
-
-
-@lru_cache(maxsize=2)
-def _near(
-    rows: int, width: int, lead: int, above: int, below: int, dilations: tuple[int, ...], device: torch.device
-) -> Tensor:
-    """List the neighbours of each pixel of some rows, as indices into rows held: (rows * W) x N int32.
-
-    Args:
-        rows: number of rows.
-        width: pixels of a row.
-        lead: held rows before them.
-        above: rows of the image before them, as far as a neighbour can lie; beyond, the border repeats.
-        below: rows of the image after them, likewise.
-        dilations: distances of the neighbours in pixels.
-        device: of the result.
-    """
-    y = torch.arange(rows, device=device, dtype=torch.int32)[:, None]
-    x = torch.arange(width, device=device, dtype=torch.int32)
-    steps = [(d * dy, d * dx) for d in dilations for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
-    near = [
-        (lead + (y + dy).clamp(-above, rows - 1 + below)) * width + (x + dx).clamp(0, width - 1) for dy, dx in steps
-    ]
-    return torch.stack(near, dim=-1).flatten(0, 1)

@@ -126,8 +126,12 @@ def cut_windows(image: Tensor, plan: WindowPlan, first: int, last: int) -> Tenso
 
 def _pixels(axis: Axis, windows: Tensor) -> Tensor:
     """Get the pixel positions of windows, given their indices: n x window."""
-    starts = (windows * axis.stride).clamp(max=axis.size - axis.window)
-    return starts[:, None] + torch.arange(axis.window, device=windows.device)
+    return window_starts(axis, windows)[:, None] + torch.arange(axis.window, device=windows.device)
+
+
+def window_starts(axis: Axis, windows: Tensor) -> Tensor:
+    """Compute the first pixels of windows, given their indices, where these are: a copy from the host would wait."""
+    return (windows * axis.stride).clamp(max=axis.size - axis.window)
 
 
 def stitch(logits: Tensor, plan: WindowPlan, size: tuple[int, int]) -> Tensor:
@@ -161,11 +165,11 @@ def stitching_matrix(axis: Axis, size: int, device: torch.device, dtype: torch.d
     """
     place = float64_device(device)
     windows = torch.arange(axis.count, device=place)
-    upsample = _resample(axis.patches, axis.padded, place)[axis.before : axis.before + axis.window]
+    upsample = resampling_matrix(axis.patches, axis.padded, place)[axis.before : axis.before + axis.window]
     canvas = torch.zeros(axis.size, axis.count, axis.patches, dtype=torch.float64, device=place)
     canvas[_pixels(axis, windows), windows[:, None]] = upsample.expand(axis.count, -1, -1)
     mean = canvas / canvas.sum((1, 2), keepdim=True)  # a window's weights sum to 1, so this counts the windows
-    return (_resample(axis.size, size, place) @ mean.flatten(1)).to(dtype).to(device)
+    return (resampling_matrix(axis.size, size, place) @ mean.flatten(1)).to(dtype).to(device)
 
 
 def merge_patches(maps: Tensor, plan: WindowPlan, grid: tuple[int, int], patch: int) -> Tensor:
@@ -196,7 +200,7 @@ def merging_matrix(axis: Axis, count: int, patch: int, device: torch.device, dty
     """Build the matrix from window patches along an axis to `count` image patches: count x (windows * patches)."""
     place = float64_device(device)
     centres = ((torch.arange(count, device=place).double() + 0.5) * patch).clamp(max=axis.size - 0.5)
-    starts = torch.tensor(axis.starts, device=place).double()
+    starts = window_starts(axis, torch.arange(axis.count, device=place)).double()
     inside = centres[:, None] - starts  # pixels from the window's first pixel
     seen = (inside > 0) & (inside < axis.window)
     at = ((inside + axis.before) / patch - 0.5).clamp(0, axis.patches - 1)[..., None]
@@ -230,14 +234,14 @@ def place_patches(grid: Tensor, plan: WindowPlan, patch: int) -> Tensor:
 def placing_matrix(axis: Axis, count: int, patch: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Build the matrix from `count` image patches to window patches along an axis: (windows * patches) x count."""
     place = float64_device(device)
-    starts = torch.tensor(axis.starts, device=place).double()
+    starts = window_starts(axis, torch.arange(axis.count, device=place)).double()
     centres = starts[:, None] - axis.before + (torch.arange(axis.patches, device=place).double() + 0.5) * patch
     at = (centres / patch - 0.5).clamp(0, count - 1).flatten()[:, None]
     weights = (1 - (at - torch.arange(count, device=place).double()).abs()).clamp(min=0)
     return weights.to(dtype).to(device)
 
 
-def _resample(source: int, target: int, device: torch.device) -> Tensor:
+def resampling_matrix(source: int, target: int, device: torch.device) -> Tensor:
     """Build the target x source matrix of bilinear resampling along one axis (half-pixel centres)."""
     identity = torch.eye(source, dtype=torch.float64, device=device)
     return F.interpolate(identity[None], size=target, mode="linear", align_corners=False)[0].T
