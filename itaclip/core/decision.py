@@ -29,28 +29,31 @@ class Ranking:
 
     Attributes:
         classes: k x P int64, best first; -1 where there are fewer.
-        logits: k x P, theirs, scaled; minus infinity for -1.
-        highest: P, the highest scaled logit of all queries.
+        logits: k x P, theirs, scaled; minus infinity for -1. Scores in their place where the maps are scores already.
+        full: K x P, the same of all classes, or None.
+        highest: P, the highest scaled logit of all queries; None if the maps are scores already.
         total: P, the sum over all queries of ``exp(logit - highest)``.
-        full: K x P, the scaled logits of all classes, or None.
         allowed: K bool, the classes that no rule has dropped; None if there is no rule.
     """
 
     classes: Tensor
     logits: Tensor
-    highest: Tensor
-    total: Tensor
     full: Tensor | None
+    highest: Tensor | None
+    total: Tensor
     allowed: Tensor | None = None
 
-    def scores(self, logits: Tensor) -> Tensor:
-        """Compute the softmax over all queries for some scaled logits, ... x P; overwrites them."""
-        return logits.sub_(self.highest).exp_().div_(self.total)
+    def scores(self, logits: Tensor, pixels: slice = slice(None)) -> Tensor:
+        """Compute the softmax over all queries for scaled logits of some pixels, ... x p; overwrites them."""
+        if self.highest is None:
+            return logits.clamp_(min=0)
+        return logits.sub_(self.highest[pixels]).exp_().div_(self.total[pixels])
 
 
 def decide(
-    maps: QueryMaps, settings: Settings, kept: Kept, corrected: Callable[[Tensor], Tensor] | None = None
-) -> tuple[Tensor, Scores[Tensor]]:
+    maps: QueryMaps, settings: Settings, kept: Kept, corrected: Callable[[Tensor], Tensor] | None = None,
+    softmax: bool = True,
+) -> tuple[Tensor, Scores[Tensor]]:  # fmt: skip
     """Compute labels and scores.
 
     Args:
@@ -58,46 +61,57 @@ def decide(
         settings: uses `logit_scale`, `area_thd`, `peak_thd`, `prob_thd` and `closing`.
         kept: which scores to keep.
         corrected: changes the label map at the end, H x W int64.
+        softmax: False if the maps are scores in [0, 1] already.
 
     Returns:
         H x W int64 class ids, and the scores.
     """
-    top = min(maps.classes, 2 if kept == "full" else kept)
-    ranking = rank_kept(maps, settings, top, kept == "full")
-    labels = label_map(ranking, maps.size, settings)
+    top, scale = min(maps.classes, 2 if kept == "full" else kept), settings.logit_scale if softmax else None
+    ranking = rank_kept(maps, scale, settings, top, kept == "full")
+    classes = ranking.classes.view(top, *maps.size)
+    values = ranking.scores(ranking.logits.clone()).view(top, *maps.size)
+    labels = label_map(classes[0], values[0], settings)
     if corrected is not None:
         labels = corrected(labels)
-    own = _scores_of(labels.flatten(), ranking, maps, settings.logit_scale)
+    own = _scores_of(labels.flatten(), ranking, maps, scale)
     if ranking.allowed is not None:
         own = own * ranking.allowed[labels.flatten()]
     full = None if ranking.full is None else ranking.scores(ranking.full).unflatten(1, maps.size)
-    values = ranking.scores(ranking.logits.clone())
-    shape = (top, *maps.size)
-    return labels, Scores(own.view(maps.size), ranking.classes.int().view(shape), values.view(shape), full)
+    return labels, Scores(own.view(maps.size), classes.int(), values, full)
 
 
-def rank_kept(maps: QueryMaps, settings: Settings, top: int, full: bool = False) -> Ranking:
+def rank_kept(maps: QueryMaps, scale: float | None, settings: Settings, top: int, full: bool = False) -> Ranking:
     """Find the best classes of every pixel among those that neither rule drops.
 
     The area rule drops classes other than 0 that cover at most `area_thd` of the foreground, and `peak_thd` classes
     whose best pixel scores less (RADSeg, arXiv 2511.19704, "prompt denoising"). Pixels of a dropped class go to the
-    next best class, not to the background. What is kept is few, so it is cheap to read again.
+    next best class, not to the background.
     """
-    ranking, allowed = rank(maps, settings.logit_scale, top, full), None
+    ranking, allowed = rank(maps, scale, top, full), None
     if settings.area_thd is not None:
         allowed = large_classes(count_values(ranking.classes[0], maps.classes), settings.area_thd)
     if settings.peak_thd:
-        certain = class_peaks(maps, ranking, settings.logit_scale) >= settings.peak_thd
+        certain = class_peaks(maps, ranking, scale) >= settings.peak_thd
         allowed = certain if allowed is None else allowed & certain
-    if allowed is None:
-        return ranking
-    again = rank(maps, settings.logit_scale, top, allowed=allowed)
+    return ranking if allowed is None else rank_allowed(ranking, maps, scale, allowed)
+
+
+def rank_allowed(ranking: Ranking, maps: QueryMaps, scale: float | None, allowed: Tensor) -> Ranking:
+    """Rank again without the classes that a rule drops; what is kept is few, so it is cheap to read again.
+
+    Args:
+        ranking: of all classes; its scores stay those of a softmax over all queries.
+        maps: the same maps.
+        scale: as for `rank`.
+        allowed: K bool.
+    """
+    again = rank(maps, scale, len(ranking.classes), allowed=allowed)
     if ranking.full is not None:
         ranking.full.masked_fill_(~allowed[:, None], _LOWEST)
     return replace(ranking, classes=again.classes, logits=again.logits, allowed=allowed)
 
 
-def class_peaks(maps: QueryMaps, ranking: Ranking, scale: float) -> Tensor:
+def class_peaks(maps: QueryMaps, ranking: Ranking, scale: float | None) -> Tensor:
     """Find the score of the best pixel of every class: K."""
     peaks = torch.zeros(maps.classes, device=maps.device)
     for classes, block in maps.blocks():
@@ -105,8 +119,7 @@ def class_peaks(maps: QueryMaps, ranking: Ranking, scale: float) -> Tensor:
         step = _pixels_together(len(block), maps.device)
         for first in range(0, maps.pixels, step):
             part = slice(first, min(first + step, maps.pixels))
-            best = class_maxima(block[part] * scale, counts) - ranking.highest[part]
-            found = (best.exp() / ranking.total[part]).amax(1)
+            found = ranking.scores(class_maxima(_scaled(block[part], scale), counts), part).amax(1)
             of_block = slice(classes[0], classes[-1] + 1)
             peaks[of_block] = torch.maximum(peaks[of_block], found)
     return peaks
@@ -123,34 +136,12 @@ def large_classes(counts: Tensor, threshold: float) -> Tensor:
     return F.pad(foreground > threshold * foreground.sum(), (1, 0), value=True)
 
 
-def decide_scores(
-    scores: Tensor, settings: Settings, kept: Kept, corrected: Callable[[Tensor], Tensor] | None = None
-) -> tuple[Tensor, Scores[Tensor]]:
-    """Compute what `decide` does from scores that are ready, K x H x W float32 in [0, 1]."""
-    if settings.area_thd is not None:
-        large = large_classes(count_values(scores.argmax(0), len(scores)), settings.area_thd)
-        scores = scores * large[:, None, None]
-    if settings.peak_thd:
-        scores = scores * (scores.flatten(1).amax(1) >= settings.peak_thd)[:, None, None]
-    left, classes, values = scores.clone(), [], []
-    for _ in range(min(len(scores), 2 if kept == "full" else kept)):
-        best, where = left.max(0)
-        classes.append(where)
-        values.append(best)
-        left.scatter_(0, where[None], -1.0)
-    labels = classes[0].masked_fill(values[0] < settings.prob_thd, 0)
-    labels = close_labels(labels) if settings.closing else labels
-    labels = labels if corrected is None else corrected(labels)
-    own, numbers = scores.gather(0, labels[None])[0], torch.stack(classes).int()
-    return labels, Scores(own, numbers, torch.stack(values), scores if kept == "full" else None)
-
-
-def rank(maps: QueryMaps, scale: float, top: int, full: bool = False, allowed: Tensor | None = None) -> Ranking:
+def rank(maps: QueryMaps, scale: float | None, top: int, full: bool = False, allowed: Tensor | None = None) -> Ranking:
     """Find the best classes of every pixel; of equal ones the smallest number is best.
 
     Args:
         maps: logits of the queries.
-        scale: factor of the logits.
+        scale: factor of the logits; None if the maps are scores already.
         top: number of classes, 1 to K.
         full: whether to keep the logits of all classes.
         allowed: K bool; others do not take part. The sum of the softmax is not computed then.
@@ -159,9 +150,9 @@ def rank(maps: QueryMaps, scale: float, top: int, full: bool = False, allowed: T
     found = Ranking(
         torch.full((top, pixels), -1, dtype=torch.int64, device=device),
         torch.full((top, pixels), _LOWEST, device=device),
-        torch.full((pixels,), _LOWEST, device=device),
-        torch.zeros(pixels, device=device),
         torch.empty(maps.classes, pixels, device=device) if full else None,
+        None if scale is None else torch.full((pixels,), _LOWEST, device=device),
+        torch.zeros(pixels, device=device),
     )
     only = None if allowed is None or maps.held else allowed.nonzero().flatten().tolist()  # may wait for the GPU
     for n, (classes, block) in enumerate(maps.blocks(only)):
@@ -171,7 +162,7 @@ def rank(maps: QueryMaps, scale: float, top: int, full: bool = False, allowed: T
         step = _pixels_together(len(block), device)
         for first in range(0, pixels, step):
             part = slice(first, min(first + step, pixels))
-            logits = block[part] * scale
+            logits = _scaled(block[part], scale)
             if allowed is None:
                 _add_to_softmax(found, logits, part)
             best = class_maxima(logits, counts)
@@ -181,6 +172,11 @@ def rank(maps: QueryMaps, scale: float, top: int, full: bool = False, allowed: T
                 best = best.masked_fill(refused[:, None], _LOWEST)
             _add_to_best(found, best, numbers, part, n == 0 and allowed is None)
     return found
+
+
+def _scaled(logits: Tensor, scale: float | None) -> Tensor:
+    """Scale logits, or copy scores: q x p that may be overwritten."""
+    return logits.clone() if scale is None else logits * scale
 
 
 def _pixels_together(queries: int, device: torch.device) -> int:
@@ -197,6 +193,8 @@ def class_maxima(logits: Tensor, queries_per_class: Sequence[int]) -> Tensor:
 
 def _add_to_softmax(found: Ranking, logits: Tensor, part: slice) -> None:
     """Let the maximum and the sum of the softmax run on over further queries."""
+    if found.highest is None:
+        return
     before = found.highest[part]
     highest = torch.maximum(before, logits.amax(0))
     total = found.total[part] * (before - highest).exp()
@@ -235,9 +233,9 @@ def _add_to_best(found: Ranking, logits: Tensor, numbers: Tensor, part: slice, f
             logits.scatter_(0, where[None], _LOWEST)
 
 
-def _scores_of(labels: Tensor, ranking: Ranking, maps: QueryMaps, scale: float) -> Tensor:
-    """Scores of the class of every pixel, P int64; those that are not among the best are read again."""
-    own = torch.full_like(ranking.highest, _LOWEST)
+def _scores_of(labels: Tensor, ranking: Ranking, maps: QueryMaps, scale: float | None) -> Tensor:
+    """Compute the scores of the class of every pixel, P int64; those that are not among the best are read again."""
+    own = torch.full_like(ranking.logits[0], _LOWEST)
     for classes, logits in zip(ranking.classes, ranking.logits, strict=True):
         own = torch.where(classes == labels, logits, own)
     rest: Tensor | slice = slice(None)
@@ -248,11 +246,11 @@ def _scores_of(labels: Tensor, ranking: Ranking, maps: QueryMaps, scale: float) 
     wanted = labels[rest]
     for classes, block in maps.blocks(None if maps.held else wanted.unique().tolist()):
         counts = [maps.queries_per_class[number] for number in classes]
-        best = class_maxima(block[rest], counts)
+        best = class_maxima(_scaled(block[rest], scale), counts)
         rows = torch.full((maps.classes,), -1, device=labels.device)
         rows[slice(None) if maps.held else classes] = torch.arange(len(classes), device=labels.device)
         row = rows[wanted]
-        read = best.gather(0, row.clamp(min=0)[None])[0] * scale
+        read = best.gather(0, row.clamp(min=0)[None])[0]
         own[rest] = torch.where(row >= 0, read, own[rest])
     return ranking.scores(own)
 
@@ -265,20 +263,19 @@ def count_values(values: Tensor, bins: int) -> Tensor:
     return flat.new_zeros(bins).scatter_add_(0, flat, torch.ones_like(flat))
 
 
-def label_map(ranking: Ranking, size: tuple[int, int], settings: Settings) -> Tensor:
-    """Choose the best class of every pixel, apply the threshold, then close the map (ITACLIP only).
+def label_map(classes: Tensor, scores: Tensor, settings: Settings) -> Tensor:
+    """Apply the threshold to the best class of every pixel, then close the map (ITACLIP only).
 
     Args:
-        ranking: the best classes.
-        size: height and width.
+        classes: H x W int64, the best classes.
+        scores: H x W, theirs.
         settings: uses `prob_thd` and `closing`.
 
     Returns:
         H x W int64 class ids.
     """
-    best = ranking.scores(ranking.logits[0].clone())
     # a score of 0 is no better than that of class 0
-    labels = ranking.classes[0].masked_fill((best < settings.prob_thd) | (best == 0), 0).view(size)
+    labels = classes.masked_fill((scores < settings.prob_thd) | (scores == 0), 0)
     return close_labels(labels) if settings.closing else labels
 
 

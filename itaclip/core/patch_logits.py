@@ -1,16 +1,11 @@
-"""Compute the patch logits of several variants of the same windows, doing shared steps once.
-
-A variant is a method, its image engineering and a text bank. Variants with the same windows
-share the views, the ordinary blocks and a second encoder's features; variants with the same
-method also share its features.
-"""
+"""Compute the patch logits of several variants (`itaclip.core.variant`) of the same windows; shared steps run once."""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -22,12 +17,13 @@ from itaclip.common.progress import report
 from itaclip.core.adaptive import PartialLogits, rounds, view_weights
 from itaclip.core.clip.encoded import Needs
 from itaclip.core.encoder import DenseEncoder
-from itaclip.core.methods import Method, StitchedBlocks, StitchedFeatures, WholeImageMethod, Window
-from itaclip.core.query_maps import FEATURES_FROM, PatchLogits
+from itaclip.core.methods import StitchedBlocks, StitchedFeatures, WholeImageMethod, Window
+from itaclip.core.query_maps import PatchLogits
 from itaclip.core.regions.maps import Ids, dense_ranks, resize_map, window_regions
 from itaclip.core.second_encoders import LAST_BLOCK, SecondEncoder
 from itaclip.core.settings import Settings
 from itaclip.core.stitching import Canvas, image_grid
+from itaclip.core.variant import Variant
 from itaclip.core.views import VIEWS, make_view, make_views, mix_views, turn_views, turned, view_features, view_maps
 from itaclip.core.whole_image import WholeImage, WindowReader, regions_shown
 from itaclip.core.windows import WindowPlan, cut_windows
@@ -40,73 +36,6 @@ Run: TypeAlias = tuple[int, int, int]
 
 Unit: TypeAlias = tuple[int, int]
 """Unit of a batch: an image and one of its windows or, for a single image, a window and one of its views."""
-
-
-@dataclass(frozen=True, eq=False)
-class Variant:
-    """What leads from windows to patch logits.
-
-    Attributes:
-        settings: settings of the windows and the image engineering.
-        method: the result of `Settings.resolved_method`.
-        text: Q x E text bank; variants with the same bank hold the same tensor.
-        multiple: window sides are rounded up to a multiple of this many pixels.
-    """
-
-    settings: Settings
-    method: Method
-    text: Tensor
-    multiple: int
-
-    @property
-    def as_features(self) -> bool:
-        """Whether patches are kept as features."""
-        return not self.method.returns_logits and len(self.text) >= FEATURES_FROM * self.text.shape[1]
-
-    @property
-    def channels(self) -> int:
-        """Numbers kept per patch: Q logits or E features."""
-        return self.text.shape[1] if self.as_features else len(self.text)
-
-    def text_on(self, device: torch.device) -> Tensor | None:
-        """Give the text bank that makes logits of features at once, or None: features are kept, or are logits."""
-        return None if self.as_features or self.method.returns_logits else self.text.to(device)
-
-    def patch_logits(self, values: Tensor) -> PatchLogits:
-        """Logits of patches from what is kept of them."""
-        return PatchLogits(values, self.text.to(values.device) if self.as_features else None)
-
-    @property
-    def second_encoder(self) -> str | None:
-        """Name of the second encoder, or None if the method reads none."""
-        return self.settings.second_encoder if self.method.reads_features else None
-
-    @property
-    def batch_key(self) -> Hashable:
-        """Variants with equal keys can share batches of the image tower."""
-        s = self.settings
-        return (s.slide_crop, s.slide_stride, s.padding, s.dtype, self.method.positions, self.multiple,
-                isinstance(self.method, WholeImageMethod), isinstance(self.method, StitchedFeatures))  # fmt: skip
-
-    @property
-    def feature_key(self) -> Hashable:
-        """Variants that share batches and have equal keys have equal features."""
-        s, m = self.settings, self.method
-        text = (id(self.text), s.logit_scale) if m.reads_text else None
-        return m, self.second_encoder, s.regions if m.reads_regions else None, text
-
-    @property
-    def view_key(self) -> Hashable:
-        """Key of the views' pixels, None for the plain view only; all others that share batches have the same key."""
-        s = self.settings
-        return (s.blur_kernel, s.blur_sigma) if s.img_engineering else None
-
-    @property
-    def logits_key(self) -> Hashable:
-        """Variants with equal keys have equal logits."""
-        s = self.settings
-        weight = s.img_eng_coefficient if s.img_engineering else None
-        return self.batch_key, self.view_key, self.feature_key, weight, id(self.text)
 
 
 def shared_logits(
@@ -436,21 +365,6 @@ class _Shared:
             if variant.second_encoder
             else self.encoder.patch_size
         )
-
-
-def grouped(variants: Sequence[Variant]) -> list[list[int]]:
-    """Group the indices of variants that can share batches."""
-    groups: list[list[int]] = []
-    for place, variant in enumerate(variants):
-        for group in groups:
-            first = variants[group[0]]
-            blurs = {variants[i].view_key for i in group} | {variant.view_key}
-            if first.batch_key == variant.batch_key and len(blurs - {None}) <= 1:
-                group.append(place)
-                break
-        else:
-            groups.append([place])
-    return groups
 
 
 def windows_per_batch(settings: Settings, device: torch.device) -> int:

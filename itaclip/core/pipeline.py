@@ -24,7 +24,7 @@ from itaclip.core.encoder import DenseEncoder
 from itaclip.core.engines.select import on_engine
 from itaclip.core.methods import METHODS, WholeImageMethod
 from itaclip.core.pamr import Refinement
-from itaclip.core.patch_logits import Variant, adaptive_logits, grouped, shared_logits
+from itaclip.core.patch_logits import adaptive_logits, shared_logits
 from itaclip.core.query_maps import PatchLogits, QueryMaps
 from itaclip.core.regions import RegionMap, RegionSource, map_correction, region_source
 from itaclip.core.regions.maps import Ids, resize_map
@@ -33,6 +33,7 @@ from itaclip.core.second_encoders import SecondEncoder, load_second_encoder
 from itaclip.core.settings import Settings
 from itaclip.core.shortlist import restricted, shortlist
 from itaclip.core.text import TextBank
+from itaclip.core.variant import Variant, grouped
 from itaclip.core.views import VIEWS
 from itaclip.core.windows import WindowPlan
 from itaclip.errors import ItaclipError
@@ -357,8 +358,8 @@ def _until_settled(
     for found in rounds:
         mixed = variant.patch_logits(found.mixed())
         maps = _maps(variant, mixed, found.plan, coarse, bank.class_names.queries_per_class)
-        ranking = rank_kept(maps, open_maps, 1)
-        labels = label_map(ranking, coarse, open_maps)
+        ranking = rank_kept(maps, open_maps.logit_scale, open_maps, 1)
+        labels = label_map(ranking.classes[0], ranking.scores(ranking.logits[0]), open_maps)
         # waits for the GPU, once per round
         changed = 1.0 if before is None else float((labels != before).float().mean())
         if changed <= open_maps.tolerance:

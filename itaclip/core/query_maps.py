@@ -11,6 +11,7 @@ features; then the maps of the features are refined once, for any number of quer
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -127,17 +128,17 @@ class QueryMaps:
             yield range(self.classes), Block(self._all)
             return
         numbers = range(self.classes) if only is None else only
-        firsts = [0, *torch.tensor(self.queries_per_class).cumsum(0).tolist()]
+        firsts = first_queries(self.queries_per_class)
         most = masks_together(self.pixels, self.device) if self._features is None else _PRODUCTS
         block, count = list[int](), 0
         for number in numbers:
             if block and count + self.queries_per_class[number] > most:
-                yield block, self._block(_queries(block, firsts))
+                yield block, self._block(queries_of(block, firsts))
                 block, count = [], 0
             block.append(number)
             count += self.queries_per_class[number]
         if block:
-            yield block, self._block(_queries(block, firsts))
+            yield block, self._block(queries_of(block, firsts))
 
     @cached_property
     def _all(self) -> Tensor:
@@ -186,8 +187,18 @@ def ready_maps(maps: Tensor, queries_per_class: Sequence[int]) -> QueryMaps:
     return found
 
 
-def _queries(classes: Sequence[int], firsts: Sequence[int]) -> slice | Tensor:
-    """List the queries of some classes: a slice if they follow each other."""
+def first_queries(queries_per_class: Sequence[int]) -> list[int]:
+    """Return the number of the first query of every class, and at the end that of all queries."""
+    return [0, *itertools.accumulate(queries_per_class)]
+
+
+def queries_of(classes: Sequence[int], firsts: Sequence[int]) -> slice | Tensor:
+    """List the queries of some classes, ascending: a slice if the classes follow each other.
+
+    Args:
+        classes: class ids.
+        firsts: from `first_queries`.
+    """
     if classes[-1] - classes[0] == len(classes) - 1:
         return slice(firsts[classes[0]], firsts[classes[-1] + 1])
     return torch.tensor([query for number in classes for query in range(firsts[number], firsts[number + 1])])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from itaclip.core.decision import class_maxima
-from itaclip.core.query_maps import FEATURES_FROM, PatchLogits
+from itaclip.core.query_maps import FEATURES_FROM, PatchLogits, first_queries, queries_of
 
 _TOGETHER = 1 << 24  # logits in memory
 
@@ -40,10 +40,11 @@ def shortlist(patches: PatchLogits, queries_per_class: Sequence[int], scale: flo
 
 def restricted(patches: PatchLogits, queries_per_class: Sequence[int], classes: Sequence[int]) -> PatchLogits:
     """Take the logits of some classes' queries."""
-    firsts = [0, *torch.tensor(queries_per_class).cumsum(0).tolist()]
-    numbers = [query for number in classes for query in range(firsts[number], firsts[number + 1])]
-    queries = torch.tensor(numbers, device=patches.values.device)
-    if patches.text is None or len(queries) < FEATURES_FROM * patches.text.shape[1]:
+    queries, count = (
+        queries_of(classes, first_queries(queries_per_class)),
+        sum(queries_per_class[number] for number in classes),
+    )
+    if patches.text is None or count < FEATURES_FROM * patches.text.shape[1]:
         return PatchLogits(patches.logits(queries))
     return PatchLogits(patches.values, patches.text[queries])
 

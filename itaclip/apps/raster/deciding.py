@@ -14,7 +14,7 @@ from torch import Tensor
 from itaclip.apps.raster.plan import CLOSING, CORRECTED, CORRECTION_HALO, STRIP, TILE, Plan, pieces
 from itaclip.apps.raster.source import Source, blank
 from itaclip.apps.raster.store import SETTLED, Block, Store, label_type
-from itaclip.core.decision import close_labels, count_values, label_map, rank
+from itaclip.core.decision import close_labels, count_values, label_map, rank, rank_allowed
 from itaclip.core.images import normalise
 from itaclip.core.patch_logits import windows_per_batch
 from itaclip.core.pipeline import Pipeline
@@ -123,10 +123,9 @@ class Decider:
             maps = ready_maps(part, queries)
             ranking = rank(maps, settings.logit_scale, 1)
             if dropped:
-                again = rank(maps, settings.logit_scale, 1, allowed=allowed)
-                ranking = replace(ranking, classes=again.classes, logits=again.logits)
-            labels[first - rows[0] : last - rows[0]] = label_map(ranking, maps.size, settings).cpu().numpy()
-            best, chosen = ranking.scores(ranking.logits[0].clone()).view(maps.size), ranking.classes[0].view(maps.size)
+                ranking = rank_allowed(ranking, maps, settings.logit_scale, allowed)
+            best, chosen = ranking.scores(ranking.logits[0]).view(maps.size), ranking.classes[0].view(maps.size)
+            labels[first - rows[0] : last - rows[0]] = label_map(chosen, best, settings).cpu().numpy()
             counts[1] += count_values(chosen, classes).cpu()
             first, last = max(core[0][0], at), min(core[0][1], at + logits.shape[1])
             if first >= last:

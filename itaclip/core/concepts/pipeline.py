@@ -16,10 +16,11 @@ from itaclip.common.progress import report
 from itaclip.core.concepts.fusion import class_maps, kept_prompts
 from itaclip.core.concepts.options import SAM3, Sam3Options, concept_options
 from itaclip.core.concepts.sam3 import EncodedImage, Prompts, Sam3
-from itaclip.core.decision import decide_scores
+from itaclip.core.decision import decide
 from itaclip.core.encoder import DTYPES
 from itaclip.core.pamr import pamr
 from itaclip.core.pipeline import Pipeline, Segmentation, correction
+from itaclip.core.query_maps import ready_maps
 from itaclip.core.regions import RegionMap, RegionSource
 from itaclip.core.scores import KEPT, Kept
 from itaclip.core.settings import Settings
@@ -138,7 +139,8 @@ def _segmentation(
     if settings.pamr_steps:
         guide = F.interpolate(image[None].float(), size=size, mode="bilinear", align_corners=False)[0]
         scores = pamr(scores, guide, settings.pamr_steps, settings.pamr_stride)
-    labels, found = decide_scores(scores, settings, kept, correction(regions, settings, len(scores)))
+    maps, corrected = ready_maps(scores, [1] * len(scores)), correction(regions, settings, len(scores))
+    labels, found = decide(maps, settings, kept, corrected, softmax=False)
     return Segmentation(labels, found, passes)
 
 
