@@ -15,6 +15,8 @@ BIN := .venv/$(SCRIPTS)
 UV := .venv/uv/$(SCRIPTS)/uv
 # uv takes one minute where pip takes six. Where it fails, with an index that only pip's settings name, pip does it.
 install = $(UV) pip install --quiet --python $(1) $(2) || $(1)/$(SCRIPTS)/python -m pip install $(2)
+# Tests start hundreds of processes. Without kept bytecode, each compiles all packages anew: 10 s of imports instead of 4.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo docs test test-full test-newest test-oldest lint format build audit clean
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from make_weights import as_torchscript, make_state_dict
 from PIL import Image
 from safetensors.torch import save_file
@@ -23,6 +24,10 @@ from itaclip.core.clip.openai import CLIP
 from itaclip.core.text import TextEncoder
 
 ROOT = Path(__file__).parent.parent
+
+# How long an example takes says nothing about the code on a busy machine.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)

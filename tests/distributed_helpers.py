@@ -96,7 +96,7 @@ def counted(work: Path) -> int:
 
 def wait_until_counted(work: Path, images: int, running: Program) -> int:
     """Wait until an evaluation is half-way; returns the number of evaluated images."""
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 400
     while counted(work) < images:
         assert running.poll() is None, running.communicate()[1][-3000:]
         assert time.monotonic() < deadline
@@ -110,7 +110,7 @@ def ranks_of(launcher: Program) -> list[int]:
     return [int(child) for child in children if b"eval.py" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
-def finish(running: Program, seconds: float = 120) -> tuple[int, str, str]:
+def finish(running: Program, seconds: float = 400) -> tuple[int, str, str]:
     """Wait for the process; returns exit status, output and errors."""
     out, errors = running.communicate(timeout=seconds)
     return running.returncode, out, errors

@@ -6,7 +6,6 @@ import itertools
 from collections import Counter
 from typing import Any
 
-import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -42,7 +41,6 @@ def picture(seed: int = 0) -> Tensor:
     return F.interpolate(coarse, size=SIZE, mode="bicubic")[0]
 
 
-@hypothesis.settings(deadline=None)  # some plans have thousands of windows
 @given(height=st.integers(1, 400), width=st.integers(1, 400), stride=st.integers(8, 64))
 def test_rounds_read_every_pair_once_and_every_window_first(height: int, width: int, stride: int) -> None:
     plan = WindowPlan.of((height, width), 64, stride, 16)

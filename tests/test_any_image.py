@@ -114,7 +114,7 @@ SOURCES = st.tuples(
 
 
 @given(source=SOURCES)
-@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @example(source=((8, 1), "F", "TIFF"))
 @example(source=((1, 9), "I;16", "PNG"))
 def test_any_mode_format_and_shape(

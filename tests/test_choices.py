@@ -21,9 +21,9 @@ SHAPE = {"tokens": 5}
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A cache of its own, and no memory of other tests."""
     monkeypatch.setenv("ITACLIP_CACHE_DIR", str(tmp_path / "cache"))
-    blocks._attention_on_cpu.cache_clear()
+    blocks.attention_on_cpu.cache_clear()
     yield tmp_path / "cache"
-    blocks._attention_on_cpu.cache_clear()
+    blocks.attention_on_cpu.cache_clear()
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_slurm_variables_set_rank_and_world_size(demo: Demo, tmp_path: Path) -> 
     script = ["bash", str(ROOT / "tools/slurm_test.sh"), str(demo.config), *demo.options(work), "--limit", "5"]
     environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "PYTHON": sys.executable,
                    "OMP_NUM_THREADS": "1", "SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NODELIST": "here"}  # fmt: skip
-    done = subprocess.run(script, capture_output=True, text=True, check=False, env=environment, timeout=120)
+    done = subprocess.run(script, capture_output=True, text=True, check=False, env=environment, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "on 5 images" in done.stdout
     assert {path.name: path.read_bytes() for path in (work / "masks").iterdir()}.items() <= demo.masks.items()
@@ -88,7 +88,7 @@ def test_slurm_variables_set_rank_and_world_size(demo: Demo, tmp_path: Path) -> 
 @given(
     seed=st.integers(0, 10_000), classes=st.integers(2, 12), shape=st.tuples(st.integers(1, 9), st.integers(1, 9))
 )  # fmt: skip
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_confusion_matrices_agree_with_iou_metric(seed: int, classes: int, shape: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(seed)
     predicted = torch.randint(0, classes, shape, generator=generator)

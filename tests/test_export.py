@@ -84,7 +84,7 @@ def edges_meet(polygon: Polygon) -> bool:
 masks = arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(masks)
 def test_exact_outlines_reproduce_the_mask(mask: Mask) -> None:
     polygons = polygons_of(mask, tolerance=0)
@@ -97,7 +97,7 @@ def test_exact_outlines_reproduce_the_mask(mask: Mask) -> None:
             assert len({tuple(point) for point in ring.tolist()}) == len(ring)  # no corner twice
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(arrays(bool, st.tuples(st.integers(4, 14), st.integers(4, 14))), st.sampled_from([0.5, 1.0, 2.0]))
 def test_simplified_outlines_stay_polygons(mask: Mask, tolerance: float) -> None:
     for polygon in polygons_of(mask, tolerance):
@@ -172,7 +172,7 @@ def decode_brush(data: list[int], height: int, width: int) -> Mask:
     return canvas[..., 3] == 255
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(masks)
 def test_brush_run_lengths_reproduce_the_mask(mask: Mask) -> None:
     np.testing.assert_array_equal(decode_brush(encode_brush(mask), *mask.shape), mask)

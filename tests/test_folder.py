@@ -248,7 +248,7 @@ def test_killed_at_any_moment_nothing_is_lost(demo_root: Path, tmp_path: Path) -
         shutil.copy(demo_root / f"JPEGImages/scene_00{i % 4}.jpg", photos / f"{i:02d}.jpg")
     out = tmp_path / "out"
     running = cli("segment", photos, "--out", out, *QUICK, "--batch", "2", "--no-overlays")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while len(read_lines(out) if out.exists() else ()) < 6 and time.monotonic() < deadline:
         time.sleep(0.02)
     running.send_signal(signal.SIGKILL)

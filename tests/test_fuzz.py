@@ -34,7 +34,7 @@ from itaclip.research.openmmlab.configuration import load_config
 from itaclip.research.preparation.masks import read_label_map
 from itaclip.vocabulary import split_classes
 
-quick = settings(deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(suppress_health_check=list(HealthCheck))
 
 
 def many(examples: int) -> settings:

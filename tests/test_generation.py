@@ -383,7 +383,7 @@ def test_killed_and_resumed(names: Path, serve: Callable[[Answer], Server]) -> N
     options = ["--names", str(names), "--out", str(out), "--base-url", server.url, "--batch-size", "1"]
     environ = {**environment(), "OPENAI_API_KEY": TOKEN}
     process = start_python(ROOT / "tools/llama3_definition_generation.py", *options, env=environ)
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 400
     while len(server.asked) < 6 and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

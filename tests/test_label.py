@@ -264,7 +264,7 @@ def when(condition: Callable[[], bool], action: Callable[[], None]) -> threading
     """Do something in the background once a condition holds."""
 
     def wait() -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 400
         while not condition():
             if time.monotonic() > deadline:
                 return
@@ -319,13 +319,13 @@ def test_the_same_command_resumes_after_a_killed_driver(
     out, log = tmp_path / "out", tmp_path / "log"
     script = [sys.executable, str(ROOT / "tests/label_helpers.py"), str(crops), str(out), str(log), "0.3"]
     driver = subprocess.Popen([*script, three.address], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while parts(out) < 3 and time.monotonic() < deadline and driver.poll() is None:
         time.sleep(0.02)
     driver.kill()
     said, _ = driver.communicate()
     three.remove()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 400
     while len([node for node in ray.nodes() if node["Alive"]]) > 2 and time.monotonic() < deadline:
         time.sleep(0.1)
     before = {path: path.stat().st_mtime_ns for path in (out / "labels").rglob("*.parquet")}

@@ -43,7 +43,7 @@ def test_killed_and_resumed(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = ["tools/make_masks.py", "--images", images, "--source", "felzenszwalb", "--out", out, "--jobs"]
     process = start_python(*command, 1, env=environment(), cwd=ROOT)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 400
     while len(maps(out)) < 5 and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

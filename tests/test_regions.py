@@ -38,7 +38,7 @@ def corrected_plainly(labels: torch.Tensor, regions: torch.Tensor) -> torch.Tens
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 9), st.integers(1, 5), st.integers(0, 12))
 def test_map_correction_is_the_plain_loop(seed: int, height: int, width: int, classes: int, count: int) -> None:
     random = torch.Generator().manual_seed(seed)

@@ -9,6 +9,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +299,20 @@ def test_a_journal_is_read_back_as_written(tmp_path: Path) -> None:
     assert Journal(tmp_path / "journal", {"settings": "b"}).restore(["batch0"]) == ({}, set())
     writing.remove()
     assert not (tmp_path / "journal").exists()
+
+
+def test_several_processes_may_remove_the_same_journal_at_once(tmp_path: Path) -> None:
+    """Each finds the folder gone at some moment: before, while or after it lists the files."""
+
+    def write_and_remove(_: int) -> None:
+        for _ in range(300):
+            journal = Journal(tmp_path / "journal", {"run": "1"})
+            with suppress(ItaclipError):  # the other one removed the folder before the file was opened
+                journal.write("a", Entry([], [], 0.0))
+            journal.remove()
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(write_and_remove, range(3)))
 
 
 def test_a_journal_that_cannot_be_written_names_its_file(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def read(
 sides = st.integers(1, 150)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sides, sides, st.integers(8, 96), st.integers(1, 96), st.sampled_from([8, 14, 16]), st.booleans())
 def test_stitching_is_a_loop_over_windows(
     height: int, width: int, crop: int, stride: int, patch: int, centre: bool

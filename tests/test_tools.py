@@ -89,8 +89,8 @@ def test_check_weights_detects_other_weights() -> None:
 def test_check_weights_compares_with_open_clip(family: str, tmp_path: Path) -> None:
     done = run_tool("check_weights.py", "--weights", str(folder_of(family, tmp_path / family)))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "images: smallest cosine with open_clip's own" in done.stdout
-    assert "texts: smallest cosine with open_clip's own" in done.stdout
+    assert "images: smallest cosine with the library's own" in done.stdout
+    assert "texts: smallest cosine with the library's own" in done.stdout
 
 
 @pytest.mark.parametrize("family", ["siglip", "eva02", "pe"])

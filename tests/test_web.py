@@ -52,7 +52,7 @@ def large(tmp_path_factory: pytest.TempPathFactory, scene: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(quick: Segmenter, scene: Path) -> Result:
-    return quick(scene, quick.prepare(CLASSES), pamr_steps=10)
+    return quick(scene, quick.prepare(CLASSES), pamr_steps=10, scores="full")
 
 
 def test_the_page_is_served_whole_and_loads_nothing_from_elsewhere(server: Server) -> None:

@@ -69,7 +69,7 @@ def test_check_reference_accepts_the_recordings() -> None:
 # --- plain oracles of the fast paths -----------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 1000), classes=st.integers(1, 7), grid=st.tuples(st.integers(2, 5), st.integers(2, 5)),
     image_size=st.integers(6, 20), size=st.tuples(st.integers(5, 18), st.integers(5, 18)),

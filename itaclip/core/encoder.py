@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from itaclip.core.clip.blocks import attention_on_cpu
 from itaclip.core.clip.encoded import EncodedWindows, Needs, Step, steps
 from itaclip.core.clip.towers import Grid, Positions, as_tower
 from itaclip.core.engines import OpenVINOBlocks
@@ -204,4 +205,5 @@ class DenseEncoder(nn.Module):
 @lru_cache(maxsize=1)
 def _compiled_tokens() -> Callable[[DenseEncoder, Tensor, Sequence[tuple[Method, Window]]], list[Tensor]]:
     """Compile the method of the class, not of an instance: a copy of an encoder has its own weights."""
+    torch.compiler.assume_constant_result(attention_on_cpu)
     return torch.compile(DenseEncoder._tokens)

@@ -62,7 +62,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
     """
     plain = bias is None and not causal and query.shape[-2] == key.shape[-2] <= _FEW_TOKENS
     if plain and query.dtype == torch.bfloat16 and query.device.type == "cpu":
-        return _WAYS[_attention_on_cpu(*query.shape[1:])](query, key, value)
+        return _WAYS[attention_on_cpu(*query.shape[1:])](query, key, value)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=causal)
 
 
@@ -76,10 +76,13 @@ _WAYS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 @lru_cache(maxsize=256)
-def _attention_on_cpu(heads: int, tokens: int, channels: int) -> str:
-    """Find the faster way in bfloat16 on this machine, a key of `_WAYS`, measured on one image."""
+def attention_on_cpu(heads: int, tokens: int, channels: int) -> str:
+    """Find the faster way in bfloat16 on this machine, a key of `_WAYS`, measured on one image.
+
+    Whoever compiles `attend` must mark this function with ``torch.compiler.assume_constant_result``
+    first: as a decorator, that would import the compiler with this module.
+    """
     joint = torch.ones(1, tokens, 3, heads, channels, dtype=torch.bfloat16)
     one = joint.permute(2, 0, 3, 1, 4).unbind()
     about = {"dtype": "bf16", "heads": heads, "tokens": tokens, "channels": channels}

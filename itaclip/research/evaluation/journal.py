@@ -113,7 +113,7 @@ class Journal:
 
     def others(self) -> list[str]:
         """List the parts in which an unfinished run with another key differs; empty if there is none."""
-        for path in self._folder.glob("*.jsonl"):
+        for path in self._files():
             if not path.name.startswith(self._key):
                 for content in _lines(path):
                     theirs = content.get("parts", {})
@@ -121,7 +121,14 @@ class Journal:
         return []
 
     def _earlier(self) -> list[Path]:
-        return sorted(self._folder.glob(f"{self._key}-*.jsonl"))
+        return [path for path in self._files() if path.name.startswith(f"{self._key}-")]
+
+    def _files(self) -> list[Path]:
+        """List the files of all keys; none if there is no folder, or no longer: another process may remove it."""
+        try:
+            return sorted(path for path in self._folder.iterdir() if path.suffix == ".jsonl")
+        except FileNotFoundError:
+            return []
 
     def _read(self, path: Path) -> Iterator[tuple[str, Entry]]:
         for content in _lines(path):
