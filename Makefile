@@ -6,7 +6,7 @@
 # make docs        build the documentation site into work_dirs/site
 # make build       sdist and wheel in dist
 PYTHON ?= python3
-TESTS ?= -m "not vit_b_16 and not cluster"
+TESTS ?= -m "not vit_b_16 and not slow"
 # All that tests need; fiftyone is left out, it brings a database server.
 EXTRAS := openmmlab compare coco openvino onnx sentencepiece ray web raster supervision dev
 WORKERS ?= $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))
@@ -30,9 +30,9 @@ docs: .venv/docs/.installed
 test: .venv/.dev .venv/datumaro/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
-# The recorded outputs at ViT-B/16's real size, and more collections on Ray: minutes, and about 3 GiB.
+# The recorded outputs at ViT-B/16's real size, deaths of machines, an installed wheel and more: minutes, and about 3 GiB.
 test-full: .venv/.dev
-	$(BIN)/python -m pytest -m "vit_b_16 or cluster"
+	$(BIN)/python -m pytest -m "vit_b_16 or slow"
 
 # In fresh environments, with the packages that pyproject.toml allows: what `pip install` gives users today, and the
 # least that it claims to work with. `.venv/NAME.txt` records the versions.

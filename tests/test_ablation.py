@@ -48,7 +48,7 @@ CHANGES = [
 ]
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_shared_results_equal_separate_evaluations(config: Path, tmp_path: Path) -> None:
     """`eval.py` builds a separate model for every variant and shares nothing."""
     loaded = load_config(config)

@@ -86,6 +86,7 @@ def test_only_an_extra_brings_openmmlabs_packages(built: Path) -> None:
     assert all("extra == 'openmmlab'" in line.replace('"', "'") for line in found)
 
 
+@pytest.mark.slow
 def test_an_installed_wheel_needs_no_checkout(installed: Path, tmp_path: Path) -> None:
     shown = itaclip(installed, tmp_path, "eval", "--list")
     assert "voc   " in shown

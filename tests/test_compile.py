@@ -26,7 +26,7 @@ def bank() -> TextBank:
 
 
 @needs_compiler
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_the_same_labels_compiled_once(tiny_clip: CLIP) -> None:
     settings = Settings(slide_crop=64, slide_stride=48, pamr_steps=1, batch_crops=20)
     sizes = [(100, 130), (64, 112)]

@@ -145,6 +145,7 @@ def test_a_model_is_converted_once(tiny_weights: Path, own_engines: Path, monkey
     assert not own_engines.exists()
 
 
+@pytest.mark.slow
 def test_signals_arrive_after_models_are_dropped_and_nothing_is_reported(tmp_path: Path) -> None:
     """Unloading OpenVINO's plugins, the first one first, leaves the thread a stack for signals that is gone."""
     script = (

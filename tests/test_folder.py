@@ -301,6 +301,7 @@ def test_a_full_disk_stops_the_run_and_leaves_no_partial_file(photos: Path, tmp_
     assert read_lines(tmp_path / "out") == {}
 
 
+@pytest.mark.slow
 def test_memory_stays_flat(demo_root: Path, tmp_path: Path) -> None:
     """Fifty images need no more memory than ten."""
     program = """

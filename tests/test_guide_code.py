@@ -33,6 +33,7 @@ INSTEAD = {
     '"ViT-B/16"': '"demo"',
     'from_config("voc"': 'from_config("demo"',
     "cfg_voc": "cfg_demo",
+    'quality="balanced"': 'quality="fast"',
 }
 """What blocks of Python say, and what runs in its place: the bundled CLIP, on a CPU."""
 ELSEWHERE = {

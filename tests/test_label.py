@@ -216,7 +216,7 @@ def test_rows_equal_single_images_and_every_reader_can_read_them(
         itaclip.label(crops, ["car"], out, options=options, **settings)
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_repaired_images_are_tried_again_and_other_settings_replace_results(
     three: Machines, crops: Path, tmp_path: Path
 ) -> None:
@@ -299,6 +299,7 @@ def test_a_killed_worker_costs_only_its_parts(
     assert 24 < counted(log) <= 24 + 2 * OPTIONS.part_size  # only the worker's parts
 
 
+@pytest.mark.slow
 def test_a_lost_machine_costs_only_its_parts(
     three: Machines, crops: Path, expected: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -313,6 +314,7 @@ def test_a_lost_machine_costs_only_its_parts(
     assert counted(log) <= 24 + 4 * OPTIONS.part_size
 
 
+@pytest.mark.slow
 def test_the_same_command_resumes_after_a_killed_driver(
     three: Machines, crops: Path, expected: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -337,6 +339,7 @@ def test_the_same_command_resumes_after_a_killed_driver(
     assert counted(log) <= 24 + 3 * 2 * OPTIONS.part_size  # two parts per worker were in flight
 
 
+@pytest.mark.slow
 def test_an_unwritable_destination_stops_the_run_which_can_resume(
     three: Machines, crops: Path, expected: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -601,7 +604,7 @@ def test_archives(crops: Path, tmp_path: Path) -> None:
         keys(f"{tmp_path}/s-{{000..009}}.tar")
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["table", "archive"])
 def test_tables_and_archives_are_labelled(
     three: Machines, crops: Path, expected: dict[str, Any], tmp_path: Path, kind: str
@@ -719,6 +722,7 @@ def test_all_workers_together_respect_a_rate_limit() -> None:
 # --- the command -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_starts_ray_itself(crops: Path, expected: dict[str, Any], tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "itaclip", "label", f"{crops}/*.jpg", "--classes", "; ".join(CLASSES), "--out",
@@ -800,7 +804,7 @@ def tiny(folder: Path, kind: str, count: int) -> str:
     return f"{images}/*.png"
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["glob", "table", "archive"])
 def test_the_driver_s_memory_does_not_grow_with_a_hundred_thousand_entries(tmp_path: Path, kind: str) -> None:
     few, many = tiny(tmp_path, kind, 1000), tiny(tmp_path, kind, 100_000)

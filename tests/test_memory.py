@@ -78,7 +78,7 @@ def test_one_window_that_does_not_fit_is_told(tiny_clip: CLIP, bank: TextBank) -
 
 
 @needs_pretending
-@pytest.mark.parametrize("stride", [28, 112])
+@pytest.mark.parametrize("stride", [pytest.param(28, marks=pytest.mark.slow), 112])
 def test_memory_on_a_gpu_is_a_few_maps_of_the_image(stride: int, tiny_clip: CLIP) -> None:
     """Live tensors of a 1024 x 2048 image with 26 queries, by their shapes."""
     pipeline = Pipeline(copy.deepcopy(tiny_clip), Settings(slide_stride=stride, pamr_steps=2, area_thd=0.1))

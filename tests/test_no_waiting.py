@@ -29,8 +29,9 @@ pytestmark = needs_pretending
 CLASSES = parse_class_names(["background, wall", "cat, kitten", "cup"])
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("method", ON_ANY_TOWER)
+@pytest.mark.parametrize(
+    ("method", "dtype"), [*((method, "fp16") for method in ON_ANY_TOWER), ("itaclip", "fp32"), ("itaclip", "bf16")]
+)
 def test_an_image_is_segmented_without_waiting(
     method: str, dtype: str, tiny_clip: CLIP, second_weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,7 +38,7 @@ def pictures(notebook: Any) -> list[np.ndarray]:
     return found
 
 
-@pytest.mark.parametrize("weights", ["demo", "other"])
+@pytest.mark.parametrize("weights", ["demo", pytest.param("other", marks=pytest.mark.slow)])
 def test_runs_from_top_to_bottom(weights: str, tmp_path: Path, tiny_weights: Path) -> None:
     notebook = run(tmp_path, "demo" if weights == "demo" else str(tiny_weights))
     shown = pictures(notebook)

@@ -54,6 +54,7 @@ def python(
     )
 
 
+@pytest.mark.slow
 def test_everything_but_research_is_importable_without_them() -> None:
     code = (
         "import importlib, pkgutil, itaclip\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from itaclip.research.preparation.jobs import run_jobs
 from itaclip.research.preparation.masks import LabelMap
 
 SCRIPT = str(ROOT / "datasets/cvt_coco_stuff.py")
-COUNT = 300
+COUNT = 120
 
 
 @pytest.fixture
@@ -45,8 +44,7 @@ def results(root: Path) -> list[Path]:
 
 
 def children(pid: int) -> list[int]:
-    listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
-    return [int(line) for line in listing.stdout.split()]
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def alive(pid: int) -> bool:
@@ -59,11 +57,11 @@ def alive(pid: int) -> bool:
 def test_interrupted_and_resumed(many: Path, how: signal.Signals) -> None:
     process = start_python(SCRIPT, many, "--workers", "2", env=environment())
     deadline = time.monotonic() + 400
-    while len(results(many)) < 10 and time.monotonic() < deadline:
+    while len(results(many)) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     workers = children(process.pid)
     process.send_signal(how)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=400)
     if how == signal.SIGINT:
         assert process.returncode == 130
         assert "Traceback" not in stderr
@@ -74,7 +72,7 @@ def test_interrupted_and_resumed(many: Path, how: signal.Signals) -> None:
     assert not any(alive(pid) for pid in workers), "workers outlive a killed parent"
 
     kept = {path: path.stat().st_mtime_ns for path in results(many)}
-    assert 10 <= len(kept) < COUNT
+    assert 2 <= len(kept) < COUNT
     expected = COCO_STUFF.table[read(many / "annotations/val2017/000000.png")]
     for path in kept:
         assert np.array_equal(read(path), expected)
@@ -85,7 +83,7 @@ def test_interrupted_and_resumed(many: Path, how: signal.Signals) -> None:
 
 def test_two_runs_at_once(many: Path) -> None:
     runs = [start_python(SCRIPT, many, "--force", "--workers", "1", env=environment()) for _ in range(2)]
-    assert [run.communicate(timeout=60)[1] for run in runs] == ["", ""]
+    assert [run.communicate(timeout=400)[1] for run in runs] == ["", ""]
     assert [run.returncode for run in runs] == [0, 0]
     expected = COCO_STUFF.table[read(many / "annotations/val2017/000000.png")]
     assert len(results(many)) == COUNT

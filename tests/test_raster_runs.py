@@ -21,7 +21,7 @@ from conftest import ROOT
 from itaclip import RasterOptions, RasterReport, segment_raster
 from itaclip.apps.raster import plan as division
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.slow
 SETTINGS: dict[str, Any] = dict(slide_crop=32, slide_stride=16, pamr_stride=(2, 4), pamr_steps=3, img_engineering=False)
 
 

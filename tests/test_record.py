@@ -32,7 +32,7 @@ WITHOUT_PROCESSOR = {
 
 
 def make_record(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return run_python(ROOT / "tools/make_record.py", "--root", root, *options, cwd=ROOT, timeout=60)
+    return run_python(ROOT / "tools/make_record.py", "--root", root, *options, cwd=ROOT, timeout=400)
 
 
 @pytest.fixture

@@ -48,6 +48,7 @@ def resume(demo: Demo, work: Path, *more: str) -> dict[str, Any]:
 # --- real processes, killed ------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_dead_process_stops_all_machines_and_one_process_resumes(demo: Demo, tmp_path: Path) -> None:
     """Two machines; the only process of one is killed. Both stop soon and report why; no results are lost."""
     work = tmp_path / "dead"

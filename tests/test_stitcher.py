@@ -319,6 +319,7 @@ def test_attention_over_the_image_is_never_stored_whole() -> None:
 
 
 @needs_pretending
+@pytest.mark.slow
 def test_memory_of_cityscapes_is_bounded_by_the_image(tiny_clip: CLIP, second_weights: str) -> None:
     """Live tensors of a 1024 x 2048 image on 70 x 140 positions: two maps of all pairs alone would take 733 MiB."""
     chosen = Settings(method="ovstitcher", second_encoder=second_weights, img_engineering=False, batch_crops=10)

@@ -42,6 +42,7 @@ def test_benchmark_measures_every_stage_and_gives_the_plain_labels(tmp_path: Pat
     assert "of the matrix peak" in done.stdout
 
 
+@pytest.mark.slow
 def test_benchmark_of_several_configurations(tmp_path: Path) -> None:
     done = run_tool("benchmark.py", "--config", "configs/cfg_demo.py", "configs/cfg_voc.py", "--weights", "demo",
                     "--size", "60", "60", "--set", "slide_stride=112", "--out", str(tmp_path / "r.json"))  # fmt: skip
@@ -66,6 +67,7 @@ def test_benchmark_of_a_gpu_s_memory(tmp_path: Path) -> None:
     assert 10 < row["MiB"] < 1000
 
 
+@pytest.mark.slow
 def test_benchmark_of_growth_and_pamr(tmp_path: Path) -> None:
     done = run_tool("benchmark.py", "--config", "configs/cfg_demo.py", "--growth", "--out", str(tmp_path / "g.json"))
     assert done.returncode == 0, done.stderr

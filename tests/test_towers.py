@@ -542,7 +542,7 @@ def test_true_image_towers_are_open_clips(name: str, tmp_path: Path) -> None:
     assert encoder(pixels).isfinite().all()
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "int8"])
+@pytest.mark.parametrize("dtype", ["fp32", pytest.param("int8", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "family", [pytest.param(name, marks=() if name == "eva02" else pytest.mark.vit_b_16) for name in FAMILIES]
 )

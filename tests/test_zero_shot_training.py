@@ -175,6 +175,7 @@ def whole_run(folder: Path) -> dict[str, torch.Tensor]:
     return train(small_config(folder), folder / "whole")
 
 
+@pytest.mark.slow
 def test_training_is_deterministic_for_a_seed(folder: Path, tmp_path: Path, whole_run: dict[str, torch.Tensor]) -> None:
     again = train(
         small_config(folder),
@@ -246,6 +247,7 @@ def test_two_processes_train_as_one(folder: Path, tmp_path: Path) -> None:
     assert moved > 1e-4
 
 
+@pytest.mark.slow
 def test_transductive_training_starts_from_an_inductive_checkpoint(
     folder: Path, tmp_path: Path, whole_run: dict[str, torch.Tensor], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -273,6 +275,7 @@ def test_a_checkpoint_is_tested_and_reported(
     assert "hIoU" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_unreadable_images_stop_neither_training_nor_test(
     folder: Path, tmp_path: Path, whole_run: dict[str, torch.Tensor], caplog: pytest.LogCaptureFixture
 ) -> None:
