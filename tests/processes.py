@@ -43,6 +43,7 @@ def _run(
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False, buffering=1, errors="backslashreplace")
     extra = environment.get("PYTHONPATH", "")
     sys.path[:] = [*filter(None, extra.split(os.pathsep)), *sys.path]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, tests among them, ignore it
     multiprocessing.set_start_method(None, force=True)  # of its own processes: Python's default, not this server
     if before is not None:
         before()

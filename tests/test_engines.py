@@ -237,6 +237,7 @@ def test_calibration_reads_the_users_images(tmp_path: Path) -> None:
         calibration_windows(str(tmp_path / "none"), (64, 96), Settings())
 
 
+@pytest.mark.slow
 def test_the_api_takes_it(demo_root: Path, quick: Segmenter) -> None:
     segmenter = Segmenter("demo", "fast", pamr_steps=0, dtype="int8", engine="openvino")
     photo = f"{demo_root}/JPEGImages/scene_002.jpg"

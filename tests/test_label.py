@@ -355,6 +355,7 @@ def test_an_unwritable_destination_stops_the_run_which_can_resume(
     assert not (out / ".partial").exists()
 
 
+@pytest.mark.slow
 def test_too_many_errors_stop_the_run(three: Machines, tmp_path: Path) -> None:
     for n in range(30):
         (tmp_path / f"{n:02d}.png").write_bytes(b"no image")

@@ -177,6 +177,7 @@ def wheel(folder: Path, package: str, version: str, *files: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_pip_installs_both_and_removing_one_breaks_the_other(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
     programs = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin")

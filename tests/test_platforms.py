@@ -39,6 +39,7 @@ print("imported")
 """
 
 
+@pytest.mark.slow
 def test_no_module_imports_what_windows_lacks() -> None:
     lacking = "fcntl,grp,pwd,pty,resource,syslog,termios,tty,posix,readline,curses"
     found = subprocess.run([sys.executable, "-c", PROGRAM, lacking], capture_output=True, text=True)

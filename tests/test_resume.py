@@ -78,6 +78,7 @@ def test_everything_killed_and_resumed(demo: Demo, tmp_path: Path) -> None:
     assert resume(demo, work)["run"]["resumed_images"] == before
 
 
+@pytest.mark.slow
 def test_processes_end_with_their_launcher_and_one_resumes(demo: Demo, tmp_path: Path) -> None:
     """Two processes, then one: no finished batch is evaluated again."""
     work = tmp_path / "orphans"

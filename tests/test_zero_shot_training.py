@@ -225,6 +225,7 @@ def test_a_killed_run_resumes_with_the_same_losses(
     assert_equal(resumed, whole_run)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(folder: Path, tmp_path: Path) -> None:
     """Half the batch in each of two processes, without dropout, gives the same parameters after three steps."""
     plain = "model.encoder.prompt_dropout=0.0", "model.head.dropout=0.0", "optim_wrapper.optimizer.type=SGD"

@@ -115,6 +115,11 @@ FILES = {
         "quality presets in OpenVINO, demo",
         f"python tools/measure_qualities.py {DEMO} --limit 12 --dtypes fp32 int8 --engine openvino --out F",
     ),
+    "regions_speed": Recorded("region sources", "python tools/measure_segmenters.py --regions --out F"),
+    "sam3_speed": Recorded(
+        "SAM 3 with 150 prompts", "python tools/measure_segmenters.py --sam3 --prompts 150 --out F"
+    ),
+    "raster": Recorded("rasters", "python tools/measure_raster.py --out F"),
     "start": Recorded("start of a program", "python tools/measure_start.py --out F"),
     "adaptive_demo": Recorded("sliding-window inference that ends early, demo",
                             f"python tools/measure_adaptive.py {DEMO} --limit 12 --out F"),
@@ -130,6 +135,15 @@ FILES = {
         "--vocabularies official plain plain+auto --limit 24 --out F",
     ),
     "whole_image_vit_b_16": Recorded("OV-Stitcher on a whole image", f"{VOC} --methods ovstitcher --out F"),
+    "whole_image_vit_b_16_bf16": Recorded(
+        "the same in bf16", f"{VOC} --methods ovstitcher --dtype bf16 --out F"
+    ),
+    "whole_image_vit_b_16_openvino_bf16": Recorded(
+        "the same in bf16, by OpenVINO", f"{VOC} --methods ovstitcher --dtype bf16 --engine openvino --out F"
+    ),
+    "whole_image_vit_b_16_openvino_int8": Recorded(
+        "the same in int8, by OpenVINO", f"{VOC} --methods ovstitcher --dtype int8 --out F"
+    ),
     "zero_shot_demo": Recorded("Cascade-CLIP and CLIP-RC, demo", "tools/train.py and tools/test.py"),
     "zero_shot_speed": Recorded(
         "speed and memory of Cascade-CLIP and CLIP-RC",

@@ -256,6 +256,18 @@ def _whole_image(record: Record) -> str:
     )
 
 
+def _whole_image_lower(record: Record) -> str:
+    titles = {"": "fp32", "_bf16": "bf16", "_openvino_bf16": "bf16, OpenVINO", "_openvino_int8": "int8, OpenVINO"}
+    names = {f"whole_image_vit_b_16{end}": title for end, title in titles.items()}
+    rows = []
+    for name, title in names.items():
+        found = record[name]["whole image"]
+        rows.append([title, *(f"{found[key]:.1f}" for key in ("ovstitcher, s", "plainly, s", "times as fast")),
+                     f"{found['to corrclip']:.2f}"])  # fmt: skip
+    header = ["`ovstitcher` in", "s", "plain version, fp32, same run, s", "times as fast", "to `corrclip`"]
+    return _with_machine(_table(header, rows), record.machine(*names))
+
+
 def _growth(record: Record) -> str:
     rows = []
     for row in record["growth_vit_b_16"]["tables"]["growth"]:
@@ -351,6 +363,27 @@ def _encoders(record: Record) -> str:
     )
 
 
+def _regions(record: Record) -> str:
+    rows = [[f"`{row['regions']}`", f"{row['seconds']:.2g}", f"{row['ratio']:.2g}"]
+            for row in record["regions_speed"]["rows"]]  # fmt: skip
+    return _with_machine(
+        _table(["regions of an image of 375 x 500 pixels", "s", "ratio"], rows), record.machine("regions_speed")
+    )
+
+
+def _sam3(record: Record) -> str:
+    (found,) = record["sam3_speed"]["rows"]
+    rows = [[what, f"{found[f'{key}, s']:.0f}", f"{found[f'{key}, times as fast']:.1f}" if speed else ""]
+            for what, key, speed in (
+                ("one by one, by transformers", "prompt by prompt", False),
+                (f"all, in buckets of {found['bucket']}", "in buckets", True),
+                (f"preview, then the best {found['kept']}", "with preview", True),
+            )]  # fmt: skip
+    return _with_machine(
+        _table([f"{found['prompts']} prompts", "s per image", "times as fast"], rows), record.machine("sam3_speed")
+    )
+
+
 # --- collections and the HTTP API --------------------------------------------
 
 
@@ -374,6 +407,22 @@ def _labelling_stages(record: Record) -> str:
     rows = [[title, f"{found[stage]:.2g}" if found[stage] < 10 else f"{found[stage]:.0f}"]
             for stage, title in titles.items()]  # fmt: skip
     return _with_machine(_table(["stage", "CPU ms per image"], rows), record.machine("labelling_demo"))
+
+
+def _raster(record: Record) -> str:
+    found = record["raster"]
+    pixels = found["time"]["rows"][0]["side"]
+    rows = [[f"peak memory, {row['side']:,} x {row['side']:,} pixels", f"{row['peak_mib']:,.0f} MiB"]
+            for row in found["memory"]["rows"]]  # fmt: skip
+    rows += [
+        ["memory of the larger one, relative to the smaller one", f"{found['memory']['ratio']:.2f}"],
+        [f"CPU seconds relative to the raster in memory, {pixels:,} x {pixels:,} pixels",
+         f"{found['time']['ratio_cpu_seconds']:.2f}"],
+        ["two workers relative to one", f"{found['workers']['speedup']:.2f}"],
+        ["killed and continued, then the same file",
+         f"{found['kills']['kills']} times" if found["kills"]["same_file"] else "no"],
+    ]  # fmt: skip
+    return _with_machine(_table(["`itaclip raster`, quality `fast`", "measured"], rows), record.machine("raster"))
 
 
 def _http(record: Record) -> str:
@@ -490,11 +539,13 @@ TABLES_BY_NAME: dict[str, Callable[[Record], str]] = {
     "growth": _growth,
     "HTTP": _http,
     "labelling": _labelling,
+    "raster": _raster,
     "labelling by stage": _labelling_stages,
     "many classes": _many_classes,
     "memory": _memory,
     "method costs": _method_costs,
     "whole image": _whole_image,
+    "whole image in lower precision": _whole_image_lower,
     "methods and stages": lambda record: _methods_and_stages(record, _STAGE_COLUMNS),
     "methods, closing and area rule": lambda record: _methods_and_stages(record, _REST_COLUMNS),
     "one image by stage": _image_stages,
@@ -512,6 +563,8 @@ TABLES_BY_NAME: dict[str, Callable[[Record], str]] = {
     "text bank": _text_bank,
     "throughput": _throughput,
     "encoders": _encoders,
+    "regions": _regions,
+    "SAM 3": _sam3,
     "towers": _towers,
     "zero-shot": _zero_shot,
     "zero-shot speed": _zero_shot_speed,
