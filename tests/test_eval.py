@@ -190,7 +190,8 @@ def test_class_files_of_other_data_sets_are_rejected(config: Path, voc_like: Cal
 
 
 @pytest.mark.parametrize("name", ["voc", "voc20", "context", "context59", "coco_stuff", "coco_object", "cityscapes",
-                                  "ade20k", "loveda", "isaid", "potsdam", "vaihingen", "demo"])  # fmt: skip
+                                  "ade20k", "loveda", "isaid", "potsdam", "vaihingen",
+                                  "openearthmap", "uavid", "udd5", "vdd", "demo"])  # fmt: skip
 def test_shipped_configurations_are_complete(name: str) -> None:
     """Each one loads, its class file matches the data set's classes, and its texts match the class file."""
     path = ROOT / f"configs/cfg_{name}.py"

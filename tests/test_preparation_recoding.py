@@ -100,6 +100,8 @@ def test_a_label_map_without_colours_has_vocs_in_order(tmp_path: Path) -> None:
         ("voc", [(0, 0, 0), (128, 0, 0), (0, 64, 128), (224, 224, 192)], [0, 1, 20, 255]),
         ("cityscapes", [(128, 64, 128), (119, 11, 32), (0, 0, 0), (150, 120, 90)], [0, 18, 255, 255]),
         ("ade20k", [(0, 0, 0), (120, 120, 120), (6, 230, 230), (92, 0, 255)], [0, 1, 3, 150]),
+        ("uavid", [(0, 0, 0), (192, 0, 192), (64, 0, 128), (64, 64, 0)], [0, 3, 3, 6]),
+        ("udd5", [(0, 0, 0), (107, 142, 35), (128, 64, 128), (0, 0, 142)], [0, 1, 3, 4]),
     ],
 )
 def test_colours_of_benchmarks(
@@ -365,5 +367,5 @@ def test_bad_usage(tmp_path: Path) -> None:
         convert(tmp_path / "masks", tmp_path / "out", "--colors", "voc")
     with pytest.raises(ItaclipError, match="contains no image"):
         convert(tmp_path / "masks/SegmentationClass", tmp_path / "out", "--colors", "voc")
-    with pytest.raises(ItaclipError, match="expected voc, cityscapes, ade20k, binary, or a file"):
+    with pytest.raises(ItaclipError, match="expected voc, cityscapes, ade20k, uavid, udd5, binary, or a file"):
         convert(tmp_path / "masks", tmp_path / "out", "--colors", "vok")

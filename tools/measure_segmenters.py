@@ -29,6 +29,7 @@ from transformers import (
 
 from itaclip.common.console import make_console, run, table_of
 from itaclip.common.environment import machine, versions
+from itaclip.core.concepts.options import Sam3Options
 from itaclip.core.concepts.sam3 import Sam3
 from itaclip.core.images import normalise
 from itaclip.core.regions.source import RegionSource, region_source
@@ -81,6 +82,8 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, default=150, help="with --sam3 (default: %(default)s)")
     parser.add_argument("--bucket", type=int, default=4, help="with --sam3: prompts decoded together "
                         "(default: %(default)s)")  # fmt: skip
+    parser.add_argument("--preview-sides", type=int, nargs="+", default=[672, 336], help="with --sam3: pixels, "
+                        "ActiveSAM's first and second version (default: 672 336)")  # fmt: skip
     parser.add_argument("--size", type=int, nargs=2, default=(375, 500), metavar=("HEIGHT", "WIDTH"),
                         help="of the image (default: 375 500)")  # fmt: skip
     parser.add_argument("--repeats", type=int, default=3, help="with --regions (default: %(default)s)")
@@ -95,7 +98,10 @@ def main() -> int:
             rows = region_seconds(sources(Path(folder), args.sources), image, args.repeats)
     else:
         model = Sam3(Sam3Model(Sam3Config()).eval())
-        rows = [sam3_seconds(model, normalise(image), args.prompts, args.bucket)]
+        rows = [
+            sam3_seconds(model, normalise(image), args.prompts, args.bucket, Sam3Options(preview_side=side))
+            for side in args.preview_sides
+        ]
     write_json(args.out, {"machine": machine(), "versions": versions(), "size": list(args.size), "rows": rows})
     make_console().print(table_of("seconds", rows))
     return 0

@@ -142,7 +142,7 @@ FILES = {
         "the same in bf16, by OpenVINO", f"{VOC} --methods ovstitcher --dtype bf16 --engine openvino --out F"
     ),
     "whole_image_vit_b_16_openvino_int8": Recorded(
-        "the same in int8, by OpenVINO", f"{VOC} --methods ovstitcher --dtype int8 --out F"
+        "the same in int8, by OpenVINO", f"{VOC} --methods ovstitcher --dtype int8 --engine openvino --out F"
     ),
     "zero_shot_demo": Recorded("Cascade-CLIP and CLIP-RC, demo", "tools/train.py and tools/test.py"),
     "zero_shot_speed": Recorded(

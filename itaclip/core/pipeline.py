@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from itaclip.core.adaptive import PartialLogits
+from itaclip.core.aliases import class_logits
 from itaclip.core.clip.towers import as_tower
 from itaclip.core.decision import decide, label_map, rank_kept
 from itaclip.core.encoder import DenseEncoder
@@ -181,7 +182,7 @@ class Pipeline(nn.Module):
                     key = settings.pamr_steps, settings.pamr_stride if settings.pamr_steps else None
                     if key not in refinements:
                         refinements[key] = _refinement(image, size, settings)
-                    of_maps = key, settings.shortlist, settings.logit_scale if settings.shortlist else None
+                    of_maps = key, _choice_key(settings)
                     if of_maps not in refined:
                         refined[of_maps] = _chosen_maps(
                             found[i], logits[i][n], plan, size, banks[i], refinements[key]
@@ -329,12 +330,26 @@ def _chosen_maps(
     refinement: Refinement | None,
 ) -> tuple[QueryMaps, list[int] | None]:  # fmt: skip
     """Make the maps of the queries that the settings choose, and the ids of their classes; None for all classes."""
-    counts, most = bank.class_names.queries_per_class, variant.settings.shortlist
+    settings = variant.settings
+    counts: Sequence[int] = bank.class_names.queries_per_class
+    most = settings.shortlist
+    if settings.alias_temperature is not None:
+        patches = class_logits(
+            patches, counts, settings.logit_scale, settings.alias_temperature, settings.alias_sharpness
+        )  # fmt: skip
+        counts = [1] * len(counts)
     if most is None or most >= len(counts):
         return _maps(variant, patches, plan, size, counts, refinement), None
-    chosen = shortlist(patches, counts, variant.settings.logit_scale, most)
+    chosen = shortlist(patches, counts, settings.logit_scale, most)
     patches = restricted(patches, counts, chosen)
     return _maps(variant, patches, plan, size, [counts[number] for number in chosen], refinement), chosen
+
+
+def _choice_key(settings: Settings) -> Hashable:
+    """Variants with equal logits, refinement and keys have equal maps."""
+    weighted = settings.alias_temperature is not None
+    return (settings.shortlist, settings.alias_temperature, settings.alias_sharpness if weighted else None,
+            settings.logit_scale if weighted or settings.shortlist else None)  # fmt: skip
 
 
 def _passes(plan: WindowPlan, settings: Settings) -> int:

@@ -133,7 +133,11 @@ class Settings:
     0.5); their pixels go to the next best class, and to class 0 where none is left."""
     closing: bool = True
     """Yes or no; default True. Closes the label map with a 3 x 3 square at the end, as only ITACLIP does."""
-
+    alias_temperature: float | None = None
+    """Positive; default None, off: a class takes its best word at every pixel. Otherwise the words of a class are
+    weighted in every window by a softmax of their cosines with the window at this temperature, as VIP does."""
+    alias_sharpness: float = 1.0
+    """A positive factor; default 1.0. With `alias_temperature`: how much the best weighted word of a class counts."""
     shortlist: int | None = None
     """Number of classes, positive; default None, all. Only the classes whose score is highest at any patch are refined
     and decided, class 0 always; the softmax runs over their queries. With hundreds of classes this

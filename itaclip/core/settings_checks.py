@@ -69,7 +69,9 @@ def _ranges(s: Settings) -> Iterator[tuple[str, str]]:
             yield name, "in [0, 1]"
     if s.area_thd is not None and not 0 <= s.area_thd <= 1:
         yield "area_thd", "None or in [0, 1]"
-    for name in ("blur_sigma", "logit_scale"):
+    if s.alias_temperature is not None and not 0 < s.alias_temperature < inf:
+        yield "alias_temperature", "None, or positive and finite"
+    for name in ("blur_sigma", "logit_scale", "alias_sharpness"):
         if not 0 < getattr(s, name) < inf:
             yield name, "positive and finite"
     if s.blur_kernel % 2 != 1 or s.blur_kernel < 1:
@@ -98,6 +100,10 @@ def _combinations(s: Settings) -> Iterator[tuple[str, str]]:
         yield "slide_stride", f"at most slide_crop ({s.slide_crop}), or pixels between windows are never seen"
     if s.tolerance and not s.img_engineering:
         yield "tolerance", "0 without image engineering: one view is read"
+    if s.alias_temperature is not None and s.tolerance:
+        yield "alias_temperature", "None with tolerance, which compares the labels of single rounds"
+    if s.alias_temperature is not None and (s.method in CONCEPTS or METHODS[s.method].returns_logits):
+        yield "alias_temperature", f"None with method = {s.method!r}, whose patches have no features in the joint space"
     if s.tolerance and (s.method in CONCEPTS or isinstance(METHODS[s.method], WholeImageMethod)):
         yield "tolerance", f"0 with method = {s.method!r}, which does not read windows one by one"
     if s.pamr_steps and (not s.pamr_stride or min(s.pamr_stride) < 1):

@@ -37,7 +37,9 @@ class Variant:
     @property
     def as_features(self) -> bool:
         """Whether patches are kept as features."""
-        return not self.method.returns_logits and len(self.text) >= FEATURES_FROM * self.text.shape[1]
+        weighted = self.settings.alias_temperature is not None
+        many = len(self.text) >= FEATURES_FROM * self.text.shape[1]
+        return not self.method.returns_logits and (weighted or many)
 
     @property
     def channels(self) -> int:
@@ -82,7 +84,7 @@ class Variant:
         """Variants with equal keys have equal logits."""
         s = self.settings
         weight = s.img_eng_coefficient if s.img_engineering else None
-        return self.batch_key, self.view_key, self.feature_key, weight, id(self.text)
+        return self.batch_key, self.view_key, self.feature_key, weight, id(self.text), self.as_features
 
 
 def grouped(variants: Sequence[Variant]) -> list[list[int]]:

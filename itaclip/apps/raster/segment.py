@@ -319,6 +319,7 @@ def _check_settings(settings: Settings, pixels: int) -> None:
     )
     checks = [
         (by_windows, "method", "a method that reads windows one by one, such as itaclip or proxyclip"),
+        (settings.alias_temperature is None, "alias_temperature", "None for rasters"),
         (settings.shortlist is None, "shortlist", "None for rasters: it would be chosen from the whole raster"),
         (not settings.peak_thd, "peak_thd", "0 for rasters: it compares with the best pixel of the whole raster"),
         (not settings.tolerance, "tolerance", "0 for rasters (quality exact, balanced or fast): when to stop depends "

@@ -1,8 +1,8 @@
 """VIP's attention: the backbone's own similarities in the vision head of dino.txt (ICML 2026, arXiv 2605.12325).
 
 Written from a description of the published code at 5bd25ee; no recording of it exists here. Its rule that weighs the
-aliases of a class by the window is not implemented. Its rule that marks uncertain pixels as ignored flatters IoU and is
-in none of this project's protocols.
+aliases of a class by the window is `itaclip.core.aliases`, for every method. Its rule that marks uncertain pixels as
+ignored flatters IoU and is in none of this project's protocols.
 """
 
 from __future__ import annotations

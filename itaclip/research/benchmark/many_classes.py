@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -87,6 +88,7 @@ def run_case(case: Case, checkout: Path | None = None) -> tuple[dict[str, float]
 
     Raises:
         ItaclipError: the program failed.
+        MemoryError: the system killed it; nothing else sends that signal here.
     """
     with tempfile.TemporaryDirectory() as folder:
         labels = Path(folder) / "labels.npy"
@@ -97,6 +99,8 @@ def run_case(case: Case, checkout: Path | None = None) -> tuple[dict[str, float]
             [sys.executable, "-c", _PROGRAM, json.dumps(content)], capture_output=True, text=True,
             env=os.environ | {"PYTHONPATH": str(root)}, cwd=folder,
         )  # fmt: skip
+        if done.returncode == -signal.SIGKILL:
+            raise MemoryError(f"{case.classes} classes with {root} need more memory than there is")
         if done.returncode:
             raise ItaclipError(f"{case.classes} classes with {root}: {done.stderr.strip()[-500:]}")
         found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -104,7 +108,10 @@ def run_case(case: Case, checkout: Path | None = None) -> tuple[dict[str, float]
 
 
 def compared(cases: Sequence[Case], other: Path | None, most: int) -> list[dict[str, Any]]:
-    """Run cases, and beside each the same with another version if it has at most `most` classes."""
+    """Run cases, and beside each the same with another version if it has at most `most` classes.
+
+    A case for which the other version finds no memory has no further values.
+    """
     rows = []
     for case in cases:
         found, labels = run_case(case)
@@ -113,7 +120,11 @@ def compared(cases: Sequence[Case], other: Path | None, most: int) -> list[dict[
             "seconds": found["seconds"], "MiB": found["MiB"],
         }  # fmt: skip
         if other is not None and case.classes <= most:
-            theirs, expected = run_case(case, other)
+            try:
+                theirs, expected = run_case(case, other)
+            except MemoryError:
+                rows.append(row | {"other": "out of memory"})
+                continue
             again, _ = run_case(case)
             row["seconds"] = min(row["seconds"], again["seconds"])
             row |= {"other seconds": theirs["seconds"], "other MiB": theirs["MiB"],

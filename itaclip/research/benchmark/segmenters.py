@@ -83,7 +83,7 @@ def sam3_seconds(
     previewed = image_s + preview_s + prompts * per_prompt["a prompt in the preview"]
     previewed += kept * per_prompt["a prompt decoded"]
     return {
-        "prompts": prompts, "kept": kept, "bucket": bucket,
+        "prompts": prompts, "kept": kept, "bucket": bucket, "preview side": chosen.preview_side,
         "the image, s": round(image_s, 2), "the image in the preview, s": round(preview_s, 2),
         **{f"{name}, s": round(seconds, 3) for name, seconds in per_prompt.items()},
         "prompt by prompt, s": round(plain, 1), "in buckets, s": round(bucketed, 1),

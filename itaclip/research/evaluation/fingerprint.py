@@ -26,7 +26,16 @@ SETTINGS = {
     "windows": ("slide_crop", "slide_stride", "padding", "tolerance"),
     "views": ("img_engineering", "img_eng_coefficient", "blur_kernel", "blur_sigma"),
     "refinement": ("pamr_steps", "pamr_stride", "map_correction"),
-    "thresholds": ("logit_scale", "prob_thd", "area_thd", "peak_thd", "closing", "shortlist"),
+    "thresholds": (
+        "logit_scale",
+        "prob_thd",
+        "area_thd",
+        "peak_thd",
+        "closing",
+        "shortlist",
+        "alias_temperature",
+        "alias_sharpness",
+    ),
 }
 """Settings by part of the protocol."""
 

@@ -45,7 +45,7 @@ SOURCES = {
     "corrclip": "CorrCLIP's repository at 103bc18, its first version",
     "ovstitcher": "OV-Stitcher's repository at 91a9489",
     "radseg": "RADSeg's repository at 05ec86f, its middle resolution",
-    "vip": "VIP's repository at 5bd25ee, without its rule for aliases and its ignored pixels",
+    "vip": "VIP's repository at 5bd25ee, with this project's words and without its ignored pixels",
     "rfclip": "RF-CLIP's repository at c2b333e",
     "sam3": "SegEarth-OV3's repository at 87e5cc1; the preview is ActiveSAM's, at 41cad43",
 }
@@ -235,9 +235,12 @@ def _rfclip(step: float, share: float, distance: float, threshold: float = 0.0, 
     return short_side, _windows(crop, 112, 40, threshold, method_options=options)
 
 
-def _vip(threshold: float = 0.0, short_side: int = 336) -> tuple[int, dict[str, Any]]:
+def _vip(
+    sharpness: float, temperature: float, threshold: float = 0.0, short_side: int = 336
+) -> tuple[int, dict[str, Any]]:
     # without a background, its thresholds leave pixels unlabelled or send them to class 0; here the best class counts
-    return short_side, _windows(336, 112, 40, threshold)
+    aliases = dict(alias_temperature=temperature, alias_sharpness=sharpness)
+    return short_side, _windows(336, 112, 40, threshold, **aliases)
 
 
 _PUBLISHED: dict[str, _Rows] = {
@@ -336,14 +339,14 @@ _PUBLISHED: dict[str, _Rows] = {
         "ade20k": _radseg(576),
     },
     "vip": {
-        "voc21": _vip(0.28),
-        "voc20": _vip(),
-        "context60": _vip(0.1),
-        "context59": _vip(),
-        "coco_object": _vip(0.13),
-        "coco_stuff": _vip(short_side=448),
-        "cityscapes": _vip(short_side=560),
-        "ade20k": _vip(),
+        "voc21": _vip(3, 0.3, 0.28),
+        "voc20": _vip(4, 1),
+        "context60": _vip(2.2, 1, 0.1),
+        "context59": _vip(2, 1),
+        "coco_object": _vip(6, 0.3, 0.13),
+        "coco_stuff": _vip(5, 10, short_side=448),
+        "cityscapes": _vip(2, 10, short_side=560),
+        "ade20k": _vip(5, 5),
     },
     # the short side is recorded for VOC and Cityscapes; 336 elsewhere is this project's reading
     "rfclip": {

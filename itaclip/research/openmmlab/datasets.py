@@ -101,6 +101,60 @@ class PascalContext459Dataset(BaseSegDataset):
 
 
 @DATASETS.register_module()
+class OpenEarthMapDataset(BaseSegDataset):
+    """OpenEarthMap (Xia et al., WACV 2023): satellite and aerial images, 8 classes, and 0 where none is labelled."""
+
+    METAINFO = _metainfo(
+        ("background", "bareland", "rangeland", "developed space", "road", "tree", "water", "agriculture land",
+         "building"),
+        [[0, 0, 0], [128, 0, 0], [0, 255, 36], [148, 148, 148], [255, 255, 255], [34, 97, 38], [0, 69, 255],
+         [75, 181, 73], [222, 31, 7]],
+    )  # fmt: skip
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(img_suffix=".tif", seg_map_suffix=".tif", reduce_zero_label=False, **options)
+
+
+@DATASETS.register_module()
+class UAVidDataset(BaseSegDataset):
+    """UAVid (Lyu et al., 2020): oblique views from a drone. Its masks are colours; convert them first."""
+
+    METAINFO = _metainfo(
+        ("background clutter", "building", "road", "car", "tree", "low vegetation", "human"),
+        [[0, 0, 0], [128, 0, 0], [128, 64, 128], [192, 0, 192], [0, 128, 0], [128, 128, 0], [64, 64, 0]],
+    )
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(img_suffix=".png", seg_map_suffix=".png", reduce_zero_label=False, **options)
+
+
+@DATASETS.register_module()
+class UDD5Dataset(BaseSegDataset):
+    """Urban Drone Dataset, 5 classes (Chen et al., PRCV 2018). Its masks are colours; convert them first."""
+
+    METAINFO = _metainfo(
+        ("other", "vegetation", "building", "road", "vehicle"),
+        [[0, 0, 0], [107, 142, 35], [102, 102, 156], [128, 64, 128], [0, 0, 142]],
+    )
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(img_suffix=".JPG", seg_map_suffix=".png", reduce_zero_label=False, **options)
+
+
+@DATASETS.register_module()
+class VDDDataset(BaseSegDataset):
+    """Varied Drone Dataset (Cai et al., 2023)."""
+
+    METAINFO = _metainfo(
+        ("other", "wall", "road", "vegetation", "vehicle", "roof", "water"),
+        [[0, 0, 0], [102, 102, 156], [128, 64, 128], [107, 142, 35], [0, 0, 142], [70, 70, 70], [28, 42, 168]],
+    )
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(img_suffix=".JPG", seg_map_suffix=".png", reduce_zero_label=False, **options)
+
+
+@DATASETS.register_module()
 class DemoDataset(BaseSegDataset):
     """The drawn scenes of the bundled demo, in the layout of Pascal VOC."""
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from itaclip.errors import ItaclipError
 from itaclip.research.preparation.masks import DEEP_IGNORED, IGNORED, Color, ignored_label
 
-BUILT_IN = ("voc", "cityscapes", "ade20k", "binary")
+BUILT_IN = ("voc", "cityscapes", "ade20k", "uavid", "udd5", "binary")
 """Names that `--colors` takes besides files."""
 
 IGNORED_NAMES = ("void", "ignore", "ignored", "__ignore__")
@@ -21,6 +21,7 @@ IGNORED_NAMES = ("void", "ignore", "ignored", "__ignore__")
 _BACKGROUND = "background"
 
 _VOC_VOID = (224, 224, 192)
+_MOVING_CAR = (64, 0, 128)  # in UAVid, whose static cars have the class's colour
 
 Entry: TypeAlias = tuple[str, Color]
 """Name and colour of a class."""
@@ -109,7 +110,11 @@ def _benchmark(name: str) -> Coding:
 
     import itaclip.research.openmmlab  # noqa: F401 - registers them
 
-    kind = DATASETS.get({"voc": "PascalVOCDataset", "cityscapes": "CityscapesDataset", "ade20k": "ADE20KDataset"}[name])
+    types = {
+        "voc": "PascalVOCDataset", "cityscapes": "CityscapesDataset", "ade20k": "ADE20KDataset",
+        "uavid": "UAVidDataset", "udd5": "UDD5Dataset",
+    }  # fmt: skip
+    kind = DATASETS.get(types[name])
     first = 1 if name == "ade20k" else 0
     names = tuple(kind.METAINFO["classes"])
     ids: dict[Color, int] = {}
@@ -126,9 +131,11 @@ def _benchmark(name: str) -> Coding:
         "voc": {_VOC_VOID: "void"},
         "cityscapes": dict.fromkeys(_CITYSCAPES_OTHERS, "not evaluated"),
         "ade20k": {(0, 0, 0): "not labelled"},
-    }[name]
+    }.get(name, {})
     for color, label in others.items():
         ids[color], labels[color] = (0 if first else IGNORED), label
+    if name == "uavid":
+        ids[_MOVING_CAR], labels[_MOVING_CAR] = names.index("car"), "moving car"
     return Coding(names, ids, labels, first=first, ambiguous=ambiguous)
 
 

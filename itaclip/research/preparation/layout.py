@@ -68,6 +68,7 @@ BENCHMARKS = {
     "LoveDADataset": Benchmark((1669,), "Run tools/dataset_converters/loveda.py of MMSegmentation."),
     "iSAIDDataset": Benchmark((11644,), "Run tools/dataset_converters/isaid.py of MMSegmentation."),
     "PotsdamDataset": Benchmark((2016,), "Run tools/dataset_converters/potsdam.py of MMSegmentation."),
+    "VDDDataset": Benchmark((80,), "Take the masks of class ids, 0 to 6 (docs/datasets.md)."),
     "ISPRSDataset": Benchmark((398,), "Run tools/dataset_converters/vaihingen.py of MMSegmentation."),
 }
 """Benchmarks by the data set's type in configurations."""
