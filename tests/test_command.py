@@ -85,7 +85,8 @@ def test_configurations_are_listed_and_read_by_name(
     assert stopped.value.code == 0
     *shown, files = capsys.readouterr().out.splitlines()
     assert {line.split()[0] for line in shown} == {p.stem.removeprefix("cfg_") for p in ROOT.glob("configs/cfg_*.py")}
-    assert "voc          ITACLIP on Pascal VOC 2012 with background (VOC21): 1,449 images, 21 classes." in shown
+    described = "voc ITACLIP on Pascal VOC 2012 with background (VOC21): 1,449 images, 21 classes."
+    assert described in [" ".join(line.split()) for line in shown]
     assert files == f"Files: {ROOT / 'configs'}"
     assert read_model("coco_stuff").short_side == 448
     with pytest.raises(ItaclipError, match=r"cfg_voc.py: no such configuration file\. Did you mean 'voc'\?"):

@@ -42,8 +42,8 @@ ELSEWHERE = {
 }
 CHEAP = ("segment", "models", "env")
 """Commands of `itaclip` that run as the pages show them."""
-OTHER = {"bash", "cd", "curl", "docker", "eval", "export", "git", "hf", "jupyter", "make", "pip", "pre-commit", "ray",
-         "register-python-argcomplete", "source"}  # fmt: skip
+OTHER = {"bash", "cd", "curl", "docker", "eval", "export", "git", "hf", "jupyter", "magick", "make", "pip",
+         "pre-commit", "ray", "register-python-argcomplete", "source"}  # fmt: skip
 """Other programs that pages may call."""
 PROGRAMS = sorted(
     path.relative_to(ROOT).as_posix()

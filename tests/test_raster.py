@@ -585,3 +585,42 @@ def test_the_demo_s_town_is_a_raster_in_a_place_at_sea(tmp_path: Path, monkeypat
         assert dataset.lnglat() == pytest.approx((3.0, 0.009), abs=0.001)
         assert dataset.shape == (200, 320)
     assert np.array_equal(aerial.draw_town(200, 320).image, read(path)[0])
+
+
+# --- elsewhere ---------------------------------------------------------------
+
+
+@pytest.fixture
+def shelf(town: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An S3 server with the town in its bucket "maps", which GDAL knows by environment variables."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "someone", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1", "AWS_HTTPS": "NO",
+        "AWS_S3_ENDPOINT": f"{host}:{port}", "AWS_VIRTUAL_HOSTING": "FALSE", "VSI_CACHE": "FALSE",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
+    client.create_bucket(Bucket="maps")
+    client.upload_file(str(town), "maps", "town.tif")
+    yield
+    server.stop()
+
+
+@pytest.mark.parametrize("address", ["s3://maps/{}", "/vsis3/maps/{}"])
+@pytest.mark.usefixtures("shelf", "cut")
+def test_rasters_on_a_server(address: str, load: Callable[..., Segmenter], town: Path, tmp_path: Path) -> None:
+    """GDAL reads them over the network, as it would from any store."""
+    run(load, town, tmp_path / "here.tif")
+    run(load, address.format("town.tif"), tmp_path / "there.tif")
+    assert np.array_equal(labels_of(tmp_path / "there.tif"), labels_of(tmp_path / "here.tif"))
+    with rasterio.open(tmp_path / "there.tif") as dataset:
+        assert dataset.transform == HERE
+    missing = address.format("none.tif")
+    with pytest.raises(ItaclipError, match=r"none\.tif"):
+        run(load, missing, tmp_path / "missing.tif")
+    assert not (tmp_path / "missing.tif").exists()

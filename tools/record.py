@@ -84,7 +84,8 @@ FILES = {
         "labelling a collection", "python tools/measure_labelling.py --images 1000 --rounds 2 --out F"
     ),
     "many_classes": Recorded(
-        "any number of classes", "python tools/measure_many_classes.py --against CHECKOUT --out F"
+        "any number of classes",
+        "python tools/measure_many_classes.py --against CHECKOUT --weights vit-b-16.pt --out F",
     ),
     "memory_cityscapes": Recorded(
         "memory of an image of 1024 x 2048 pixels",

@@ -177,7 +177,7 @@ def is_deep(opened: ImageFile.ImageFile) -> bool:
 
 
 def _raw_mode(opened: ImageFile.ImageFile) -> str:
-    arguments = opened.tile[0].args if opened.tile else ""
+    arguments = opened.tile[0][3] if opened.tile else ""
     first = arguments[0] if isinstance(arguments, tuple) else arguments
     return str(first)
 
@@ -190,7 +190,7 @@ def _top(opened: ImageFile.ImageFile) -> int | None:
 
 def _stated(opened: ImageFile.ImageFile) -> int | None:
     """Return the highest value in the header of a PPM or PGM file, not loaded yet; None if Pillow reads it as it is."""
-    arguments = opened.tile[0].args if opened.tile and opened.format == "PPM" else None
+    arguments = opened.tile[0][3] if opened.tile and opened.format == "PPM" else None
     if not isinstance(arguments, tuple) or len(arguments) != 2 or arguments[0] not in ("L", "RGB"):
         return None
     return int(arguments[1]) if isinstance(arguments[1], int) else None
