@@ -21,8 +21,8 @@ STRIP = 32
 """Pixel rows that move through the refinement at once."""
 
 _WINDOWS = 320  # per unit, about: seconds of work on a CPU, and what a crash can cost a worker
-_ROWS = 4096  # of a block at most
-_COLUMNS = 4096
+_ROWS = 3072  # of a block at most
+_COLUMNS = 3072
 _STATE = 256 << 20  # bytes of logits that the refinement of a block holds at once
 CLOSING = 2
 """Pixels that a closing with a 3 x 3 square looks at in each direction."""
