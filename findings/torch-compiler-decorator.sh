@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A decorator of torch.compiler starts the compiler: torch.compiler.assume_constant_result imports torch._dynamo, and with it
 # sympy, when the function is defined. Nothing need ever be compiled; a library that marks one function this way makes every
-# program that imports it wait. torch.compiler.disable, its neighbour in the documentation, does the same.
-# torch.compiler.allow_in_graph too. `import torch` alone loads none of it.
+# program that imports it wait. torch.compiler.disable and allow_in_graph, its neighbours in the
+# documentation, do the same. `import torch` alone loads none of it.
 # Seen with torch 2.14.1 on Linux, CPU:
 #   import torch: torch._dynamo loaded: False
 #   + assume_constant_result: torch._dynamo loaded: True, sympy loaded: True

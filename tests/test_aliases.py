@@ -83,8 +83,6 @@ def run(clip: CLIP, images: list[Tensor], bank: TextBank, **settings: Any) -> li
 @pytest.mark.parametrize("method", ["itaclip", "ovstitcher", "maskclip"])
 def test_classes_of_one_word_are_as_ever(method: str, images: list[Tensor], tiny_clip: CLIP) -> None:
     """With any method; with views too, whose features are mixed as logits are."""
-    if method == "ovstitcher":
-        pytest.importorskip("timm")
     bank = bank_of(["sky", "cat", "cup"])
     options = dict(method=method, pamr_steps=2, img_engineering=True, second_encoder="demo", regions="slic")
     pipeline = Pipeline(copy.deepcopy(tiny_clip), Settings(**options))

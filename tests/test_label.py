@@ -642,15 +642,9 @@ def test_tables_and_archives_are_labelled(
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[dict[str, dict[str, Any]]]:
-    """An S3 server, and the fsspec options for it."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield {"s3": {"endpoint_url": f"http://{host}:{port}", "key": "someone", "secret": SECRET}}
-    server.stop()
+def bucket(s3_server: str) -> dict[str, dict[str, Any]]:
+    """The fsspec options for an S3 server."""
+    return {"s3": {"endpoint_url": s3_server, "key": "someone", "secret": SECRET}}
 
 
 def test_s3_to_s3_without_a_secret_anywhere(

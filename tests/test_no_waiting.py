@@ -30,7 +30,12 @@ CLASSES = parse_class_names(["background, wall", "cat, kitten", "cup"])
 
 
 @pytest.mark.parametrize(
-    ("method", "dtype"), [*((method, "fp16") for method in ON_ANY_TOWER), ("itaclip", "fp32"), ("itaclip", "bf16")]
+    ("method", "dtype"),
+    [
+        pytest.param(method, dtype, marks=() if dtype == "fp16" or method == "itaclip" else pytest.mark.slow)
+        for method in ON_ANY_TOWER
+        for dtype in ("fp16", "fp32", "bf16")
+    ],
 )
 def test_an_image_is_segmented_without_waiting(
     method: str, dtype: str, tiny_clip: CLIP, second_weights: str, monkeypatch: pytest.MonkeyPatch

@@ -591,24 +591,18 @@ def test_the_demo_s_town_is_a_raster_in_a_place_at_sea(tmp_path: Path, monkeypat
 
 
 @pytest.fixture
-def shelf(town: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def shelf(town: Path, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An S3 server with the town in its bucket "maps", which GDAL knows by environment variables."""
     import boto3
-    from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
     for name, value in {
         "AWS_ACCESS_KEY_ID": "someone", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1", "AWS_HTTPS": "NO",
-        "AWS_S3_ENDPOINT": f"{host}:{port}", "AWS_VIRTUAL_HOSTING": "FALSE", "VSI_CACHE": "FALSE",
+        "AWS_S3_ENDPOINT": s3_server.removeprefix("http://"), "AWS_VIRTUAL_HOSTING": "FALSE", "VSI_CACHE": "FALSE",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
+    client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1")
     client.create_bucket(Bucket="maps")
     client.upload_file(str(town), "maps", "town.tif")
-    yield
-    server.stop()
 
 
 @pytest.mark.parametrize("address", ["s3://maps/{}", "/vsis3/maps/{}"])

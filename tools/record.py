@@ -120,7 +120,7 @@ FILES = {
     "sam3_speed": Recorded(
         "SAM 3 with 150 prompts", "python tools/measure_segmenters.py --sam3 --prompts 150 --out F"
     ),
-    "raster": Recorded("rasters", "python tools/measure_raster.py --out F"),
+    "raster": Recorded("rasters", "python tools/measure_raster.py --sides 5000 9000 --out F"),
     "start": Recorded("start of a program", "python tools/measure_start.py --out F"),
     "adaptive_demo": Recorded("sliding-window inference that ends early, demo",
                             f"python tools/measure_adaptive.py {DEMO} --limit 12 --out F"),

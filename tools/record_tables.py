@@ -419,9 +419,6 @@ def _raster(record: Record) -> str:
     rows = [[f"peak memory, {row['side']:,} x {row['side']:,} pixels", f"{row['peak_mib']:,.0f} MiB"]
             for row in found["memory"]["rows"]]  # fmt: skip
     rows.append(["memory of the larger one, relative to the smaller one", f"{found['memory']['ratio']:.2f}"])
-    for row in found["memory"].get("blocks of 4,096 pixels", []):
-        what = f"peak memory, {row['side']:,} x {row['side']:,} pixels, blocks of 4,096 x 4,096 pixels"
-        rows.append([what, f"{row['peak_mib']:,.0f} MiB"])
     rows += [
         [f"seconds relative to the raster in memory, {pixels:,} x {pixels:,} pixels",
          f"{found['time']['ratio_seconds']:.2f}"],

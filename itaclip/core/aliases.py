@@ -51,7 +51,7 @@ def class_logits(
     step = max(1, _TOGETHER // (features[0, ..., 0].numel() * len(text)))
     for first in range(0, len(features), step):
         part = slice(first, first + step)
-        scores = scale * weights[part, None, None] * patches.values[part].matmul(text.T)
+        scores = scale * weights[part, None, None] * (features[part] @ text.T)
         found[part] = _logsumexp_by_class(sharpness * scores, owner, len(counts)) / (sharpness * scale)
     return PatchLogits(found)
 

@@ -21,7 +21,7 @@ IGNORED_NAMES = ("void", "ignore", "ignored", "__ignore__")
 _BACKGROUND = "background"
 
 _VOC_VOID = (224, 224, 192)
-_MOVING_CAR = (64, 0, 128)  # in UAVid, whose static cars have the class's colour
+_MOVING_CAR, _UAVID_CAR = (64, 0, 128), 3  # its colour, and the id of static cars, whose class it shares
 
 Entry: TypeAlias = tuple[str, Color]
 """Name and colour of a class."""
@@ -127,15 +127,15 @@ def _benchmark(name: str) -> Coding:
         ids[color], labels[color] = number, label
     for color in ambiguous:
         del ids[color], labels[color]
-    others: dict[Color, str] = {
-        "voc": {_VOC_VOID: "void"},
-        "cityscapes": dict.fromkeys(_CITYSCAPES_OTHERS, "not evaluated"),
-        "ade20k": {(0, 0, 0): "not labelled"},
-    }.get(name, {})
-    for color, label in others.items():
-        ids[color], labels[color] = (0 if first else IGNORED), label
-    if name == "uavid":
-        ids[_MOVING_CAR], labels[_MOVING_CAR] = names.index("car"), "moving car"
+    others: dict[Color, tuple[str, int]] = {
+        "voc": {_VOC_VOID: ("void", IGNORED)},
+        "cityscapes": dict.fromkeys(_CITYSCAPES_OTHERS, ("not evaluated", IGNORED)),
+        "ade20k": {(0, 0, 0): ("not labelled", 0)},
+        "uavid": {_MOVING_CAR: ("moving car", _UAVID_CAR)},
+        "udd5": {},
+    }[name]
+    for color, (label, number) in others.items():
+        ids[color], labels[color] = number, label
     return Coding(names, ids, labels, first=first, ambiguous=ambiguous)
 
 
