@@ -489,7 +489,7 @@ def test_a_tokenizer_that_is_sentencepieces_model_alone(tmp_path: Path) -> None:
     sentences = ["a photo of a cat", "the small dog in the background", "wall and water and trees"] * 20
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences), model_prefix=str(tmp_path / "spiece"), vocab_size=30, pad_id=0, eos_id=1,
-        unk_id=2, bos_id=-1, num_threads=1, minloglevel=2,
+        unk_id=2, bos_id=-1, num_threads=1, minloglevel=2, hard_vocab_limit=False,
     )  # fmt: skip
     described = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0, "pad_token": "<pad>", "eos_token": "</s>"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(described | {"unk_token": "<unk>"}))
