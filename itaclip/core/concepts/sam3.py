@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from itaclip.core.clip.tokenizer import BytePairs
 from itaclip.core.clip.towers import MEAN, STD
 from itaclip.core.concepts.fusion import prompt_map
+from itaclip.core.concepts.prompt_reading import Decoded, attention, decode, read_prompts, self_attended, token_bias
 from itaclip.core.encoder import DTYPES
 from itaclip.errors import ItaclipError
 
@@ -43,6 +44,11 @@ class Prompts:
 
     def __getitem__(self, which: slice | Tensor) -> Prompts:
         return Prompts(self.features[which], self.mask[which])
+
+    def trimmed(self) -> Prompts:
+        """Leave out the padding that all prompts share."""
+        longest = int(self.mask.sum(1).max()) if len(self) else 0
+        return Prompts(self.features[:, :longest], self.mask[:, :longest])
 
 
 @dataclass(frozen=True)
@@ -154,12 +160,7 @@ class Sam3(nn.Module):
 
     def _attended(self, level: Tensor, positions: Tensor) -> Tensor:
         """Run the first self-attention of the encoder that reads the prompts: 1 x (h w) x C."""
-        first = self.model.detr_encoder.layers[0]
-        x, places = level.flatten(2).mT, positions.flatten(2).mT
-        normed = first.layer_norm1(x)
-        attended, _ = first.self_attn(query=normed + places, key=normed + places, value=normed)
-        found: Tensor = x + attended
-        return found
+        return self_attended(self.model.detr_encoder.layers[0], level.flatten(2).mT, positions.flatten(2).mT)
 
     def _pixels(self, image: Tensor, side: int) -> Tensor:
         """Stretch an image to a square as SAM 3's processor does, in its range of -1 to 1: 1 x 3 x side x side."""
@@ -195,9 +196,8 @@ class Sam3(nn.Module):
     @torch.no_grad()
     def presence(self, image: EncodedImage, prompts: Prompts) -> Tensor:
         """Compute whether an image shows the prompts: T float32 in [0, 1]. No mask is made."""
-        _, decoded = self._decode(image, prompts)
-        found: Tensor = decoded.presence_logits[-1].float().sigmoid()[:, 0]
-        return found
+        prompts = prompts.trimmed()
+        return self._decode(image, prompts)[1].presence[:, 0]
 
     @torch.no_grad()
     def maps(self, image: EncodedImage, prompts: Prompts, confidence: float) -> Tensor:
@@ -209,52 +209,35 @@ class Sam3(nn.Module):
                 tens of MiB.
             confidence: least score of an instance.
         """
+        prompts = prompts.trimmed()
         encoded, decoded = self._decode(image, prompts)
-        queries = decoded.intermediate_hidden_states[-1]
         scoring = self.model.dot_product_scoring(
-            decoder_hidden_states=queries[None], text_features=prompts.features, text_mask=prompts.mask
+            decoder_hidden_states=decoded.queries[None], text_features=prompts.features, text_mask=prompts.mask
         )
-        presence = decoded.presence_logits[-1].float().sigmoid()
-        scores = scoring[0, ..., 0].float().sigmoid() * presence
+        scores = scoring[0, ..., 0].float().sigmoid() * decoded.presence
         asked = self._asked(encoded, prompts)
         head, found = self.model.mask_decoder, []
-        for one, own, scores_of, there in zip(asked, queries, scores, presence, strict=True):
+        for one, own, scores_of, there in zip(asked, decoded.queries, scores, decoded.presence, strict=True):
             pixels = self._pixel_embedding(image, one)
             kept = scores_of >= confidence
-            masks = torch.einsum("qc,chw->qhw", head.mask_embedder(own[kept]), head.instance_projection(pixels)[0])
+            masks = _projected(head.mask_embedder(own[kept]), head.instance_projection, pixels)
             semantic = head.semantic_projection(pixels)[0, 0]
             found.append(prompt_map(semantic.float(), masks.float(), scores_of[kept], there[0]))
         return torch.stack(found)
 
-    def _decode(self, image: EncodedImage, prompts: Prompts) -> tuple[Tensor, Any]:
+    def _decode(self, image: EncodedImage, prompts: Prompts) -> tuple[Tensor, Decoded]:
         """Run the encoder that reads the prompts, T x (h w) x C, and the decoder of instances."""
-        first, *others = self.model.detr_encoder.layers
-        places, many = image.positions.flatten(2).mT, (len(prompts), -1, -1)
-        x = image.attended.expand(many)
-        seen = _additive(prompts.mask, x)
-        attended, _ = first.cross_attn(
-            query=first.layer_norm2(image.attended).expand(many), key=prompts.features, value=prompts.features,
-            attention_mask=seen,
-        )  # fmt: skip
-        x = x + attended
-        x = x + first.mlp(first.layer_norm3(x))
-        for layer in others:
-            x = layer(x, prompts.features, places, prompt_cross_attn_mask=seen)
-        decoded = self.model.detr_decoder(
-            vision_features=x, text_features=prompts.features, vision_pos_encoding=places.expand(many),
-            text_mask=prompts.mask,
-            spatial_shapes=torch.tensor([image.positions.shape[-2:]], device=x.device),
-        )  # fmt: skip
-        return x, decoded
+        places, grid = image.positions.flatten(2).mT, (image.positions.shape[2], image.positions.shape[3])
+        tokens, mask = prompts.features, prompts.mask
+        x = read_prompts(self.model.detr_encoder.layers, image.attended, places, tokens, mask)
+        return x, decode(self.model.detr_decoder, x, places, tokens, mask, grid)
 
     def _asked(self, encoded: Tensor, prompts: Prompts) -> Tensor:
         """Let the patches of each prompt attend to its tokens once more, before masks are made: T x (h w) x C."""
-        head = self.model.mask_decoder
-        attended, _ = head.prompt_cross_attn(
-            query=head.prompt_cross_attn_norm(encoded), key=prompts.features, value=prompts.features,
-            attention_mask=_additive(prompts.mask, encoded),
-        )  # fmt: skip
-        return encoded + attended
+        head, tokens = self.model.mask_decoder, prompts.features
+        normed = head.prompt_cross_attn_norm(encoded)
+        seen = token_bias(prompts.mask, encoded, encoded.shape[1])
+        return attention(head.prompt_cross_attn, normed, tokens, tokens, seen).add_(encoded)
 
     def _pixel_embedding(self, image: EncodedImage, patches: Tensor) -> Tensor:
         """Join a prompt's patches, (h w) x C, with the finer levels of the image: 1 x C x h' x w'.
@@ -299,7 +282,14 @@ def _halves(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     return torch.cat([before, here + after], dim), torch.cat([before + here, after], dim)
 
 
-def _additive(mask: Tensor, like: Tensor) -> Tensor:
-    """Make an additive mask of attention: T x 1 x N x M, for T x M bool and T x N x C."""
-    found = torch.zeros_like(mask, dtype=like.dtype).masked_fill(~mask, -torch.inf)
-    return found[:, None, None].expand(-1, -1, like.shape[1], -1)
+def _projected(queries: Tensor, projection: Any, pixels: Tensor) -> Tensor:
+    """Multiply queries, q x C, with projected pixels: q x h x w.
+
+    Args:
+        queries: q x C.
+        projection: a convolution of 1 x 1. It goes to the few queries instead of the many pixels.
+        pixels: 1 x C x h x w.
+    """
+    weight = projection.weight.flatten(1)
+    biases = queries @ projection.bias
+    return torch.einsum("qc,chw->qhw", queries @ weight, pixels[0]) + biases[:, None, None]
