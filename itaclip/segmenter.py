@@ -163,6 +163,7 @@ class Segmenter:
         segmenter._build(clip, description.settings, short_side, read_options, text_cache)
         segmenter._weights = weights
         segmenter._vocabulary = description.vocabulary(segmenter._encoder)
+        segmenter._encoder.release()
         return segmenter
 
     @classmethod
@@ -263,8 +264,9 @@ class Segmenter:
         *,
         lexicon: Lexicon | None = None,
     ) -> None:
-        """Set the classes for subsequent calls; see `prepare`."""
+        """Set the classes for subsequent calls; see `prepare`. Then frees what only texts need."""
         self._vocabulary = self.prepare(classes, background, definitions, colors, lexicon=lexicon)
+        self._encoder.release()
 
     def prepare(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from processes import run_python, start_python
+from torch import nn
 
 from itaclip import ItaclipError, Segmenter
 from itaclip.common.demo.scenes import draw_scene
@@ -21,10 +23,11 @@ from itaclip.core import choices
 from itaclip.core.clip import load_clip
 from itaclip.core.clip.openai import CLIP
 from itaclip.core.encoder import DenseEncoder
-from itaclip.core.engines import cache, clear_engines, openvino
+from itaclip.core.engines import cache, clear_engines, openvino, weights
 from itaclip.core.engines import select as choosing
 from itaclip.core.engines.calibration import calibration_windows
 from itaclip.core.engines.select import on_engine
+from itaclip.core.engines.weights import KeptWeights
 from itaclip.core.methods import METHODS, ON_ANY_TOWER, LastBlock, Window
 from itaclip.core.methods.attention import neighbour
 from itaclip.core.pipeline import Pipeline, Segmentation
@@ -176,6 +179,53 @@ def test_a_cache_that_cannot_be_written(
     pixels = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(other(pixels), plain(pixels), atol=1e-4, rtol=1e-4)
     assert "not kept for the next start" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's account of a process")
+def test_weights_that_an_engine_has_do_not_stand_in_memory_twice(own_engines: Path) -> None:
+    """Kept weights are equal, take no memory of their own, and outlive a cleared cache."""
+    module = nn.Linear(4096, 4096).requires_grad_(False)
+    before = copy.deepcopy(module.state_dict())
+    with_both = own_memory()
+    kept = KeptWeights(module, "a fingerprint")
+    assert own_memory() <= with_both - 60
+    for _ in range(2):
+        assert all(torch.equal(module.state_dict()[name], value) for name, value in before.items())
+        clear_engines()
+        kept.release()
+
+
+def test_weights_that_cannot_be_kept_on_disk_stay_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = nn.Linear(8, 8)
+    before = copy.deepcopy(module.state_dict())
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("ITACLIP_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(weights, "save_file", full)
+    KeptWeights(module, "another fingerprint").release()
+    assert all(torch.equal(module.state_dict()[name], value) for name, value in before.items())
+    assert "the weights stay in memory" in caplog.text.lower()
+
+
+def test_classes_set_after_the_text_tower_was_freed(own_engines: Path) -> None:
+    """A second class list compiles the tower again; the first one's labels come back with its words."""
+    image = draw_scene((96, 128), np.random.default_rng(0)).image
+    segmenter = Segmenter("demo", "fast", engine="openvino", text_cache=False)
+    found = []
+    for words in (["cat", "dog"], ["a wall", "a road", "a tree"], ["cat", "dog"]):
+        segmenter.set_classes(words)
+        found.append(segmenter(image).labels)
+    assert np.array_equal(found[0], found[2])
+
+
+def own_memory() -> int:
+    """MiB of this process that no file holds."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) // 1024
 
 
 def test_recipes_are_told_apart_by_their_code() -> None:

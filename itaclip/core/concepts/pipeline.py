@@ -162,6 +162,9 @@ class PromptWords(nn.Module):
         """Device of the model."""
         return self._model[0].device
 
+    def release(self) -> None:
+        """There is nothing to free."""
+
     def forward(self, prompts: Sequence[str]) -> Tensor:
         """Return len(prompts) x 0 float32."""
         return torch.empty(len(prompts), 0)

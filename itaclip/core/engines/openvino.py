@@ -31,6 +31,7 @@ from itaclip.core.clip.encoded import EncodedWindows, Needs
 from itaclip.core.clip.fingerprint import fingerprint, structure
 from itaclip.core.clip.towers import Grid, PatchProjection, Tower
 from itaclip.core.engines.cache import MODEL, converted, described
+from itaclip.core.engines.weights import KeptWeights
 from itaclip.errors import ItaclipError, install_extra
 
 _LOG = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ class OpenVINOBlocks:
         self._lock = threading.Lock()
         self._full = False
         self._weights = fingerprint(tower.visual.named_parameters())
+        self._kept = KeptWeights(tower.visual, self._weights)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OpenVINOBlocks:
         return self  # compiled models cannot be copied, and never change
@@ -151,7 +153,9 @@ class OpenVINOBlocks:
                     name, windows = self._calibration
                     rounded = key | {"int8": name, "nncf": version("nncf")}
                     path = converted(rounded, lambda folder: _write_int8(exact(), windows(grid), folder))
+                self._kept.release()
                 self._graphs[what, grid] = _Graph(path, self.dtype)
+                self._kept.release()
             return self._graphs[what, grid]
 
 
@@ -169,16 +173,24 @@ class OpenVINOText:
         _require_openvino("fp32")
         self.tower = tower
         self._graph: _Graph | None = None
+        self._weights = fingerprint(tower.named_parameters())
+        self._kept = KeptWeights(tower, self._weights)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OpenVINOText:
         return self
 
+    def release(self) -> None:
+        """Free the memory of the compiled model; the next text compiles it again, in about a second."""
+        self._graph = None
+        self._kept.release()
+
     def __call__(self, tokens: Tensor, ends: Tensor) -> Tensor:
         """Encode T x M int64 tokens, given the T positions of their ends: T x E float32."""
         if self._graph is None:
-            key = _key(fingerprint(self.tower.named_parameters()), self.tower) | {"what": "text"}
+            key = _key(self._weights, self.tower) | {"what": "text"}
             example, shapes = (tokens, ends), ([-1, -1], [-1])
             path = converted(key, lambda folder: _write(self.tower, example, shapes, ("features",), folder))
+            self._kept.release()
             self._graph = _Graph(path, "fp32")
         return self._graph(tokens, ends)["features"]
 
@@ -298,6 +310,7 @@ def _core() -> Any:
     """
     core = _without_telemetry("openvino").Core()
     core.get_property("CPU", "FULL_DEVICE_NAME")  # loads the plugin before NNCF loads and unloads its own
+    core.set_property({"ENABLE_MMAP": False})  # a mapped file stays in memory beside the weights packed from it
     return core
 
 

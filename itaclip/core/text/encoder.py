@@ -103,6 +103,11 @@ class TextEncoder(nn.Module):
             return self._engine(tokens, ends)
         return cast(Tensor, self.tower(tokens, ends) if isinstance(self.tower, CausalTower) else self.tower(tokens))
 
+    def release(self) -> None:
+        """Free what an engine needs only while it encodes texts."""
+        if self._engine is not None:
+            self._engine.release()
+
     def _report_cut(self, prompts: Sequence[str], tokens: Tensor) -> None:
         full = tokens[:, self.context_length - 1] != self.tokenizer.padding
         for i in full.nonzero().flatten().tolist():
