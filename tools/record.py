@@ -122,6 +122,10 @@ FILES = {
     ),
     "raster": Recorded("rasters", "python tools/measure_raster.py --sides 5000 9000 --out F"),
     "start": Recorded("start of a program", "python tools/measure_start.py --out F"),
+    "memory": Recorded(
+        "memory and later start, by engine and precision",
+        "python tools/measure_memory.py --weights vit-b-16.pt --against CHECKOUT --out F",
+    ),
     "adaptive_demo": Recorded("sliding-window inference that ends early, demo",
                             f"python tools/measure_adaptive.py {DEMO} --limit 12 --out F"),
     "throughput_vit_b_16_bf16": Recorded(

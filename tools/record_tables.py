@@ -305,6 +305,20 @@ def _start(record: Record) -> str:
 # --- memory ------------------------------------------------------------------
 
 
+def _memory_of_engines(record: Record) -> str:
+    engines, rows = {"torch": "PyTorch", "openvino": "OpenVINO"}, []
+    for row in record["memory"]["rows"]:
+        engine, precision = row["case"].split()
+        peaks = []
+        for peak in ("peak MiB, first start", "peak MiB"):
+            share = f"{row[peak] / row[f'{peak}, before']:.2f}" if engine == "openvino" else ""
+            peaks += [str(row[peak]), share]
+        rows.append([engines[engine], precision, *peaks, f"{row['start beyond import, s']:.1f}"])
+    header = ["engine", "precision", "first start: peak MiB", "share of twice", "later start: peak MiB",
+              "share of twice", "start beyond import, s"]  # fmt: skip
+    return _with_machine(_table(header, rows, 2), record.machine("memory"))
+
+
 def _memory(record: Record) -> str:
     rows = [["the demo's CLIP, one scene after the other, as published", "fp32",
              f"{record['demo']['itaclip']['peak_memory_mib']['process']:.0f}", record.machine("demo")]]  # fmt: skip
@@ -565,6 +579,7 @@ TABLES_BY_NAME: dict[str, Callable[[Record], str]] = {
     "qualities, OpenVINO": lambda record: _qualities(record, "qualities_demo_openvino", ["fp32", "int8"]),
     "shortlists": _shortlists,
     "start": _start,
+    "memory of engines": _memory_of_engines,
     "adaptive": _adaptive,
     "text bank": _text_bank,
     "throughput": _throughput,

@@ -181,8 +181,7 @@ def load_tensors(path: Path) -> Any:
         ItaclipError: the file contains more, is truncated, or is not a PyTorch file.
     """
     try:
-        mapped = zipfile.is_zipfile(path)  # what is not read, such as most words of the vocabulary, takes no memory
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ItaclipError(
             f"{path}: refused, because it holds more than tensors or is not a PyTorch file: "

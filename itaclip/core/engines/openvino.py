@@ -165,6 +165,9 @@ class OpenVINOText:
     Args:
         tower: ``tower(tokens, ends)`` returns T x E for T x M tokens and T positions.
 
+    Attributes:
+        fingerprint: of the tower's weights.
+
     Raises:
         ItaclipError: OpenVINO is not installed.
     """
@@ -173,8 +176,8 @@ class OpenVINOText:
         _require_openvino("fp32")
         self.tower = tower
         self._graph: _Graph | None = None
-        self._weights = fingerprint(tower.named_parameters())
-        self._kept = KeptWeights(tower, self._weights)
+        self.fingerprint = fingerprint(tower.named_parameters())
+        self._kept = KeptWeights(tower, self.fingerprint)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OpenVINOText:
         return self
@@ -187,7 +190,7 @@ class OpenVINOText:
     def __call__(self, tokens: Tensor, ends: Tensor) -> Tensor:
         """Encode T x M int64 tokens, given the T positions of their ends: T x E float32."""
         if self._graph is None:
-            key = _key(self._weights, self.tower) | {"what": "text"}
+            key = _key(self.fingerprint, self.tower) | {"what": "text"}
             example, shapes = (tokens, ends), ([-1, -1], [-1])
             path = converted(key, lambda folder: _write(self.tower, example, shapes, ("features",), folder))
             self._kept.release()

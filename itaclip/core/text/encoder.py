@@ -60,7 +60,7 @@ class TextEncoder(nn.Module):
     @cached_property
     def fingerprint(self) -> str:
         """Identifier of the weights and the tokenizer, the same on every machine."""
-        weights = fingerprint(self.tower.named_parameters())
+        weights = self._engine.fingerprint if self._engine else fingerprint(self.tower.named_parameters())
         parts = [weights, structure(self.tower), self.tokenizer.vocabulary, *map(str, self._source.options)]
         return " ".join(part for part in parts if part)
 
