@@ -90,7 +90,7 @@ ON_ANY_TOWER = tuple(name for name, method in METHODS.items() if not method.read
 """The methods that need nothing of an image tower but its blocks."""
 
 COMPARED = ("clip", "maskclip", "sclip", "clearclip", "naclip", "gem", "itaclip", "scclip", "resclip", "proxyclip",
-            "corrclip", "ovstitcher")  # fmt: skip
+            "corrclip", "ovstitcher", "rfclip")  # fmt: skip
 """The published methods in order of appearance, ITACLIP among its contemporaries."""
 
 
