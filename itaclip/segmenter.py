@@ -414,6 +414,8 @@ class Segmenter:
         for name in ("dtype", "engine", "calibration", "compile", "device", "class_prompts", "templates"):
             if changes.get(name, getattr(self.settings, name)) != getattr(self.settings, name):
                 raise ItaclipError(f"{name} = {changes[name]!r}: cannot change after loading; create a new Segmenter.")
+        if self.settings.method in CONCEPTS and changes.get("img_engineering"):
+            raise ItaclipError("img_engineering = True: SAM 3 sees whole images and has no views; leave it out.")
         chosen: dict[str, Any] = {"background": vocabulary.background}
         if self.settings.background and not vocabulary.background:
             chosen["prob_thd"] = 0.0

@@ -7,6 +7,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextConfig, Sam3Config, Sam3Model, Sam3ViTConfig
+from web_helpers import running_server
 
 from itaclip import ItaclipError, Segmenter
 from itaclip.core.concepts.fusion import class_maps, kept_prompts, prompt_map
@@ -282,6 +284,26 @@ def test_an_evaluation_and_a_cell_of_a_comparison(folder: Path, demo_root: Path,
         assert ("--weights" in line) == given
     unprepared = run_cell(Cell(config, "sam3", "config", "preset"), options, tmp_path)
     assert "add --preset published or common" in str(unprepared.error)
+
+
+def test_a_server_answers_with_sam3(folder: Path, demo_root: Path, tmp_path: Path) -> None:
+    """The page and the interface for programs offer its own method alone."""
+    photo = (demo_root / "JPEGImages/scene_003.jpg").read_bytes()
+    options = ("--model", f"sam3:{folder}", "--quality", "balanced", "--api")
+    with running_server(tmp_path, *options) as server, httpx.Client(base_url=server.address, timeout=60) as client:
+
+        def asked(**fields: str) -> httpx.Response:
+            given = {"classes": "bus; fence; house"} | fields
+            return client.post("/v1/segment", files={"image": ("scene.jpg", photo)}, data=given)
+
+        assert client.get("/v1/info").json()["methods"] == ["sam3"]
+        answer = asked()
+        assert answer.status_code == 200, answer.text
+        assert [one["name"] for one in answer.json()["classes"]][1:] == ["bus", "fence", "house"]
+        for refused in (asked(method="naclip"), asked(views="true")):
+            assert refused.status_code in (400, 422), refused.text
+            assert "sam3" in refused.text.lower() or "SAM 3" in refused.text
+        assert client.get("/").status_code == 200
 
 
 def test_presets(tmp_path: Path) -> None:

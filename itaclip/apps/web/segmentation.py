@@ -15,6 +15,7 @@ from itaclip.apps.web.request import GENERAL, NONE, SegmentFields, split_words
 from itaclip.apps.web.time_limit import TimeLimit
 from itaclip.common.images import ReadOptions, decode_image
 from itaclip.core.clip.names import DEMO
+from itaclip.core.concepts.options import CONCEPTS
 from itaclip.core.methods import COMPARED, METHODS
 from itaclip.core.scores import KEPT
 from itaclip.core.settings import Settings
@@ -38,7 +39,9 @@ def default_options(settings: Settings) -> dict[str, Any]:
 
 def offered_methods(settings: Settings) -> list[str]:
     """List the methods that a visitor may choose: those that need only CLIP, and those that need a
-    second encoder if the server has its weights."""
+    second encoder if the server has its weights. A model that is not CLIP has its own method alone."""
+    if settings.method in CONCEPTS:
+        return [settings.method]
     second = settings.second_encoder == DEMO or Path(settings.second_encoder).exists()
     own = [name for name in COMPARED if second or not METHODS[name].reads_features]
     return list(dict.fromkeys([settings.method, *own]))
