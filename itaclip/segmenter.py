@@ -266,7 +266,8 @@ class Segmenter:
     ) -> None:
         """Set the classes for subsequent calls; see `prepare`. Then frees what only texts need."""
         self._vocabulary = self.prepare(classes, background, definitions, colors, lexicon=lexicon)
-        self._encoder.release()
+        with self._lock:  # another thread may be encoding its own classes
+            self._encoder.release()
 
     def prepare(
         self,

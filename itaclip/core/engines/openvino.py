@@ -184,8 +184,9 @@ class OpenVINOText:
 
     def release(self) -> None:
         """Free the memory of the compiled model; the next text compiles it again, in about a second."""
-        self._graph = None
-        self._kept.release()
+        if self._graph is not None:  # otherwise nothing was read since the last time
+            self._graph = None
+            self._kept.release()
 
     def __call__(self, tokens: Tensor, ends: Tensor) -> Tensor:
         """Encode T x M int64 tokens, given the T positions of their ends: T x E float32."""
