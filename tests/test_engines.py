@@ -104,6 +104,53 @@ def test_lower_precision_stays_close_and_company_changes_nothing(dtype: str, clo
     torch.testing.assert_close(other(scene[:1]), found[:1], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("streams", [2, 4])
+def test_streams_divide_a_batch_and_change_nothing(
+    streams: int, tiny_clip: CLIP, own_engines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, other = encoders(tiny_clip, "fp32")
+    monkeypatch.setattr(openvino.OpenVINOBlocks, "_streams", lambda self, path, x: streams)
+    pixels = torch.randn(9, 3, 96, 96)
+    for count in (9, 4, 3, 1):  # not even each stream gets a view
+        torch.testing.assert_close(other(pixels[:count]), plain(pixels[:count]), atol=1e-4, rtol=1e-4)
+    (graph,) = other.engine._graphs.values()  # type: ignore[union-attr]
+    assert len(graph._requests) == streams
+
+
+def test_streams_are_measured_where_there_are_threads(
+    tiny_clip: CLIP, own_engines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    took = {"1": 1.0, "2": 0.5}
+    monkeypatch.setattr(choices, "_seconds", lambda call: (call(), took[str(call.args[0])])[1])
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        plain, other = encoders(tiny_clip, "fp32")
+        pixels = torch.randn(3, 3, 96, 96)
+        torch.testing.assert_close(other(pixels), plain(pixels), atol=1e-4, rtol=1e-4)
+    finally:
+        torch.set_num_threads(before)
+    (line,) = choices.remembered()
+    assert line.startswith("streams (")
+    assert "2 threads: 2 (1 1e+03 ms, 2 500 ms)" in line
+    (graph,) = other.engine._graphs.values()  # type: ignore[union-attr]
+    assert len(graph._requests) == 2
+
+
+def test_queries_and_keys_leave_their_products_rounded(own_engines: Path) -> None:
+    """In int8 no pass over the activations rounds them afterwards: they are as wide as the products write them."""
+    encoder = DenseEncoder(load_clip("demo").visual, METHODS["itaclip"])
+    on_engine(encoder, Settings(engine="openvino", dtype="int8"))
+    encoder(torch.randn(2, 3, 112, 112))
+    (graph,) = encoder.engine._graphs.values()  # type: ignore[union-attr]
+    kinds = [
+        tuple(node.get_rt_info()[name].astype(str) for name in ("layerType", "outputPrecisions"))
+        for node in graph._compiled.get_runtime_model().get_ordered_ops()
+    ]
+    products = [precisions for kind, precisions in kinds if kind.startswith("FullyConnected")]
+    assert sum(precisions in ("i8", "u8") for precisions in products) >= 3 * (encoder.depth - 1)
+
+
 def test_the_text_tower_gives_the_same_features(tiny_clip: CLIP) -> None:
     words = ["cat", "a photo of a sofa beside a very long wooden wall.", "dog"]
     other = TextEncoder(tiny_clip, engine="openvino")
@@ -259,7 +306,7 @@ def test_auto_takes_what_was_measured_to_be_faster(
     again = DenseEncoder(copy.deepcopy(tiny_clip.visual), METHODS["itaclip"])
     assert on_engine(again, settings) == faster  # remembered: there are no more seconds
     (line,) = choices.remembered()
-    assert f"dtype fp32), {torch.get_num_threads()} threads: {faster} (torch " in line
+    assert f"dtype fp32), {torch.get_num_threads()} threads: {faster} fp32 (torch fp32 " in line
 
 
 def test_auto_without_openvino_takes_pytorch(tiny_clip: CLIP, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,7 +348,7 @@ def test_the_api_takes_it(demo_root: Path, quick: Segmenter) -> None:
 def test_what_does_not_go_together() -> None:
     for values, message in (
         ({"dtype": "int8"}, "int8 runs with engine = 'openvino'"),
-        ({"dtype": "fp16", "engine": "openvino"}, "fp32, bf16, int8 with engine = 'openvino'"),
+        ({"dtype": "fp16", "engine": "openvino"}, "fp32, bf16, int8 or auto with engine = 'openvino'"),
         ({"compile": True, "engine": "openvino"}, "compile = True: expected False with another engine"),
         ({"engine": "tensorrt"}, "one of torch, openvino, auto"),
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -18,12 +19,13 @@ _HEAD = 64
 def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
     """Compute a short hash of the names, shapes, dtypes and value checksums of weights.
 
-    CRC-32 takes 60 ms for a text tower of 250 MB. It distinguishes weights but does not protect
-    against forgery.
+    CRC-32 takes 60 ms for a text tower of 250 MB on one core. It distinguishes weights but does
+    not protect against forgery.
     """
-    digest = hashlib.sha256()
-    for name, tensor in tensors:
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {checksum(tensor)}\n".encode())
+    digest, named = hashlib.sha256(), list(tensors)
+    with ThreadPoolExecutor() as pool:
+        for (name, tensor), value in zip(named, pool.map(lambda pair: checksum(pair[1]), named), strict=True):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {value}\n".encode())
     return digest.hexdigest()[:32]
 
 

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from timm.layers import apply_rot_embed_cat
 from timm.models.eva import EvaBlockPostNorm
 from torch import Tensor
 
-from itaclip.core.clip.blocks import Projections
+from itaclip.core.clip.blocks import Projections, query_key_value
 from itaclip.core.clip.towers.timm_vit import TimmBlock, TimmTower
 from itaclip.core.clip.towers.tower import Grid, TowerBlock
 
@@ -35,12 +34,12 @@ class EvaBlock(TimmBlock):
         attention, normed = self.module.attn, self.attention_input(x)
         if attention.qkv is None:
             parts = [attention.q_proj(normed), attention.k_proj(normed), attention.v_proj(normed)]
+            q, k, v = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in parts)
         else:
             bias = attention.qkv.bias
             if getattr(attention, "q_bias", None) is not None:  # EVA's keys have none
                 bias = torch.cat([attention.q_bias, torch.zeros_like(attention.q_bias), attention.v_bias])
-            parts = list(F.linear(normed, attention.qkv.weight, bias).chunk(3, dim=-1))
-        q, k, v = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in parts)
+            q, k, v = query_key_value(normed, attention.qkv.weight, bias, attention.num_heads)
         return Projections(self._placed(attention.q_norm(q)), self._placed(attention.k_norm(k)), v, normed)
 
     def query_of(self, x: Tensor) -> Tensor:

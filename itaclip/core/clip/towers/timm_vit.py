@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itaclip.core.clip.blocks import Projections
+from itaclip.core.clip.blocks import Projections, query_key_value
 from itaclip.core.clip.towers.tower import Grid, PatchProjection, Positions, Tower, TowerBlock, patch_rows, resample
 
 
@@ -26,8 +26,7 @@ class TimmBlock(TowerBlock):
 
     def project(self, x: Tensor) -> Projections:
         attention, normed = self.module.attn, self.attention_input(x)
-        joint = attention.qkv(normed).unflatten(-1, (3, attention.num_heads, -1))
-        q, k, v = joint.permute(2, 0, 3, 1, 4)
+        q, k, v = query_key_value(normed, attention.qkv.weight, attention.qkv.bias, attention.num_heads)
         return Projections(attention.q_norm(q), attention.k_norm(k), v, normed)
 
     def output(self, heads: Tensor) -> Tensor:
