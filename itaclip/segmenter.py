@@ -6,9 +6,10 @@ import itertools
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, overload
 
 import numpy as np
 import torch
@@ -40,6 +41,9 @@ from itaclip.vocabulary import Color, Lexicon, Vocabulary, make_vocabulary
 
 if TYPE_CHECKING:
     from itaclip.core.pipeline import Pipeline
+
+_Read: TypeAlias = tuple[NDArray[np.uint8], Path | None]
+"""An image that was read, H x W x 3 RGB, and its path if it has one."""
 
 LONG_SIDE = 2048
 """Maximum side in pixels, both for encoding and for refinement and decision."""
@@ -214,7 +218,7 @@ class Segmenter:
         if is_concept_model(self._weights[0]):
             raise ItaclipError("SAM 3 is not saved: its weights are gated. Load it again, and set the classes again.")
         clip = load_openai_clip(*self._weights)
-        write_segmenter(folder, clip, self.settings, self.short_side, self.read_options, self._vocabulary)
+        write_segmenter(folder, clip, self._pipeline.chosen, self.short_side, self.read_options, self._vocabulary)
 
     @property
     def settings(self) -> Settings:
@@ -310,6 +314,22 @@ class Segmenter:
                 self._encoder, classes, background, definitions, self.settings, colors, source, lexicon
             )
 
+    def settle(self, vocabulary: Vocabulary | None = None) -> None:
+        """Choose now what is otherwise chosen at the first image: `dtype` "auto", and kernels.
+
+        Args:
+            vocabulary: classes whose labels have to agree; None uses those of `set_classes`. The first ones decide for
+                the segmenter's life; `pipeline.engine` and `pipeline.dtype` tell how.
+
+        Raises:
+            ItaclipError: no classes yet, or OpenVINO is asked for but not installed.
+        """
+        vocabulary = self._chosen_vocabulary(vocabulary)
+        self.for_vocabulary(vocabulary)  # is one
+        with self._lock:
+            self._pipeline.settle(vocabulary.bank)
+            self.__dict__.pop("fingerprint", None)  # of the weights in use
+
     # --- images --------------------------------------------------------------
 
     @overload
@@ -342,16 +362,19 @@ class Segmenter:
             ItaclipError: no classes yet, a bad setting, or an image that cannot be read.
         """
         if _are_images(images):
-            return self._segment(images, vocabulary, scores, settings)
+            ready = self._ready(vocabulary, scores, settings)
+            return self._segment(self._read(images), *ready)
         if not is_image(images):
             raise ItaclipError(f"images of type {type(images).__name__}: expected an image or a list of images.")
-        return self._segment([images], vocabulary, scores, settings)[0]
+        return self([images], vocabulary, scores=scores, **settings)[0]
 
     def stream(
         self, images: Iterable[ImageSource], batch: int = 4, vocabulary: Vocabulary | None = None, *,
         scores: Kept = KEPT, **settings: Any,
     ) -> Iterator[Result]:  # fmt: skip
         """Segment any number of images, a batch at a time, in constant memory.
+
+        While a batch is segmented, a thread takes the next one from `images` and reads it.
 
         Args:
             images: see `__call__`.
@@ -368,24 +391,46 @@ class Segmenter:
         if batch < 1:
             raise ItaclipError(f"batch = {batch}: expected 1 or more.")
         waiting = iter(images)
-        while chunk := list(itertools.islice(waiting, batch)):
-            yield from self._segment(chunk, vocabulary, scores, settings)
 
-    def _segment(
-        self, sources: Sequence[ImageSource], vocabulary: Vocabulary | None, scores: Kept, changes: Mapping[str, Any]
-    ) -> list[Result]:
-        kept = checked_kept(scores)
+        def read_next() -> list[_Read]:
+            return self._read(itertools.islice(waiting, batch))
+
+        self._ready(vocabulary, scores, settings)
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(read_next)
+            while chunk := ahead.result():
+                ahead = reader.submit(read_next)
+                yield from self._segment(chunk, *self._ready(vocabulary, scores, settings))
+
+    def _ready(
+        self, vocabulary: Vocabulary | None, scores: Kept, changes: Mapping[str, Any]
+    ) -> tuple[Vocabulary, Settings, Kept]:  # fmt: skip
+        """Check the arguments of a call before its images are read."""
+        kept, vocabulary = checked_kept(scores), self._chosen_vocabulary(vocabulary)
+        return vocabulary, self.for_vocabulary(vocabulary, **changes), kept
+
+    def _chosen_vocabulary(self, vocabulary: Vocabulary | None) -> Vocabulary:
         vocabulary = self._vocabulary if vocabulary is None else vocabulary
         if vocabulary is None:
             raise ItaclipError('no classes yet: call set_classes(["cat", "sofa, couch"]) first.')
-        settings = self.for_vocabulary(vocabulary, **changes)
-        images = [read_image(source, self.read_options) for source in sources]
-        paths = [Path(source) if isinstance(source, (str, os.PathLike)) else None for source in sources]
+        return vocabulary
+
+    def _read(self, sources: Iterable[ImageSource]) -> list[_Read]:
+        """Read images, each with its path if it has one."""
+        return [
+            (read_image(source, self.read_options), Path(source) if isinstance(source, (str, os.PathLike)) else None)
+            for source in sources
+        ]
+
+    def _segment(
+        self, read: Sequence[_Read], vocabulary: Vocabulary, settings: Settings, kept: Kept
+    ) -> list[Result]:  # fmt: skip
+        images = [image for image, _ in read]
         tensors = [normalise(_resized(image, self.short_side)) for image in images]
         sizes = [_working_size(image) for image in images]
         with self._lock:
             moved = [tensor.to(self._device) for tensor in tensors]
-            names = [str(path) if path else None for path in paths]
+            names = [str(path) if path else None for _, path in read]
             regions = self._pipeline.region_maps([settings], images, names)
             found = [
                 (segmentation.labels.cpu().numpy(), on_host(segmentation.scores))
@@ -396,7 +441,7 @@ class Segmenter:
         return [
             Result(image, resize_map(labels, image.shape[:2]).astype(np.int32), vocabulary.names, of_image,
                    vocabulary.colors, path, vocabulary.background)
-            for path, image, (labels, of_image) in zip(paths, images, found, strict=True)
+            for (image, path), (labels, of_image) in zip(read, found, strict=True)
         ]  # fmt: skip
 
     def for_vocabulary(self, vocabulary: Vocabulary, **changes: Any) -> Settings:
@@ -412,7 +457,8 @@ class Segmenter:
                 "Several images go into one list."
             )
         _without_class_arguments(changes)
-        for name in ("dtype", "engine", "calibration", "compile", "device", "class_prompts", "templates"):
+        for name in ("dtype", "agreement", "engine", "calibration", "compile", "device", "class_prompts",
+                     "templates"):  # fmt: skip
             if changes.get(name, getattr(self.settings, name)) != getattr(self.settings, name):
                 raise ItaclipError(f"{name} = {changes[name]!r}: cannot change after loading; create a new Segmenter.")
         if self.settings.method in CONCEPTS and changes.get("img_engineering"):

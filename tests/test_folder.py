@@ -9,8 +9,9 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from processes import Program, limit_files, run_python, start_python
 from pycocotools.coco import COCO
 
 from itaclip import ItaclipError, Segmenter
+from itaclip.apps.folders.batches import write_behind
 from itaclip.apps.folders.finding import find_items
 from itaclip.apps.folders.folder import segment_folder
 from itaclip.apps.folders.journal import read_lines
@@ -212,6 +214,39 @@ def test_an_interrupted_run_resumes(quick: Segmenter, words: Vocabulary, photos:
     assert (report.kept, report.done) == (4, 3)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     assert not list((tmp_path / "out").rglob(".*"))  # no leftovers
+
+
+def test_a_batch_is_written_while_the_next_is_made() -> None:
+    """The second batch is made only once the first is being written: one after the other, neither would end."""
+    writing, made = threading.Event(), threading.Event()
+
+    def batches() -> Iterator[tuple[list[str], list[int]]]:
+        yield ["a", "b"], [1, 2]
+        assert writing.wait(20)
+        made.set()
+        yield ["c"], [3]
+
+    def write(name: str, number: int) -> str:
+        writing.set()
+        assert made.wait(20)
+        return f"{name}{number}"
+
+    assert list(write_behind(write, batches())) == [(["a", "b"], ["a1", "b2"]), (["c"], ["c3"])]
+
+
+def test_what_writing_raises_ends_the_run_and_the_rest_is_not_written() -> None:
+    written: list[int] = []
+
+    def write(name: str, number: int) -> None:
+        if number == 2:
+            raise ItaclipError("no space left")
+        written.append(number)
+
+    batches = ((["a", "b", "c"], [first, first + 1, first + 2]) for first in range(1, 30, 3))
+    with pytest.raises(ItaclipError, match="no space left"):
+        list(write_behind(write, batches))
+    assert 1 in written
+    assert len(written) < 10
 
 
 def test_a_deleted_mask_is_created_again(quick: Segmenter, words: Vocabulary, photos: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,41 @@ def test_a_list_gives_what_single_images_give(quick: Segmenter, demo_root: Path)
         np.testing.assert_allclose(result.scores.values, alone.scores.values, atol=1e-5)
         assert (result.labels == alone.labels).mean() > 0.9999
         assert (streamed.labels == alone.labels).mean() > 0.9999
+
+
+def test_a_stream_reads_ahead_while_it_segments(quick: Segmenter, demo_root: Path) -> None:
+    """The second batch is taken before the first is answered; a bad image is raised where it stands."""
+    paths = sorted((demo_root / "JPEGImages").iterdir())[:2]
+    second_taken, vocabulary = threading.Event(), quick.prepare(["car", "cloud"])
+
+    def images() -> Iterator[Path]:
+        yield paths[0]
+        second_taken.set()
+        yield paths[1]
+        yield demo_root / "none.jpg"
+
+    stream = quick.stream(images(), batch=1, vocabulary=vocabulary)
+    assert next(stream).source == paths[0]
+    assert second_taken.wait(20)
+    assert next(stream).source == paths[1]
+    with pytest.raises(ItaclipError, match=r"none\.jpg"):
+        next(stream)
+
+
+def test_a_stream_that_is_left_stops_reading(quick: Segmenter, demo_root: Path) -> None:
+    path = sorted((demo_root / "JPEGImages").iterdir())[0]
+    taken = 0
+
+    def images() -> Iterator[Path]:
+        nonlocal taken
+        for _ in range(1000):
+            taken += 1
+            yield path
+
+    stream = quick.stream(images(), batch=1, vocabulary=quick.prepare(["car"]))
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert taken <= 3
 
 
 def test_the_orientation_of_a_camera_is_applied(photo: Path, tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
-"""Batches of images: read the next batch while segmenting the current one; a bad image affects no other."""
+"""Batches of images: while one is segmented, the next is read and the last written; a bad image affects no other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from itaclip.errors import ItaclipError
@@ -11,6 +11,7 @@ from itaclip.segmenter import Segmenter
 from itaclip.vocabulary import Vocabulary
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def read_ahead(
@@ -33,6 +34,35 @@ def read_ahead(
             ready = [future.result() for future in waiting]
             waiting = [pool.submit(_attempt, read, item) for item in items[first + batch : first + 2 * batch]]
             yield items[first : first + batch], ready
+
+
+def write_behind(
+    write: Callable[[T, Any], R], batches: Iterable[tuple[Sequence[T], Sequence[Any]]]
+) -> Iterator[tuple[Sequence[T], list[R]]]:
+    """Write results in a thread while the next batch is made.
+
+    Args:
+        write: writes the result of an item.
+        batches: items and their results.
+
+    Yields:
+        The items of a batch, and what `write` returned for each, one batch behind; whatever it raises is raised.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        behind: list[tuple[Sequence[T], list[Future[R]]]] = []
+        try:
+            for items, results in batches:
+                behind.append((items, [pool.submit(write, *pair) for pair in zip(items, results, strict=True)]))
+                if len(behind) > 1:
+                    yield _finished(*behind.pop(0))
+            for items, futures in behind:
+                yield _finished(items, futures)
+        finally:
+            pool.shutdown(cancel_futures=True)  # after a full disk, nothing more is written
+
+
+def _finished(items: Sequence[T], futures: Sequence[Future[R]]) -> tuple[Sequence[T], list[R]]:
+    return items, [future.result() for future in futures]
 
 
 def segment_batch(segmenter: Segmenter, vocabulary: Vocabulary, read: Sequence[Any]) -> list[Any]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from itaclip.apps.folders.batches import read_ahead, reason_of, segment_batch
+from itaclip.apps.folders.batches import read_ahead, reason_of, segment_batch, write_behind
 from itaclip.apps.folders.finding import Item
 from itaclip.apps.folders.journal import RUN, Journal
 from itaclip.apps.folders.video import segment_video
@@ -68,8 +68,9 @@ def segment_folder(
 ) -> Report:
     """Segment files into a folder, resuming an earlier run.
 
-    A file counts as done once its line is written, after its mask and overlay, so an interrupted
-    run repeats at most one batch. A file that cannot be read, segmented or written gets a line with
+    While a batch is segmented, one thread reads the next and another writes the one before. A file
+    counts as done once its line is written, after its mask and overlay, so an interrupted run repeats
+    at most two batches. A file that cannot be read, segmented or written gets a line with
     the reason, whatever it raises; the next run tries it again, as it does a
     video that is cut off, whose frames are kept.
 
@@ -78,7 +79,7 @@ def segment_folder(
         vocabulary: the classes.
         items: the files.
         out: folder for the results.
-        batch: images per batch, 1 or more, 4 by default; as many are held in memory.
+        batch: images per batch, 1 or more, 4 by default; three batches are held in memory.
         overlays: whether to write overlays too.
         every: for videos, segment every n-th frame, 1 or more, 1 by default.
         overwrite: whether to replace the results of a different run in `out`.
@@ -114,9 +115,11 @@ def segment_folder(
                 report.done += 1
 
         images = [item for item in waiting if not item.is_video]
-        for chunk, read in read_ahead(lambda item: read_image(item.path, segmenter.read_options), images, batch):
-            for item, result in zip(chunk, segment_batch(segmenter, vocabulary, read), strict=True):
-                record(item, _written(item, result, out, overlays) if isinstance(result, Result) else {"error": result})
+        read = read_ahead(lambda item: read_image(item.path, segmenter.read_options), images, batch)
+        segmented = ((chunk, segment_batch(segmenter, vocabulary, of_chunk)) for chunk, of_chunk in read)
+        for chunk, lines in write_behind(lambda item, result: _line(item, result, out, overlays), segmented):
+            for item, line in zip(chunk, lines, strict=True):
+                record(item, line)
             journal.flush()
             advance(len(chunk))
         for item in waiting:
@@ -131,12 +134,14 @@ def segment_folder(
     return report
 
 
-def _written(item: Item, result: Result, out: Path, overlays: bool) -> dict[str, Any]:
-    """Write mask and overlay of an image; return its line, or one with the reason why it cannot be written.
+def _line(item: Item, result: Result | str, out: Path, overlays: bool) -> dict[str, Any]:
+    """Write mask and overlay of an image; return its line, or one with the reason why there are none.
 
     Raises:
         ItaclipError: the disk takes no file at all: it is full, or may not be written.
     """
+    if isinstance(result, str):
+        return {"error": result}
     try:
         return _write(item, result, out, overlays)
     except ItaclipError as error:

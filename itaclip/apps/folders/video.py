@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from itaclip.apps.folders.batches import write_behind
 from itaclip.apps.folders.containers import is_cut
 from itaclip.common import figures
 from itaclip.errors import ItaclipError
 from itaclip.files import atomic_path
+from itaclip.result import Result
 from itaclip.segmenter import Segmenter
 from itaclip.vocabulary import Vocabulary
 
@@ -66,22 +69,23 @@ def segment_video(
         ItaclipError: not a video, or files that cannot be written.
     """
     folder = out / "masks" / stem
-    waiting: list[tuple[int, NDArray[np.uint8]]] = []
 
-    def segment_waiting() -> None:
-        for (number, _), result in zip(waiting, segmenter([image for _, image in waiting], vocabulary), strict=True):
-            with atomic_path(folder / f"{number:06d}.png") as partial:
-                figures.save_mask(result.labels, result.colors, partial)
-        waiting.clear()
+    def write(number: int, result: Result) -> None:
+        with atomic_path(folder / f"{number:06d}.png") as partial:
+            figures.save_mask(result.labels, result.colors, partial)
+
+    def segmented() -> Iterator[tuple[list[int], list[Result]]]:
+        frames = (
+            (number, image)
+            for number, image in _frames(path, every, count)
+            if replace or not (folder / f"{number:06d}.png").is_file()
+        )
+        while chunk := list(itertools.islice(frames, batch)):
+            yield [number for number, _ in chunk], segmenter([image for _, image in chunk], vocabulary)
 
     count = _FrameCount()
-    for number, image in _frames(path, every, count):
-        if replace or not (folder / f"{number:06d}.png").is_file():
-            waiting.append((number, image))
-        if len(waiting) == batch:
-            segment_waiting()
-    if waiting:
-        segment_waiting()
+    for _ in write_behind(write, segmented()):
+        pass
     line = _summary(vocabulary, path, stem, out, every, overlay)
     if not count.missing:
         return line
