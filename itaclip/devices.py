@@ -11,6 +11,11 @@ from itaclip.errors import ItaclipError
 
 _LOG = logging.getLogger(__name__)
 
+GPU_PRECISION = (
+    "dtype = 'auto' chooses among the precisions of CPUs; on a GPU name one, such as fp16, or set device = 'cpu'."
+)
+"""Why a precision has to be named."""
+
 _CPU = torch.device("cpu")
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -23,13 +28,17 @@ def choose_device(name: str, dtype: str = "fp32", engine: str = "torch") -> torc
 
     Args:
         name: "auto", or a device of PyTorch such as "cuda:1".
-        dtype: "fp32", "bf16", "fp16" or "int8".
+        dtype: "fp32", "bf16", "fp16", "int8" or "auto".
         engine: "torch", "openvino" or "auto".
 
     Raises:
         ItaclipError: a device that PyTorch does not know, that this machine does not have or
-            that lacks the dtype; or int8 or OpenVINO on another device than the CPU.
+            that lacks the dtype; or int8, "auto" or OpenVINO on another device than the CPU.
     """
+    if dtype == "auto":
+        if name != "cpu" and (name != "auto" or _best_device("fp32") != _CPU):
+            raise ItaclipError(GPU_PRECISION)
+        return _CPU
     cpu_only = "int8" if dtype == "int8" else engine if engine == "openvino" else None
     if name == "auto":
         return _CPU if cpu_only else _best_device(dtype)

@@ -120,10 +120,10 @@ def test_every_operation_has_a_kernel_on_mps(
     settings = Settings(method=method, dtype="fp16", pamr_steps=2, prob_thd=0.1, area_thd=0.05, map_correction=True,
                         second_encoder=second_weights)  # fmt: skip
     pipeline = Pipeline(copy.deepcopy(tiny_clip), settings)
-    pipeline._second[second_weights] = load_second_encoder(second_weights, dtype="fp16")
+    pipeline._second[second_weights, "fp16"] = load_second_encoder(second_weights, dtype="fp16")
     regions = {"felzenszwalb": [np.arange(90 * 130).reshape(90, 130) // 900]}
     with pretended_gpu(), _OnGpu() as seen:
-        on_gpu(pipeline._second[second_weights])
+        on_gpu(pipeline._second[second_weights, "fp16"])
         bank = TextBank(torch.empty(len(CLASSES.queries), 64, device="cuda"), CLASSES)
         on_gpu(pipeline)([torch.empty(3, 90, 130, device="cuda")], [(80, 110)], bank, regions)
     assert "_embedding_bag_forward_only" in seen.names

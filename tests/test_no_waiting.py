@@ -45,11 +45,11 @@ def test_an_image_is_segmented_without_waiting(
     settings = Settings(method=method, dtype=dtype, pamr_steps=2, prob_thd=0.1, area_thd=0.05, map_correction=True,
                         second_encoder=second_weights)  # fmt: skip
     pipeline = Pipeline(copy.deepcopy(tiny_clip), settings)
-    pipeline._second[second_weights] = load_second_encoder(second_weights, dtype=dtype)
+    pipeline._second[second_weights, dtype] = load_second_encoder(second_weights, dtype=dtype)
     regions = {"felzenszwalb": [np.arange(260 * 340).reshape(260, 340) // 9000, np.zeros((90, 300), int)]}
     sizes = [(200, 300), (45, 150)]
     with pretended_gpu(), Copies() as copies:
-        on_gpu(pipeline._second[second_weights])
+        on_gpu(pipeline._second[second_weights, dtype])
         bank = TextBank(torch.empty(len(CLASSES.queries), 64, device="cuda"), CLASSES)
         images = [torch.empty(3, 260, 340, device="cuda"), torch.empty(3, 90, 300, device="cuda")]
         found = on_gpu(pipeline)(images, sizes, bank, regions)

@@ -324,7 +324,7 @@ def test_memory_of_cityscapes_is_bounded_by_the_image(tiny_clip: CLIP, second_we
     """Live tensors of a 1024 x 2048 image on 70 x 140 positions: two maps of all pairs alone would take 733 MiB."""
     chosen = Settings(method="ovstitcher", second_encoder=second_weights, img_engineering=False, batch_crops=10)
     pipeline = Pipeline(copy.deepcopy(tiny_clip), chosen)
-    second = pipeline._second[second_weights] = load_second_encoder(second_weights)
+    second = pipeline._second[second_weights, "fp32"] = load_second_encoder(second_weights)
     regions = {"felzenszwalb": [np.arange(1024 * 2048, dtype=np.int32).reshape(1024, 2048) // 20000]}
     with pretended_gpu(), torch.no_grad():
         on_gpu(second)

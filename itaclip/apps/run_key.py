@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from itaclip.core.choices import follow
 from itaclip.errors import ItaclipError
 from itaclip.segmenter import Segmenter
 from itaclip.vocabulary import Vocabulary
 
+CHOICES = "choices"
+"""Name of what a run chose by measuring, in its key."""
+
+
+def follow_run(key: Mapping[str, Any] | bytes | None) -> None:
+    """Let this process choose as an earlier run did, if there is one that recorded its choices.
+
+    Args:
+        key: the key of that run, or its JSON.
+    """
+    if isinstance(key, bytes):
+        try:
+            key = json.loads(key)
+        except ValueError:
+            return
+    if isinstance(key, Mapping) and isinstance(key.get(CHOICES), Mapping):
+        follow(key[CHOICES])
+
 
 def run_key(segmenter: Segmenter, vocabulary: Vocabulary) -> dict[str, Any]:
-    """Collect everything the results depend on besides the images, as JSON values."""
-    settings = asdict(segmenter.for_vocabulary(vocabulary))
-    del settings["device"], settings["batch_crops"]  # these do not affect results
+    """Collect everything the results depend on besides the images, as JSON values; settles what is measured."""
+    segmenter.settle(vocabulary)
+    pipeline, settings = segmenter.pipeline, asdict(segmenter.for_vocabulary(vocabulary))
+    del settings["device"], settings["batch_crops"], settings["agreement"]  # these do not affect results
+    if settings["dtype"] == "auto":
+        settings |= {"engine": pipeline.engine, "dtype": pipeline.dtype}
     key = {
         "weights": segmenter.fingerprint,
         "short_side": segmenter.short_side,
@@ -26,6 +49,8 @@ def run_key(segmenter: Segmenter, vocabulary: Vocabulary) -> dict[str, Any]:
     }
     if segmenter.read_options.value_range is not None:
         key["value_range"] = segmenter.read_options.value_range
+    if pipeline.choices:
+        key[CHOICES] = pipeline.choices
     as_read_back: dict[str, Any] = json.loads(json.dumps(key))
     return as_read_back
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from itaclip.core.choices import Turns
 from itaclip.core.clip.blocks import attention_on_cpu
 from itaclip.core.clip.encoded import EncodedWindows, Needs, Step, steps
 from itaclip.core.clip.towers import Grid, Positions, as_tower
@@ -17,6 +19,8 @@ from itaclip.core.engines import OpenVINOBlocks
 from itaclip.core.methods.method import Method, StitchedBlocks, StitchedFeatures, Window
 from itaclip.core.whole_image import read_windows
 from itaclip.errors import ItaclipError
+
+_FEW_VIEWS = 5  # in the smallest batch on a CPU: one window with its views
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -39,7 +43,9 @@ class DenseEncoder(nn.Module):
         self.method = method
         self.most_windows: int | None = None  # per pass; set when memory runs out
         self.engine: OpenVINOBlocks | None = None  # runs the blocks instead of PyTorch
+        self.precision = "fp32"  # in which the blocks run, "int8" included
         self._compile = False
+        self._turns: dict[tuple[Grid, int, str], Turns] = {}
         self._scale: Tensor
         self._shift: Tensor
         scale, shift = self.tower.conversion or ([1.0] * 3, [0.0] * 3)
@@ -59,12 +65,40 @@ class DenseEncoder(nn.Module):
             precision: a key of `DTYPES`.
         """
         self.tower.lower(DTYPES[precision])
+        self.precision = precision
         return self
 
     def compiled(self) -> DenseEncoder:
         """Fuse the operations between the matrix products with torch.compile, on the first batch."""
         self._compile = True
         return self
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether torch.compile fuses operations."""
+        return self._compile
+
+    @cached_property
+    def structure(self) -> str:
+        """A short hash of the modules of the image tower, without their weights."""
+        return hashlib.sha256(repr(self.visual).encode()).hexdigest()[:16]
+
+    def batch_turns(self, size: Grid, views: int) -> Turns:
+        """Choose the windows per batch on a CPU by what batches take: the smallest number that is nearly as fast.
+
+        Args:
+            size: height and width of the windows in pixels.
+            views: number of views of each window.
+        """
+        key = size, views, self.precision
+        if key not in self._turns:
+            numbers, most = [max(1, _FEW_VIEWS // views)], max(2 * _FEW_VIEWS, _FEW_VIEWS * torch.get_num_threads())
+            while 2 * numbers[-1] * views <= most:
+                numbers.append(2 * numbers[-1])
+            about = {"model": self.structure, "engine": "openvino" if self.engine else "torch",
+                     "precision": self.precision, "window": f"{size[0]} x {size[1]}", "views": views}  # fmt: skip
+            self._turns[key] = Turns("windows per batch", about, [str(number) for number in numbers])
+        return self._turns[key]
 
     @property
     def depth(self) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
+import sys
+import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from itaclip.common.progress import report
 from itaclip.core.adaptive import PartialLogits, rounds, view_weights
+from itaclip.core.choices import Turns
 from itaclip.core.clip.encoded import Needs
 from itaclip.core.encoder import DenseEncoder
 from itaclip.core.methods import StitchedBlocks, StitchedFeatures, WholeImageMethod, Window
@@ -150,7 +152,7 @@ class _Shared:
                 for (i, first, end), part in zip(runs, mixed.split([b - a for _, a, b in runs]), strict=True):
                     logits[key][i][first:end] = part
 
-        self._in_batches(_batches(dict(enumerate(self.plans)), self._per_batch), lambda units: read(_runs(units)))
+        self._in_batches(_groups(dict(enumerate(self.plans))), lambda units: read(_runs(units)), self._turns())
         return logits
 
     def round_by_round(self) -> Iterator[PartialLogits]:
@@ -180,10 +182,9 @@ class _Shared:
                 logits[w, v] = turned(one, v, 0)
                 seen[w, v] = True
 
-        weights = view_weights(variant.settings)
+        weights, turns = view_weights(variant.settings), self._turns()
         for pairs in rounds(plan, weights):
-            step = self._per_batch * VIEWS
-            self._in_batches([pairs[at : at + step] for at in range(0, len(pairs), step)], read, VIEWS)
+            self._in_batches([pairs], read, turns, VIEWS)
             yield PartialLogits(logits, seen, plan, weights)
 
     def _image_features(self, variant: Variant, runs: Sequence[Run]) -> Tensor:
@@ -241,7 +242,7 @@ class _Shared:
             for reader in readers:
                 reader.finish()
 
-        self._in_batches(_batches({i: plan}, self._per_batch), read)
+        self._in_batches(_groups({i: plan}), read)
         return {key: whole.tokens() for key, whole in wholes.items()}
 
     def _stitched_windows(self, i: int) -> dict[Hashable, Tensor]:
@@ -259,7 +260,7 @@ class _Shared:
             for key, maps in zip(methods, self.encoder.window_features(pixels, windows), strict=True):
                 canvases[key].add(turn_views(maps.float().unflatten(0, (self.views, -1))), first)
 
-        self._in_batches(_batches({i: plan}, self._per_batch), read)
+        self._in_batches(_groups({i: plan}), read)
         return {key: self.encoder.joint(method.whole(canvases[key].mean()), method) for key, method in methods.items()}
 
     def _stitched_features(self, i: int) -> dict[Hashable, Tensor]:
@@ -284,7 +285,7 @@ class _Shared:
                         maps = maps if kind == LAST_BLOCK else F.normalize(maps, dim=1)
                         canvas.add(turn_views(maps.movedim(1, 3).unflatten(0, (self.views, -1))), first)
 
-        self._in_batches(_batches({i: plan}, self._per_batch), read)
+        self._in_batches(_groups({i: plan}), read)
         features = {}
         for (name, kind), canvas in canvases.items():
             maps = canvas.mean().movedim(3, 1)
@@ -292,45 +293,54 @@ class _Shared:
             features[name, kind] = F.normalize(maps, dim=1)
         return {key: features[name, kind] for key, (name, kind) in read_by.items() if name and kind}
 
-    @property
-    def _per_batch(self) -> int:
-        """Number of windows per batch, each with all its views."""
-        device = next((image.device for image in self.images), torch.device("cpu"))
-        most = windows_per_batch(self.settings, device)
-        return min(most, self.encoder.most_windows or most)
+    def _turns(self) -> Turns | None:
+        """Let the windows per batch be chosen by what batches take, on a CPU; None where they are set."""
+        encoder = self.encoder
+        if self.settings.batch_crops or encoder.tower.device.type != "cpu" or encoder.is_compiled or not self.plans:
+            return None
+        return self.encoder.batch_turns(self.plans[0].padded, self.views)
 
     def _in_batches(
-        self, batches: Iterable[Sequence[Unit]], read: Callable[[Sequence[Unit]], None], views: int = 1
-    ) -> None:
+        self, groups: Iterable[Sequence[Unit]], read: Callable[[Sequence[Unit]], None], turns: Turns | None = None,
+        views: int = 1,
+    ) -> None:  # fmt: skip
         """Read batch after batch; if one does not fit into a GPU's memory, halve it and all later ones.
 
         Args:
-            batches: units of each batch: windows with all their views, or single views.
+            groups: units that can share batches: windows with all their views, or single views.
             read: reads a batch.
+            turns: chooses the windows per batch; None for `windows_per_batch`.
             views: number of units per window.
 
         Raises:
             ItaclipError: not even one unit fits.
         """
-        encoder, waiting, done = self.encoder, deque(batches), 0
-        while waiting:
-            units = waiting.popleft()
-            try:
-                read(units)
-                done += len(units)
-                report("image", done, done + sum(map(len, waiting)))
-            except torch.OutOfMemoryError as error:
-                if len(units) == 1:
-                    raise ItaclipError(
-                        "not even one window fits into the memory of the device; use a smaller slide_crop, bf16, or "
-                        "img_engineering=False."
-                    ) from error
-                most = max(1, len(units) // 2)
-                encoder.most_windows = max(1, most // views)
-                _LOG.warning("%d windows per batch do not fit into memory; %d are taken from now on.",
-                             max(1, len(units) // views), encoder.most_windows)  # fmt: skip
-                rest = [units, *waiting]
-                waiting = deque(old[start : start + most] for old in rest for start in range(0, len(old), most))
+        encoder, groups, done = self.encoder, list(groups), 0
+        total, limit = sum(map(len, groups)), sys.maxsize
+        device = next((image.device for image in self.images), torch.device("cpu"))
+        for group in groups:
+            start = 0
+            while start < len(group):
+                way = turns.next() if turns else str(windows_per_batch(self.settings, device))
+                full = min(min(int(way), encoder.most_windows or sys.maxsize) * views, limit)
+                units, began = group[start : start + full], time.perf_counter()
+                try:
+                    read(units)
+                except torch.OutOfMemoryError as error:
+                    if len(units) == 1:
+                        raise ItaclipError(
+                            "not even one window fits into the memory of the device; use a smaller slide_crop, bf16, "
+                            "or img_engineering=False."
+                        ) from error
+                    limit = max(1, len(units) // 2)
+                    encoder.most_windows = max(1, limit // views)
+                    _LOG.warning("%d windows per batch do not fit into memory; %d are taken from now on.",
+                                 max(1, len(units) // views), encoder.most_windows)  # fmt: skip
+                    continue
+                if turns and len(units) == int(way) * views:
+                    turns.add(way, (time.perf_counter() - began) / len(units))
+                start, done = start + len(units), done + len(units)
+                report("image", done, total)
 
     def _pixels(self, runs: Sequence[Run]) -> Tensor:
         """Cut windows and make all their views: (V * n) x 3 x h x w."""
@@ -370,20 +380,18 @@ class _Shared:
 def windows_per_batch(settings: Settings, device: torch.device) -> int:
     """Return the number of windows per batch, each with all its views.
 
-    Ten views fit into the caches of a CPU; sixty keep a GPU busy.
+    On a CPU, it is where `DenseEncoder.batch_turns` starts from; sixty views keep a GPU busy.
     """
     batch = settings.batch_crops or (60 if device.type == "cuda" else 10)
     return max(1, batch // (VIEWS if settings.img_engineering else 1))
 
 
-def _batches(plans: Mapping[int, WindowPlan], per_batch: int) -> Iterator[list[Unit]]:
-    """Yield the units of each batch; images with windows of the same size share batches."""
-    waiting: dict[tuple[int, int], list[Unit]] = {}
+def _groups(plans: Mapping[int, WindowPlan]) -> list[list[Unit]]:
+    """List the windows of all images by their size: those of one size can share batches."""
+    groups: dict[tuple[int, int], list[Unit]] = {}
     for i, plan in plans.items():
-        waiting.setdefault(plan.padded, []).extend((i, window) for window in range(plan.count))
-    for windows in waiting.values():
-        for start in range(0, len(windows), per_batch):
-            yield windows[start : start + per_batch]
+        groups.setdefault(plan.padded, []).extend((i, window) for window in range(plan.count))
+    return list(groups.values())
 
 
 def _runs(windows: Sequence[Unit]) -> list[Run]:

@@ -5,6 +5,8 @@ image -> windows -> views -> tokens -> logits -> stitching -> refinement -> labe
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -19,10 +21,13 @@ from torch import Tensor, nn
 
 from itaclip.core.adaptive import PartialLogits
 from itaclip.core.aliases import class_logits
+from itaclip.core.choices import recording
 from itaclip.core.clip.towers import as_tower
 from itaclip.core.decision import decide, label_map, rank_kept
 from itaclip.core.encoder import DenseEncoder
-from itaclip.core.engines.select import on_engine
+from itaclip.core.engines.calibration import comparison_images
+from itaclip.core.engines.select import agreeing, choose_kernels, on_engine
+from itaclip.core.images import normalise
 from itaclip.core.methods import METHODS, WholeImageMethod
 from itaclip.core.pamr import Refinement
 from itaclip.core.patch_logits import adaptive_logits, shared_logits
@@ -67,7 +72,11 @@ class Pipeline(nn.Module):
 
     Args:
         clip: from `itaclip.core.clip.load_clip`; only the image tower and the learned temperature are kept.
-        settings: how to run it.
+        settings: how to run it. With ``dtype="auto"``, the first class list decides, see `settle`.
+
+    Attributes:
+        engine: "torch" or "openvino", as chosen.
+        choices: what was chosen by measuring, as `itaclip.core.choices.follow` takes it.
     """
 
     def __init__(self, clip: Any, settings: Settings) -> None:
@@ -79,15 +88,55 @@ class Pipeline(nn.Module):
             _LOG.info("%s: its layers were scaled to %d blocks in proportion; no publication has tested this.",
                       settings.method, tower.depth)  # fmt: skip
         self.encoder = DenseEncoder(clip.visual, method)
-        self.engine = on_engine(self.encoder, settings)
+        self.choices: dict[str, str] = {}
+        self._settled = settings.dtype != "auto"
+        with recording(self.choices):
+            self.engine = on_engine(self.encoder, settings) if self._settled else "torch"
         self._temperature = 1.0 if clip.logit_bias is None else float(clip.logit_scale.exp()) / _LEARNED_BY_CLIP
         if settings.compile:
             self.encoder.compiled()
             if isinstance(method, WholeImageMethod):
                 _LOG.info("compile = True: %s goes through the blocks one by one, which is not compiled.",
                           settings.method)  # fmt: skip
-        self._second: dict[str, SecondEncoder] = {}
+        self._second: dict[tuple[str, str], SecondEncoder] = {}  # by name and precision
         self._sources: dict[str, RegionSource] = {}
+
+    @torch.no_grad()
+    def settle(self, bank: TextBank) -> None:
+        """Choose now what is otherwise chosen at the first image, by measuring or as the run that is followed.
+
+        Args:
+            bank: the classes whose labels have to agree, with ``dtype="auto"``. The first ones decide for all.
+
+        Raises:
+            ItaclipError: OpenVINO is requested but not installed, or there is no image to compare.
+        """
+        self._choose_precision(bank)
+        with recording(self.choices):
+            choose_kernels(self.encoder, self.settings)
+
+    def _choose_precision(self, bank: TextBank) -> None:
+        if self._settled:
+            return
+        self._settled = True
+        images = comparison_images(self.settings, self.encoder.image_size)
+        tensors, sizes = [normalise(image) for image in images], [image.shape[:2] for image in images]
+
+        settings = self.settings.changed(prob_thd=0.0, area_thd=None, peak_thd=0.0)  # a background hides differences
+
+        def labels(encoder: DenseEncoder) -> Tensor:
+            own, self.encoder = self.encoder, encoder
+            try:
+                regions = self.region_maps([settings], images, [None] * len(images))
+                found = self.variants(tensors, sizes, [(settings, bank)], regions, 1)
+                return torch.cat([result.labels.flatten() for _, _, result in found])
+            finally:
+                self.encoder = own
+
+        words = hashlib.sha256(json.dumps(bank.class_names.synonyms).encode()).hexdigest()[:16]
+        with recording(self.choices):
+            engine, dtype = agreeing(self.encoder, self.settings, {"classes": words}, labels)
+            self.engine = on_engine(self.encoder, self.settings.changed(engine=engine, dtype=dtype))
 
     @torch.no_grad()
     def forward(
@@ -111,6 +160,7 @@ class Pipeline(nn.Module):
             ItaclipError: an image is empty or does not have 3 channels, or region maps are
                 needed but missing.
         """
+        self._choose_precision(bank)
         variant = self._variant(self.settings, bank)
         plans = [self.plan(image, variant.settings) for image in images]
         given = _checked_regions([variant], regions)
@@ -156,6 +206,7 @@ class Pipeline(nn.Module):
             ItaclipError: as for `forward`, or another dtype.
         """
         banks = [bank for _, bank in variants]
+        self._choose_precision(banks[0])
         found = [self._variant(settings, bank) for settings, bank in variants]
         plans = [[self.plan(image, variant.settings) for image in images] for variant in found]
         given = _checked_regions(found, regions)
@@ -240,10 +291,22 @@ class Pipeline(nn.Module):
         Raises:
             ItaclipError: the weights are not available.
         """
-        if name not in self._second:
-            dtype = "bf16" if self.settings.dtype == "int8" else self.settings.dtype
-            self._second[name] = load_second_encoder(name, dtype=dtype, device=self._device)
-        return self._second[name]
+        dtype = "bf16" if self.dtype == "int8" else self.dtype
+        if (name, dtype) not in self._second:
+            self._second[name, dtype] = load_second_encoder(name, dtype=dtype, device=self._device)
+        return self._second[name, dtype]
+
+    @property
+    def dtype(self) -> str:
+        """Precision of the image tower, as chosen; "fp32" until then."""
+        return self.encoder.precision
+
+    @property
+    def chosen(self) -> Settings:
+        """The settings, with engine and precision named once `dtype` "auto" is settled."""
+        if self.settings.dtype != "auto" or not self._settled:
+            return self.settings
+        return self.settings.changed(engine=self.engine, dtype=self.dtype)
 
     @property
     def _device(self) -> torch.device:

@@ -145,17 +145,22 @@ class Settings:
 
     # --- running ---
     batch_crops: int | None = None
-    """Views per batch, positive; default None: 10 on a CPU, which fit into its caches, and 60 on a GPU.
-    Affects speed and memory, never the result."""
+    """Views per batch, positive; default None: what is measured to be fast on a CPU, and 60 on a GPU. Affects speed
+    and memory, never the result."""
     dtype: str = "fp32"
-    """"fp32", "bf16", "fp16" or, with OpenVINO, "int8"; default "fp32". Precision of the image tower."""
+    """"fp32", "bf16", "fp16", "auto" or, with OpenVINO, "int8"; default "fp32". Precision of the image tower.
+    "auto", on a CPU, measures when the first class list is used, and takes the fastest whose labels agree
+    with those of fp32, see `agreement`."""
+    agreement: float = 0.995
+    """Share, in [0, 1]; default 0.995. With ``dtype="auto"``: the labels that have to be equal to those of fp32, on a
+    few images of `calibration`, with the classes at hand."""
     engine: str = "torch"
     """"torch", "openvino" or "auto"; default "torch". What runs CLIP's towers. OpenVINO is for CPUs and
     converts the model once; "auto" takes it if it runs this model faster on this machine, measured
     once and remembered."""
     calibration: str = "demo"
     """A folder of images, or "demo" for drawn scenes; default "demo". Images on which the ranges of int8 are
-    measured."""
+    measured, and precisions compared."""
     compile: bool = False
     """Yes or no; default False. Fuses the operations between the matrix products with torch.compile, which
     delays the first image by up to a minute. Needs a C++ compiler, or Triton on a GPU, where it is
@@ -208,6 +213,11 @@ class Settings:
     def reads_regions(self) -> bool:
         """Whether region maps are needed."""
         return self.map_correction or (self.method in METHODS and METHODS[self.method].reads_regions)
+
+    @property
+    def measures(self) -> bool:
+        """Whether anything that labels depend on is chosen by measuring."""
+        return self.engine == "auto" or self.dtype in ("auto", "bf16", "int8")
 
     def changed(self, **values: Any) -> Settings:
         """Copy the settings with some values replaced, and check them again."""

@@ -18,9 +18,9 @@ from itaclip.errors import ItaclipError
 if TYPE_CHECKING:
     from itaclip.core.settings import Settings
 
-PRECISIONS = (*DTYPES, "int8")
+PRECISIONS = (*DTYPES, "int8", "auto")
 
-_SHARES = ("img_eng_coefficient", "def_coefficient", "prob_thd", "peak_thd", "tolerance")
+_SHARES = ("img_eng_coefficient", "def_coefficient", "prob_thd", "peak_thd", "tolerance", "agreement")
 
 
 def as_pairs(options: object) -> tuple[tuple[str, Any], ...]:
@@ -110,8 +110,12 @@ def _combinations(s: Settings) -> Iterator[tuple[str, str]]:
         yield "pamr_stride", "one or more positive dilations"
     if s.engine == "torch" and s.dtype == "int8":
         yield "dtype", "fp32, bf16 or fp16 with engine = 'torch'; int8 runs with engine = 'openvino'"
-    if s.engine == "openvino" and s.dtype not in OPENVINO_DTYPES:
-        yield "dtype", f"{', '.join(OPENVINO_DTYPES)} with engine = 'openvino'"
+    if s.engine == "openvino" and s.dtype not in (*OPENVINO_DTYPES, "auto"):
+        yield "dtype", f"{', '.join(OPENVINO_DTYPES)} or auto with engine = 'openvino'"
+    if s.dtype == "auto" and s.method in CONCEPTS:
+        yield "dtype", f"{', '.join(DTYPES)} with method = {s.method!r}"
+    if s.compile and s.dtype == "auto":
+        yield "compile", "False with dtype = 'auto'"
     if s.compile and s.engine != "torch":
         yield "compile", "False with another engine than torch"
 

@@ -220,7 +220,7 @@ def _reads_second_encoder(settings: Settings) -> bool:
 
 def _calibrated(settings: Settings) -> bool:
     """Tell whether int8 is calibrated on images of the user's own."""
-    return settings.dtype == "int8" and settings.calibration != DEMO
+    return settings.dtype in ("int8", "auto") and settings.calibration != DEMO
 
 
 def _copy_calibration(source: str, folder: Path) -> None:

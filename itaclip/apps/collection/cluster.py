@@ -16,6 +16,7 @@ import ray.data
 
 from itaclip.common.logs import quiet
 from itaclip.core.settings import Settings
+from itaclip.devices import GPU_PRECISION
 from itaclip.errors import ItaclipError
 
 _OBJECT_STORE = 2 * 2**30  # maximum bytes if Ray starts here; holds parts in transit
@@ -42,12 +43,15 @@ def allocate(workers: int | None, threads: int | None, device: str, settings: Se
         settings: of the segmenter; some run on CPUs only.
 
     Raises:
-        ItaclipError: no machine has a GPU, or as many cores as a worker needs.
+        ItaclipError: no machine has a GPU, or as many cores as a worker needs; or the precision would be chosen for a
+            CPU, but there are GPUs.
     """
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = int(sum(machine.get("GPU", 0) for machine in machines))
     if device == "cuda" and not gpus:
         raise ItaclipError("device = 'cuda': the Ray cluster has no GPU; add a machine that has one, or use cpu.")
+    if gpus and device != "cpu" and settings.dtype == "auto":
+        raise ItaclipError(GPU_PRECISION)
     if gpus and device != "cpu" and settings.engine != "openvino" and settings.dtype != "int8":
         return Allocation(workers or gpus, gpus, True, threads or _THREADS)
     cores = [int(machine.get("CPU", 0)) for machine in machines]

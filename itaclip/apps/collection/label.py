@@ -29,7 +29,7 @@ from itaclip.apps.collection.segmenting import SegmentParts, WorkerSetup, proven
 from itaclip.apps.collection.sources import open_source
 from itaclip.apps.collection.store import Plan, Store, run_digest
 from itaclip.apps.collection.transfer import Job, RateLimiter, make_plan, read_units
-from itaclip.apps.run_key import refuse_other_run, run_key
+from itaclip.apps.run_key import follow_run, refuse_other_run, run_key
 from itaclip.common.environment import versions
 from itaclip.errors import ItaclipError
 from itaclip.formats.segments import kept_labels
@@ -117,6 +117,7 @@ def label_with(
         if known is None:
             store.check_free()
             planning = _start_planning(job, overwrite=False)  # while the segmenter loads
+        follow_run(known and known[0])
         segmenter = load(device="cpu")
         vocabulary = choose(segmenter)
         kept_labels(vocabulary.names, options.coco_skip)  # report unknown names before the work
@@ -131,6 +132,7 @@ def label_with(
         setup = WorkerSetup(
             load, "cuda" if allocation.gpu else "cpu", segmenter.fingerprint, vocabulary,
             provenance_json(segmenter, vocabulary, key, versions()), options.batch, allocation.threads, options.masks,
+            dict(segmenter.pipeline.choices),
         )  # fmt: skip
         del segmenter
         limiter = ray.remote(num_cpus=0)(RateLimiter).remote(options.limit_rate) if options.limit_rate else None

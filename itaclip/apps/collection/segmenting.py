@@ -24,6 +24,7 @@ from itaclip.apps.collection.units import Entry
 from itaclip.apps.folders.batches import read_ahead, reason_of, segment_batch
 from itaclip.common import figures
 from itaclip.common.images import decode_image
+from itaclip.core.choices import follow
 from itaclip.errors import ItaclipError
 from itaclip.result import Result
 from itaclip.segmenter import Segmenter
@@ -45,6 +46,7 @@ class WorkerSetup:
         batch: images per batch.
         threads: CPU threads per worker.
         masks: whether to write PNG masks too.
+        choices: what the run chose by measuring.
     """
 
     load: Callable[..., Segmenter]
@@ -55,6 +57,7 @@ class WorkerSetup:
     batch: int
     threads: int
     masks: bool
+    choices: dict[str, str]
 
 
 class SegmentParts:
@@ -70,7 +73,9 @@ class SegmentParts:
         self._lock = threading.Lock()
         self._fatal: str | None = None
         try:
+            follow(setup.choices)
             self._segmenter = setup.load(device=setup.device)
+            self._segmenter.settle(setup.vocabulary)
             if self._segmenter.fingerprint != setup.fingerprint:
                 raise ItaclipError("this machine loads different weights; give all machines the same file.")
         except ItaclipError as error:

@@ -48,6 +48,13 @@ def main(arguments: Sequence[str]) -> int:
     segmenter = make_segmenter(args)
     if segmenter.vocabulary and (words := len(segmenter.vocabulary.bank.class_names.queries)) > limits.words:
         raise ItaclipError(f"--max-words {limits.words}: the configuration's classes have {words} words; raise it.")
+    if segmenter.vocabulary:
+        segmenter.settle()
+    elif segmenter.settings.dtype == "auto":
+        raise ItaclipError(
+            "dtype = 'auto' is measured with a class list, which only requests bring here: name a precision, or serve "
+            "a configuration with classes (--config)."
+        )
     title = f"Method {segmenter.settings.method}, {_source(args)}"
     page = [] if args.api == ALONE else routes()
 

@@ -25,10 +25,10 @@ import torch
 from itaclip.apps.raster.plan import Plan
 from itaclip.apps.raster.polygons import check_polygons, write_polygons
 from itaclip.apps.raster.source import describe
-from itaclip.apps.raster.store import CORRECTED, LABELS, SETTLED, Store
+from itaclip.apps.raster.store import CORRECTED, LABELS, SETTLED, Store, read_key
 from itaclip.apps.raster.workers import Setup, Stage, Workers, here, on_ray
 from itaclip.apps.raster.writing import Target, digest_of, write_labels, write_scores
-from itaclip.apps.run_key import run_key
+from itaclip.apps.run_key import follow_run, run_key
 from itaclip.core.decision import large_classes
 from itaclip.core.methods import METHODS, WholeImageMethod
 from itaclip.core.patch_logits import windows_per_batch
@@ -199,6 +199,8 @@ def segment_raster_with(
     if options.polygons is not None:
         check_polygons(Path(options.polygons), description.crs is not None, options.simplify)
     on_workers = options.workers not in (None, 1) or options.address is not None
+    work = out.with_name(f"{out.name}.work")
+    follow_run(read_key(work))
     segmenter = load(device="cpu" if on_workers else device)
     vocabulary = choose(segmenter)
     kept_labels(vocabulary.names, options.polygons_skip)  # report unknown names before the work
@@ -217,9 +219,9 @@ def segment_raster_with(
         if not options.overwrite and (taken := [path for path in outputs if os.path.lexists(path)]):
             raise ItaclipError(f"{taken[0]}: exists, with other settings or from elsewhere; choose another name, or "
                                "overwrite it (--overwrite).")  # fmt: skip
-        store = Store(out.with_name(f"{out.name}.work"), plan, windows)
+        store = Store(work, plan, windows)
         setup = Setup(load, segmenter.fingerprint, vocabulary, description, store.folder, plan, windows,
-                      options.scores is not None)  # fmt: skip
+                      options.scores is not None, dict(segmenter.pipeline.choices))  # fmt: skip
         with store.in_use(key, options.overwrite):
             _check_room(store)
             workers: AbstractContextManager[Workers] = (

@@ -16,6 +16,7 @@ from itaclip.apps.raster.deciding import Decider
 from itaclip.apps.raster.plan import Plan
 from itaclip.apps.raster.source import Description, Source
 from itaclip.apps.raster.store import CORRECTED, LABELS, SETTLED, Store
+from itaclip.core.choices import follow
 from itaclip.core.windows import WindowPlan
 from itaclip.errors import ItaclipError, install_extra
 from itaclip.segmenter import Segmenter
@@ -42,6 +43,7 @@ class Setup:
         plan: the division of the raster.
         windows: its windows.
         scores: whether to keep scores.
+        choices: what the run chose by measuring.
     """
 
     load: Callable[..., Segmenter]
@@ -52,6 +54,7 @@ class Setup:
     plan: Plan
     windows: WindowPlan
     scores: bool
+    choices: dict[str, str]
 
 
 class Worker:
@@ -166,7 +169,9 @@ class _RemoteWorker:
         self._stack = ExitStack()
         self._error: str | None = None
         try:
+            follow(setup.choices)
             segmenter = setup.load(device=device)
+            segmenter.settle(setup.vocabulary)
             if segmenter.fingerprint != setup.fingerprint:
                 raise ItaclipError("this machine loads different weights; give all machines the same file.")
             if not setup.folder.is_dir():

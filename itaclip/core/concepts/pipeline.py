@@ -52,7 +52,7 @@ class ConceptPipeline(Pipeline):
         if settings.dtype not in DTYPES:
             raise ItaclipError(f"dtype = {settings.dtype!r}: SAM 3 runs in {', '.join(DTYPES)}.")
         self.settings = settings
-        self.engine = "torch"
+        self.engine, self.choices, self._settled = "torch", {}, True
         self.encoder = model.lower(settings.dtype)  # type: ignore[assignment]
         self._options(settings)
         self._prompts = lru_cache(maxsize=16)(self._encoded)
@@ -125,6 +125,13 @@ class ConceptPipeline(Pipeline):
         if settings.dtype != self.settings.dtype:
             raise ItaclipError(f"dtype = {settings.dtype!r}: the model was loaded with {self.settings.dtype!r}.")
         return concept_options(SAM3, dict(settings.method_options))
+
+    def settle(self, bank: TextBank) -> None:
+        """Do nothing: nothing is chosen by measuring."""
+
+    @property
+    def dtype(self) -> str:
+        return self.settings.dtype
 
     @property
     def _device(self) -> torch.device:

@@ -1,7 +1,14 @@
 """Engines that run CLIP's towers instead of PyTorch."""
 
 from itaclip.core.engines.cache import clear_engines, engine_folder
-from itaclip.core.engines.openvino import ENGINES, OPENVINO_DTYPES, OpenVINOBlocks, OpenVINOText, has_openvino
+from itaclip.core.engines.openvino import (
+    ENGINES,
+    OPENVINO_DTYPES,
+    OpenVINOBlocks,
+    OpenVINOText,
+    has_openvino,
+    require_openvino,
+)
 
 __all__ = [
     "ENGINES",
@@ -11,4 +18,5 @@ __all__ = [
     "clear_engines",
     "engine_folder",
     "has_openvino",
+    "require_openvino",
 ]

@@ -1,4 +1,4 @@
-"""The windows on which the ranges of int8 are measured."""
+"""The windows on which the ranges of int8 are measured, and the images on which precisions are compared."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from itaclip.files import IMAGE_SUFFIXES, is_hidden
 
 CALIBRATION_IMAGES = 20
 """Number of windows on which int8's ranges are measured: one per image, cycling through the views."""
+
+COMPARISON_IMAGES = 6
+"""Number of images on which the labels of two precisions are compared."""
 
 _SEED = 9_000_000  # not used for any other drawn scene
 
@@ -49,13 +52,38 @@ def calibration_windows(source: str, size: tuple[int, int], settings: Settings) 
     return torch.cat(windows)
 
 
-def _images(source: str) -> list[NDArray[np.uint8]]:
-    if source == "demo":
-        from itaclip.common.demo.scenes import draw_scene, random_shape  # here, because only int8 draws scenes
+def comparison_images(settings: Settings, side: int) -> list[NDArray[np.uint8]]:
+    """Make square images on which the labels of two precisions are compared: those that follow the calibration's.
 
-        generators = [np.random.default_rng([_SEED, number]) for number in range(CALIBRATION_IMAGES)]
+    Args:
+        settings: images have the side of two windows by two; `calibration` says where they come from, and a folder
+            with no more images than int8 is calibrated on gives its first ones.
+        side: pixels of a side that stands for the window where images are not cut.
+
+    Returns:
+        `COMPARISON_IMAGES` or fewer, each S x S x 3 uint8 RGB.
+
+    Raises:
+        ItaclipError: see `calibration_windows`.
+    """
+    side = settings.slide_crop + settings.slide_stride if settings.slide_crop else side
+    found = []
+    for image in _images(settings.calibration, CALIBRATION_IMAGES, CALIBRATION_IMAGES + COMPARISON_IMAGES):
+        factor = side / min(image.shape[:2])
+        high, wide = (max(round(n * factor), side) for n in image.shape[:2])
+        top, left = (high - side) // 2, (wide - side) // 2
+        found.append(resize(image, (high, wide))[top : top + side, left : left + side])
+    return found
+
+
+def _images(source: str, first: int = 0, last: int = CALIBRATION_IMAGES) -> list[NDArray[np.uint8]]:
+    if source == "demo":
+        from itaclip.common.demo.scenes import draw_scene, random_shape  # here, because it is rarely needed
+
+        generators = [np.random.default_rng([_SEED, number]) for number in range(first, last)]
         return [draw_scene(random_shape(rng), rng).image for rng in generators]
-    return [read_image(path) for path in images_of(source)[:CALIBRATION_IMAGES]]
+    paths = images_of(source)
+    return [read_image(path) for path in paths[first:last] or paths[: last - first]]
 
 
 def images_of(folder: str | Path) -> list[Path]:

@@ -43,8 +43,11 @@ MOST_GRIDS = 8
 """Maximum number of token grids to convert a tower for. Images that are not cut into windows come in
 any size, and a conversion takes as long as dozens of images."""
 
-_FORMAT = 1  # of conversions; incremented when they change within a version
+_FORMAT = 2  # of conversions; incremented when they change within a version
 
+_STREAMS = (1, 2, 4)
+_VIEWS = 4  # on which streams are measured
+_GAIN = 0.05  # more streams have to be faster by this share: batches that they cannot divide evenly lose
 _TRIED = 1024  # side of the matrices that are multiplied for comparison: 0.2 s in all
 _BESIDE_INT8 = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _PARTS = ("query", "key", "value", "normed")
@@ -66,7 +69,12 @@ def has_openvino(dtype: str = "fp32") -> bool:
     return all(find_spec(name) for name in (("openvino", "nncf") if dtype == "int8" else ("openvino",)))
 
 
-def _require_openvino(dtype: str) -> None:
+def require_openvino(dtype: str) -> None:
+    """Check that the packages for a precision are installed.
+
+    Raises:
+        ItaclipError: they are not.
+    """
     if not has_openvino(dtype):
         raise ItaclipError(
             f"engine = 'openvino', dtype = {dtype!r}: OpenVINO is not installed; {install_extra('openvino')}."
@@ -92,8 +100,9 @@ class OpenVINOBlocks:
     def __init__(
         self, tower: Tower, dtype: str, calibration: tuple[str, Callable[[Grid], list[Tensor]]] | None = None
     ) -> None:
-        _require_openvino(dtype)
-        self.tower, self.dtype, self._calibration = tower, dtype, calibration
+        require_openvino(dtype)
+        self.tower, self._calibration = tower, calibration
+        self._beside = dtype if dtype != "int8" else "bf16" if _bf16_pays() else "fp32"
         self._graphs: dict[tuple[ReadsBlocks | Needs, Grid], _Graph] = {}
         self._lock = threading.Lock()
         self._full = False
@@ -154,9 +163,20 @@ class OpenVINOBlocks:
                     rounded = key | {"int8": name, "nncf": version("nncf")}
                     path = converted(rounded, lambda folder: _write_int8(exact(), windows(grid), folder))
                 self._kept.release()
-                self._graphs[what, grid] = _Graph(path, self.dtype)
+                self._graphs[what, grid] = _Graph(path, self._beside, self._streams(path, x))
                 self._kept.release()
             return self._graphs[what, grid]
+
+    def _streams(self, path: Path, x: Tensor) -> int:
+        """Find into how many streams a pass is best divided: each has its share of views and threads."""
+        counts = [count for count in _STREAMS if count <= torch.get_num_threads()]
+        if len(counts) == 1:
+            return 1
+        graph = lru_cache(maxsize=1)(lambda count: _Graph(path, self._beside, count))
+        pixels = x[:1].expand(_VIEWS, -1, -1)
+        ways = {str(count): partial(lambda count: graph(count)(pixels), count) for count in counts}
+        about = {"model": self._weights[:8], "graph": path.name[:8], "beside": self._beside}
+        return int(fastest("streams", about, ways, gain=_GAIN))
 
 
 class OpenVINOText:
@@ -173,7 +193,7 @@ class OpenVINOText:
     """
 
     def __init__(self, tower: nn.Module) -> None:
-        _require_openvino("fp32")
+        require_openvino("fp32")
         self.tower = tower
         self._graph: _Graph | None = None
         self.fingerprint = fingerprint(tower.named_parameters())
@@ -195,29 +215,46 @@ class OpenVINOText:
             example, shapes = (tokens, ends), ([-1, -1], [-1])
             path = converted(key, lambda folder: _write(self.tower, example, shapes, ("features",), folder))
             self._kept.release()
-            self._graph = _Graph(path, "fp32")
+            self._graph = _Graph(path, "fp32", streams=1)
         return self._graph(tokens, ends)["features"]
 
 
 class _Graph:
-    """A compiled model that maps tensors to tensors by name."""
+    """A compiled model that maps tensors to tensors by name.
 
-    def __init__(self, folder: Path, dtype: str) -> None:
+    Args:
+        folder: the converted model.
+        beside: "fp32" or "bf16", the precision of everything that the model does not round itself.
+        streams: number of parts of a batch that run side by side.
+    """
+
+    def __init__(self, folder: Path, beside: str, streams: int) -> None:
         core = _core()
         options = {
-            "INFERENCE_PRECISION_HINT": "bf16" if dtype == "bf16" or (dtype == "int8" and _bf16_pays()) else "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if beside == "bf16" else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "PERFORMANCE_HINT": "LATENCY",  # one pass at a time, on all threads
+            "NUM_STREAMS": streams,
             "ENABLE_CPU_PINNING": False,  # several processes would be pinned to the same cores
         }
         self._compiled = core.compile_model(core.read_model(folder / MODEL), "CPU", options)
         self._places = {name: i for i, output in enumerate(self._compiled.outputs) for name in output.names}
+        self._requests = [self._compiled.create_infer_request() for _ in range(streams)]
         self._lock = threading.Lock()
 
     def __call__(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """Run on B x ... tensors; returns B x ... tensors by name."""
+        size = -(-len(inputs[0]) // len(self._requests))
+        parts = zip(*(tensor.contiguous().split(size) for tensor in inputs), strict=True)
         with self._lock:
-            found = self._compiled([tensor.contiguous().numpy() for tensor in inputs], share_inputs=True)
-        return {name: torch.from_numpy(found[i]) for name, i in self._places.items()}
+            started = list(zip(self._requests, parts, strict=False))  # a small batch has fewer parts
+            for request, part in started:
+                request.start_async([tensor.numpy() for tensor in part], share_inputs=True)
+            for request, _ in started:
+                request.wait()
+            return {
+                name: torch.cat([torch.from_numpy(request.get_output_tensor(i).data) for request, _ in started])
+                for name, i in self._places.items()
+            }
 
 
 class _Tokens(nn.Module):
@@ -292,14 +329,17 @@ def _write_int8(exact: Path, windows: Sequence[Tensor], folder: Path) -> None:
     openvino.save_model(rounded, folder / MODEL, compress_to_fp16=False)
 
 
-@lru_cache(maxsize=1)
 def _bf16_pays() -> bool:
     """Tell whether this CPU multiplies bfloat16 faster than float32; what int8 leaves unrounded follows it.
 
     Some have the instructions and run them at half the speed of float32, others at twice.
     """
-    factors = {name: torch.ones(_TRIED, _TRIED, dtype=dtype) for name, dtype in _BESIDE_INT8.items()}
-    ways = {name: partial(torch.mm, factor, factor) for name, factor in factors.items()}
+
+    def multiply(dtype: torch.dtype) -> Tensor:
+        factor = torch.ones(_TRIED, _TRIED, dtype=dtype)
+        return factor @ factor
+
+    ways = {name: partial(multiply, dtype) for name, dtype in _BESIDE_INT8.items()}
     return fastest("precision beside int8", {"side": _TRIED}, ways) == "bf16"
 
 

@@ -7,6 +7,7 @@ import itaclip.research.openmmlab  # noqa: F401 - first: it makes mmseg importab
 # isort: split
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -19,12 +20,14 @@ from rich.console import Console
 
 from itaclip.common.console import make_console, progress
 from itaclip.common.shipped import find_configuration
+from itaclip.core.choices import follow
 from itaclip.core.clip.fingerprint import fingerprint, structure
 from itaclip.errors import ItaclipError
 from itaclip.files import write_json
+from itaclip.formats.configuration import weights_and_settings
 from itaclip.research.evaluation.distributed import joined
 from itaclip.research.evaluation.fingerprint import protocol_of
-from itaclip.research.evaluation.identity import identity
+from itaclip.research.evaluation.identity import digest, identity
 from itaclip.research.evaluation.journal import Journal
 from itaclip.research.evaluation.loop import Outcome, OutputFolders, evaluate
 from itaclip.research.evaluation.options import parser as parser
@@ -40,6 +43,7 @@ SOME_SKIPPED = 1
 """Exit status of a run that finished although some images could not be evaluated, or no pixel was labelled."""
 
 _NAMED = 3
+_CHOICES = "choices.json"  # what an unfinished run chose by measuring
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,7 +86,7 @@ def _evaluate(
     for note in check_labels(dataset):
         console.print(f"note: {note}", markup=False)
     began = time.perf_counter()
-    model = build_model(config)
+    model = _same_model(config, folder)
     console.print(f"{args.config.name}: {len(dataset)} images, {len(model.classes)} classes, "
                   f"{len(model.text_features)} queries; model and texts ready after "
                   f"{time.perf_counter() - began:.1f} s")  # fmt: skip
@@ -107,14 +111,46 @@ def _evaluate(
             "config": str(args.config), "model_name": config.model.get("model_name", "ViT-B/16"),
             "pretrained": config.model.get("pretrained"), "data_root": str(loader.dataset.data_root),
             "preset": args.preset, "preset_source": source, "limit": args.limit, "vocabulary": args.vocabulary,
-            "background_choice": model.background_choice,
+            "background_choice": model.background_choice, "engine": model.pipeline.engine,
+            "dtype": model.pipeline.dtype, "choices": model.pipeline.choices,
             "processes": dist.get_world_size(), "resumed_images": outcome.resumed,
         }  # fmt: skip
         _report(args, config, dataset, model, outcome, run, folder, console)
     dist.barrier()  # the journal is needed until the numbers are written
     if not outcome.skipped:
         journal.remove()
+        (folder / _CHOICES).unlink(missing_ok=True)
     return SOME_SKIPPED if first and (outcome.skipped or not outcome.counts.metrics().pixels) else 0
+
+
+def _same_model(config: Config, folder: Path) -> ITACLIPSegmentor:
+    """Build the model, in every process with the same choices: those of an unfinished run, or else of the first."""
+    if not weights_and_settings(config.model)[1].measures:
+        return build_model(config)
+    first, path = dist.get_rank() == 0, folder / _CHOICES
+    choices: list[dict[str, str]] = [{}]
+    if first:
+        run = digest(identity(config))
+        follow(_recorded(path, run))
+        model = build_model(config)
+        model.pipeline.settle(model.bank)
+        choices = [model.pipeline.choices]
+        write_json(path, {"run": run, "choices": choices[0]})
+    dist.broadcast_object_list(choices)
+    if not first:
+        follow(choices[0])
+        model = build_model(config)
+        model.pipeline.settle(model.bank)
+    return model
+
+
+def _recorded(path: Path, run: str) -> dict[str, str]:
+    """Read what an unfinished run chose by measuring; nothing if it is another run."""
+    try:
+        found = json.loads(path.read_bytes())
+        return dict(found["choices"]) if found["run"] == run else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _open_journal(folder: Path, config: Config, model: ITACLIPSegmentor, console: Console) -> Journal:

@@ -44,8 +44,8 @@ TEXT_SETTINGS = ("background", "def_coefficient", "templates", "class_prompts")
 
 METHOD_AND_RUNNING = (
     "method", "attn_self", "attention", "residual", "middle_layers", "feed_forward", "pos_interpolation",
-    "patch_projection", "method_options", "second_encoder", "regions", "batch_crops", "dtype", "engine", "calibration",
-    "compile", "device",
+    "patch_projection", "method_options", "second_encoder", "regions", "batch_crops", "dtype", "agreement", "engine",
+    "calibration", "compile", "device",
 )  # fmt: skip
 """Settings that are no part of the protocol: the method with its sources, and how it runs."""
 
