@@ -230,7 +230,7 @@ def measure(args: argparse.Namespace, description: ModelDescription, size: tuple
     peak = max(peaks)
     passes, flops = encoder_work(pipeline, ours.image)
     achieved = flops / ours.seconds["encoder"] / 1e9
-    lines.append(f"{passes} encoder passes, {len(bank.features)} queries, {pipeline.engine}, {settings.dtype}: "
+    lines.append(f"{passes} encoder passes, {len(bank.features)} queries, {pipeline.engine}, {pipeline.dtype}: "
                  f"{achieved:.0f} GFLOP/s, {achieved / peak:.1%} of the matrix peak of {peak:.0f} GFLOP/s "
                  "measured in this run")  # fmt: skip
     stages: list[dict[str, Any]] = [
@@ -239,7 +239,7 @@ def measure(args: argparse.Namespace, description: ModelDescription, size: tuple
     ]
     found = {"gflops_encoder": achieved, "gflops_matrix_peak": peak, "share_of_peak": achieved / peak,
              "passes": ours.passes, "passes of all windows and views": passes, "queries": len(bank.features),
-             "dtype": settings.dtype, "engine": pipeline.engine}  # fmt: skip
+             "dtype": pipeline.dtype, "engine": pipeline.engine}  # fmt: skip
     if plain_clip is not None:
         if device.type == "cuda":
             plainly(plain_clip, settings, middle_layers(encoder.method), bank, jpeg, description.short_side)  # warm-up

@@ -126,6 +126,10 @@ FILES = {
         "memory and later start, by engine and precision",
         "python tools/measure_memory.py --weights vit-b-16.pt --against CHECKOUT --out F",
     ),
+    "folders": Recorded(
+        "images per second of a folder, int8",
+        "python tools/measure_folders.py --weights vit-b-16.pt --against CHECKOUT --out F",
+    ),
     "adaptive_demo": Recorded("sliding-window inference that ends early, demo",
                             f"python tools/measure_adaptive.py {DEMO} --limit 12 --out F"),
     "throughput_vit_b_16_bf16": Recorded(

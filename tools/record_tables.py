@@ -319,6 +319,13 @@ def _memory_of_engines(record: Record) -> str:
     return _with_machine(_table(header, rows, 2), record.machine("memory"))
 
 
+def _folders(record: Record) -> str:
+    rows = [[f"`{row['quality']}`", f"{row['images per second']:.2f}", f"{row['times as fast']:.2f}"]
+            for row in record["folders"]["rows"]]  # fmt: skip
+    header = ["quality preset", "images per second", "times as fast as the version before"]
+    return _with_machine(_table(header, rows, 1), record.machine("folders"))
+
+
 def _memory(record: Record) -> str:
     rows = [["the demo's CLIP, one scene after the other, as published", "fp32",
              f"{record['demo']['itaclip']['peak_memory_mib']['process']:.0f}", record.machine("demo")]]  # fmt: skip
@@ -580,6 +587,7 @@ TABLES_BY_NAME: dict[str, Callable[[Record], str]] = {
     "shortlists": _shortlists,
     "start": _start,
     "memory of engines": _memory_of_engines,
+    "folders": _folders,
     "adaptive": _adaptive,
     "text bank": _text_bank,
     "throughput": _throughput,

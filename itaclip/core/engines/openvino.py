@@ -172,11 +172,19 @@ class OpenVINOBlocks:
         counts = [count for count in _STREAMS if count <= torch.get_num_threads()]
         if len(counts) == 1:
             return 1
-        graph = lru_cache(maxsize=1)(lambda count: _Graph(path, self._beside, count))
-        pixels = x[:1].expand(_VIEWS, -1, -1)
-        ways = {str(count): partial(lambda count: graph(count)(pixels), count) for count in counts}
+        pixels, held = x[:1].expand(_VIEWS, -1, -1), dict[int, _Graph]()
+
+        def run(count: int) -> None:
+            if count not in held:
+                held.clear()  # before the next takes memory
+                held[count] = _Graph(path, self._beside, count)
+            held[count](pixels)
+
         about = {"model": self._weights[:8], "graph": path.name[:8], "beside": self._beside}
-        return int(fastest("streams", about, ways, gain=_GAIN))
+        try:
+            return int(fastest("streams", about, {str(count): partial(run, count) for count in counts}, gain=_GAIN))
+        finally:
+            held.clear()
 
 
 class OpenVINOText:

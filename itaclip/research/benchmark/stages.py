@@ -172,7 +172,7 @@ def throughput(
         pipeline([image] * batch, [size] * batch, bank)
     cost, _ = measured(lambda: pipeline([image] * batch, [size] * batch, bank), device)
     passes, flops = encoder_work(pipeline, image)
-    achieved, peak = batch * flops / cost.seconds / 1e9, matrix_peak(device, pipeline.settings.dtype)
+    achieved, peak = batch * flops / cost.seconds / 1e9, matrix_peak(device, pipeline.dtype)
     return {
         "size": f"{size[0]} x {size[1]}", "passes": passes, "queries": len(bank.features),
         "seconds": cost.seconds / batch, "images_per_second": batch / cost.seconds, "gflops": achieved,
