@@ -6,11 +6,12 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from processes import start_python
 
-from itaclip import ItaclipError
+from itaclip import ItaclipError, Segmenter
 from itaclip.core import choices
 from itaclip.core.choices import Agreement, Turns, choices_file, fastest, follow, recording, remembered
 from itaclip.core.clip import blocks
@@ -197,3 +198,21 @@ def test_turns_take_a_larger_batch_that_pays() -> None:
     for _ in range(8):
         turns.add(turns.next(), 1.0 if turns.next() == "1" else 0.9)
     assert turns.taken == "2"
+
+
+def test_batches_are_chosen_while_images_are_segmented(demo_root: Path) -> None:
+    segmenter = Segmenter("demo", "fast", pamr_steps=0, slide_stride=28)
+    vocabulary = segmenter.prepare(["car", "cloud", "tree"])
+    photo = demo_root / "JPEGImages/scene_002.jpg"
+    expected = segmenter(photo, vocabulary, batch_crops=3).labels
+    assert remembered() == []  # a number that is set is no choice
+    for _ in range(40):
+        np.testing.assert_array_equal(segmenter(photo, vocabulary).labels, expected)
+        if remembered():
+            break
+    (line,) = remembered()
+    assert line.startswith("windows per batch (model ")
+    assert "engine torch, precision fp32, window " in line
+    again = Segmenter("demo", "fast", pamr_steps=0, slide_stride=28)
+    np.testing.assert_array_equal(again(photo, vocabulary).labels, expected)
+    assert remembered() == [line]

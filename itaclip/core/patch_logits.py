@@ -380,7 +380,7 @@ class _Shared:
 def windows_per_batch(settings: Settings, device: torch.device) -> int:
     """Return the number of windows per batch, each with all its views.
 
-    On a CPU, it is where `DenseEncoder.batch_turns` starts from; sixty views keep a GPU busy.
+    Sixty views keep a GPU busy. Ten are for a CPU where `DenseEncoder.batch_turns` does not choose.
     """
     batch = settings.batch_crops or (60 if device.type == "cuda" else 10)
     return max(1, batch // (VIEWS if settings.img_engineering else 1))
