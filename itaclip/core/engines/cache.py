@@ -23,7 +23,8 @@ from itaclip.files import atomic_folder, cache_folder, write_json
 _LOG = logging.getLogger(__name__)
 
 MODEL, _KEY = "model.xml", "key.json"
-_PART = 1 << 22  # bytes
+_THREADS = 4
+_PART = 1 << 20  # bytes; threads keep what they freed, so parts are small
 
 
 def engine_folder() -> Path:
@@ -110,7 +111,7 @@ def _checksums(folder: Path) -> dict[str, list[int]]:
     files = sorted(path for path in folder.iterdir() if path.name != _KEY)
     parts = [(path, at) for path in files for at in range(0, path.stat().st_size, _PART)]
     found: dict[str, list[int]] = {path.name: [] for path in files}
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         for (path, _), value in zip(parts, pool.map(_checksum, parts), strict=True):
             found[path.name].append(value)
     return found
