@@ -161,6 +161,13 @@ def test_images_compared_are_not_those_of_the_calibration(tmp_path: Path) -> Non
     assert [image.shape for image in comparison_images(Settings(slide_crop=0), 64)] == [(64, 64, 3)] * COMPARISON_IMAGES
 
 
+def test_a_choice_that_failed_is_not_made(scene: np.ndarray, tmp_path: Path) -> None:
+    made = segmenter(calibration=str(tmp_path / "none"))
+    for _ in range(2):  # the second call does not run in fp32 as if that had been chosen
+        with pytest.raises(ItaclipError, match="expected a folder of images, or 'demo'"):
+            made(scene)
+
+
 def test_what_does_not_go_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for values, message in (
         ({"dtype": "auto", "method": "sam3"}, "fp32, bf16, fp16 with method = 'sam3'"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from itaclip.core.choices import follow
@@ -16,19 +16,18 @@ CHOICES = "choices"
 """Name of what a run chose by measuring, in its key."""
 
 
-def follow_run(key: Mapping[str, Any] | bytes | None) -> None:
-    """Let this process choose as an earlier run did, if there is one that recorded its choices.
-
-    Args:
-        key: the key of that run, or its JSON.
-    """
-    if isinstance(key, bytes):
-        try:
-            key = json.loads(key)
-        except ValueError:
-            return
-    if isinstance(key, Mapping) and isinstance(key.get(CHOICES), Mapping):
+def follow_run(key: Any) -> None:
+    """Let this process choose as an earlier run did, if it recorded its choices in its key."""
+    if isinstance(key, dict) and isinstance(key.get(CHOICES), dict):
         follow(key[CHOICES])
+
+
+def follow_folder(folder: Path) -> None:
+    """Let this process choose as the run in a folder did, if there is one whose run.json records its choices."""
+    try:
+        follow_run(json.loads((folder / "run.json").read_bytes()))
+    except (OSError, ValueError):  # whoever opens the run says what is wrong with it
+        return
 
 
 def run_key(segmenter: Segmenter, vocabulary: Vocabulary) -> dict[str, Any]:

@@ -177,8 +177,10 @@ class Turns:
 
     def add(self, way: str, seconds: float) -> None:
         """Add what a unit of work took by a way; the first time of each may include what it prepared."""
+        if self.taken is not None:  # a run may have millions of batches
+            return
         self._seconds[way].append(seconds)
-        if self.taken is None and all(len(times) > _TURNS for times in self._seconds.values()):
+        if all(len(times) > _TURNS for times in self._seconds.values()):
             best = {way: min(times[1:]) for way, times in self._seconds.items()}
             limit = min(best.values()) * (1 + _NEARLY)
             self.taken = next(way for way in best if best[way] <= limit)

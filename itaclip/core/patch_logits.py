@@ -321,8 +321,8 @@ class _Shared:
         for group in groups:
             start = 0
             while start < len(group):
-                way = turns.next() if turns else str(windows_per_batch(self.settings, device))
-                full = min(min(int(way), encoder.most_windows or sys.maxsize) * views, limit)
+                windows = int(turns.next()) if turns else windows_per_batch(self.settings, device)
+                full = min(min(windows, encoder.most_windows or windows) * views, limit)
                 units, began = group[start : start + full], time.perf_counter()
                 try:
                     read(units)
@@ -337,8 +337,8 @@ class _Shared:
                     _LOG.warning("%d windows per batch do not fit into memory; %d are taken from now on.",
                                  max(1, len(units) // views), encoder.most_windows)  # fmt: skip
                     continue
-                if turns and len(units) == int(way) * views:
-                    turns.add(way, (time.perf_counter() - began) / len(units))
+                if turns and len(units) == windows * views:
+                    turns.add(str(windows), (time.perf_counter() - began) / len(units))
                 start, done = start + len(units), done + len(units)
                 report("image", done, total)
 

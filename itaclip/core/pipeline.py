@@ -118,7 +118,15 @@ class Pipeline(nn.Module):
     def _choose_precision(self, bank: TextBank) -> None:
         if self._settled:
             return
-        self._settled = True
+        self._settled = True  # `labels` segments, and asks nothing of this again
+        try:
+            self._measure_precision(bank)
+        except BaseException:
+            self._settled = False  # the next call must not take fp32 for the answer
+            raise
+
+    def _measure_precision(self, bank: TextBank) -> None:
+        """Take the fastest engine and precision whose labels agree."""
         images = comparison_images(self.settings, self.encoder.image_size)
         tensors, sizes = [normalise(image) for image in images], [image.shape[:2] for image in images]
 

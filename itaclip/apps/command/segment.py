@@ -39,8 +39,7 @@ def main(arguments: Sequence[str]) -> int:
             raise ItaclipError(f"--{name} {getattr(args, name)}: expected 1 or more.")
     from itaclip.apps.folders.finding import find_items
     from itaclip.apps.folders.folder import segment_folder
-    from itaclip.apps.folders.journal import read_key
-    from itaclip.apps.run_key import follow_run
+    from itaclip.apps.run_key import follow_folder
     from itaclip.files import refuse_arguments
     from itaclip.formats.coco import check_target
 
@@ -51,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
         refuse_arguments("coco", vars(args))
         check_target(args.coco)
     began = time.perf_counter()
-    follow_run(read_key(args.out))
+    follow_folder(args.out)
     segmenter = make_segmenter(args)
     vocabulary = choose_vocabulary(args, segmenter)
     console.print(f"{len(items)} files, classes: {', '.join(vocabulary.names)}; "

@@ -27,14 +27,6 @@ def read_lines(out: Path) -> dict[str, dict[str, Any]]:
     return {name: json.loads(line) for name, line in _read_lines(out).items()}
 
 
-def read_key(out: Path) -> bytes | None:
-    """Read the run.json of a folder; None if there is none."""
-    try:
-        return (out / RUN).read_bytes()
-    except OSError:
-        return None
-
-
 def _read_lines(out: Path) -> dict[str, bytes]:
     """Do as `read_lines`, with each line as JSON without its name: bytes take a fifth of the memory."""
     path = out / LINES

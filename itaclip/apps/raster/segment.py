@@ -25,10 +25,10 @@ import torch
 from itaclip.apps.raster.plan import Plan
 from itaclip.apps.raster.polygons import check_polygons, write_polygons
 from itaclip.apps.raster.source import describe
-from itaclip.apps.raster.store import CORRECTED, LABELS, SETTLED, Store, read_key
+from itaclip.apps.raster.store import CORRECTED, LABELS, SETTLED, Store
 from itaclip.apps.raster.workers import Setup, Stage, Workers, here, on_ray
 from itaclip.apps.raster.writing import Target, digest_of, write_labels, write_scores
-from itaclip.apps.run_key import follow_run, run_key
+from itaclip.apps.run_key import follow_folder, run_key
 from itaclip.core.decision import large_classes
 from itaclip.core.methods import METHODS, WholeImageMethod
 from itaclip.core.patch_logits import windows_per_batch
@@ -200,7 +200,7 @@ def segment_raster_with(
         check_polygons(Path(options.polygons), description.crs is not None, options.simplify)
     on_workers = options.workers not in (None, 1) or options.address is not None
     work = out.with_name(f"{out.name}.work")
-    follow_run(read_key(work))
+    follow_folder(work)
     segmenter = load(device="cpu" if on_workers else device)
     vocabulary = choose(segmenter)
     kept_labels(vocabulary.names, options.polygons_skip)  # report unknown names before the work

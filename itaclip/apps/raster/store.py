@@ -56,14 +56,6 @@ def label_type(classes: int) -> type[np.uint8] | type[np.uint16]:
     return np.uint8 if classes <= 255 else np.uint16
 
 
-def read_key(folder: Path) -> bytes | None:
-    """Read the key of the run in a working folder, as JSON; None if there is none."""
-    try:
-        return (folder / RUN).read_bytes()
-    except OSError:
-        return None
-
-
 class Store:
     """Reads and writes the working folder; processes may share it."""
 

@@ -52,7 +52,7 @@ class ConceptPipeline(Pipeline):
         if settings.dtype not in DTYPES:
             raise ItaclipError(f"dtype = {settings.dtype!r}: SAM 3 runs in {', '.join(DTYPES)}.")
         self.settings = settings
-        self.engine, self.choices, self._settled = "torch", {}, True
+        self.engine, self.choices = "torch", {}
         self.encoder = model.lower(settings.dtype)  # type: ignore[assignment]
         self._options(settings)
         self._prompts = lru_cache(maxsize=16)(self._encoded)

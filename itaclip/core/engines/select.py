@@ -25,7 +25,7 @@ _LOG = logging.getLogger(__name__)
 _ONE_LABEL = 0.95  # share of the most frequent label, above which equal labels prove nothing
 _PASS = 10  # views per pass on a CPU
 _WAYS = {
-    "openvino": tuple(f"openvino {dtype}" for dtype in ("int8", "bf16", "fp32")),
+    "openvino": ("openvino int8", "openvino bf16", "openvino fp32"),
     "torch": ("torch bf16", "torch fp32"),  # fp16 is slow on CPUs
 }
 _WAYS["auto"] = _WAYS["openvino"] + _WAYS["torch"]
